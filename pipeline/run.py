@@ -1,0 +1,63 @@
+"""Run several stages one after the other."""
+
+import re
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from pipeline.config import RunConfig
+from pipeline.errors import UserError
+from pipeline.runner import Progress, Stages, discard, run_stage, survey
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """The pair (i, n) of `i/n`: every n-th shard from the i-th on, counted from 0.
+
+    Raises:
+        UserError: not of that form, or i is not below n.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise UserError(f"--shard {text!r}; expected I/N with I from 0 to N-1, such as 3/16")
+    return int(match[1]), int(match[2])
+
+
+def run_pipeline(
+    config: RunConfig, stages: Stages, names: Sequence[str], part: tuple[int, int] = (0, 1), redo: str = ""
+) -> int:
+    """Run the named stages and report; returns the exit code: 0, or 1 where something failed.
+
+    Args:
+        redo: name of a stage; what it and the stages after it made is deleted first.
+
+    Raises:
+        UserError: the input is at fault.
+    """
+    if redo:
+        discard([name for name in stages if name.split(".")[0] == redo], config, stages)
+    before = survey(config, stages)
+    missing = [name for name in names if not before[name].finished]
+    for name in missing:
+        stages[name].check(config)
+    if not missing:
+        tqdm.write(f"Everything is done in {config.root}: nothing to compute.")
+    for name in missing:
+        after = run_stage(stages[name], config, stages, part)
+        if after.broken:
+            tqdm.write(f"{len(after.broken)} of {len(after.shards)} shards of {name} failed; run again to retry them")
+            return 1
+        if not after.finished:
+            tqdm.write(f"{name}: {len(after.todo)} shards belong to other workers; run again when they are finished")
+            return 0
+    return _conclude(config, survey(config, stages), names)
+
+
+def _conclude(config: RunConfig, found: dict[str, Progress], names: Sequence[str]) -> int:
+    if all(progress.finished for progress in found.values()):
+        from pipeline.report import final_report
+
+        tqdm.write(final_report(config.root, config.run.seed))
+    failed = {name: found[name].failed_rows for name in names if found[name].failed_rows}
+    for name, rows in failed.items():
+        tqdm.write(f"{name}: {rows} rows failed; their column `error` says why")
+    return 1 if failed else 0

@@ -1,0 +1,186 @@
+"""Run a stage over its shards: what is done stays, what is missing is computed, what does not fit stops the run."""
+
+import json
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.config import RunConfig
+from pipeline.context import Context
+from pipeline.errors import UserError
+from pipeline.fingerprint import canonical, differences, fingerprint, stage_inputs
+from pipeline.shards import Footer, atomic_path, publish, read_footer, remove_leftovers
+from pipeline.stage import Shard, Stage
+from pipeline.tables import Tables
+
+Stages = Mapping[str, Stage]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is."""
+
+    stage: Stage
+    inputs: Mapping[str, Any]
+    """All that can change its rows; their hash is the fingerprint."""
+    ready: bool
+    """Whether the stages it reads are finished; before that its shards are not known."""
+    shards: list[Shard]
+    done: dict[str, list[Footer]]
+    """Footers of the finished shards, by shard name."""
+    broken: list[str]
+    """Names of shards whose last attempt ended in an error."""
+
+    @property
+    def todo(self) -> list[Shard]:
+        return [shard for shard in self.shards if shard.name not in self.done]
+
+    @property
+    def finished(self) -> bool:
+        return self.ready and not self.todo
+
+    @property
+    def failed_rows(self) -> int:
+        return sum(footer.failed for footers in self.done.values() for footer in footers)
+
+    @property
+    def seconds_per_shard(self) -> float | None:
+        """Mean time of the finished shards."""
+        times = [footers[-1].seconds for footers in self.done.values()]
+        return sum(times) / len(times) if times else None
+
+
+def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
+    """Look at the files of all stages, in the order of the data flow.
+
+    Raises:
+        UserError: a file is corrupt or foreign, or was made with other settings.
+    """
+    found: dict[str, Progress] = {}
+    for stage in stages.values():
+        found[stage.name] = _look(stage, config, found)
+    return found
+
+
+def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> Progress:
+    tables = Tables(config.root)
+    inputs = stage_inputs(stage, config, {name: fingerprint(earlier[name].inputs) for name in stage.reads})
+    for table in stage.writes:
+        for path in tables.files(table):
+            _refuse_other(path, stage, inputs)
+    if not all(earlier[name].finished for name in stage.reads):
+        return Progress(stage, inputs, False, [], {}, [])
+    shards = stage.plan(config, tables)
+    _refuse_unplanned(stage, tables, shards)
+    done = {}
+    for shard in shards:
+        footers = [_own_footer(tables.file(table, shard.name), stage, shard) for table in stage.writes]
+        if all(footers):
+            done[shard.name] = [footer for footer in footers if footer]
+    broken = [shard.name for shard in shards if shard.name not in done and _note(config, stage, shard).exists()]
+    return Progress(stage, inputs, True, shards, done, broken)
+
+
+def run_stage(
+    stage: Stage, config: RunConfig, stages: Stages, part: tuple[int, int] = (0, 1), *, show: bool = True
+) -> Progress:
+    """Compute the shards of a stage that are missing.
+
+    Args:
+        part: (i, n) computes every n-th shard, from the i-th on.
+        show: draw a progress bar on standard error.
+
+    Raises:
+        UserError: the input is at fault, or the stages it reads are not finished.
+    """
+    everything = survey(config, stages)
+    before = everything[stage.name]
+    if not before.ready:
+        waiting = [name for name in stage.reads if not everything[name].finished]
+        raise UserError(f"{stage.name} reads {', '.join(waiting)}, which is not finished; run that first")
+    mine = [shard for number, shard in enumerate(before.shards) if number % part[1] == part[0]]
+    todo = [shard for shard in mine if shard.name not in before.done]
+    if not todo:
+        return before
+    for table in stage.writes:
+        remove_leftovers(config.root / table.path)
+    context = Context(config, stage)
+    bar = tqdm(todo, desc=stage.title, unit="shard", disable=not show, total=len(mine), initial=len(mine) - len(todo))
+    for shard in bar:
+        _run_shard(stage, shard, context, before.inputs)
+    return survey(config, stages)[stage.name]
+
+
+def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
+    """Delete the files of some stages and of every stage that depends on them."""
+    tables = Tables(config.root)
+    stale = set(names)
+    for stage in stages.values():
+        if stale & {stage.name, *stage.reads}:
+            stale.add(stage.name)
+            for table in reversed(stage.writes):
+                for path in tables.files(table):
+                    path.unlink()
+
+
+def _run_shard(stage: Stage, shard: Shard, context: Context, inputs: Mapping[str, Any]) -> None:
+    """Compute and publish one shard; an error that is not the user's is noted and the run goes on."""
+    note = _note(context.config, stage, shard)
+    started = time.perf_counter()
+    try:
+        rows = stage.process(shard, context)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - one bad shard must not stop the others
+        with atomic_path(note) as temporary:
+            detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")
+        tqdm.write(f"{stage.name} {shard.name} failed: {type(error).__name__}: {error} (see {note})")
+        return
+    seconds = time.perf_counter() - started
+    for table in stage.writes:
+        publish(context.tables.file(table, shard.name), rows[table.name], table, inputs, shard, seconds)
+    note.unlink(missing_ok=True)
+
+
+def _note(config: RunConfig, stage: Stage, shard: Shard) -> Path:
+    """Where the error of a shard is kept."""
+    return config.root / "_failed" / f"{stage.name}-{shard.name}.json"
+
+
+def _own_footer(path: Path, stage: Stage, shard: Shard) -> Footer | None:
+    """The footer of a shard's file, which must cover what the plan says; None where there is no file."""
+    footer = read_footer(path)
+    if footer is not None and footer.shard != canonical(shard.key):
+        raise UserError(
+            f"{path} covers {footer.shard}, but the plan says {canonical(shard.key)}: the shard size of {stage.name} "
+            f"was changed; set it back, or use --redo {stage.name}"
+        )
+    return footer
+
+
+def _refuse_other(path: Path, stage: Stage, inputs: Mapping[str, Any]) -> None:
+    footer = read_footer(path)
+    if footer is not None and footer.fingerprint != fingerprint(inputs):
+        changed = "\n".join(f"  {line}" for line in differences(footer.inputs, inputs))
+        raise UserError(
+            f"{path} was made by {stage.name} with other settings:\n{changed}\n"
+            f"Give the run another name (run.name), or discard what was made: --redo {stage.name}"
+        )
+
+
+def _refuse_unplanned(stage: Stage, tables: Tables, shards: list[Shard]) -> None:
+    """A Parquet file that no shard writes would be read as part of the dataset."""
+    planned = {f"{shard.name}.parquet" for shard in shards}
+    for table in stage.writes:
+        for path in tables.files(table):
+            if path.name not in planned:
+                raise UserError(
+                    f"{path} belongs to no shard of {stage.name} (the shard size was changed, or it is foreign); "
+                    f"set the shard size back, move the file away, or use --redo {stage.name}"
+                )

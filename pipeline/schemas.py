@@ -1,0 +1,201 @@
+"""The tables of a run: one pyarrow schema and one version for each.
+
+The meaning of every column stands in its field's metadata; `outputs/README.md` is checked against it.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+UNIT_KEYS = ["module", "index", "polarity"]
+EXPLANATION_KEYS = [*UNIT_KEYS, "explainer", "candidate"]
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A table's name, version and columns."""
+
+    name: str
+    version: int
+    schema: pa.Schema
+    units_per_group: int | None = None
+    """Row groups are cut after this many units, so that one unit is found without a scan."""
+    rows_per_group: int = 1024
+    """Rows of a row group where groups are not cut by units."""
+    folder: str = ""
+    """Folder in the run's folder; the table's name unless given."""
+
+    @property
+    def path(self) -> str:
+        return self.folder or self.name
+
+    @property
+    def tag(self) -> str:
+        """What the footer says: `scores/1`."""
+        return f"{self.name}/{self.version}"
+
+
+def column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    """A column with its meaning."""
+    return pa.field(name, kind, metadata={"meaning": meaning})
+
+
+_FLOATS = pa.list_(pa.float32())
+_UNIT = [
+    column("module", pa.string(), "place in the subject, such as layers.3.mlp"),
+    column("index", pa.int32(), "number of the unit in its module"),
+]
+_POLARITY = column("polarity", pa.string(), "'+': large activations; '-': very negative ones")
+_EXPLANATION = [
+    *_UNIT,
+    _POLARITY,
+    column("explainer", pa.string(), "method that wrote the explanation"),
+    column("candidate", pa.int32(), "number of the candidate, 0 is the explainer's own favourite"),
+]
+_OUTCOME = [
+    column("status", pa.string(), "ok, or why there is no result"),
+    column("error", pa.string(), "what went wrong, in words; null where nothing did"),
+]
+
+CORPUS = TableSchema(
+    "corpus",
+    1,
+    pa.schema(
+        [
+            column("seq_id", pa.int64(), "number of the sequence, from 0 on in the order drawn by the seed"),
+            column("doc_id", pa.string(), "document it was cut from"),
+            column("start", pa.int32(), "offset of its first token in the document, in tokens"),
+            column("token_ids", pa.list_(pa.int32()), "token ids, seq_len of them or fewer at a document's end"),
+            column("tokens", pa.list_(pa.string()), "text of each token; joined, they are the text"),
+        ]
+    ),
+)
+
+UNITS = TableSchema(
+    "units",
+    1,
+    pa.schema(
+        [
+            *_UNIT,
+            column("n_tokens", pa.int64(), "tokens that the statistics are taken over"),
+            column("n_nonfinite", pa.int64(), "tokens left out because their activation was NaN or infinite"),
+            column("mean", pa.float64(), "mean activation"),
+            column("variance", pa.float64(), "population variance"),
+            column("skewness", pa.float64(), "third standardised moment"),
+            column("kurtosis", pa.float64(), "fourth standardised moment, 3 for a normal distribution"),
+            column("min", pa.float32(), "smallest activation"),
+            column("max", pa.float32(), "largest activation"),
+            column("density", pa.float64(), "share of tokens above the firing threshold"),
+            column("histogram_edges", _FLOATS, "edges of the bins, one more than bins; outer bins are open"),
+            column("histogram_counts", pa.list_(pa.int64()), "tokens in each bin"),
+            column("quantile_boundaries", _FLOATS, "activations at the quantiles record.quantiles of all tokens"),
+            column(
+                "top_tokens",
+                pa.list_(
+                    pa.struct(
+                        [
+                            pa.field("token_id", pa.int32()),
+                            pa.field("token", pa.string()),
+                            pa.field("mean_activation", pa.float32()),
+                            pa.field("count", pa.int64()),
+                        ]
+                    )
+                ),
+                "tokens by falling mean activation, over the explain sequences only",
+            ),
+            column("top_tokens_min_count", pa.int64(), "tokens that occur less often are not considered"),
+        ]
+    ),
+    units_per_group=64,
+)
+
+EXEMPLARS = TableSchema(
+    "exemplars",
+    1,
+    pa.schema(
+        [
+            *_UNIT,
+            _POLARITY,
+            column("band", pa.string(), "why it was kept: top, quantile or random"),
+            column("rank", pa.int32(), "place within band and split, from 0 on"),
+            column("seq_id", pa.int64(), "the sequence in `corpus`"),
+            column("peak", pa.int32(), "position of the largest activation, in tokens"),
+            column("max_activation", pa.float32(), "activation at the peak"),
+            column("activations", _FLOATS, "activation of every token, those left out of the statistics too"),
+            column("split", pa.string(), "explain, select or report; no sequence is in two of them"),
+        ]
+    ),
+    units_per_group=64,
+)
+
+EXPLANATIONS = TableSchema(
+    "explanations",
+    1,
+    pa.schema(
+        [
+            *_EXPLANATION,
+            column("text", pa.string(), "the hypothesis in words"),
+            column("model", pa.string(), "language model that took part, empty where none did"),
+            column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
+            column("prompt_tokens", pa.int32(), "tokens of the prompt"),
+            column("completion_tokens", pa.int32(), "tokens of the reply"),
+            *_OUTCOME,
+        ]
+    ),
+    units_per_group=64,
+)
+
+SIMULATIONS = TableSchema(
+    "simulations",
+    1,
+    pa.schema(
+        [
+            *_EXPLANATION,
+            column("simulator", pa.string(), "method that predicted the activations"),
+            column("control", pa.string(), "empty for the explanation itself, else which control was simulated"),
+            column("source", pa.int32(), "unit whose explanation was simulated; differs from index when shuffled"),
+            column("seq_id", pa.int64(), "the sequence in `corpus`"),
+            column("split", pa.string(), "select or report"),
+            column("expected", _FLOATS, "expected activation of every token, 0 to 10"),
+            column("coverage", _FLOATS, "probability mass found on the numbers, 1 where the method has none"),
+            *_OUTCOME,
+        ]
+    ),
+    units_per_group=64,
+)
+
+SCORES = TableSchema(
+    "scores",
+    1,
+    pa.schema(
+        [
+            *_EXPLANATION,
+            column("text", pa.string(), "the explanation"),
+            column("simulator", pa.string(), "method that predicted the activations"),
+            column("correlation", pa.float64(), "Pearson correlation of true and expected activations, report split"),
+            column("ci_low", pa.float64(), "lower end of its bootstrap interval over sequences"),
+            column("ci_high", pa.float64(), "upper end of its bootstrap interval over sequences"),
+            column("correlation_random", pa.float64(), "the same over the random sequences alone"),
+            column("correlation_sequence", pa.float64(), "mean of the correlations within each sequence"),
+            column("r_squared", pa.float64(), "1 - mean((t-e)^2) / mean(t^2), e calibrated on select"),
+            column("absolute_deviation", pa.float64(), "1 - mean|t-e| / mean|t|, e calibrated on select"),
+            column("correlation_shuffled", pa.float64(), "mean correlation under other units' explanations"),
+            column("n_shuffled", pa.int32(), "explanations of other units behind it"),
+            column("selectivity", pa.float64(), "correlation minus correlation_shuffled"),
+            column("p_value", pa.float64(), "permutation p-value of the correlation among the shuffled ones"),
+            column("correlation_lookup", pa.float64(), "correlation of the token lookup table"),
+            column("correlation_top_token", pa.float64(), "correlation when only the top token is named"),
+            column("correlation_constant", pa.float64(), "correlation of one sentence that suits every unit"),
+            column("correlation_select", pa.float64(), "correlation on the select split, which chose the candidate"),
+            column("n_candidates", pa.int32(), "candidates that could be compared on the select split"),
+            column("coverage", pa.float64(), "mean probability mass found on the numbers"),
+            column("n_sequences", pa.int32(), "report sequences behind the correlation"),
+            column("n_tokens", pa.int32(), "report tokens behind the correlation"),
+            *_OUTCOME,
+        ]
+    ),
+    units_per_group=64,
+)
+
+TABLES = {table.name: table for table in (CORPUS, UNITS, EXEMPLARS, EXPLANATIONS, SIMULATIONS, SCORES)}
+"""The tables that people query, by name."""

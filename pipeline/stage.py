@@ -1,0 +1,62 @@
+"""The contract of a stage: plain functions that plan shards and turn one shard into tables.
+
+`process` is pure given its inputs, the run file and the replies of a language model. It never writes a file: only
+the runner publishes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.config import RunConfig
+from pipeline.schemas import TableSchema
+from pipeline.tables import Tables
+
+if TYPE_CHECKING:
+    from pipeline.context import Context
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a stage's work that is published as a whole."""
+
+    name: str
+    """Stem of its files, such as part-00003."""
+    key: Mapping[str, Any]
+    """What it covers, in JSON values; kept in the footer so that a changed plan is noticed."""
+
+
+def nothing_to_check(config: RunConfig) -> None:
+    """The check of a stage that has no input of its own."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the data flow."""
+
+    name: str
+    title: str
+    """What it does, in a few words, for the progress bar and the help."""
+    reads: tuple[str, ...]
+    """Names of the stages whose tables it reads."""
+    writes: tuple[TableSchema, ...]
+    """The tables it writes, one file each a shard; the last one is published last and marks the shard as done."""
+    settings: Callable[[RunConfig], dict[str, Any]]
+    """Whatever can change its rows: settings, identities of models, digests of prompts. Imports no model library."""
+    plan: Callable[[RunConfig, Tables], list[Shard]]
+    """The shards, given the finished tables of the stages it reads."""
+    process: Callable[[Shard, "Context"], Mapping[str, pa.Table]]
+    """Tables by name, one for each of `writes`."""
+    splits: tuple[str, ...] = ()
+    """Splits of the exemplars that it may read."""
+    check: Callable[[RunConfig], None] = nothing_to_check
+    """Raises UserError where the stage could not work; called before the first shard of a run."""
+    version: int = 1
+    """Raised by hand where a change of the code changes the rows."""
+
+
+def chunks(items: list[Any], size: int) -> list[list[Any]]:
+    """Consecutive parts of at most `size` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,1 @@
+"""The stages of the pipeline, in the order of the data flow."""

@@ -1,0 +1,1 @@
+"""Explanations of units from their evidence."""

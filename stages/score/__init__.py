@@ -1,0 +1,1 @@
+"""Scores of explanations: how well the simulated activations match the true ones."""

@@ -1,0 +1,91 @@
+"""A run file is checked whole before anything runs, and every message says what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import PRESETS, load_config, parse_config
+from pipeline.errors import UserError
+
+MINIMAL = {
+    "run": {"name": "a"},
+    "subject": {"model": "m", "modules": ["layers.0.mlp"]},
+    "corpus": {"source": "c.txt"},
+}
+
+
+def changed(section: str, **values: object) -> dict[str, object]:
+    old = MINIMAL.get(section, {})
+    assert isinstance(old, dict)
+    return {**MINIMAL, section: {**old, **values}}
+
+
+def message(values: dict[str, object]) -> str:
+    with pytest.raises(UserError) as caught:
+        parse_config(values, "my.toml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.toml")))
+def test_every_preset_is_valid(preset: str) -> None:
+    assert load_config(preset).run.name == preset
+
+
+def test_a_config_cannot_be_changed_after_it_was_read() -> None:
+    config = parse_config(MINIMAL, "my.toml")
+    with pytest.raises(Exception, match="frozen"):
+        config.run.seed = 1  # type: ignore[misc]
+
+
+def test_an_unknown_key_names_the_nearest_one() -> None:
+    assert "unknown key 'corpus.seqlen'; did you mean 'seq_len'?" in message(changed("corpus", seqlen=3))
+
+
+def test_an_unknown_section_lists_those_allowed() -> None:
+    assert "did you mean 'simulate'" in message({**MINIMAL, "simulatte": {}})
+
+
+def test_an_unknown_key_in_a_nested_section_names_the_nearest_one() -> None:
+    text = message(changed("explain", engine={"model": "m", "dvice": "cpu"}))
+    assert "unknown key 'explain.engine.dvice'; did you mean 'device'?" in text
+
+
+def test_a_missing_key_is_named() -> None:
+    assert "missing key 'subject.model'" in message({**MINIMAL, "subject": {"modules": ["x"]}})
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        ("corpus", {"seq_len": 0}, ["corpus.seq_len = 0", "greater than or equal to 2"]),
+        ("corpus", {"seq_len": "64"}, ["corpus.seq_len = '64'", "integer"]),
+        ("corpus", {"min_tokens": 65}, ["min_tokens = 65", "seq_len = 64"]),
+        ("subject", {"device": "gpu"}, ["subject.device = 'gpu'"]),
+        ("subject", {"dtype": "int8"}, ["subject.dtype = 'int8'", "'float32'"]),
+        ("subject", {"modules": []}, ["subject.modules = []"]),
+        ("run", {"name": "../x"}, ["run.name = '../x'"]),
+        ("run", {"seed": -1}, ["run.seed = -1"]),
+        ("record", {"shard_sequences": 33}, ["shard_sequences = 33", "batch_size = 32"]),
+        ("record", {"quantiles": [0.9, 0.5]}, ["quantiles = [0.9, 0.5]", "rise"]),
+        ("explain", {"units": "some"}, ["explain.units", "'some'"]),
+        ("explain", {"explainer": "token_activation"}, ["needs a language model", "[explain.engine]"]),
+        ("simulate", {"simulator": "all_at_once"}, ["needs a language model", "[simulate.engine]"]),
+        ("score", {"interval": 1.0}, ["score.interval = 1.0"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(section: str, values: dict[str, object], words: list[str]) -> None:
+    text = message(changed(section, **values))
+    for word in words:
+        assert word in text
+
+
+def test_a_file_that_is_no_toml_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("[run\n")
+    with pytest.raises(UserError, match=r"not TOML.*line 1"):
+        load_config(str(file))
+
+
+def test_a_missing_file_lists_the_presets() -> None:
+    with pytest.raises(UserError, match="demo"):
+        load_config("nothing.toml")

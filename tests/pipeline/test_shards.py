@@ -1,0 +1,157 @@
+"""A published file is whole, says what it is, and is refused when it is not what it should be."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.fingerprint import fingerprint
+from pipeline.schemas import TABLES, TableSchema, column
+from pipeline.shards import atomic_path, publish, read_footer, remove_leftovers
+from pipeline.stage import Shard
+from pipeline.tables import Tables
+
+TOY = TableSchema(
+    "toy",
+    3,
+    pa.schema(
+        [
+            column("module", pa.string(), "m"),
+            column("index", pa.int32(), "i"),
+            column("values", pa.list_(pa.float32()), "v"),
+            column("status", pa.string(), "s"),
+        ]
+    ),
+    units_per_group=64,
+)
+INPUTS = {"settings": {"seed": 0}}
+
+
+def toy_rows(units: int, per_unit: int = 3) -> pa.Table:
+    index = np.repeat(np.arange(units, dtype=np.int32), per_unit)
+    values = [np.arange(4, dtype=np.float32) * i for i in index]
+    status = ["failed" if i % 10 == 3 else "ok" for i in index]
+    return pa.table({"module": ["layers.0.mlp"] * len(index), "index": index, "values": values, "status": status})
+
+
+def publish_toy(root: Path, units: int = 200, name: str = "part-00000") -> Path:
+    path = Tables(root).file(TOY, name)
+    publish(path, toy_rows(units), TOY, INPUTS, Shard(name, {"units": [0, units]}), 1.5)
+    return path
+
+
+def test_a_published_file_says_what_it_is(tmp_path: Path) -> None:
+    footer = read_footer(publish_toy(tmp_path))
+    assert footer is not None
+    assert (footer.schema, footer.fingerprint, footer.rows, footer.seconds) == ("toy/3", fingerprint(INPUTS), 600, 1.5)
+    assert footer.inputs == INPUTS
+    assert footer.failed == 60
+    metadata = pq.read_metadata(Tables(tmp_path).file(TOY, "part-00000")).metadata
+    assert {b"git_commit", b"created_by"} <= set(metadata)
+
+
+def test_row_groups_hold_64_units_and_have_statistics(tmp_path: Path) -> None:
+    metadata = pq.read_metadata(publish_toy(tmp_path))
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [192, 192, 192, 24]
+    statistics = metadata.row_group(1).column(1).statistics
+    assert (statistics.min, statistics.max) == (64, 127)
+    assert metadata.row_group(0).column(1).has_offset_index
+    assert metadata.row_group(0).column(1).has_column_index
+
+
+def test_one_unit_is_found_without_a_scan(tmp_path: Path) -> None:
+    path = publish_toy(tmp_path)
+    fragment = next(iter(ds.dataset(path).get_fragments()))
+    assert [part.row_groups[0].id for part in fragment.split_by_row_group(ds.field("index") == 130)] == [2]
+    assert Tables(tmp_path).read(TOY, ds.field("index") == 130)["index"].to_pylist() == [130] * 3
+
+
+def test_pandas_pyarrow_and_duckdb_read_the_same_rows(tmp_path: Path) -> None:
+    path = publish_toy(tmp_path)
+    (path.parent / ".part-00001.parquet.tmp-host-1").write_bytes(b"half a file")
+    (path.parent / "_notes").write_text("x")
+    frame = pd.read_parquet(path.parent)
+    scanned = duckdb.sql(f"SELECT * FROM '{tmp_path}/**/*.parquet'").df()
+    dataset = ds.dataset(path.parent).to_table()
+    assert len(frame) == len(scanned) == dataset.num_rows == 600
+    assert frame["index"].tolist() == scanned["index"].tolist() == dataset["index"].to_pylist()
+    np.testing.assert_array_equal(np.stack(frame["values"].to_list()), np.stack(scanned["values"].to_list()))
+
+
+def test_rows_without_the_right_columns_are_not_published(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="columns"):
+        publish(tmp_path / "a.parquet", pa.table({"x": [1]}), TOY, INPUTS, Shard("a", {}), 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_file_is_named(tmp_path: Path) -> None:
+    path = publish_toy(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"part-00000\.parquet is truncated.*delete it"):
+        read_footer(path)
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "part-00000.parquet").touch()
+    with pytest.raises(UserError, match="truncated"):
+        read_footer(tmp_path / "part-00000.parquet")
+
+
+def test_a_foreign_file_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "part-00000.parquet")
+    with pytest.raises(UserError, match="not written by this pipeline"):
+        read_footer(tmp_path / "part-00000.parquet")
+
+
+def test_flipped_bits_in_the_data_are_not_read(tmp_path: Path) -> None:
+    path = publish_toy(tmp_path, units=2000)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises((OSError, pa.ArrowInvalid)):
+        Tables(tmp_path).read(TOY)
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(UserError, match="make room"), atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_leftovers_of_dead_processes_are_removed_and_those_of_live_ones_kept(tmp_path: Path) -> None:
+    import socket
+
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    gone = tmp_path / f".a.parquet.tmp-{socket.gethostname()}-{int(dead.stdout)}"
+    mine = tmp_path / f".a.parquet.tmp-{socket.gethostname()}-{os.getpid()}"
+    other = tmp_path / ".a.parquet.tmp-otherhost-1"
+    for path in (gone, mine, other):
+        path.touch()
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([mine, other])
+
+
+def test_every_column_of_every_table_says_what_it_means() -> None:
+    for table in TABLES.values():
+        for field in table.schema:
+            assert (field.metadata or {}).get(b"meaning"), f"{table.name}.{field.name}"
