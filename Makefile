@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score status estimate query report try test lint format bench clean
+.PHONY: help setup run corpus record explain simulate score status estimate query report try test lint format bench bench-record bench-simulator clean
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -72,10 +72,13 @@ lint: $(INSTALLED) ## ruff and mypy --strict
 format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: bench-record bench-simulator ## run all benchmarks
+bench: bench-record bench-simulator ## run all benchmarks; each ends with a line of JSON
 
-bench-%: $(INSTALLED)
-	@$(BIN)/python -m tests.benchmarks.bench_$(subst -,_,$*)
+bench-record: $(INSTALLED) ## share of a forward pass that recording takes, and its memory
+	@$(BIN)/python -m tests.benchmarks.bench_record
+
+bench-simulator: $(INSTALLED) ## correlation of the word simulator on planted units
+	@$(BIN)/python -m tests.benchmarks.bench_simulator
 
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.config import PerSplit, RunConfig
 from pipeline.query import format_table
-from pipeline.subjects.facts import describe_model
-from pipeline.subjects.sites import check_modules
+from pipeline.subjects.facts import check_modules, describe_model
 
 SEQUENCE_BYTES = 12
 """Bytes of a token in the corpus table before compression: its id, its text and offsets."""
@@ -35,7 +34,7 @@ def estimate(config: RunConfig) -> Estimate:
         UserError: the subject or one of its modules does not exist.
     """
     facts = describe_model(config.subject.model, config.subject.trust_remote_code)
-    check_modules(config.subject.modules, facts.widths)
+    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code)
     widths = [facts.widths[module] for module in config.subject.modules]
     record, sequences = config.record, config.corpus.max_sequences
     length = config.corpus.seq_len
@@ -45,7 +44,8 @@ def estimate(config: RunConfig) -> Estimate:
     candidates = config.explain.candidates
     simulations = explained * (candidates * held_out + (config.simulate.controls + 3) * on_report)
     kept = _total(record.top) + _total(record.random) + _total(record.per_band) * (len(record.quantiles) + 1)
-    sums = min(facts.vocab_size * sum(widths) * 4, record.token_memory_mb * 2**20)
+    listed = min(facts.vocab_size, sequences * length // 2 // record.min_token_count)  # half of it is `explain`
+    sums = min(listed * sum(widths) * 4, record.token_memory_mb * 2**20)
     needs_model = config.explain.engine is not None
     return Estimate(
         sequences=sequences,

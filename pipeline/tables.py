@@ -26,11 +26,16 @@ class Tables:
     def files(self, table: TableSchema) -> list[Path]:
         return sorted(path for path in self.folder(table).glob("*.parquet") if not path.name.startswith((".", "_")))
 
-    def read(self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows that fulfil a pyarrow expression; row groups whose statistics rule them out are not read."""
+    def read(
+        self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, shard: str | None = None
+    ) -> pa.Table:
+        """The rows that fulfil a pyarrow expression, of one shard or of all.
+
+        Row groups whose statistics rule them out are not read.
+        """
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         source = ds.dataset(
-            [str(path) for path in self.files(table)],
+            [str(path) for path in (self.files(table) if shard is None else [self.file(table, shard)])],
             schema=table.schema,
             format=ds.ParquetFileFormat(default_fragment_scan_options=options),
         )

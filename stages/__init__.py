@@ -1,1 +1,12 @@
 """The stages of the pipeline, in the order of the data flow."""
+
+from pipeline.stage import Stage
+from stages.corpus import CORPUS
+from stages.explain.stage import EXPLAIN
+from stages.record.merge import MERGE
+from stages.record.scan import SCAN
+from stages.score.stage import SCORE
+from stages.simulate.stage import SIMULATE
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (CORPUS, SCAN, MERGE, EXPLAIN, SIMULATE, SCORE)}
+"""By name; `python -m pipeline GROUP` runs those whose name starts with GROUP."""

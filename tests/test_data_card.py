@@ -21,7 +21,9 @@ def described(table: TableSchema) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 def test_the_card_describes_every_column_as_the_schema_does(table: TableSchema) -> None:
-    wanted = [(f.name, str(f.type).replace("element: ", ""), (f.metadata or {})[b"meaning"].decode()) for f in table.schema]
+    wanted = [
+        (f.name, str(f.type).replace("element: ", ""), (f.metadata or {})[b"meaning"].decode()) for f in table.schema
+    ]
     assert described(table) == wanted
 
 

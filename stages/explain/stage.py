@@ -102,9 +102,19 @@ def load_engine_model(engine: LanguageModel) -> "LoadedModel":
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where a listed unit does not exist or the language model is not there."""
-    engine_settings(config.explain.engine)
+    """Raises UserError where a listed unit does not exist, or the language model or its device is not there."""
+    check_engine(config.explain.engine)
     refuse_unknown_units(config)
+
+
+def check_engine(engine: LanguageModel | None) -> None:
+    """Raises UserError where a language model or its device is not there; loads no weights."""
+    if engine is not None:
+        from pipeline.subjects.facts import describe_model
+        from pipeline.subjects.load import resolve_device
+
+        resolve_device(engine.device)
+        describe_model(engine.model, engine.trust_remote_code)
 
 
 EXPLAIN = Stage(

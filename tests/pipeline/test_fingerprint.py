@@ -16,7 +16,9 @@ inputs = st.dictionaries(st.text(max_size=5), values, max_size=4)
 
 
 @given(inputs, inputs)
-def test_a_fingerprint_sees_every_difference_and_not_the_order_of_keys(a: dict[str, object], b: dict[str, object]) -> None:
+def test_a_fingerprint_sees_every_difference_and_not_the_order_of_keys(
+    a: dict[str, object], b: dict[str, object]
+) -> None:
     assert fingerprint(a) == fingerprint(dict(reversed(a.items())))
     if differences(a, b):
         assert fingerprint(a) != fingerprint(b)

@@ -23,7 +23,9 @@ def _nothing_processed() -> Iterator[None]:
     processed.clear()
 
 
-def run(name: str, folder: Path, part: tuple[int, int] = (0, 1), count: int = 10, size: int = 4, seed: int = 0) -> Progress:
+def run(
+    name: str, folder: Path, part: tuple[int, int] = (0, 1), count: int = 10, size: int = 4, seed: int = 0
+) -> Progress:
     return run_stage(TOY[name], toy_config(folder, count, size, seed=seed), TOY, part, show=False)
 
 
@@ -116,7 +118,9 @@ def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
         run("square", tmp_path)
 
 
-def test_one_bad_shard_does_not_stop_the_others_and_is_retried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bad_shard_does_not_stop_the_others_and_is_retried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("count", tmp_path, count=20)
     after = run("square", tmp_path, count=20)
     assert after.broken == ["part-00003"]

@@ -42,7 +42,14 @@ def _square(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
 
 COUNT = Stage(
-    "count", "count", (), (NUMBERS,), lambda config: {"seed": config.run.seed}, _shards, _count, check=lambda config: None
+    "count",
+    "count",
+    (),
+    (NUMBERS,),
+    lambda config: {"seed": config.run.seed},
+    _shards,
+    _count,
+    check=lambda config: None,
 )
 SQUARE = Stage("square", "square", ("count",), (SQUARES, LABELS), lambda config: {}, _shards, _square, ("report",))
 TOY: Mapping[str, Stage] = {"count": COUNT, "square": SQUARE}

@@ -39,7 +39,9 @@ def make_exemplars(rng: np.random.Generator, repeat: bool = True) -> list[Exempl
     return found
 
 
-def simulated(exemplar: Exemplar, values: Any, candidate: int | None = 0, control: str = "", source: int = 7) -> dict[str, Any]:
+def simulated(
+    exemplar: Exemplar, values: Any, candidate: int | None = 0, control: str = "", source: int = 7
+) -> dict[str, Any]:
     return {
         "module": "layers.0.mlp", "index": 7, "polarity": "+", "explainer": "e", "candidate": candidate,
         "simulator": "word", "control": control, "source": source, "seq_id": exemplar.seq_id, "split": exemplar.split,
@@ -50,7 +52,15 @@ def simulated(exemplar: Exemplar, values: Any, candidate: int | None = 0, contro
 
 def explanations(count: int = 1) -> list[dict[str, Any]]:
     return [
-        {"module": "layers.0.mlp", "index": 7, "polarity": "+", "explainer": "e", "candidate": c, "text": f"t{c}", "status": "ok"}
+        {
+            "module": "layers.0.mlp",
+            "index": 7,
+            "polarity": "+",
+            "explainer": "e",
+            "candidate": c,
+            "text": f"t{c}",
+            "status": "ok",
+        }
         for c in range(count)
     ]
 

@@ -54,7 +54,10 @@ def test_no_variance_is_undefined_and_not_zero(flat: str) -> None:
 
 
 def test_nothing_simulated_is_undefined() -> None:
-    assert sequence_sums(np.zeros(0), np.zeros(0), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)).shape == (0, 6)
+    assert sequence_sums(np.zeros(0), np.zeros(0), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)).shape == (
+        0,
+        6,
+    )
     assert np.isnan(pearson(np.zeros(6)))
 
 

@@ -1,0 +1,225 @@
+"""Read documents from text, JSONL and Parquet files as a stream."""
+
+import bz2
+import codecs
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.corpora.document import PIECE_CHARACTERS, Document, in_pieces
+from pipeline.errors import UserError
+
+TEXT = (".txt", ".text")
+JSONL = (".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+READABLE = f"{', '.join(TEXT + JSONL)} (each also with {', '.join(COMPRESSED)}), {', '.join(PARQUET)}"
+MAX_LINE = 1 << 28
+"""Bytes of a JSONL line; a longer one is no JSONL."""
+
+
+def corpus_files(source: str) -> list[tuple[str, Path]]:
+    """The readable files of a file or folder with their names in the corpus, sorted by name.
+
+    A folder is searched with its subfolders; hidden files, names with an underscore in front and files of other kinds
+    are passed over.
+
+    Raises:
+        UserError: nothing there, or nothing readable.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        inside = [(file.relative_to(path), file) for file in path.rglob("*") if file.is_file()]
+        files = sorted(
+            (name.as_posix(), file)
+            for name, file in inside
+            if kind_of(file) is not None and not any(part.startswith((".", "_")) for part in name.parts)
+        )
+        if not files:
+            raise UserError(
+                f"corpus.source = {source!r}: the folder holds no file that can be read; readable: {READABLE}"
+            )
+        return files
+    if not path.exists():
+        raise UserError(
+            f"corpus.source = {source!r}: there is no such file or folder; "
+            f"give a file or folder ({READABLE}), hub:NAME, or package:gensim-wikipedia"
+        )
+    if kind_of(path) is None:
+        raise UserError(
+            f"corpus.source = {source!r}: {path.suffix or 'no suffix'} is not a kind of file "
+            f"that is read; readable: {READABLE}"
+        )
+    return [(path.name, path)]
+
+
+def kind_of(file: Path) -> str | None:
+    """text, jsonl or parquet by the suffix; None for anything else."""
+    suffixes = [suffix.lower() for suffix in file.suffixes[-2:]]
+    last = suffixes[-1] if suffixes else ""
+    if last in PARQUET:
+        return "parquet"
+    if last in COMPRESSED:
+        last = suffixes[0] if len(suffixes) == 2 else ""
+    return "text" if last in TEXT else "jsonl" if last in JSONL else None
+
+
+def read_file(name: str, file: Path, text_field: str) -> Iterator[Document]:
+    """The documents of one file: a text file is one document, JSONL and Parquet hold one in each line or row.
+
+    Raises:
+        UserError: the file is broken, is not UTF-8, or lacks the field; the message names line or row.
+    """
+    if kind_of(file) == "parquet":
+        return _read_parquet(name, file, text_field)
+    if kind_of(file) == "jsonl":
+        return _read_jsonl(name, file, text_field)
+    return _read_text(name, file)
+
+
+def _read_text(name: str, file: Path) -> Iterator[Document]:
+    """One document in pieces; ends of lines become newlines."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    parts: list[str] = []
+    size, line, begun = 0, 1, False
+    with _opened(file) as stream:
+        while raw := stream.readline(PIECE_CHARACTERS):
+            try:
+                text = decoder.decode(raw)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(file, line, error) from None
+            if line == 1 and not parts and not begun:
+                text = text.removeprefix("\ufeff")
+            line += raw.endswith(b"\n")
+            parts.append(text.replace("\r\n", "\n"))
+            size += len(parts[-1])
+            if size >= 2 * PIECE_CHARACTERS or (size >= PIECE_CHARACTERS and parts[-1].isspace()):
+                joined = "".join(parts)
+                if begun or not joined.isspace():
+                    yield Document(name, joined, continues=begun)
+                    begun = True
+                parts, size = [], 0
+        try:
+            parts.append(decoder.decode(b"", final=True))
+        except UnicodeDecodeError as error:
+            raise _not_utf8(file, line, error) from None
+    rest = "".join(parts)
+    if rest and not rest.isspace():
+        yield Document(name, rest, continues=begun)
+
+
+def _read_jsonl(name: str, file: Path, text_field: str) -> Iterator[Document]:
+    line = 0
+    with _opened(file) as stream:
+        while raw := stream.readline(MAX_LINE + 1):
+            line += 1
+            if len(raw) > MAX_LINE:
+                raise UserError(f"{file} line {line} is longer than {MAX_LINE:,} bytes; JSONL has one record a line")
+            if raw.isspace():
+                continue
+            yield from in_pieces(f"{name}:{line}", _text_of_record(raw, file, line, text_field))
+
+
+def _text_of_record(raw: bytes, file: Path, line: int, text_field: str) -> str:
+    try:
+        record = json.loads(raw.decode("utf-8-sig" if line == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise _not_utf8(file, line, error) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} line {line} is not JSON ({error}); mend or remove the line") from None
+    if not isinstance(record, dict):
+        raise UserError(
+            f"{file} line {line} is a {type(record).__name__}, not a JSON object with a field {text_field!r}"
+        )
+    if text_field not in record:
+        fields = ", ".join(map(repr, record)) or "none"
+        raise UserError(
+            f"{file} line {line} has no field {text_field!r}; set corpus.text_field to one of its fields: {fields}"
+        )
+    text = record[text_field]
+    if text is not None and not isinstance(text, str):
+        raise UserError(
+            f"{file} line {line}: the field {text_field!r} holds {str(text)[:40]!r}, which is not text; "
+            "see corpus.text_field"
+        )
+    return text or ""
+
+
+def _read_parquet(name: str, file: Path, text_field: str) -> Iterator[Document]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as table:
+            _check_column(table.schema_arrow, file, text_field)
+            for batch in table.iter_batches(batch_size=256, columns=[text_field]):
+                for text in batch.column(0).to_pylist():
+                    yield from in_pieces(f"{name}:{row}", text or "")
+                    row += 1
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: the text after row {row} is not UTF-8 ({error.reason}); write the file again"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{file} cannot be read as Parquet after row {row} ({error}); it may be cut off, fetch it again"
+        ) from None
+
+
+def _check_column(schema: Any, file: Path, text_field: str) -> None:
+    import pyarrow.types as kinds
+
+    if text_field not in schema.names:
+        raise UserError(
+            f"{file} has no column {text_field!r}; set corpus.text_field to one of: {', '.join(schema.names)}"
+        )
+    kind = schema.field(text_field).type
+    kind = kind.value_type if kinds.is_dictionary(kind) else kind
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)):
+        texts = [field.name for field in schema if kinds.is_string(field.type) or kinds.is_large_string(field.type)]
+        raise UserError(
+            f"{file}: the column {text_field!r} holds {kind}, not text; "
+            f"set corpus.text_field to a column of text: {', '.join(texts) or 'there is none'}"
+        )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where its suffix says that it is compressed."""
+    try:
+        with _unpacked(file) as stream:
+            yield stream
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}); it may be cut off or not be what its suffix says, fetch it again"
+        ) from None
+
+
+def _unpacked(file: Path) -> Any:
+    suffix = file.suffix.lower()
+    if suffix == ".gz":
+        return gzip.open(file, "rb")
+    if suffix == ".bz2":
+        return bz2.open(file, "rb")
+    if suffix == ".xz":
+        return lzma.open(file, "rb")
+    if suffix == ".zst":
+        import io
+
+        import pyarrow as pa
+
+        packed: Any = pa.CompressedInputStream(pa.OSFile(str(file), "rb"), "zstd")
+        return io.BufferedReader(packed, 1 << 20)
+    return file.open("rb")
+
+
+def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> UserError:
+    return UserError(
+        f"{file} line {line} is not UTF-8 ({error.reason}); convert the file, for example with iconv -t UTF-8"
+    )

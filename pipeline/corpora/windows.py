@@ -1,0 +1,135 @@
+"""Text to windows of token ids, and a uniform sample of them."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.corpora.document import Document
+from pipeline.errors import UserError
+
+BATCH_CHARACTERS = 1 << 19
+"""Documents are tokenised together until they have this many characters."""
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive tokens of one document."""
+
+    key: int
+    """Pseudo-random 64-bit number that decides whether the window is kept, and where it stands."""
+    ordinal: int
+    """Number of the document in the corpus."""
+    start: int
+    """Offset in the document, in tokens."""
+    doc_id: str
+    token_ids: Ids
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """A total order of all windows."""
+        return self.key, self.ordinal, self.start
+
+
+def window_key(seed: int, ordinal: int, start: int) -> int:
+    """64 bits of BLAKE2b over the run's seed and the window's place: uniform, and the same however a corpus is read."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{ordinal}:{start}".encode(), digest_size=8).digest(), "big")
+
+
+def cut_windows(
+    pieces: Iterable[tuple[Document, Sequence[int]]], length: int, shortest: int, seed: int
+) -> Iterator[Window]:
+    """Cut every document into windows, none of which goes beyond a document's end.
+
+    Args:
+        pieces: documents, long ones in pieces, with the token ids of each.
+        length: tokens of a window.
+        shortest: the last window of a document is kept from this many tokens on.
+        seed: of the windows' keys.
+    """
+    ordinal, start, doc_id = -1, 0, ""
+    rest: list[int] = []
+    for document, ids in pieces:
+        if not document.continues:
+            if len(rest) >= shortest:
+                yield _window(seed, ordinal, start, doc_id, rest)
+            ordinal, start, doc_id, rest = ordinal + 1, 0, document.doc_id, []
+        rest.extend(ids)
+        whole = len(rest) - len(rest) % length
+        for place in range(0, whole, length):
+            yield _window(seed, ordinal, start + place, doc_id, rest[place : place + length])
+        start, rest = start + whole, rest[whole:]
+    if len(rest) >= shortest:
+        yield _window(seed, ordinal, start, doc_id, rest)
+
+
+def _window(seed: int, ordinal: int, start: int, doc_id: str, ids: Sequence[int]) -> Window:
+    return Window(window_key(seed, ordinal, start), ordinal, start, doc_id, np.array(ids, dtype=np.int32))
+
+
+def sample_windows(windows: Iterable[Window], limit: int) -> list[Window]:
+    """The `limit` windows with the smallest keys, by key: a uniform sample in random order.
+
+    At most twice `limit` windows are held at a time.
+    """
+    kept: list[Window] = []
+    threshold: tuple[int, int, int] | None = None
+    for window in windows:
+        if threshold is not None and window.rank >= threshold:
+            continue
+        kept.append(window)
+        if len(kept) >= 2 * limit:
+            kept.sort(key=lambda one: one.rank)
+            del kept[limit:]
+            threshold = kept[-1].rank
+    kept.sort(key=lambda one: one.rank)
+    return kept[:limit]
+
+
+def tokenize(documents: Iterable[Document], tokenizer: Any) -> Iterator[tuple[Document, list[int]]]:
+    """Token ids of every document, without special tokens: text that looks like one is text."""
+    for batch in _batches(documents):
+        texts = [document.text for document in batch]
+        encoded = tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, verbose=False, return_attention_mask=False
+        )
+        yield from zip(batch, encoded["input_ids"], strict=True)
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def opening_token(tokenizer: Any, bos: str) -> list[int]:
+    """The token that every sequence starts with, if any.
+
+    Args:
+        bos: yes, no, or auto: as the tokenizer does by itself.
+
+    Raises:
+        UserError: bos = "yes", and the tokenizer has no such token.
+    """
+    token = tokenizer.bos_token_id
+    if bos == "no":
+        return []
+    if bos == "yes":
+        if token is None:
+            raise UserError(
+                'corpus.bos = "yes", but the tokenizer has no beginning-of-sequence token; write "no" or "auto"'
+            )
+        return [token]
+    return [token] if token is not None and tokenizer("a")["input_ids"][0] == token else []

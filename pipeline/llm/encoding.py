@@ -1,0 +1,130 @@
+"""Conversations to token ids, piece by piece, so that positions are known and no text acts as a special token."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+
+from pipeline.errors import UserError
+from pipeline.llm.engine import Message
+
+_KEPT_LENGTH = 64  # characters of the longest pieces whose token ids are kept; token lines are shorter
+_PLACE = "CONTENT-OF-MESSAGE-{}-"  # stands for a message in a rendered chat template
+_PLACES = re.compile(r"CONTENT-OF-MESSAGE-(\d+)-")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a conversation, cut before the content of its last message."""
+
+    shared: tuple[int, ...]
+    """What conversations that differ in the last message alone have in common."""
+    own: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.shared + self.own
+
+
+class PromptEncoder:
+    """Encodes the pieces of prompts with a fast tokenizer.
+
+    Each piece is encoded by itself. Text never becomes a special or added token: wherever it spells one, it is encoded
+    in two parts, cut after the first character. Tokenizers that put a space before every text are given a line break
+    (or a tab, for a number) in front, whose tokens are then taken off again.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.is_chat = bool(getattr(tokenizer, "chat_template", None))
+        added = sorted((text for text in tokenizer.get_added_vocab() if len(text) > 1), key=len, reverse=True)
+        self._added = re.compile("|".join(map(re.escape, added))) if added else None
+        self._needs_anchor = self._ids("\na") != self._ids("\n") + self._ids("a")
+        self._encode = lru_cache(maxsize=65_536)(self._encode_uncached)
+
+    def encode(self, text: str, before: str = "\n") -> tuple[int, ...]:
+        """Token ids of a piece of text that follows `before`."""
+        return self._encode(text, before) if len(text) <= _KEPT_LENGTH else self._encode_uncached(text, before)
+
+    def conversation(self, messages: Sequence[Message]) -> Prompt:
+        """Token ids of the messages, up to where the assistant's next reply begins.
+
+        Raises:
+            UserError: the model's chat template does not show every message once.
+        """
+        return self._chat(messages) if self.is_chat else self._plain(messages)
+
+    def reply(self, pieces: Sequence[str]) -> list[tuple[int, ...]]:
+        """Token ids of each piece of the reply's beginning."""
+        first = pieces[0].lstrip() if self.is_chat else self._separated(pieces[0], "assistant")
+        return [self.encode(first), *(self.encode(piece) for piece in pieces[1:])]
+
+    def _plain(self, messages: Sequence[Message]) -> Prompt:
+        start = self._tokenizer("").input_ids[:1]
+        parts = [tuple(start) if start and start[0] == self._tokenizer.bos_token_id else ()]
+        for number, message in enumerate(messages):
+            text = message.content if number == 0 else self._separated(message.content, message.role)
+            parts.append(self.encode(text))
+        return Prompt(sum(parts[:-1], ()), parts[-1])
+
+    @staticmethod
+    def _separated(content: str, role: str) -> str:
+        if role != "assistant":
+            return "\n\n" + content
+        return content if content[:1].isspace() else " " + content
+
+    def _chat(self, messages: Sequence[Message]) -> Prompt:
+        pieces = _PLACES.split(self._rendered(tuple(message.role for message in messages)))
+        contents = [message.content.lstrip() for message in messages]
+        if [int(number) for number in pieces[1::2]] != list(range(len(messages))):
+            merged = _without_system(messages)
+            if len(merged) < len(messages):
+                return self._chat(merged)
+            raise UserError(
+                f"the chat template of {self._tokenizer.name_or_path} does not show each message once, in order; "
+                "use another model, or delete the template to use the model without chat"
+            )
+        parts = [self._template_ids(pieces[0])]
+        for content, template in zip(contents, pieces[2::2], strict=True):
+            parts += [self.encode(content), self._template_ids(template)]
+        return Prompt(sum(parts[:-2], ()), sum(parts[-2:], ()))
+
+    @lru_cache(maxsize=64)  # noqa: B019 - one encoder lives as long as its model
+    def _rendered(self, roles: tuple[str, ...]) -> str:
+        """The chat template with places for the contents; empty where the template refuses these roles."""
+        turns = [{"role": role, "content": _PLACE.format(number)} for number, role in enumerate(roles)]
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        except jinja2.TemplateError:
+            return ""
+
+    def _template_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids) if text else ()
+
+    def _encode_uncached(self, text: str, before: str) -> tuple[int, ...]:
+        ids: tuple[int, ...] = ()
+        start = 0
+        while self._added and (match := self._added.search(text, start)):
+            ids += self._piece_ids(text[start : match.start() + 1], before)
+            start = match.start() + 1
+        return ids + self._piece_ids(text[start:], before)
+
+    def _piece_ids(self, text: str, before: str) -> tuple[int, ...]:
+        if not self._needs_anchor or not text:
+            return self._ids(text)
+        anchor = self._ids(before)
+        anchored = self._ids(before + text)
+        return anchored[len(anchor) :] if anchored[: len(anchor)] == anchor else self._ids(text)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """The messages with a leading system text put into the first user turn, for templates without that role."""
+    if len(messages) < 2 or messages[0].role != "system" or messages[1].role != "user":
+        return list(messages)
+    return [Message("user", f"{messages[0].content}\n\n{messages[1].content}"), *messages[2:]]

@@ -1,0 +1,1 @@
+"""Language models under study or at work: where they come from, how they are loaded, where their units are."""

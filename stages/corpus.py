@@ -1,0 +1,112 @@
+"""corpus: text to a uniform sample of windows of token ids, in shuffled order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from pipeline import schemas
+from pipeline.config import Corpus, RunConfig
+from pipeline.context import Context
+from pipeline.corpora.document import Document
+from pipeline.corpora.sources import check_corpus, corpus_identity, open_corpus
+from pipeline.corpora.windows import Window, cut_windows, opening_token, sample_windows, tokenize
+from pipeline.errors import UserError
+from pipeline.stage import Shard, Stage
+from pipeline.subjects.spec import resolve_model
+from pipeline.tables import Tables
+
+
+def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> pa.Table:
+    """The rows of the table `corpus`, numbered in the order of the windows; `opening` tokens stand first in each."""
+    from pipeline.subjects.token_text import TokenTexts
+
+    texts = TokenTexts(tokenizer)
+    ids = [[*opening, *window.token_ids.tolist()] for window in windows]
+    return pa.table(
+        {
+            "seq_id": range(len(windows)),
+            "doc_id": [window.doc_id for window in windows],
+            "start": [window.start for window in windows],
+            "token_ids": ids,
+            "tokens": [texts.window(one, opening=window.start == 0) for one, window in zip(ids, windows, strict=True)],
+        },
+        schema=schemas.CORPUS.schema,
+    )
+
+
+def build_corpus(config: Corpus, seed: int, tokenizer: Any, *, show: bool = True) -> pa.Table:
+    """Read, tokenise, cut and sample a corpus.
+
+    Raises:
+        UserError: the corpus cannot be read, or no document is as long as a window.
+    """
+    opening = opening_token(tokenizer, config.bos)
+    bar = tqdm(desc="corpus", unit="char", unit_scale=True, disable=not show, leave=False)
+
+    def counted() -> Iterator[Document]:
+        for document in open_corpus(config):
+            bar.update(len(document.text))
+            yield document
+
+    with bar:
+        length, shortest = config.seq_len - len(opening), config.min_tokens - len(opening)
+        windows = cut_windows(tokenize(counted(), tokenizer), length, shortest, seed)
+        kept = sample_windows(windows, config.max_sequences)
+    if not kept:
+        raise UserError(
+            f"corpus.source = {config.source!r} holds no document of at least {config.min_tokens} tokens; "
+            "give another corpus, or lower corpus.min_tokens"
+        )
+    return sequence_table(kept, opening, tokenizer)
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return {
+        "corpus": config.corpus.model_dump(exclude={"source"}),
+        "content": corpus_identity(config.corpus),
+        "tokenizer": resolve_model(config.subject.model).revision,
+        "seed": config.run.seed,
+    }
+
+
+def _plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
+    """One shard: the sample is drawn from the whole corpus."""
+    return [Shard("part-00000", {"sequences": "all"})]
+
+
+def _process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:  # noqa: ARG001 - there is one shard
+    from pipeline.subjects.load import load_tokenizer
+
+    subject = context.config.subject
+    tokenizer = load_tokenizer(subject.model, subject.trust_remote_code)
+    return {"corpus": build_corpus(context.config.corpus, context.config.run.seed, tokenizer)}
+
+
+def _check(config: RunConfig) -> None:
+    """The corpus can be opened, the modules exist, and a sequence fits into the model's context and begins as asked."""
+    from pipeline.subjects.facts import check_modules, describe_model
+    from pipeline.subjects.load import load_tokenizer
+
+    check_corpus(config.corpus)
+    facts = describe_model(config.subject.model, config.subject.trust_remote_code)
+    if facts.context_length is not None and config.corpus.seq_len > facts.context_length:
+        raise UserError(
+            f"corpus.seq_len = {config.corpus.seq_len}, but {config.subject.model} reads at most "
+            f"{facts.context_length} tokens; allowed: 2 to {facts.context_length}"
+        )
+    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code)
+    opening_token(load_tokenizer(config.subject.model, config.subject.trust_remote_code), config.corpus.bos)
+
+
+CORPUS = Stage(
+    name="corpus",
+    title="cut the corpus",
+    reads=(),
+    writes=(schemas.CORPUS,),
+    settings=_settings,
+    plan=_plan,
+    process=_process,
+    check=_check,
+)

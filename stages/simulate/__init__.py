@@ -1,0 +1,1 @@
+"""Expected activations from explanations."""

@@ -1,0 +1,99 @@
+"""Try a simulator on an explanation and some text, without a run."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+import numpy as np
+
+from pipeline.config import LanguageModel, Simulate
+from pipeline.errors import UserError, nearest
+from stages.simulate.base import SCALE, Simulation, Simulator
+from stages.simulate.lookup import LookupSimulator
+from stages.simulate.stage import load_simulator
+
+SIMULATORS = ["word", "all_at_once", "lookup"]
+BATCH = 64
+"""Lines simulated at a time."""
+
+
+def simulate_lines(simulator: str, model: str, explanation: str, lines: TextIO, out: TextIO) -> None:
+    """Read JSON lines, each a list of token strings; write JSON lines, each the list of expected activations.
+
+    Raises:
+        UserError: a line is not a list of strings, or a sequence could not be simulated.
+    """
+    loaded = open_simulator(simulator, model)
+    batch: list[list[str]] = []
+    done = 0
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            batch.append(_tokens(line, number))
+        if len(batch) == BATCH:
+            done += _write(loaded, explanation, batch, done, out)
+            batch = []
+    _write(loaded, explanation, batch, done, out)
+
+
+def show_text(simulator: str, model: str, explanation: str, text: str, *, color: bool) -> str:
+    """The text with its expected activations: green backgrounds, or numbers in brackets without colour.
+
+    Raises:
+        UserError: the text could not be simulated.
+    """
+    tokens = re.findall(r"\s*(?:\w+|[^\w\s])|\s+", text)
+    expected = _values(open_simulator(simulator, model).simulate(explanation, [tokens])[0], 1)
+    if color:
+        return "".join(_colored(token, value) for token, value in zip(tokens, expected, strict=True))
+    rounded = np.rint(expected).astype(int)
+    return "".join(f"{token}[{value}]" if value else token for token, value in zip(tokens, rounded, strict=True))
+
+
+def open_simulator(name: str, model: str) -> Simulator:
+    """A simulator by name; `model` is `none` for a word simulator without a language model.
+
+    Raises:
+        UserError: no such simulator or model.
+    """
+    if name == "lookup":
+        return LookupSimulator()
+    engine = None if model == "none" else LanguageModel(model=model)
+    if name == "word":
+        return load_simulator(Simulate(simulator="word", engine=engine))
+    if name == "all_at_once":
+        if engine is None:
+            raise UserError("--simulator all_at_once needs a language model; name it with --model")
+        return load_simulator(Simulate(simulator="all_at_once", engine=engine))
+    raise UserError(f"--simulator {name!r}; {nearest(name, SIMULATORS)}")
+
+
+def _tokens(line: str, number: int) -> list[str]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"line {number} is not JSON ({error}); write one list of token strings a line") from None
+    if not isinstance(value, list) or not all(isinstance(token, str) for token in value):
+        raise UserError(f"line {number} is not a list of strings: {line.strip()[:80]}")
+    return value
+
+
+def _write(simulator: Simulator, explanation: str, batch: Sequence[list[str]], done: int, out: TextIO) -> int:
+    results: Iterable[Simulation] = simulator.simulate(explanation, batch) if batch else []
+    for number, result in enumerate(results, start=done + 1):
+        values = _values(result, number)
+        out.write(json.dumps([round(float(value), 4) for value in values]) + "\n")
+    out.flush()
+    return len(batch)
+
+
+def _values(result: Simulation, number: int) -> Sequence[float]:
+    if result.expected is None:
+        raise UserError(f"sequence {number} could not be simulated: {result.error}")
+    values: list[float] = result.expected.tolist()
+    return values
+
+
+def _colored(token: str, value: float) -> str:
+    strength = int(200 * value / SCALE)
+    return f"\x1b[48;2;{220 - strength};{235};{220 - strength}m\x1b[30m{token}\x1b[0m" if strength > 5 else token

@@ -1,0 +1,80 @@
+"""Killed at any moment, the same command carries on, and the dataset is that of an undisturbed run."""
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from pipeline.schemas import TABLES
+from tests.integration.reduced import all_rows, call, command, write_run_file
+
+KILLS = 20
+
+
+def published(root: Path) -> dict[Path, tuple[int, int]]:
+    """Inode and time of every published file."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in root.rglob("part-*.parquet")}
+
+
+def test_twenty_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path: Path, root: Path) -> None:
+    file = write_run_file(tmp_path)
+    moments = random.Random(7)
+    seen: dict[Path, tuple[int, int]] = {}
+    interrupted = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            command("run", "--config", str(file)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(moments.uniform(0.2, 5.0))
+        interrupted += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        now = published(tmp_path / "reduced")
+        assert all(now[path] == stamp for path, stamp in seen.items()), "a finished shard was computed again"
+        seen = now
+    assert interrupted >= KILLS // 2
+    done = call("run", "--config", str(file))
+    assert done.returncode == 0, done.stderr
+    now = published(tmp_path / "reduced")
+    assert all(now[path] == stamp for path, stamp in seen.items())
+    assert not list((tmp_path / "reduced").rglob(".*.tmp-*"))
+    wanted, found = all_rows(root), all_rows(tmp_path / "reduced")
+    for name in TABLES:
+        assert found[name].equals(wanted[name]), name
+
+
+def test_a_finished_run_says_so_at_once_and_loads_no_model(finished: Path) -> None:
+    started = time.perf_counter()
+    again = call("run", "--config", str(finished), PYTHONPROFILEIMPORTTIME="1")
+    assert time.perf_counter() - started < 5
+    assert again.returncode == 0
+    assert "Everything is done" in again.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in again.stderr.splitlines() if line.startswith("import time")}
+    assert "pyarrow" in imported
+    assert not {"torch", "transformers", "numba"} & imported
+
+
+def test_a_setting_that_changes_rows_stops_and_one_that_does_not_carries_on(finished: Path, root: Path) -> None:
+    text = finished.read_text()
+    other = finished.parent / "other.toml"
+    other.write_text(text.replace("bootstrap = 200", "bootstrap = 300"))
+    stopped = call("run", "--config", str(other))
+    assert stopped.returncode == 2
+    assert "score.bootstrap: 200 -> 300" in stopped.stderr
+    assert "--redo score" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    other.write_text(text.replace("[corpus]", 'device = "cpu"\n\n[corpus]'))
+    assert "Everything is done" in call("run", "--config", str(other)).stdout
+
+
+def test_other_shards_give_the_same_rows(tmp_path: Path, root: Path) -> None:
+    file = write_run_file(tmp_path, shard_sequences=48, shard_units=700, explain_shard=5)
+    for part in ("1/2", "0/2"):
+        for stage in ("corpus", "record", "explain", "simulate", "score"):
+            call(stage, "--config", str(file), "--shard", part)
+    done = call("run", "--config", str(file))
+    assert done.returncode == 0, done.stderr
+    wanted, found = all_rows(root), all_rows(tmp_path / "reduced")
+    for name in TABLES:
+        assert found[name].equals(wanted[name]), name

