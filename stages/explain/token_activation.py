@@ -1,4 +1,4 @@
-"""Explains a unit by showing a language model tokens with their activations (Bills et al. 2023; METHODS.md 1)."""
+"""Explains a unit by showing a language model tokens with their activations (Bills et al. 2023)."""
 
 import re
 from collections.abc import Sequence

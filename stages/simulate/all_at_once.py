@@ -1,4 +1,4 @@
-"""Simulates a unit by reading the probabilities of the numbers at all tokens in one pass (Bills et al. 2023; METHODS.md 1)."""
+"""Simulates a unit by reading the probabilities of the numbers at all tokens in one pass (Bills et al. 2023)."""
 
 from collections.abc import Sequence
 from functools import cache

@@ -1,4 +1,4 @@
-"""The token lookup table as a simulator: each token's mean activation, whatever stands around it (METHODS.md 1, 5)."""
+"""The token lookup table as a simulator: each token's mean activation, whatever stands around it."""
 
 import json
 import math

@@ -81,8 +81,10 @@ def unit_jobs(own: list[dict[str, Any]], shuffled: list[dict[str, Any]], top_tok
     jobs = [Job(keys | {"candidate": row["candidate"]}, "", index, row["text"], ("select", "report")) for row in own]
     jobs += [Job(keys, "shuffled", row["index"], row["text"], ("report",)) for row in shuffled]
     jobs.append(Job(keys, "constant", index, CONSTANT, ("report",)))
+    words = [token for top in top_tokens if (token := top.token.strip()) and '"' not in token]
+    if words:
+        jobs.append(Job(keys, "top_token", index, f'the token "{words[0]}"', ("report",)))
     if top_tokens:
-        jobs.append(Job(keys, "top_token", index, f'the token "{top_tokens[0].token.strip()}"', ("report",)))
         jobs.append(Job(keys, "lookup", index, render_table(top_tokens), ("report",)))
     return jobs
 

@@ -21,7 +21,7 @@ from tests.integration.reduced import call
 
 
 def test_the_query_of_the_readme_works_as_it_stands(root: Path) -> None:
-    rows = duckdb.sql(
+    rows = duckdb.execute(
         f"SELECT text, correlation FROM '{root}/scores/**/*.parquet' ORDER BY correlation DESC"
     ).fetchall()
     scored = [row[1] for row in rows if row[1] is not None]
@@ -34,7 +34,7 @@ def test_the_query_of_the_readme_works_as_it_stands(root: Path) -> None:
 def test_pandas_pyarrow_and_duckdb_agree(root: Path, name: str) -> None:
     frame = pd.read_parquet(root / name)
     dataset = ds.dataset(root / name).to_table()
-    counted = duckdb.sql(f"SELECT count(*) FROM '{root}/{name}/*.parquet'").fetchall()[0][0]
+    counted = duckdb.execute(f"SELECT count(*) FROM '{root}/{name}/*.parquet'").fetchall()[0][0]
     assert len(frame) == dataset.num_rows == counted > 0
     assert list(frame.columns) == dataset.schema.names == TABLES[name].schema.names
 
@@ -64,9 +64,9 @@ def test_splits_are_disjoint_and_belong_to_the_sequence(root: Path) -> None:
 
 
 def test_simulations_are_of_held_out_sequences_only(root: Path) -> None:
-    splits = duckdb.sql(f"SELECT DISTINCT split FROM '{root}/simulations/*.parquet' ORDER BY 1").fetchall()
+    splits = duckdb.execute(f"SELECT DISTINCT split FROM '{root}/simulations/*.parquet' ORDER BY 1").fetchall()
     assert splits == [("report",), ("select",)]
-    controls = duckdb.sql(
+    controls = duckdb.execute(
         f"SELECT count(*) FROM '{root}/simulations/*.parquet' WHERE control = 'shuffled' AND (source = \"index\" OR split <> 'report')"
     ).fetchall()
     assert controls == [(0,)]

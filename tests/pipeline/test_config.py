@@ -34,7 +34,7 @@ def test_every_preset_is_valid(preset: str) -> None:
 def test_a_config_cannot_be_changed_after_it_was_read() -> None:
     config = parse_config(MINIMAL, "my.toml")
     with pytest.raises(Exception, match="frozen"):
-        config.run.seed = 1  # type: ignore[misc]
+        config.run.seed = 1
 
 
 def test_an_unknown_key_names_the_nearest_one() -> None:

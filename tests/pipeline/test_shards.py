@@ -81,7 +81,7 @@ def test_pandas_pyarrow_and_duckdb_read_the_same_rows(tmp_path: Path) -> None:
     (path.parent / ".part-00001.parquet.tmp-host-1").write_bytes(b"half a file")
     (path.parent / "_notes").write_text("x")
     frame = pd.read_parquet(path.parent)
-    scanned = duckdb.sql(f"SELECT * FROM '{tmp_path}/**/*.parquet'").df()
+    scanned = duckdb.execute(f"SELECT * FROM '{tmp_path}/**/*.parquet'").df()
     dataset = ds.dataset(path.parent).to_table()
     assert len(frame) == len(scanned) == dataset.num_rows == 600
     assert frame["index"].tolist() == scanned["index"].tolist() == dataset["index"].to_pylist()

@@ -84,8 +84,7 @@ def test_the_interval_resamples_sequences_and_not_tokens() -> None:
     """Tokens of a sequence that all say the same are one observation, however many they are."""
     rng = np.random.default_rng(6)
     pairs = [(rng.normal(), rng.normal()) for _ in range(10)]
-    short = sums_of(*([np.full(1, p[i]) for p in pairs] for i in (0, 1)))
-    long = sums_of(*([np.full(50, p[i]) for p in pairs] for i in (0, 1)))
+    short, long = (sums_of([np.full(n, t) for t, _ in pairs], [np.full(n, e) for _, e in pairs]) for n in (1, 50))
     strata = np.zeros(10, dtype=np.int64)
     widths = []
     for sums in (short, long):

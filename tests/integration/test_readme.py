@@ -1,0 +1,68 @@
+"""Every command and query that the documentation shows is run."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from pipeline.config import parse_config
+
+README = Path("README.md").read_text(encoding="utf-8")
+CARD = Path("outputs/README.md").read_text(encoding="utf-8")
+COMMANDS = sorted({line.split("  #")[0].strip() for line in re.findall(r"^    (make [^\n]*)$", README, flags=re.M)})
+OF_THE_SETUP = {"make run", "make test", "make setup"}
+"""These are what runs these tests; their recipes are read instead."""
+
+
+def make(command: str, finished: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A make command of the README, with the finished run in place of my.toml and this Python in place of .venv."""
+    words = shlex.split(command.replace("my.toml", str(finished)))[1:]
+    if not any(word.startswith("CONFIG=") for word in words):
+        words.append(f"CONFIG={finished}")
+    binaries = f"BIN={Path(sys.executable).parent}"
+    return subprocess.run(
+        ["make", *options, *words, binaries, "INSTALLED="], capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in OF_THE_SETUP and "REDO" not in c])
+def test_a_command_of_the_readme_works(command: str, finished: Path) -> None:
+    done = make(command, finished)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", sorted(OF_THE_SETUP & set(COMMANDS)) + [c for c in COMMANDS if "REDO" in c])
+def test_a_command_that_takes_long_is_one_line_into_the_program(command: str, finished: Path) -> None:
+    recipe = make(command, finished, "--dry-run").stdout.strip().splitlines()
+    assert len(recipe) == 1
+    module = recipe[0].split(" -m ")[1].split()[0]
+    assert module in {"pipeline", "pytest"}
+
+
+def test_the_readme_names_the_two_commands_first() -> None:
+    assert re.findall(r"^    (make \w+)", README, flags=re.M)[:2] == ["make run", "make test"]
+
+
+def test_the_run_file_of_the_readme_is_valid() -> None:
+    [text] = re.findall(r"```toml\n(.*?)```", README, flags=re.S)
+    assert parse_config(tomllib.loads(text), "README.md").run.name == "my-run"
+
+
+@pytest.mark.parametrize("query", re.findall(r"```sql\n(.*?)```", CARD, flags=re.S))
+def test_a_query_of_the_data_card_works(query: str, root: Path) -> None:
+    query = query.replace("outputs/demo", str(root)).replace("layers.15.mlp", "layers.9.mlp")
+    assert duckdb.execute(query).fetchall()
+
+
+def test_the_python_of_the_data_card_works(root: Path) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", CARD, flags=re.S)
+    names: dict[str, object] = {}
+    exec(code.replace("outputs/demo", str(root)).replace("layers.15.mlp", "layers.9.mlp"), names)
+    assert len(names["scores"]) > 0  # type: ignore[arg-type]
+    assert names["unit"].num_rows > 0  # type: ignore[attr-defined]
