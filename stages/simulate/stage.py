@@ -25,6 +25,7 @@ from stages.simulate.base import Simulation, Simulator
 from stages.simulate.lookup import LookupSimulator, render_table
 
 CONSTANT = "ordinary English text"
+_PROMPTS = {"word": "simulate/word_list", "all_at_once": "simulate/all_at_once"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "simulate": config.simulate.model_dump(exclude={"shard_units", "engine", "embedder"}),
         "engine": engine_settings(config.simulate.engine),
         "embedder": resolve_model(config.simulate.embedder).revision if word else None,
-        "prompts": {} if word else digests("simulate/"),
+        "prompts": digests(_PROMPTS[config.simulate.simulator]) if config.simulate.engine else {},
     }
 
 

@@ -1,0 +1,232 @@
+"""Reads an explanation in plain English into rules.
+
+A clause is split into items at commas and "and"; each item becomes a rule. What an item does not say by quoted strings,
+forms or places is its meaning, so nothing is ever unreadable.
+"""
+
+import re
+from dataclasses import replace
+
+from stages.simulate.word.phrases import (
+    BOILERPLATE,
+    PARTS_OF_SPEECH,
+    read_forms,
+)
+from stages.simulate.word.places import take_places, token_choice
+from stages.simulate.word.quotes import AFFIXED, PLACED, QUOTED, Marked, take_quotes
+from stages.simulate.word.rules import Place, Quoted, Rule, Scope
+
+LONGEST = 2000
+"""Characters of an explanation that are read."""
+MOST_RULES = 48
+DEEPEST = 2
+"""Levels of places within places, as in "words after numbers inside parentheses"."""
+LIST_END = 0.6
+"""Weight of the last quoted string of a list; the first has 1, those between lie on a line."""
+CLAUSE_STEP = 0.85
+"""Each further clause counts for this much of the one before."""
+ELSEWHERE = 0.5
+"""Weight of a rule outside the places named by "especially after ..."."""
+
+_NARROWS = re.compile(
+    r"(?:especially|particularly|in particular|mostly|mainly|usually|often|typically)\b", re.IGNORECASE
+)
+_CLAUSE = re.compile(
+    r"\s*;\s*|(?<=[^\s.A-Z])[.!?]\s+(?=\S)|,?\s+(?=(?:and|but) (?:also|sometimes|occasionally|weakly|to a lesser)\b)"
+    r"|,?\s+(?=(?:as well as|along with|in addition to|in particular)\b)"
+    r"|,\s+(?=(?:also|sometimes|occasionally|weakly|especially|particularly|mostly|mainly|usually|often|typically)\b)"
+)
+_EXCLUSION = re.compile(
+    r",?\s*(?:\b(?:but|and) not\b|\bexcept(?:ing)?(?: for| when)?\b|\bexcluding\b|\bother than\b|\bapart from\b|\baside from\b"
+    r"|\brather than\b|\bnot including\b|\binstead of\b|\bunless\b|\b(?:that|which) (?:are|is|do|does) not\b"
+    r"|\bnot (?=(?:about|related|ending|starting|beginning"
+    r"|containing|in|inside|within|enclosed|right|immediately|directly|after|before"
+    r"|following|followed|preceded|preceding|at|capitali[sz]ed)\b|" + QUOTED + r")"
+    r"|^not\b|\bbut never\b|\bunrelated to\b|\bwhich have nothing to do with\b|\b(?:that )?ha(?:ve|s|ving) nothing to do with\b"
+    r"|\b(?:the )?opposite of\b|\b(?:every|any)thing but\b)\s*",
+    re.IGNORECASE,
+)
+_WEAK = re.compile(
+    r"\b(?:sometimes|occasionally|rarely|possibly|maybe|perhaps|slightly|to a lesser (?:extent|degree)|less strongly"
+    r"|less often|somewhat|partly|weakly)\b,?\s*",
+    re.IGNORECASE,
+)
+_STRONG = re.compile(
+    r"\b(?:most strongly|above all|most of all|first and foremost|strongly|in particular|especially|mainly|primarily)"
+    r"\b,?\s*",
+    re.IGNORECASE,
+)
+_ALSO = re.compile(
+    r"^(?:and |but )?(?:also |as well as |along with |in addition to )|^(?:and|but|or)\s+|^,\s*|\b(?:also|as well)$",
+    re.IGNORECASE,
+)
+_SEPARATOR = re.compile(
+    r"\s*,\s*(?:and\s+|or\s+|and/or\s+)?|\s+(?:and/or|and|or|&)\s+|\s*/\s*(?=" + QUOTED + r")|\s*:\s*|"
+    r"\s*[()]\s*|\s+(?=(?:such as|like|including|for example|for instance|e\.g\.|i\.e\.)\s)"
+)
+_EXAMPLES = re.compile(
+    r"\s*(?:such as|like|including|for example|for instance|e\.g\.|i\.e\.|namely)\s*,?\s*", re.IGNORECASE
+)
+_PIECE = re.compile(
+    r"\b(?:word[- ]?)?(?:pieces?|tokens?|subwords?|sub-words?|fragments?|syllables?|strings?|characters?)\b", re.I
+)
+_SUFFIX = re.compile(r"\b(?:suffix(?:es)?|endings?|at the ends? of (?:a |the )?words?|word-final)\b", re.I)
+_PREFIX = re.compile(r"\b(?:prefix(?:es)?|at the (?:start|beginning)s? of (?:a |the )?words?|word-initial)\b", re.I)
+_BARE_WORD = re.compile(r"the (?:word|token|preposition|article|conjunction|pronoun|particle) ([^\W\d_]+)", re.I)
+_ABOUT = re.compile(
+    r"(?:related|relating|connected|associated|linked|pertaining|similar|refer|refers|referring|relevant)(?: closely)?(?: to| with)|about"
+    r"|concerning|meaning|mean|synonyms? (?:of|for)|describing|(?:concept|theme|topic|idea|notion|sense|meaning|subject)s? of|to do with"
+    r"|in the sense of",
+    re.I,
+)
+_ANY = re.compile(r"\b(?:every|any|all)(?:thing|\s+(?:words?|tokens?|texts?))?\b|\bwords?\b|\btokens?\b", re.I)
+
+
+def read_explanation(explanation: str) -> tuple[Rule, ...]:
+    """The rules of an explanation, the weightiest first as a rule; empty for an explanation without words."""
+    marked = take_quotes(explanation[:LONGEST])
+    rules: list[Rule] = []
+    weight = 1.0
+    for clause in _CLAUSE.split(marked.text):
+        if not clause or not re.search(r"\w|" + QUOTED, clause):
+            continue
+        found = [replace(rule, weight=rule.weight * weight) for rule in _read_clause(clause, marked)]
+        if rules and _NARROWS.match(clause) and all(rule == Rule(rule.weight, places=rule.places) for rule in found):
+            narrowed = [replace(rules[-1], places=rules[-1].places + rule.places) for rule in found]
+            rules = [*rules[:-1], *narrowed, replace(rules[-1], weight=rules[-1].weight * ELSEWHERE)]
+            continue
+        rules += found
+        weight *= CLAUSE_STEP if found else 1.0
+    if not rules and _ANY.search(marked.text):
+        rules = [Rule(marks=not re.search("word", marked.text, re.I))]
+    return tuple(rules[:MOST_RULES])
+
+
+def _read_clause(clause: str, marked: Marked) -> list[Rule]:
+    """The rules of one clause: what it names, less what it excludes."""
+    weight = 0.5 if _WEAK.search(clause) else 1.0
+    clause = BOILERPLATE.sub("", _ALSO.sub("", _WEAK.sub("", clause)).strip())
+    clause = re.sub(r"[\s,:.]+(?:and|or|but)?$", "", _STRONG.sub("", clause).strip(" .,:"))
+    parts = _EXCLUSION.split(clause, maxsplit=1)
+    rules = _read_list(parts[0], marked)
+    if len(parts) > 1:
+        excluded = tuple(replace(rule, weight=1.0) for rule in _read_list(parts[1], marked))
+        marks = bool(re.search(r"thing|token|text", parts[0], re.I)) or not parts[0]
+        rules = [replace(rule, excluded=excluded) for rule in rules or [Rule(marks=marks)]] if excluded else rules
+    return [replace(rule, weight=rule.weight * weight) for rule in rules]
+
+
+def _read_list(clause: str, marked: Marked, depth: int = 0) -> list[Rule]:
+    """The rules of a list of items, joined where they make one phrase of meaning or one list of quoted strings."""
+    clause, tokens = token_choice(clause)
+    places: list[Place] = []
+    affixes: list[tuple[Quoted, ...]] = []
+    text = clause
+    if depth < DEEPEST:
+        text, places, affixes = take_places(clause, marked, lambda phrase: _read_list(phrase, marked, depth + 1))
+    rules: list[Rule] = []
+    scope: Scope = "either"
+    start, last_end, examples = 0, -1, False
+    for separator in [*_SEPARATOR.finditer(text), re.compile("$").search(text)]:
+        assert separator is not None
+        item = text[start : separator.start()]
+        examples = examples or _EXAMPLES.match(item) is not None
+        rule, scope = _read_item(_EXAMPLES.sub("", item), marked, places, affixes, scope)
+        if rule is not None and rule.meaning and examples and rules and rules[0].forms:
+            rule = Rule(quoted=(Quoted(_EXAMPLES.sub("", item).strip(), "word"),), places=rule.places)
+        if rule is not None:
+            joined = _join(rules[-1], rule, text[last_end:start] + _example(item)) if rules else None
+            rules = [*rules[:-1], joined] if joined else [*rules, rule]
+            last_end = separator.start()
+        start = separator.end()
+    if any(rule.meaning for rule in rules):
+        rules = [rule for rule in rules if not rule.forms or rule.places or not PARTS_OF_SPEECH.issuperset(rule.forms)]
+    return [replace(_graded(rule), tokens=tokens) for rule in rules]
+
+
+def _example(item: str) -> str:
+    """The words at the start of an item that make it an example: "such as "."""
+    match = _EXAMPLES.match(item)
+    return match.group() if match else ""
+
+
+def _read_item(
+    item: str, marked: Marked, places: list[Place], affixes: list[tuple[Quoted, ...]], scope: Scope
+) -> tuple[Rule | None, Scope]:
+    """The rule of one item, if it says anything, and the scope that a bare quoted string after it takes over."""
+    here = tuple(places[ord(mark) - 0xE800] for mark in re.findall(PLACED, item))
+    text = re.sub(PLACED, " ", item).strip()
+    affixed = [quoted for mark in re.findall(AFFIXED, text) for quoted in affixes[ord(mark) - 0xF000]]
+    text = re.sub(AFFIXED, " ", text).strip()
+    strings = [marked.string(mark) for mark in re.findall(QUOTED, text)]
+    around = re.sub(QUOTED, " ", text)
+    if strings and _ABOUT.search(around):
+        phrase = marked.plain(text)
+        return Rule(meaning=phrase, places=here), "either"
+    if strings:
+        scope = _scope(around, scope)
+        return Rule(quoted=tuple(_quoted(string, scope) for string in strings), places=here), scope
+    bare = _BARE_WORD.fullmatch(text)
+    if bare:
+        return Rule(quoted=(Quoted(bare.group(1), "word"),), places=here), "word"
+    forms, meaning = read_forms(text)
+    if affixed:
+        return Rule(quoted=tuple(affixed), forms=forms, places=here), "either"
+    if not (forms or meaning or here or _ANY.search(text)):
+        return None, scope
+    scope = _scope(text, "either") if text else scope
+    if not (forms or meaning or here):
+        return None, scope
+    edge = any(place.kind in {"first", "last"} for place in here) and not re.search("word", text, re.I)
+    return Rule(
+        forms=forms, meaning=meaning, places=here, marks=edge or bool(re.search("token|thing", text, re.I))
+    ), scope
+
+
+def _scope(around: str, default: Scope) -> Scope:
+    """What quoted strings must equal, from the words around them."""
+    if _SUFFIX.search(around):
+        return "ending"
+    if _PREFIX.search(around):
+        return "beginning"
+    if _PIECE.search(around):
+        return "token"
+    return (
+        "word"
+        if re.search(
+            r"\bwords?\b|\b(?:noun|verb|name|pronoun|article|conjunction|adjective|adverb)s?\b|preposition",
+            around,
+            re.I,
+        )
+        else default
+    )
+
+
+def _quoted(string: str, scope: Scope) -> Quoted:
+    """A quoted string; "-ing", "un-" and "-graph-" carry their scope with them."""
+    left, right = (string[:1] in "-–…" and len(string) > 2), (string[-1:] in "-–…" and len(string) > 2)
+    bare = string.strip("-–…") if (left or right) else string
+    if not bare:
+        return Quoted(string, scope)
+    affix: Scope = "containing" if left and right else "ending" if left else "beginning" if right else scope
+    return Quoted(bare, affix)
+
+
+def _join(before: Rule, rule: Rule, between: str) -> Rule | None:
+    """One rule instead of two where the second carries on the first; None where it does not."""
+    if before.quoted and rule.quoted and not before.forms and not rule.forms and not before.places:
+        return replace(before, quoted=before.quoted + rule.quoted, places=rule.places)
+    plain = not (before.quoted or rule.quoted or before.forms or rule.forms or before.places)
+    if plain and before.meaning and rule.meaning:
+        connector = between if between.strip() else " "
+        return replace(before, meaning=before.meaning + connector + rule.meaning, places=rule.places)
+    return None
+
+
+def _graded(rule: Rule) -> Rule:
+    """Quoted strings that stand later in a list count less."""
+    last = len(rule.quoted) - 1
+    if last < 1:
+        return rule
+    step = (1.0 - LIST_END) / last
+    return replace(rule, quoted=tuple(replace(q, weight=1.0 - step * k) for k, q in enumerate(rule.quoted)))

