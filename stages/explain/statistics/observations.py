@@ -1,0 +1,162 @@
+"""The evidence about a unit as a sparse table of tokens by features.
+
+Shapes: R tokens of the evidence that have an activation, P pairs of a token and a feature it holds, F features,
+C cells of a grouping: a feature within one sequence, or within one word.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evidence import Evidence, TopToken
+from stages.explain.base import ExplanationError
+from stages.explain.statistics.features import FORM, LEXICAL, PIECE, WORD, Feature, features
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+TABLE_WEIGHT = 0.3
+"""What a token of the corpus-wide table counts against one of the evidence, whose sequences are those scored."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The pairs of each feature, divided by what their tokens share."""
+
+    of_pair: Ints
+    """(P,) the cell of each pair."""
+    feature: Ints
+    """(C,) the feature of each cell."""
+    count: Floats
+    """(C,) tokens in each cell."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Tokens, their activations, and the features that each of them holds."""
+
+    activations: Floats
+    """(R,) activation units."""
+    sequences: Ints
+    """(R,) the exemplar of each token."""
+    words: Ints
+    """(R,) the word that each token belongs to, by its spelling in lower case."""
+    features: list[Feature]
+    """F of them."""
+    rows: Ints
+    """(P,) the token of each pair."""
+    columns: Ints
+    """(P,) the feature of each pair."""
+    widths: Floats
+    """(F,) tokens in a run of tokens that hold the feature: a word of three tokens is one witness, not three."""
+    table_sums: Floats
+    """(F,) summed activation above the mean of the tokens that only the table knows."""
+    table_counts: Floats
+    """(F,) how many those are."""
+
+    @cached_property
+    def counts(self) -> Floats:
+        """(F,) tokens that hold each feature."""
+        return np.bincount(self.columns, minlength=len(self.features)).astype(np.float64)
+
+    @cached_property
+    def lexical(self) -> npt.NDArray[np.bool_]:
+        """(F,) whether a feature is a word or a piece of one."""
+        return np.array([feature.kind in LEXICAL for feature in self.features], dtype=bool)
+
+    @cached_property
+    def of_form(self) -> npt.NDArray[np.bool_]:
+        """(F,) whether a feature is a form."""
+        return np.array([feature.kind == FORM for feature in self.features], dtype=bool)
+
+    @cached_property
+    def groupings(self) -> tuple[Grouping, Grouping]:
+        """By sequence and by word."""
+        return self._grouped(self.sequences), self._grouped(self.words)
+
+    def _grouped(self, group: Ints) -> Grouping:
+        width = int(group.max()) + 1
+        keys, of_pair = np.unique(self.columns * width + group[self.rows], return_inverse=True)
+        return Grouping(of_pair, keys // width, np.bincount(of_pair).astype(np.float64))
+
+
+def observe(evidence: Evidence) -> Observations:
+    """Lay out the evidence of one unit; positions without a finite activation are left out.
+
+    Raises:
+        ExplanationError: the unit never fires in it, or never changes.
+    """
+    vocabulary = frozenset(
+        token.strip().lower() for exemplar in evidence.exemplars for token in exemplar.tokens if token[:1].isspace()
+    )
+    activations: list[float] = []
+    sequences, words, rows, columns = list[int](), list[int](), list[int](), list[int]()
+    index: dict[Feature, int] = {}
+    spellings: dict[str, int] = {}
+    runs: Counter[Feature] = Counter()
+    for number, exemplar in enumerate(evidence.exemplars):
+        before: list[Feature] = []
+        for held, activation in zip(features(exemplar.tokens, vocabulary), exemplar.activations, strict=True):
+            if not np.isfinite(activation):
+                before = []
+                continue
+            runs.update(feature for feature in held if feature not in before)
+            before = held
+            rows += [len(activations)] * len(held)
+            columns += [index.setdefault(feature, len(index)) for feature in held]
+            spelling = next((feature.text for feature in held if feature.kind == WORD), "")
+            words.append(spellings.setdefault(spelling, len(spellings)))
+            activations.append(float(activation))
+            sequences.append(number)
+    values = np.array(activations, dtype=np.float64)
+    _check(values, evidence)
+    sums, counts = _table(evidence, index, float(values.mean()))
+    tokens = Counter(columns)
+    widths = np.array([max(tokens[column] / max(runs[feature], 1), 1.0) for feature, column in index.items()])
+    whole = [np.array(numbers, dtype=np.int64) for numbers in (sequences, words, rows, columns)]
+    return Observations(values, whole[0], whole[1], list(index), whole[2], whole[3], widths, sums, counts)
+
+
+def _check(values: Floats, evidence: Evidence) -> None:
+    where = f"unit {evidence.index} of {evidence.module} ({evidence.polarity})"
+    if not len(values):
+        raise ExplanationError(f"{where} has no activation in its evidence")
+    if values.max() <= 0:
+        raise ExplanationError(f"{where} never fires: its largest activation in the evidence is {values.max():.3g}")
+    if values.max() == values.min():
+        raise ExplanationError(f"{where} is constant: every activation in the evidence is {values.max():.3g}")
+
+
+def _table(evidence: Evidence, index: dict[Feature, int], mean: float) -> tuple[Floats, Floats]:
+    """Sums and counts by feature of what the token table tells beyond the exemplars; new features join `index`."""
+    seen: Counter[str] = Counter()
+    mass: defaultdict[str, float] = defaultdict(float)
+    for exemplar in evidence.exemplars:
+        for token, activation in zip(exemplar.tokens, exemplar.activations, strict=True):
+            if np.isfinite(activation):
+                seen[token] += 1
+                mass[token] += float(activation)
+    known: list[tuple[int, float, int]] = []
+    for row in evidence.top_tokens:
+        feature = _feature_of(row, index)
+        others = row.count - seen[row.token]
+        if feature.text and others > 0 and np.isfinite(row.mean_activation):
+            total = row.mean_activation * row.count - mass[row.token] - mean * others
+            known.append((index.setdefault(feature, len(index)), total, others))
+    sums, counts = np.zeros(len(index)), np.zeros(len(index))
+    for column, total, others in known:
+        sums[column] += TABLE_WEIGHT * total
+        counts[column] += TABLE_WEIGHT * others
+    return sums, counts
+
+
+def _feature_of(row: TopToken, index: dict[Feature, int]) -> Feature:
+    """The feature that a token of the table most likely is: a word if the evidence holds it as one or it begins one."""
+    name = row.token.strip().lower()
+    word, piece = Feature(WORD, name), Feature(PIECE, name)
+    if word in index or piece not in index:
+        return piece if row.token[:1].islower() and word not in index else word
+    return piece

@@ -1,0 +1,17 @@
+"""The recording stage: what makes every unit fire.
+
+`scan` turns a range of the corpus into partial evidence for all units, `merge` turns the partials of a range of units
+into their final rows. The modules, from the inside out:
+
+    selection   which sequences are kept, and in which order
+    histogram   bins taken from a float's bits, and the quantiles read from them
+    moments     power sums that come out the same in any order, and the moments made of them
+    tokens      the tokens whose mean activation is recorded
+    kernel      one pass over the activations, in numba
+    numba_sums, torch_sums   the running state of a module's units, on a CPU and on any torch device
+    recorder    feeds batches to them and turns their state into partial tables
+    scan, merge the two stages
+
+Letters of shapes: B sequences of a batch, T tokens of a sequence, U units, K kept sequences, V tokens of the token
+table, S splits.
+"""

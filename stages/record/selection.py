@@ -1,0 +1,61 @@
+"""Which sequences are kept for a unit.
+
+- `top`: per unit and split, the `record.top[split]` sequences with the largest maxima, in a total order: activation
+  falling, then seq_id rising. So neither the batches nor the shards decide between equals.
+- `random`: the first `record.random[split]` sequences of each split in seq_id order. The corpus is shuffled, so this is
+  a uniform sample, the same for every unit.
+- `quantile`: the sequences with seq_id < `record.pool` are the pool, a uniform sample too. A pool sequence that is
+  neither `random` nor among the unit's `top` belongs to the band of its maximum between the unit's token-level quantile
+  boundaries: below the first, between two, or from the last on. From the lowest band to the highest, the first
+  `record.per_band[split]` sequences of each split in seq_id order are kept.
+
+A sequence can be both `top` and `random`: it is then two rows of the same split. Maxima are taken over the positions
+from `record.skip_positions` on that hold a real token and a finite activation; a sequence without any is no exemplar.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import PerSplit, Record
+from pipeline.evidence import SPLITS, split_of
+
+NO_SEQUENCE = 2**63 - 1
+"""seq_id of an empty slot: every sequence comes before it."""
+
+Ids = npt.NDArray[np.int64]
+
+
+def split_numbers(seq_ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Positions in SPLITS of the splits of some sequences."""
+    distinct, places = np.unique(np.asarray(seq_ids, dtype=np.int64), return_inverse=True)
+    numbers = np.asarray([SPLITS.index(split_of(seq_id)) for seq_id in distinct.tolist()], dtype=np.int64)
+    return numbers[places]
+
+
+def counts(setting: PerSplit) -> tuple[int, ...]:
+    """A setting's numbers in the order of SPLITS."""
+    return tuple(int(getattr(setting, split)) for split in SPLITS)
+
+
+def random_ids(config: Record) -> Ids:
+    """The seq_ids of the `random` sequences, rising, whether or not the corpus has that many."""
+    missing = dict(zip(SPLITS, counts(config.random), strict=True))
+    chosen: list[int] = []
+    seq_id = 0
+    while any(missing.values()):
+        if missing[split_of(seq_id)]:
+            missing[split_of(seq_id)] -= 1
+            chosen.append(seq_id)
+        seq_id += 1
+    return np.asarray(chosen, dtype=np.int64)
+
+
+def pool_ids(config: Record) -> Ids:
+    """The seq_ids among which `quantile` exemplars are looked for, rising; none if no band wants any."""
+    wanted = config.pool if any(counts(config.per_band)) else 0
+    return np.setdiff1d(np.arange(wanted, dtype=np.int64), random_ids(config))
+
+
+def uniform_ids(config: Record) -> Ids:
+    """The seq_ids that are kept for every unit, rising: the `random` ones and the pool."""
+    return np.union1d(random_ids(config), pool_ids(config))

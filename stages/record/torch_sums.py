@@ -1,0 +1,134 @@
+"""The running state of a module on any torch device; nothing leaves the device before the end.
+
+The same statistics as numba_sums, by other means: whole-batch tensors, and exemplars by stable sorts. Sums within a
+sequence are added up in another order, so the moments can differ from those of a CPU in the last bits of a float64;
+everything else is equal for equal activations.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.config import Record
+from pipeline.evidence import SPLITS
+from stages.record.histogram import BINS, OFFSET, SHIFT
+from stages.record.selection import NO_SEQUENCE, counts
+from stages.record.sums import Batch, UnitSums
+from stages.record.tokens import GRID_BITS
+
+GRID = 1.5 * 2.0 ** (52 - GRID_BITS)
+Tensor = torch.Tensor
+
+
+class TorchSums:
+    """Accumulator for U units of sequences of at most T tokens with V covered tokens; the device needs float64."""
+
+    def __init__(self, width: int, seq_len: int, covered: int, config: Record, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.kept = counts(config.top)
+        self.n_tokens = 0
+        slots = sum(self.kept)
+
+        def full(value: float, *shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.full(shape, value, dtype=dtype, device=device)
+
+        self.minimum = full(np.inf, width, dtype=torch.float32)
+        self.maximum = full(-np.inf, width, dtype=torch.float32)
+        self.above = full(0, width, dtype=torch.int64)
+        self.nonfinite = full(0, width, dtype=torch.int64)
+        self.power_sums = full(0, 4, 2, width, dtype=torch.float64)
+        self.histogram = full(0, width * BINS, dtype=torch.int64)
+        self.values = full(-np.inf, width, slots, dtype=torch.float32)
+        self.seq_ids = torch.full((width, slots), NO_SEQUENCE, dtype=torch.int64, device=device)
+        self.vectors = full(0, width, slots, seq_len, dtype=torch.float32)
+        self.token_sums = full(0, covered, width, dtype=torch.float64)
+
+    def add(self, activations: Any, batch: Batch) -> None:
+        """Take a (B, T, U) tensor in."""
+        x = activations.detach().to(self.device, torch.float32)
+        place = torch.arange(x.shape[1], device=self.device)
+        lengths = self._put(batch.lengths)[:, None]
+        counted = ((place >= self.config.skip_positions) & (place < lengths))[:, :, None]
+        finite = torch.isfinite(x) & counted
+        self.n_tokens += int(np.maximum(batch.lengths - self.config.skip_positions, 0).sum())
+        self.nonfinite += (counted & ~finite).sum((0, 1))
+        self.above += ((x > self.config.density_threshold) & finite).sum((0, 1))
+        highs = torch.where(finite, x, -torch.inf).amax(1)
+        self.maximum = torch.maximum(self.maximum, highs.amax(0))
+        self.minimum = torch.minimum(self.minimum, torch.where(finite, x, torch.inf).amin((0, 1)))
+        self._add_powers(torch.where(finite, x, 0).double())
+        self._count_bins(x, finite)
+        for split in range(len(SPLITS)):
+            self._keep_top(x, highs, batch, split)
+        rows = x.reshape(-1, x.shape[2])[self._put(batch.positions)].double()
+        targets = self._put(np.repeat(batch.token_rows, np.diff(batch.starts)))
+        self.token_sums.index_add_(0, targets, (rows + GRID) - GRID)
+
+    def _add_powers(self, x: Tensor) -> None:
+        """Sum each sequence's powers over its (B, T, U) positions, then the sequences pairwise by two-sum."""
+        square = x * x
+        highs = torch.stack([part.sum(1) for part in (x, square, x * square, square * square)])
+        pairs = torch.stack([highs, torch.zeros_like(highs)], dim=1)  # (4, 2, B, U)
+        pairs = torch.cat([pairs, self.power_sums[:, :, None]], dim=2)
+        while pairs.shape[2] > 1:
+            half = pairs.shape[2] // 2
+            joined = _add(pairs[:, :, :half], pairs[:, :, half : 2 * half])
+            pairs = torch.cat([joined, pairs[:, :, 2 * half :]], dim=2)
+        self.power_sums = pairs[:, :, 0]
+
+    def _count_bins(self, x: Tensor, finite: Tensor) -> None:
+        bits = x.contiguous().view(torch.int32)
+        magnitude = (((bits & 0x7FFFFFFF) >> SHIFT) - OFFSET).clamp(0, BINS // 2 - 1)
+        bins = BINS // 2 + (magnitude ^ (bits >> 31)).long()
+        bins += torch.arange(x.shape[2], device=self.device) * BINS
+        self.histogram.scatter_add_(0, bins.flatten(), finite.flatten().long())
+
+    def _keep_top(self, x: Tensor, highs: Tensor, batch: Batch, split: int) -> None:
+        """Sort the kept and the new sequences of a split; (B, U) highs."""
+        rows = np.flatnonzero(batch.splits == split)
+        first, count = sum(self.kept[:split]), self.kept[split]
+        if not count or not len(rows):
+            return
+        slots, chosen = slice(first, first + count), self._put(rows)
+        values = torch.cat([self.values[:, slots], highs[chosen].T], dim=1)
+        new_ids = self._put(batch.seq_ids)[chosen].expand(x.shape[2], -1)
+        seq_ids = torch.cat([self.seq_ids[:, slots], new_ids], dim=1)
+        order = torch.where(values == -torch.inf, NO_SEQUENCE, seq_ids).argsort(dim=1, stable=True)
+        falling = values.gather(1, order).argsort(dim=1, stable=True, descending=True)
+        order = order.gather(1, falling)[:, :count]
+        new = torch.nn.functional.pad(x[chosen].permute(2, 0, 1), (0, self.vectors.shape[2] - x.shape[1]))
+        vectors = torch.cat([self.vectors[:, slots], new], dim=1)
+        self.values[:, slots] = values.gather(1, order)
+        self.seq_ids[:, slots] = seq_ids.gather(1, order)
+        self.vectors[:, slots] = vectors.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[2]))
+
+    def _put(self, array: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+
+    def sums(self) -> UnitSums:
+        found = {
+            "n_nonfinite": self.nonfinite,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "above": self.above,
+            "power_sums": self.power_sums,
+            "histogram": self.histogram.view(-1, BINS),
+            "top_values": self.values,
+            "top_seq_ids": self.seq_ids,
+            "top_vectors": self.vectors,
+            "token_sums": self.token_sums,
+        }
+        return UnitSums(n_tokens=self.n_tokens, **{name: tensor.cpu().numpy() for name, tensor in found.items()})
+
+
+def _add(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of two (4, 2, ...) tensors of pairs, as in `moments.add`."""
+    high, low = _two_sum(a[:, 0], b[:, 0])
+    return torch.stack(_two_sum(high, low + (a[:, 1] + b[:, 1])), dim=1)
+
+
+def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    total = a + b
+    rest = total - a
+    return total, (a - (total - rest)) + (b - rest)

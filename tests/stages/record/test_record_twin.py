@@ -1,0 +1,167 @@
+"""Recording agrees with brute force, however the corpus is cut into shards and whatever computes it."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pipeline.config import PerSplit, Record
+from stages.record.recorder import Backend
+from tests.stages.record.twin import SMALL, Corpus, Unit, make_corpus, record, scan_arrays
+
+BACKENDS: list[Backend] = ["numba", "torch"]
+
+
+def check_against_twin(corpus: Corpus, config: Record, backend: Backend = "numba") -> None:
+    found = record(corpus, config, backend=backend)
+    keys = [(module, index) for module, width in corpus.widths.items() for index in range(width)]
+    assert [(row["module"], row["index"]) for row in found["units"]] == keys
+    for row in found["units"]:
+        unit = Unit(corpus, row["module"], row["index"], config)
+        values = unit.counted()
+        assert row["n_tokens"] == len(values)
+        assert (row["min"], row["max"]) == (values.min(), values.max())
+        assert row["density"] == np.mean(values > config.density_threshold)
+        expected = np.asarray(unit.moments())
+        recorded = [row[name] for name in ("mean", "variance", "skewness", "kurtosis")]
+        np.testing.assert_allclose(np.asarray(recorded, float), expected, rtol=1e-10, atol=1e-12)
+        edges, counts = row["histogram_edges"], row["histogram_counts"]
+        bins = {pair: n for pair, n in zip(pairwise(edges), counts, strict=True) if n}
+        assert bins == unit.histogram()
+        assert row["top_tokens"] == unit.top_tokens(row["top_tokens_min_count"])
+        exemplars = [r for r in found["exemplars"] if (r["module"], r["index"]) == (row["module"], row["index"])]
+        kept = [(r["band"], r["split"], r["rank"], r["seq_id"]) for r in exemplars]
+        assert kept == unit.exemplars(row["quantile_boundaries"])
+        peaks = unit.peaks()
+        for exemplar in exemplars:
+            assert (exemplar["peak"], exemplar["max_activation"]) == peaks[exemplar["seq_id"]]
+            assert exemplar["activations"] == unit.sequences[exemplar["seq_id"]].tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["random", "tied", "rare", "dead"])
+def test_every_statistic_and_exemplar_equals_brute_force(kind: str, backend: Backend) -> None:
+    check_against_twin(make_corpus(kind), SMALL, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_other_settings_equal_brute_force_too(backend: Backend) -> None:
+    config = SMALL.model_copy(
+        update={
+            "top": PerSplit(explain=0, select=5, report=2),
+            "per_band": PerSplit(explain=1, select=1, report=1),
+            "quantiles": [0.25, 0.75],
+            "density_threshold": 0.5,
+            "skip_positions": 2,
+            "batch_size": 5,
+            "pool": 40,
+        }
+    )
+    check_against_twin(make_corpus("tied", seed=1), config, backend)
+
+
+def test_no_skipped_positions_equal_brute_force() -> None:
+    check_against_twin(make_corpus("random", seed=2), SMALL.model_copy(update={"skip_positions": 0}))
+
+
+def test_modules_wider_than_a_block_equal_brute_force() -> None:
+    check_against_twin(make_corpus("random", sequences=30, widths=(2, 300)), SMALL)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sequences", [1, 2, 5])
+def test_a_corpus_smaller_than_a_batch_is_recorded(sequences: int, backend: Backend) -> None:
+    config = SMALL.model_copy(update={"min_token_count": 1, "batch_size": 8})
+    check_against_twin(make_corpus("random", sequences=sequences), config, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["random", "tied", "rare"])
+def test_rows_are_identical_however_the_corpus_is_cut_and_merged(kind: str, backend: Backend) -> None:
+    corpus = make_corpus(kind, sequences=101, widths=(70,))
+    whole = record(corpus, backend=backend)
+    assert whole["units"][0]["n_tokens"] > 500
+    for shard in (4, 12, 52):
+        for order in (1, -1):
+            assert record(corpus, shard=shard, order=order, units=33, backend=backend) == whole
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_token_sums_are_equal_to_the_last_bit_in_any_order(backend: Backend) -> None:
+    corpus = make_corpus("random", sequences=80, widths=(30,))
+    for seq_id, values in enumerate(corpus.activations["layers.0.mlp"]):
+        values *= np.float32(10.0 ** (seq_id % 11 - 8))
+
+    def sums(shard: int, step: int) -> dict[int, list[float]]:
+        found: dict[int, list[float]] = {}
+        for start in list(range(0, 80, shard))[::step]:
+            for row in scan_arrays(corpus, start, start + shard, SMALL, backend)["partial_tokens"].to_pylist():
+                before = found.get(row["token_id"], [0.0] * 30)
+                found[row["token_id"]] = [a + b for a, b in zip(before, row["sums"], strict=True)]
+        return found
+
+    assert sums(80, 1) == sums(4, 1) == sums(12, -1)
+
+
+def test_numba_and_torch_give_the_same_rows() -> None:
+    corpus = make_corpus("tied", sequences=41)
+    assert record(corpus, backend="torch") == record(corpus, backend="numba")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_activations_beyond_the_range_of_float16_survive(backend: Backend) -> None:
+    corpus = make_corpus("random", sequences=20)
+    for values in corpus.activations["layers.0.mlp"]:
+        values[:, 1] *= 1e5
+    check_against_twin(corpus, SMALL, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nonfinite_activations_are_counted_and_poison_nothing_else(backend: Backend) -> None:
+    clean = make_corpus("random", sequences=40)
+    dirty = make_corpus("random", sequences=40)
+    values = dirty.activations["layers.1.mlp"]
+    values[3][1:3, 2] = [np.nan, np.inf]
+    values[8][2, 2] = -np.inf
+    values[9][:, 4] = np.nan
+    before, after = record(clean, backend=backend), record(dirty, backend=backend)
+    touched = {("layers.1.mlp", 2): 3, ("layers.1.mlp", 4): len(values[9]) - 1}
+    for name in ("units", "exemplars"):
+        for rows in (before[name], after[name]):
+            rows[:] = [{**row, "key": (row["module"], row["index"])} for row in rows]
+        untouched = [[row for row in rows if row["key"] not in touched] for rows in (before[name], after[name])]
+        assert untouched[0] == untouched[1]
+    for row in after["units"]:
+        assert row["n_nonfinite"] == touched.get(row["key"], 0)
+        if row["key"] in touched:
+            unit = Unit(dirty, row["module"], row["index"], SMALL)
+            assert row["n_tokens"] == len(unit.counted())
+            np.testing.assert_allclose(row["mean"], unit.moments()[0], rtol=1e-12)
+            assert sum(row["histogram_counts"]) == row["n_tokens"]
+            kept = [
+                (r["band"], r["split"], r["rank"], r["seq_id"]) for r in after["exemplars"] if r["key"] == row["key"]
+            ]
+            assert kept == unit.exemplars(row["quantile_boundaries"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_unit_that_is_never_finite_has_a_row_of_nulls(backend: Backend) -> None:
+    corpus = make_corpus("random", sequences=12)
+    for values in corpus.activations["layers.0.mlp"]:
+        values[:, 0] = np.nan
+    found = record(corpus, backend=backend)
+    row = found["units"][0]
+    assert (row["n_tokens"], row["mean"], row["max"], row["density"], row["quantile_boundaries"]) == (0,) + (None,) * 4
+    assert row["top_tokens"] == []
+    assert not [r for r in found["exemplars"] if (r["module"], r["index"]) == ("layers.0.mlp", 0)]
+
+
+def test_a_dead_unit_has_a_row_and_its_exemplars_are_the_first_sequences() -> None:
+    found = record(make_corpus("dead"))
+    row = found["units"][0]
+    assert (row["mean"], row["variance"], row["skewness"], row["kurtosis"], row["density"]) == (0, 0, None, None, 0)
+    assert row["quantile_boundaries"] == [0.0] * 4
+    top = [
+        r["seq_id"] for r in found["exemplars"] if r["index"] == 0 and r["band"] == "top" and r["split"] == "explain"
+    ]
+    assert top[:3] == [0, 2, 4]
