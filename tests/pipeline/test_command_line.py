@@ -117,7 +117,8 @@ def test_try_writes_one_list_for_each_line_in_order_and_of_the_same_length() -> 
 
 
 def test_try_knows_the_lookup_table() -> None:
-    done = call("try", "--simulator", "lookup", "--explanation", '{"tokens": [[" a", 2.0], [" b", 1.0]], "rest": 0.5}', stdin='[" a", " b", " c"]\n')
+    table = '{"tokens": [[" a", 2.0], [" b", 1.0]], "rest": 0.5}'
+    done = call("try", "--simulator", "lookup", "--explanation", table, stdin='[" a", " b", " c"]\n')
     values = json.loads(done.stdout)
     assert values == [10.0, 5.0, 2.5]
 
@@ -146,7 +147,9 @@ def as_json(lines: list[list[str]]) -> str:
 
 def test_make_without_a_target_lists_every_target() -> None:
     done = subprocess.run(["make"], capture_output=True, text=True, check=True, env=os.environ | {"MAKEFLAGS": ""})
-    targets = {line.split(":")[0] for line in Path("Makefile").read_text().splitlines() if ":" in line and line[0].islower()}
+    targets = {
+        line.split(":")[0] for line in Path("Makefile").read_text().splitlines() if ":" in line and line[0].islower()
+    }
     listed = {line.split()[0] for line in done.stdout.splitlines()[1:]}
     assert {"run", "test", "query", "bench-record", *GROUPS} <= listed
     assert targets - {"bench-%"} == listed

@@ -35,7 +35,9 @@ def tables(tmp_path: Path) -> Tables:
 
 
 def test_all_means_all(tmp_path: Path, tables: Tables) -> None:
-    assert chosen_units(config_of(tmp_path, "all"), tables) == {m: list(range(200)) for m in ("layers.1.mlp", "layers.0.mlp")}
+    assert chosen_units(config_of(tmp_path, "all"), tables) == {
+        m: list(range(200)) for m in ("layers.1.mlp", "layers.0.mlp")
+    }
 
 
 def test_a_number_is_drawn_from_each_module_by_the_seed(tmp_path: Path, tables: Tables) -> None:

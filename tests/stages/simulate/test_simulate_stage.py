@@ -24,7 +24,9 @@ class Recording:
         self.seen.append((explanation, [list(tokens) for tokens in sequences]))
         if explanation == "broken":
             return [Simulation(None, None, "no numbers") for _ in sequences]
-        found = [np.array([10.0 * (token.strip() in explanation) for token in tokens], np.float32) for tokens in sequences]
+        found = [
+            np.array([10.0 * (token.strip() in explanation) for token in tokens], np.float32) for tokens in sequences
+        ]
         return [Simulation(values, np.ones_like(values)) for values in found]
 
 
@@ -34,7 +36,9 @@ def explanation(index: int, candidate: int, text: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def simulate(own: list[dict[str, object]], shuffled: list[dict[str, object]]) -> tuple[Recording, list[dict[str, object]]]:
+def simulate(
+    own: list[dict[str, object]], shuffled: list[dict[str, object]]
+) -> tuple[Recording, list[dict[str, object]]]:
     simulator = Recording()
     jobs = unit_jobs(own, shuffled, [TopToken(" b", 2.0, 5), TopToken("a", 1.0, 5)])
     return simulator, simulate_unit(jobs, SEQUENCES, TOKENS, simulator)
