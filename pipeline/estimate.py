@@ -9,6 +9,9 @@ from pipeline.subjects.facts import check_modules, describe_model
 SEQUENCE_BYTES = 12
 """Bytes of a token in the corpus table before compression: its id, its text and offsets."""
 
+UNIT_BYTES = 2500
+"""Memory of a unit's moments and histogram."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -45,7 +48,8 @@ def estimate(config: RunConfig) -> Estimate:
     simulations = explained * (candidates * held_out + (config.simulate.controls + 3) * on_report)
     kept = _total(record.top) + _total(record.random) + _total(record.per_band) * (len(record.quantiles) + 1)
     listed = min(facts.vocab_size, sequences * length // 2 // record.min_token_count)  # half of it is `explain`
-    sums = min(listed * sum(widths) * 4, record.token_memory_mb * 2**20)
+    sums = min(listed * sum(widths) * 8, record.token_memory_mb * 2**20)
+    uniform = max(record.pool, 4 * record.random.select, 4 * record.random.report, 2 * record.random.explain)
     needs_model = config.explain.engine is not None
     return Estimate(
         sequences=sequences,
@@ -55,7 +59,7 @@ def estimate(config: RunConfig) -> Estimate:
         forward_passes=-(-sequences // record.batch_size),
         explain_calls=explained * (candidates if config.explain.explainer == "token_activation" else 1) * needs_model,
         simulations=simulations,
-        memory_bytes=sum(widths) * (_total(record.top) + record.pool) * length * 4 + sums,
+        memory_bytes=sum(widths) * ((_total(record.top) + uniform) * length * 4 + UNIT_BYTES) + sums,
         disk_bytes=sequences * length * SEQUENCE_BYTES + sum(widths) * kept * length * 4 + simulations * length * 8,
     )
 

@@ -38,7 +38,7 @@ PARTIAL_UNITS = TableSchema(
         ]
     ),
     units_per_group=64,
-    folder="record.scan/units",
+    folder="_partials/units",
 )
 
 PARTIAL_EXEMPLARS = TableSchema(
@@ -54,7 +54,7 @@ PARTIAL_EXEMPLARS = TableSchema(
         ]
     ),
     units_per_group=64,
-    folder="record.scan/exemplars",
+    folder="_partials/exemplars",
 )
 
 PARTIAL_TOKENS = TableSchema(
@@ -70,7 +70,7 @@ PARTIAL_TOKENS = TableSchema(
         ]
     ),
     units_per_group=1,
-    folder="record.scan/tokens",
+    folder="_partials/tokens",
 )
 
 Uniform = Mapping[int, npt.NDArray[np.float32]]

