@@ -12,9 +12,8 @@ from pipeline.schemas import TABLES
 
 FORMATS = ("table", "csv", "json", "parquet")
 TOP_EXPLANATIONS = """
-SELECT module, "index", round(correlation, 3) AS correlation, round(ci_low, 3) AS ci_low, round(ci_high, 3) AS ci_high,
-       round(correlation_shuffled, 3) AS control, text
-FROM scores WHERE correlation IS NOT NULL ORDER BY scores.correlation DESC LIMIT 20"""
+SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
+FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC LIMIT 20"""
 
 
 def open_views(root: Path) -> duckdb.DuckDBPyConnection:
@@ -86,6 +85,6 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], widest: 
 def _cell(value: Any, widest: int) -> str:
     if value is None:
         return "-"
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    text = f"{round(value, 3) + 0.0:.3f}" if isinstance(value, float) else str(value)
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= widest else text[: widest - 1] + "…"

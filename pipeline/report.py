@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pipeline.query import format_table, open_views
 
-_COLUMNS = """module, "index", round(correlation, 2) AS r, CASE WHEN ci_low IS NULL THEN NULL
-    ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, round(correlation_shuffled, 2) AS control, text"""
+_COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN NULL
+    ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _CHOSEN = "status <> 'not_selected'"
 SUMMARY = f"""
 SELECT count(*) AS units, count(correlation) AS scored, avg(correlation) AS correlation,
