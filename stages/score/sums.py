@@ -33,10 +33,9 @@ def sequence_sums(true: Floats, expected: Floats, starts: Ints, group: Ints) -> 
     totals, numbers = np.bincount(group, weights=t), np.bincount(group, weights=counts)
     t = np.where(counts, t - (totals / np.maximum(numbers, 1))[group], 0.0)
     e = np.where(counts, expected - MIDDLE, 0.0)
-    columns = np.stack([counts.astype(np.float64), t, e, t * t, e * e, t * e], axis=1)  # (N, 6)
-    padded = np.concatenate([columns, np.zeros((1, N_SUMS))])
-    sums = np.add.reduceat(padded, starts[:-1], axis=0)
-    return np.where((np.diff(starts) > 0)[:, None], sums, 0.0)
+    row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))  # (N,)
+    columns = (counts.astype(np.float64), t, e, t * t, e * e, t * e)
+    return np.stack([np.bincount(row, weights=column, minlength=len(starts) - 1) for column in columns], axis=1)
 
 
 def pearson(sums: Floats) -> Floats:

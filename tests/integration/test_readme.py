@@ -1,5 +1,6 @@
 """Every command and query that the documentation shows is run."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -26,7 +27,12 @@ def make(command: str, finished: Path, *options: str) -> subprocess.CompletedPro
         words.append(f"CONFIG={finished}")
     binaries = f"BIN={Path(sys.executable).parent}"
     return subprocess.run(
-        ["make", *options, *words, binaries, "INSTALLED="], capture_output=True, text=True, check=False, timeout=300
+        ["make", "--no-print-directory", *options, *words, binaries, "INSTALLED="],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
     )
 
 

@@ -68,7 +68,8 @@ def test_a_token_outside_the_table_has_no_row() -> None:
     assert table.rows(np.asarray([[4, 3], [2, 99]])).tolist() == [[1, -1], [0, -1]]
 
 
-floats = st.floats(-1e5, 1e5, width=32)
+floats = st.floats(-1e5, 1e5, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
+"""Cubes from 1e-9 to 1e15: the 106 bits of a pair hold their sums."""
 
 
 @given(st.lists(floats, min_size=1, max_size=30), st.integers(0, 2**32 - 1))
