@@ -18,7 +18,7 @@ STAGE      = $(PIPELINE) $@ --config $(CONFIG) --shard $(SHARD) $(if $(REDO),--r
 
 help: ## list the targets
 	@echo "make TARGET [CONFIG=run.toml or a preset] [SHARD=3/16] [REDO=stage]"
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv and install the pinned dependencies
 
