@@ -15,3 +15,8 @@ def nearest(value: str, allowed: list[str]) -> str:
     close = difflib.get_close_matches(value, allowed, n=1)
     listed = ", ".join(allowed)
     return f"did you mean {close[0]!r}? Allowed: {listed}" if close else f"allowed: {listed}"
+
+
+def stops_the_shard(error: Exception) -> bool:
+    """Whether an error is not one unit's own: the user's, or of memory, disk or device, where another try may succeed."""
+    return isinstance(error, (UserError, MemoryError, OSError)) or type(error).__name__ == "OutOfMemoryError"

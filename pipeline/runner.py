@@ -70,18 +70,20 @@ def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
 def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> Progress:
     tables = Tables(config.root)
     inputs = stage_inputs(stage, config, {name: fingerprint(earlier[name].inputs) for name in stage.reads})
-    for table in stage.writes:
-        for path in tables.files(table):
-            _refuse_other(path, stage, inputs)
+    footers = {path: read_footer(path) for table in stage.writes for path in tables.files(table)}
+    for path, footer in footers.items():
+        _refuse_other(path, footer, stage, inputs)
     if not all(earlier[name].finished for name in stage.reads):
         return Progress(stage, inputs, False, [], {}, [])
     shards = stage.plan(config, tables)
-    _refuse_unplanned(stage, tables, shards)
+    _refuse_unplanned(list(footers), stage, shards)
     done = {}
     for shard in shards:
-        footers = [_own_footer(tables.file(table, shard.name), stage, shard) for table in stage.writes]
-        if all(footers):
-            done[shard.name] = [footer for footer in footers if footer]
+        own = {path: footers[path] for table in stage.writes if (path := tables.file(table, shard.name)) in footers}
+        for path, footer in own.items():
+            _refuse_other_plan(path, footer, stage, shard)
+        if len(own) == len(stage.writes):
+            done[shard.name] = list(own.values())
     broken = [shard.name for shard in shards if shard.name not in done and _note(config, stage, shard).exists()]
     return Progress(stage, inputs, True, shards, done, broken)
 
@@ -153,34 +155,36 @@ def _note(config: RunConfig, stage: Stage, shard: Shard) -> Path:
     return config.root / "_failed" / f"{stage.name}-{shard.name}.json"
 
 
-def _own_footer(path: Path, stage: Stage, shard: Shard) -> Footer | None:
-    """The footer of a shard's file, which must cover what the plan says; None where there is no file."""
-    footer = read_footer(path)
-    if footer is not None and footer.shard != canonical(shard.key):
-        raise UserError(
-            f"{path} covers {footer.shard}, but the plan says {canonical(shard.key)}: the shard size of {stage.name} "
-            f"was changed; set it back, or use --redo {stage.name}"
-        )
-    return footer
-
-
-def _refuse_other(path: Path, stage: Stage, inputs: Mapping[str, Any]) -> None:
-    footer = read_footer(path)
-    if footer is not None and footer.fingerprint != fingerprint(inputs):
+def _refuse_other(path: Path, footer: Footer, stage: Stage, inputs: Mapping[str, Any]) -> None:
+    """A file that was made with other settings is not part of this run."""
+    if footer.fingerprint != fingerprint(inputs):
         changed = "\n".join(f"  {line}" for line in differences(footer.inputs, inputs))
         raise UserError(
             f"{path} was made by {stage.name} with other settings:\n{changed}\n"
-            f"Give the run another name (run.name), or discard what was made: --redo {stage.name}"
+            f"Give the run another name (run.name), or discard what was made: --redo {_group(stage)}"
         )
 
 
-def _refuse_unplanned(stage: Stage, tables: Tables, shards: list[Shard]) -> None:
+def _refuse_other_plan(path: Path, footer: Footer, stage: Stage, shard: Shard) -> None:
+    """A file that covers another part than planned would leave rows out or bring them twice."""
+    if footer.shard != canonical(shard.key):
+        raise UserError(
+            f"{path} covers {footer.shard}, but the plan says {canonical(shard.key)}: the shard size of {stage.name} "
+            f"was changed; set it back, or use --redo {_group(stage)}"
+        )
+
+
+def _refuse_unplanned(paths: Sequence[Path], stage: Stage, shards: list[Shard]) -> None:
     """A Parquet file that no shard writes would be read as part of the dataset."""
     planned = {f"{shard.name}.parquet" for shard in shards}
-    for table in stage.writes:
-        for path in tables.files(table):
-            if path.name not in planned:
-                raise UserError(
-                    f"{path} belongs to no shard of {stage.name} (the shard size was changed, or it is foreign); "
-                    f"set the shard size back, move the file away, or use --redo {stage.name}"
-                )
+    for path in paths:
+        if path.name not in planned:
+            raise UserError(
+                f"{path} belongs to no shard of {stage.name} (the shard size was changed, or it is foreign); "
+                f"set the shard size back, move the file away, or use --redo {_group(stage)}"
+            )
+
+
+def _group(stage: Stage) -> str:
+    """What the command line calls the stage: `record` for record.scan and record.merge."""
+    return stage.name.split(".")[0]

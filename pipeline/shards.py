@@ -42,16 +42,14 @@ class Footer:
     """Time the shard took."""
 
 
-def read_footer(path: Path) -> Footer | None:
-    """The footer of a published file; None where there is no file.
+def read_footer(path: Path) -> Footer:
+    """The footer of a published file.
 
     Raises:
         UserError: the file is truncated, no Parquet, or was not written by a stage.
     """
     try:
         metadata = pq.read_metadata(path)
-    except FileNotFoundError:
-        return None
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"{path} is truncated or not a Parquet file ({error}); delete it and run again, it is then made anew"

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.context import Context
+from pipeline.errors import stops_the_shard
 from pipeline.evidence import Evidence
 from pipeline.prompts import digests
 from pipeline.schemas import EXPLANATIONS
@@ -58,6 +59,10 @@ def explain_unit(explainer: Explainer, evidence: Evidence, seed: int) -> list[di
         candidates = explainer.explain(evidence, seed)
     except ExplanationError as error:
         return [_row(explainer, evidence, 0, Candidate(""), "failed", str(error))]
+    except Exception as error:
+        if stops_the_shard(error):
+            raise
+        return [_row(explainer, evidence, 0, Candidate(""), "failed", f"{type(error).__name__}: {error}")]
     return [_row(explainer, evidence, number, candidate, "ok") for number, candidate in enumerate(candidates)]
 
 

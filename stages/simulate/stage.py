@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig, Simulate
 from pipeline.context import Context
+from pipeline.errors import stops_the_shard
 from pipeline.evidence import TopToken
 from pipeline.prompts import digests
 from pipeline.schemas import EXPLANATIONS, SIMULATIONS
@@ -98,10 +99,20 @@ def simulate_unit(
     for job in jobs:
         shown = [(seq_id, split) for seq_id, split in sequences if split in job.splits]
         engine = LookupSimulator() if job.control == "lookup" else simulator
-        results = engine.simulate(job.text, [tokens[seq_id] for seq_id, _ in shown])
+        results = simulate_safely(engine, job.text, [tokens[seq_id] for seq_id, _ in shown])
         for (seq_id, split), result in zip(shown, results, strict=True):
             rows.append(_row(job, engine.name, seq_id, split, result))
     return rows
+
+
+def simulate_safely(simulator: Simulator, text: str, sequences: list[list[str]]) -> list[Simulation]:
+    """What a simulator predicts; an error of its own is the result of each sequence."""
+    try:
+        return simulator.simulate(text, sequences)
+    except Exception as error:
+        if stops_the_shard(error):
+            raise
+        return [Simulation(None, None, f"{type(error).__name__}: {error}") for _ in sequences]
 
 
 def _row(job: Job, simulator: str, seq_id: int, split: str, result: Simulation) -> dict[str, Any]:

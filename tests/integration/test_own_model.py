@@ -12,28 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tests.integration.reduced import call
 
-WORDS = [
-    "the",
-    "red",
-    "house",
-    "and",
-    "a",
-    "green",
-    "door",
-    "stood",
-    "by",
-    "blue",
-    "water",
-    "while",
-    "seven",
-    "birds",
-    "sang",
-    "of",
-    "summer",
-    "in",
-    "old",
-    "trees",
-]
+TEXT = "the red house and a green door stood by blue water while seven birds sang of summer in old trees"
+WORDS = TEXT.split()
 RUN_FILE = """
 [run]
 name = "own"

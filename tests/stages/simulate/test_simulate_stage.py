@@ -22,6 +22,8 @@ class Recording:
 
     def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
         self.seen.append((explanation, [list(tokens) for tokens in sequences]))
+        if explanation == "raises":
+            raise ZeroDivisionError("by zero")
         if explanation == "broken":
             return [Simulation(None, None, "no numbers") for _ in sequences]
         found = [
@@ -73,3 +75,9 @@ def test_a_failed_simulation_is_a_row_that_says_why() -> None:
 
 def test_a_unit_without_an_explanation_has_no_rows() -> None:
     assert simulate([], [explanation(8, 0, "other")])[1] == []
+
+
+def test_an_error_in_the_simulator_is_that_of_one_explanation() -> None:
+    _, rows = simulate([explanation(7, 0, "raises"), explanation(7, 1, "x")], [])
+    found = {row["candidate"]: (row["status"], row["error"]) for row in rows if row["control"] == ""}
+    assert found == {0: ("failed", "ZeroDivisionError: by zero"), 1: ("ok", None)}
