@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import duckdb
@@ -17,7 +18,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint
 from pipeline.schemas import TABLES, TableSchema, column
-from pipeline.shards import atomic_path, publish, read_footer, remove_leftovers
+from pipeline.shards import CREATED_BY, atomic_path, publish, read_footer, remove_leftovers
 from pipeline.stage import Shard
 from pipeline.tables import Tables
 
@@ -149,6 +150,11 @@ def test_leftovers_of_dead_processes_are_removed_and_those_of_live_ones_kept(tmp
         path.touch()
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([mine, other])
+
+
+def test_files_name_the_version_of_the_project() -> None:
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    assert f"{project['name']} {project['version']}" == CREATED_BY
 
 
 def test_every_column_of_every_table_says_what_it_means() -> None:
