@@ -25,6 +25,10 @@ from pipeline.schemas import TableSchema
 from pipeline.stage import Shard
 
 CREATED_BY = "neurogloss 0.1.0"
+UNWRITABLE = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
+}  # fmt: skip
+"""Errors of a full disk, or of a folder that cannot be made or written."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _flush(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno in UNWRITABLE:
             raise UserError(
                 f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
             ) from None
