@@ -4,42 +4,64 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 from pipeline.schemas import TABLES
+from pipeline.tables import Tables
+from stages import STAGES
 from tests.integration.reduced import all_rows, call, command, write_run_file
 
 KILLS = 20
 
 
 def published(root: Path) -> dict[Path, tuple[int, int]]:
-    """Inode and time of every published file."""
-    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in root.rglob("part-*.parquet")}
+    """Inode and time of every file of the finished shards: those whose last table is there."""
+    tables = Tables(root)
+    found = {}
+    for stage in STAGES.values():
+        for last in tables.files(stage.writes[-1]):
+            for path in (tables.file(table, last.stem) for table in stage.writes):
+                found[path] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return found
+
+
+def kill_at_random(file: Path, folder: Path, moments: random.Random) -> bool:
+    """Start the run, kill it a random while after a random number of new files; whether it was still running."""
+    target = len(published(folder)) + moments.randint(0, 3)
+    process = subprocess.Popen(
+        command("run", "--config", str(file)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and len(published(folder)) < target:
+        time.sleep(0.01)
+    time.sleep(moments.uniform(0.0, 0.3))
+    running = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return running
 
 
 def test_twenty_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path: Path, root: Path) -> None:
-    file = write_run_file(tmp_path)
+    file, folder = write_run_file(tmp_path, explain_shard=1), tmp_path / "reduced"
     moments = random.Random(7)
     seen: dict[Path, tuple[int, int]] = {}
+    stages: Counter[str] = Counter()
     interrupted = 0
     for _ in range(KILLS):
-        process = subprocess.Popen(
-            command("run", "--config", str(file)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(moments.uniform(0.2, 5.0))
-        interrupted += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        now = published(tmp_path / "reduced")
+        running = kill_at_random(file, folder, moments)
+        interrupted += running
+        now = published(folder)
         assert all(now[path] == stamp for path, stamp in seen.items()), "a finished shard was computed again"
+        stages.update({path.parent.name for path in now.keys() - seen.keys()} if running else {})
         seen = now
     assert interrupted >= KILLS // 2
+    assert len(stages) >= 3, f"the kills fell into few stages: {stages}"
     done = call("run", "--config", str(file))
     assert done.returncode == 0, done.stderr
-    now = published(tmp_path / "reduced")
+    now = published(folder)
     assert all(now[path] == stamp for path, stamp in seen.items())
-    assert not list((tmp_path / "reduced").rglob(".*.tmp-*"))
-    wanted, found = all_rows(root), all_rows(tmp_path / "reduced")
+    assert not list(folder.rglob(".*.tmp-*"))
+    wanted, found = all_rows(root), all_rows(folder)
     for name in TABLES:
         assert found[name].equals(wanted[name]), name
 
