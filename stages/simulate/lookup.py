@@ -54,13 +54,13 @@ class LookupSimulator:
             message = f"the explanation is no token table ({error}); `lookup` reads only what its own table writes"
             return [Simulation(None, None, message) for _ in sequences]
         largest = max([*means.values(), rest])
-        scale = SCALE / largest if largest > 0 else 0.0
-        return [_predicted(tokens, means, rest, scale) for tokens in sequences]
+        return [_predicted(tokens, means, rest, largest) for tokens in sequences]
 
 
-def _predicted(tokens: Sequence[str], means: dict[str, float], rest: float, scale: float) -> Simulation:
+def _predicted(tokens: Sequence[str], means: dict[str, float], rest: float, largest: float) -> Simulation:
     values = np.array([means.get(token, rest) for token in tokens], dtype=np.float64)
-    expected = np.clip(values * scale, 0.0, SCALE).astype(np.float32)
+    shares = np.clip(values, 0.0, None) / largest if largest > 0 else np.zeros(len(values))
+    expected = (SCALE * shares).astype(np.float32)
     return Simulation(expected, np.ones(len(tokens), dtype=np.float32))
 
 
