@@ -1,6 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score status estimate query report try test lint format bench bench-record bench-simulator clean
+.PHONY: help setup run corpus record explain simulate score status estimate doctor query report try test lint format clean \
+	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -54,6 +55,9 @@ status: $(INSTALLED) ## each stage's shards done, failed, left, and pace
 estimate: $(INSTALLED) ## how much a run will take, before it is run
 	@$(PIPELINE) estimate --config $(CONFIG)
 
+doctor: $(INSTALLED) ## what the endpoints of CONFIG can do, and whether that is enough
+	@$(PIPELINE) doctor --config $(CONFIG)
+
 query: $(INSTALLED) ## SQL="select ..." over a run, FORMAT=table, csv, json or parquet, RUN=folder
 	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(RUN),--run $(RUN)) -- "$$SQL"
 
@@ -72,13 +76,22 @@ lint: $(INSTALLED) ## ruff and mypy --strict
 format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: bench-record bench-simulator ## run all benchmarks; each ends with a line of JSON
+bench: bench-record bench-simulator bench-simulate bench-endpoint bench-tokens ## run all benchmarks; each ends with a line of JSON
 
 bench-record: $(INSTALLED) ## share of a forward pass that recording takes, and its memory
 	@$(BIN)/python -m tests.benchmarks.bench_record
 
 bench-simulator: $(INSTALLED) ## correlation of the word simulator on planted units
 	@$(BIN)/python -m tests.benchmarks.bench_simulator
+
+bench-simulate: $(INSTALLED) ## simulated sequences a second in process, over one forward pass a sequence
+	@$(BIN)/python -m tests.benchmarks.bench_simulate
+
+bench-endpoint: $(INSTALLED) ## requests a second of the explain stage, over what the endpoint could answer
+	@$(BIN)/python -m tests.benchmarks.bench_endpoint
+
+bench-tokens: $(INSTALLED) ## prompt tokens of a unit by each simulator
+	@$(BIN)/python -m tests.benchmarks.bench_tokens
 
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -58,10 +58,20 @@ def status(config: Config = "demo") -> None:
 
 @app.command()
 def estimate(config: Config = "demo") -> None:
-    """Say before a run how many tokens, sequences, units, model calls and bytes it will take."""
+    """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
     from pipeline.estimate import estimate_table
 
-    typer.echo(estimate_table(load_config(config)))
+    typer.echo(estimate_table(load_config(config), STAGES))
+
+
+@app.command()
+def doctor(config: Config = "demo") -> None:
+    """Find out what the endpoints of a run file can do, and whether that is enough; exit code 2 where it is not."""
+    from pipeline.doctor import examine
+
+    table, well = examine(load_config(config))
+    typer.echo(table)
+    raise typer.Exit(0 if well else 2)
 
 
 @app.command()
@@ -113,9 +123,10 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"neurogloss: {error}", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("neurogloss: interrupted; the same command carries on", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as ended:
+        if ended.code == 130:  # how typer passes on an interrupt
+            typer.echo("neurogloss: interrupted; the same command carries on", err=True)
+        raise
 
 
 if __name__ == "__main__":

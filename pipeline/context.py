@@ -18,9 +18,11 @@ T = TypeVar("T")
 class Context:
     """The inputs of one stage. No stage can read a split of the exemplars that is not its own."""
 
-    def __init__(self, config: RunConfig, stage: Stage) -> None:
+    def __init__(self, config: RunConfig, stage: Stage, worker: str = "0-of-1") -> None:
+        """worker: names this process among those that share the run's work."""
         self.config = config
         self.stage = stage
+        self.worker = worker
         self.tables = Tables(config.root)
         self._made: dict[str, Any] = {}
 
@@ -30,6 +32,12 @@ class Context:
             self._made[name] = make(self.config)
         made: T = self._made[name]
         return made
+
+    async def aclose(self) -> None:
+        """Give back what was made and has to be given back, such as connections."""
+        for made in self._made.values():
+            if hasattr(made, "aclose"):
+                await made.aclose()
 
     def tokens(self, seq_ids: Sequence[int]) -> dict[int, list[str]]:
         """Token texts of some sequences of the corpus."""

@@ -60,6 +60,15 @@ def digests(prefix: str = "", folder: Path = FOLDER) -> dict[str, str]:
     }
 
 
+def digests_with_examples(prefix: str) -> dict[str, str]:
+    """As `digests`, with the files of few-shot examples that these prompts name in their part `few_shot`."""
+    found = digests(prefix)
+    for name in list(found):
+        if 'part == "few_shot"' in (FOLDER / name).read_text(encoding="utf-8"):
+            found |= digests(render(name.removesuffix(".jinja"), part="few_shot").strip() + ".")
+    return found
+
+
 def problems(folder: Path = FOLDER) -> list[str]:
     """What breaks the rule that a used version of a prompt is never edited, one message for each file.
 

@@ -1,12 +1,14 @@
 """Run a stage over its shards: what is done stays, what is missing is computed, what does not fit stops the run."""
 
+import asyncio
 import json
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -14,8 +16,9 @@ from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.fingerprint import canonical, differences, fingerprint, stage_inputs
+from pipeline.flow import TURN, side_by_side
 from pipeline.shards import Footer, atomic_path, publish, read_footer, remove_leftovers
-from pipeline.stage import Shard, Stage
+from pipeline.stage import Rows, Shard, Stage
 from pipeline.tables import Tables
 
 Stages = Mapping[str, Stage]
@@ -111,10 +114,15 @@ def run_stage(
         return before
     for table in stage.writes:
         remove_leftovers(config.root / table.path)
-    context = Context(config, stage)
-    bar = tqdm(todo, desc=stage.title, unit="shard", disable=not show, total=len(mine), initial=len(mine) - len(todo))
-    for shard in bar:
-        _run_shard(stage, shard, context, before.inputs)
+    context = Context(config, stage, f"{part[0]}-of-{part[1]}")
+    done = len(mine) - len(todo)
+    with tqdm(desc=stage.title, unit="shard", disable=not show, total=len(mine), initial=done) as bar:
+        work = _Work(stage, context, before.inputs, bar)
+        if stage.in_flight is None:
+            for shard in todo:
+                work.compute(shard)
+        else:
+            asyncio.run(work.compute_side_by_side(todo, stage.in_flight(config)))
     return survey(config, stages)[stage.name]
 
 
@@ -130,24 +138,50 @@ def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
                     path.unlink()
 
 
-def _run_shard(stage: Stage, shard: Shard, context: Context, inputs: Mapping[str, Any]) -> None:
-    """Compute and publish one shard; an error that is not the user's is noted and the run goes on."""
-    note = _note(context.config, stage, shard)
-    started = time.perf_counter()
-    try:
-        rows = stage.process(shard, context)
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - one bad shard must not stop the others
-        with atomic_path(note) as temporary:
-            detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-            temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")
-        tqdm.write(f"{stage.name} {shard.name} failed: {type(error).__name__}: {error} (see {note})")
-        return
-    seconds = time.perf_counter() - started
-    for table in stage.writes:
-        publish(context.tables.file(table, shard.name), rows[table.name], table, inputs, shard, seconds)
-    note.unlink(missing_ok=True)
+class _Work:
+    """Computes and publishes shards; an error that is not the user's is noted and the run goes on."""
+
+    def __init__(self, stage: Stage, context: Context, inputs: Mapping[str, Any], bar: "tqdm[Any]") -> None:
+        self._stage, self._context, self._inputs, self._bar = stage, context, inputs, bar
+        self._published = time.perf_counter()
+
+    def compute(self, shard: Shard) -> None:
+        with self._errors_noted(shard):
+            self._publish(shard, cast(Rows, self._stage.process(shard, self._context)))
+
+    async def compute_side_by_side(self, shards: Sequence[Shard], limit: int) -> None:
+        async def compute(numbered: tuple[int, Shard]) -> None:
+            number, shard = numbered
+            TURN.set(number)
+            with self._errors_noted(shard):
+                self._publish(shard, await cast(Awaitable[Rows], self._stage.process(shard, self._context)))
+
+        try:
+            await side_by_side(compute, list(enumerate(shards)), limit)
+        finally:
+            await self._context.aclose()
+
+    def _publish(self, shard: Shard, rows: Rows) -> None:
+        now = time.perf_counter()
+        seconds, self._published = now - self._published, now  # since the shard before, so that they add up to the run
+        for table in self._stage.writes:
+            publish(self._context.tables.file(table, shard.name), rows[table.name], table, self._inputs, shard, seconds)
+        _note(self._context.config, self._stage, shard).unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors_noted(self, shard: Shard) -> Iterator[None]:
+        note = _note(self._context.config, self._stage, shard)
+        try:
+            yield
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad shard must not stop the others
+            with atomic_path(note) as temporary:
+                detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+                temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")
+            message = f"{self._stage.name} {shard.name} failed: {type(error).__name__}: {error} (see {note})"
+            tqdm.write(message)
+        self._bar.update()
 
 
 def _note(config: RunConfig, stage: Stage, shard: Shard) -> Path:

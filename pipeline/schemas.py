@@ -130,7 +130,7 @@ EXEMPLARS = TableSchema(
 
 EXPLANATIONS = TableSchema(
     "explanations",
-    1,
+    2,
     pa.schema(
         [
             *_EXPLANATION,
@@ -139,6 +139,7 @@ EXPLANATIONS = TableSchema(
             column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
             column("prompt_tokens", pa.int32(), "tokens of the prompt"),
             column("completion_tokens", pa.int32(), "tokens of the reply"),
+            column("dropped", pa.string(), "what the prompt left out to fit the model's context; null for nothing"),
             *_OUTCOME,
         ]
     ),
@@ -147,7 +148,7 @@ EXPLANATIONS = TableSchema(
 
 SIMULATIONS = TableSchema(
     "simulations",
-    1,
+    2,
     pa.schema(
         [
             *_EXPLANATION,
@@ -158,6 +159,10 @@ SIMULATIONS = TableSchema(
             column("split", pa.string(), "select or report"),
             column("expected", _FLOATS, "expected activation of every token, 0 to 10"),
             column("coverage", _FLOATS, "probability mass found on the numbers, 1 where the method has none"),
+            column("model", pa.string(), "language model that took part, empty where none did"),
+            column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
+            column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first sequence carries all of them"),
+            column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
             *_OUTCOME,
         ]
     ),

@@ -4,18 +4,21 @@
 the runner publishes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipeline.config import RunConfig
+from pipeline.config import LanguageModel, RunConfig
 from pipeline.schemas import TableSchema
 from pipeline.tables import Tables
 
 if TYPE_CHECKING:
     from pipeline.context import Context
+
+
+Rows = Mapping[str, pa.Table]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Shard:
 
 def nothing_to_check(config: RunConfig) -> None:
     """The check of a stage that has no input of its own."""
+
+
+def nothing_is_asked(config: RunConfig) -> LanguageModel | None:  # noqa: ARG001 - the contract of a stage
+    """A stage that has no engine."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,19 @@ class Stage:
     """Whatever can change its rows: settings, identities of models, digests of prompts. Imports no model library."""
     plan: Callable[[RunConfig, Tables], list[Shard]]
     """The shards, given the finished tables of the stages it reads."""
-    process: Callable[[Shard, "Context"], Mapping[str, pa.Table]]
-    """Tables by name, one for each of `writes`."""
+    process: "Callable[[Shard, Context], Rows | Awaitable[Rows]]"
+    """Tables by name, one for each of `writes`; awaited where it waits for servers."""
     splits: tuple[str, ...] = ()
     """Splits of the exemplars that it may read."""
     check: Callable[[RunConfig], None] = nothing_to_check
     """Raises UserError where the stage could not work; called before the first shard of a run."""
+    in_flight: Callable[[RunConfig], int] | None = None
+    """Shards under way at a time at most, where `process` is awaited; None where shards are computed one by one."""
+    asks: Callable[[RunConfig], LanguageModel | None] = nothing_is_asked
+    """The language model whose engine `process` has made by `context.once("engine", ...)`; None where it makes none. Its
+    shards are then units: {"module": name, "indices": list}, so that any of them can be worked at by themselves."""
+    replies_grow: bool = False
+    """Whether what it asks of that model has longer replies to longer questions; only estimates go by it."""
     version: int = 1
     """Raised by hand where a change of the code changes the rows."""
 

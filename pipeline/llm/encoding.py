@@ -44,6 +44,7 @@ class PromptEncoder:
         self._added = re.compile("|".join(map(re.escape, added))) if added else None
         self._needs_anchor = self._ids("\na") != self._ids("\n") + self._ids("a")
         self._encode = lru_cache(maxsize=65_536)(self._encode_uncached)
+        self._shared = lru_cache(maxsize=64)(self._shared_uncached)
 
     def encode(self, text: str, before: str = "\n") -> tuple[int, ...]:
         """Token ids of a piece of text that follows `before`."""
@@ -64,11 +65,14 @@ class PromptEncoder:
 
     def _plain(self, messages: Sequence[Message]) -> Prompt:
         start = self._tokenizer("").input_ids[:1]
-        parts = [tuple(start) if start and start[0] == self._tokenizer.bos_token_id else ()]
-        for number, message in enumerate(messages):
-            text = message.content if number == 0 else self._separated(message.content, message.role)
-            parts.append(self.encode(text))
-        return Prompt(sum(parts[:-1], ()), parts[-1])
+        texts = [
+            message.content if number == 0 else self._separated(message.content, message.role)
+            for number, message in enumerate(messages)
+        ]
+        between = ("",) * len(texts)
+        shared = self._shared(tuple(texts[:-1]), between)
+        first = tuple(start) if start and start[0] == self._tokenizer.bos_token_id else ()
+        return Prompt(first + shared, self.encode(texts[-1]))
 
     @staticmethod
     def _separated(content: str, role: str) -> str:
@@ -87,10 +91,16 @@ class PromptEncoder:
                 f"the chat template of {self._tokenizer.name_or_path} does not show each message once, in order; "
                 "use another model, or delete the template to use the model without chat"
             )
-        parts = [self._template_ids(pieces[0])]
-        for content, template in zip(contents, pieces[2::2], strict=True):
+        templates = pieces[::2]
+        shared = self._shared(tuple(contents[:-1]), tuple(templates[:-1]))
+        return Prompt(shared, self.encode(contents[-1]) + self._template_ids(templates[-1]))
+
+    def _shared_uncached(self, contents: tuple[str, ...], templates: tuple[str, ...]) -> tuple[int, ...]:
+        """Token ids of the first template text, then of each content and the template text behind it."""
+        parts = [self._template_ids(templates[0])]
+        for content, template in zip(contents, templates[1:], strict=True):
             parts += [self.encode(content), self._template_ids(template)]
-        return Prompt(sum(parts[:-2], ()), sum(parts[-2:], ()))
+        return sum(parts, ())
 
     @lru_cache(maxsize=64)  # noqa: B019 - one encoder lives as long as its model
     def _rendered(self, roles: tuple[str, ...]) -> str:
@@ -101,6 +111,7 @@ class PromptEncoder:
         except jinja2.TemplateError:
             return ""
 
+    @lru_cache(maxsize=64)  # noqa: B019 - one encoder lives as long as its model
     def _template_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False).input_ids) if text else ()
 

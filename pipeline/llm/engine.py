@@ -3,9 +3,9 @@
 Shapes: S slots of a passage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,37 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is asked of a model."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    """Of each reply."""
+    n: int = 1
+    """Replies wanted."""
+    temperature: float = 1.0
+    """0 is greedy, and then all `n` are one reply."""
+    stop: tuple[str, ...] = ()
+    """A reply ends before any of these texts."""
+    seed: int = 0
+    schema: Mapping[str, Any] | None = None
+    """JSON schema that the replies must follow; only engines with the ability `json_schema` see to it."""
+    logprobs: int = 0
+    """Alternatives wanted for each token of a reply; an engine gives as many as it can, none without the ability."""
+    attempt: int = 0
+    """Raised where an earlier reply to the same request could not be used, so that another one is drawn."""
+
+
+@dataclass(frozen=True)
+class ReplyToken:
+    """One token of a reply, with the likeliest tokens in its place."""
+
+    text: str
+    alternatives: tuple[tuple[str, float], ...]
+    """(text, log-probability), the likeliest first; the token itself is among them."""
+
+
+@dataclass(frozen=True)
 class Completion:
     """One reply and what it took; every reply of a request names the same `prompt_tokens`, which were read once."""
 
@@ -36,6 +67,10 @@ class Completion:
     completion_tokens: int
     finished: bool
     """False where the token limit cut the reply."""
+    tokens: tuple[ReplyToken, ...] = ()
+    """The reply's tokens; joined, they are the text; empty where no log-probabilities were asked for or given."""
+    model: str = ""
+    """The model that the server names in its reply, empty where it names none."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +83,8 @@ class Passage:
     messages: tuple[Message, ...]
     reply: tuple[str, ...]
     slots: tuple[int, ...]
-    """Indices of pieces, rising: the numbers are scored as continuations of the text that ends right before the piece."""
+    """Indices of pieces, rising: the numbers are scored as continuations of the text that ends right before the piece;
+    the number of pieces is a slot behind the last one."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +96,40 @@ class NumberScores:
     coverage: npt.NDArray[np.float32] | None
     """(S,) probability of all numbers together before they were made to sum to 1."""
     error: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a model's server really does; servers silently ignore what they do not know."""
+
+    logprobs: int = 0
+    """Alternatives given for each token of a reply at most; 0 without log-probabilities."""
+    reply_numbers: bool = False
+    """Scores passages whose only slot is the start of the reply (`reply` empty)."""
+    passage_numbers: bool = False
+    """Scores any passage."""
+    json_schema: bool = False
+    n: bool = False
+    """Several replies to one request."""
+    seed: bool = False
 
 
 class EngineError(Exception):
     """This request cannot be answered; the message becomes the row's `error`, and the run goes on."""
+
+
+class PromptTooLong(EngineError):
+    """The prompt and its reply do not fit the model's context."""
+
+
+class Refused(EngineError):
+    """The model declines to answer; another attempt may succeed."""
+
+    def __init__(self, message: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        super().__init__(message)
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
 
 
 class Engine(Protocol):
@@ -71,29 +137,36 @@ class Engine(Protocol):
 
     name: str
     """Model and revision, as written into tables."""
-    context: int
-    """Tokens of prompt and reply together at most."""
+    context: int | None
+    """Tokens of prompt and reply together at most; None where it is not known, and then PromptTooLong tells."""
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt that the messages make."""
+        """Tokens of the prompt that the messages make; an estimate where the tokenizer is not at hand."""
         ...
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        n: int,
-        temperature: float,
-        max_tokens: int,
-        stop: Sequence[str],
-        seed: int,
-    ) -> list[Completion]:
-        """`n` replies, none holding a `stop` text; temperature 0 is greedy, and then all `n` are one reply.
+    async def abilities(self) -> Abilities:
+        """What the model can do; found out once."""
+        ...
+
+    async def complete(self, request: Request) -> list[Completion]:
+        """`request.n` replies, none holding a stop text.
 
         Raises:
-            EngineError: the prompt and `max_tokens` do not fit the context.
+            PromptTooLong: the prompt and the reply do not fit the context.
+            Refused: all replies are refusals.
+            EngineError: no reply, for another reason that is this request's own.
+            UserError: nothing can be asked: wrong key, unknown model, no server, no budget.
         """
         ...
 
-    def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
-        """One result for each passage, in order; a passage that cannot be scored has an `error`."""
+    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+        """One result for each passage, in order; a passage that cannot be scored has an `error`.
+
+        Raises:
+            UserError: as `complete`, or the model lacks the ability.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give connections back; nothing is lost."""
         ...

@@ -1,125 +1,138 @@
 """The engine over a model in this process: prompts are read once and shared by all that carry on from them."""
 
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import Any
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
-import torch
 
-from pipeline.errors import UserError
 from pipeline.llm.encoding import Prompt, PromptEncoder
-from pipeline.llm.engine import Completion, EngineError, Message, NumberScores, Passage
-from pipeline.llm.forward import Prefix, Row, extend, read_rows
+from pipeline.llm.engine import (
+    Abilities,
+    Completion,
+    Message,
+    NumberScores,
+    Passage,
+    PromptTooLong,
+    Request,
+)
+from pipeline.llm.forward import Prefix, extend
 from pipeline.llm.numbers import NumberTokens, Probabilities, number_tokens
-from pipeline.llm.sampling import sample
+from pipeline.llm.rows import Row, check_reading, read_rows
+from pipeline.llm.sampling import MOST_ALTERNATIVES, sample
 from pipeline.subjects.load import LoadedModel
 
 PREFIXES_KEPT = 4
-BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
-"""Tokens of the rows of one batch at most, padding included."""
+ALONE = 4
+"""A conversation with so many passages in one call is read once for them; of the others the common beginning is."""
+BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
+"""Tokens of the rows of one batch at most, padding included; an interruption takes effect between batches."""
 BATCH_LOGITS = {"cpu": 2**26, "cuda": 2**29}
 """Logits of one batch at most: reads times vocabulary."""
-CHECK_TOLERANCE = {True: 0.01, False: 1.0}
-"""Difference of log-probabilities that ends a run, by whether the weights are float32."""
+
+Shown = dict[tuple[Message, ...], Prompt]
 
 
 class InProcessEngine:
     """Completes and scores with a model in this process.
 
     The tokens that conversations share up to their last message (the few-shot examples) are read once and their keys and
-    values kept, for the PREFIXES_KEPT last used; then the rest of each conversation is read once, and all passages or
-    replies that carry on from it are batched behind it. Nothing that is kept is ever changed.
+    values kept, for the PREFIXES_KEPT last used; all passages or replies that carry on from them are batched behind
+    them. Nothing that is kept is ever changed.
+
+    What stands in one batch depends on a call and its passages alone, never on the calls that wait beside it: batches of
+    other sizes round differently, and rows must not depend on the order of work. So the same call gives identical
+    numbers on the same machine with the same number of threads; a passage in another call gives them within rounding
+    (1e-4 for float32 weights). Calls take turns, one at a time.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.name = f"{loaded.name.partition('@')[0]}@{loaded.revision}"
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._encoder = PromptEncoder(loaded.tokenizer)
-        self.context = context_length(loaded)
-        self._prefixes: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
-        self._number_tokens: NumberTokens | None = None
+        self._limit = context_length(loaded)
+        self.context: int | None = self._limit
+        self._prefixes: OrderedDict[tuple[int, ...], Prefix | None] = OrderedDict()
+        self._numbers: NumberTokens | None = None
+        self._turns: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt that the messages make."""
         return len(self._encoder.conversation(messages).ids)
 
-    def complete(
-        self,
-        messages: Sequence[Message],
-        n: int,
-        temperature: float,
-        max_tokens: int,
-        stop: Sequence[str],
-        seed: int,
-    ) -> list[Completion]:
-        """As `Engine.complete`; the i-th reply to a prompt depends on `seed` and i alone, not on `n`."""
-        prompt = self._encoder.conversation(messages)
-        if len(prompt.ids) + max_tokens > self.context:
-            raise EngineError(
-                f"a prompt of {len(prompt.ids)} tokens and a reply of {max_tokens} do not fit {self.context} tokens"
-            )
-        prefix = self._read(prompt)
-        texts = sample(self._model, self._tokenizer, prefix, prompt.ids[-1], n, temperature, max_tokens, stop, seed)
-        return [Completion(text, len(prompt.ids), tokens, finished) for text, tokens, finished in texts]
+    async def abilities(self) -> Abilities:
+        """As for every model in this process; whether it can be read behind a prefix shows at the first `score`."""
+        return Abilities(MOST_ALTERNATIVES, reply_numbers=True, passage_numbers=True, n=True, seed=True)
 
-    def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
-        """As `Engine.score`: passages with the same messages are batched behind their common prefix.
+    async def aclose(self) -> None:
+        """Forget the texts that were read."""
+        self._prefixes.clear()
+
+    async def complete(self, request: Request) -> list[Completion]:
+        """As `Engine.complete`; the i-th reply depends on the seed, the attempt and i, not on `n` beyond rounding."""
+        async with self._turn():
+            prompt = self._encoder.conversation(request.messages)
+            if len(prompt.ids) + request.max_tokens > self._limit:
+                raise PromptTooLong(
+                    f"a prompt of {len(prompt.ids)} tokens and a reply of {request.max_tokens} "
+                    f"do not fit {self._limit} tokens"
+                )
+            prefix = self._prefix(prompt.shared, prompt.ids[:-1])
+            replies = await sample(self._model, self._tokenizer, prefix, prompt.ids[-1], request)
+            return [
+                Completion(reply.text, len(prompt.ids), len(reply.ids), reply.finished, reply.tokens())
+                for reply in replies
+            ]
+
+    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+        """As `Engine.score`; `prompt_tokens` are those of a passage's whole text, however few of them were read for it.
 
         Raises:
             UserError: the model's tokenizer or its kind of attention does not allow it.
         """
-        if self._number_tokens is None:
-            self._number_tokens = number_tokens(self._encoder)
-            check_reading(self._model)
-        results: list[NumberScores | None] = [None] * len(passages)
-        groups: dict[tuple[Message, ...], list[int]] = {}
-        for number, passage in enumerate(passages):
-            groups.setdefault(passage.messages, []).append(number)
-        for messages, numbers in groups.items():
-            prompt = self._encoder.conversation(messages)
-            rows: dict[int, Row] = {}
-            for number in numbers:
-                row, positions = self._row(prompt.ids[-1], passages[number], self._number_tokens)
-                if (needed := len(prompt.ids) - 1 + positions) <= self.context:
-                    rows[number] = row
-                else:
-                    error = f"{needed} tokens do not fit the model's context of {self.context}"
-                    results[number] = NumberScores(None, None, error)
-            for number, scores in self._score_rows(prompt, rows, self._number_tokens):
-                results[number] = scores
-        return [result for result in results if result is not None]
+        async with self._turn():
+            if self._numbers is None:
+                check_reading(self._model)
+                self._numbers = number_tokens(self._encoder)
+            prompts = {messages: self._encoder.conversation(messages) for messages in _conversations(passages)}
+            results: dict[int, NumberScores] = {}
+            for group in _groups(passages, prompts):
+                results |= await self._score_group(passages, group, prompts, self._numbers)
+            return [results[number] for number in range(len(passages))]
 
-    def _row(self, first: int, passage: Passage, numbers: NumberTokens) -> tuple[Row, int]:
-        """The reply behind the prompt's last token with the branches that numbers need, and the positions it takes."""
-        ids, ends = [first], [0]  # ends[i]: index of the last token before piece i
-        for piece in self._encoder.reply(passage.reply):
-            ids += piece
-            ends.append(len(ids) - 1)
-        parents, reads = list(range(-1, len(ids) - 1)), []
-        longest = max((node.depth + 1 for node in numbers.nodes), default=0)
-        positions = max([len(ids), *(ends[slot] + 1 + longest for slot in passage.slots)])
-        for slot in passage.slots:
-            reads.append(ends[slot])
-            start = len(ids)
-            for node in numbers.nodes:
-                reads.append(len(ids))
-                parents.append(ends[slot] if node.parent < 0 else start + node.parent)
-                ids.append(node.token)
-        return Row(ids, parents, reads), positions
+    def _turn(self) -> asyncio.Lock:
+        """The lock that calls of the running event loop wait for; a lock serves one loop only."""
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._turns[0] is not loop:
+            self._turns = loop, asyncio.Lock()
+        return self._turns[1]
 
-    def _score_rows(
-        self, prompt: Prompt, rows: dict[int, Row], numbers: NumberTokens
-    ) -> Iterable[tuple[int, NumberScores]]:
-        if not rows:
-            return
-        prefix = self._read(prompt)
+    async def _score_group(
+        self, passages: Sequence[Passage], group: Sequence[int], prompts: Shown, numbers: NumberTokens
+    ) -> dict[int, NumberScores]:
+        """Scores of the passages of one group, batched behind the beginning that they have in common."""
+        own = [prompts[passages[number].messages] for number in group]
+        common = _common_beginning([prompt.ids[:-1] for prompt in own])
+        results, rows, tokens = {}, {}, {}
+        for number, prompt in zip(group, own, strict=True):
+            pieces = self._encoder.reply(passages[number].reply) if passages[number].reply else []
+            tokens[number] = len(prompt.ids) + sum(map(len, pieces))
+            row, positions = _row(prompt.ids[len(common) :], pieces, passages[number].slots, numbers)
+            if (needed := len(common) + positions) <= self._limit:
+                rows[number] = row
+            else:
+                error = f"{needed} tokens do not fit the model's context of {self._limit}"
+                results[number] = NumberScores(None, None, error)
+        prefix = self._prefix(own[0].shared, common) if rows else None
         for batch in self._batches(rows):
             read = read_rows(self._model, prefix, [rows[number] for number in batch], numbers.wanted)
             values = read.cpu().numpy().astype(np.float64)
             ends = np.cumsum([len(rows[number].reads) for number in batch])
             for number, part in zip(batch, np.split(values, ends[:-1]), strict=True):
-                yield number, _scores(part.reshape(-1, 1 + len(numbers.nodes), len(numbers.wanted)), numbers)
+                slots = part.reshape(-1, 1 + len(numbers.nodes), len(numbers.wanted))
+                results[number] = _scores(slots, numbers, tokens[number])
+            await asyncio.sleep(0)
+        return results
 
     def _batches(self, rows: dict[int, Row]) -> Iterable[list[int]]:
         """Rows by rising length, as many as the limits allow, at least one."""
@@ -135,12 +148,12 @@ class InProcessEngine:
                 batch, reads = [], 0
             batch.append(number)
             reads += len(row.reads)
-        yield batch
+        if batch:
+            yield batch
 
-    def _read(self, prompt: Prompt) -> Prefix:
-        """The prompt without its last token, whose output is still wanted, as a prefix."""
-        ids = prompt.ids[:-1]
-        shared = prompt.shared[: len(ids)]
+    def _prefix(self, shared: tuple[int, ...], ids: tuple[int, ...]) -> Prefix | None:
+        """`ids`, read; of them the tokens that are `shared` with other conversations are read once and kept."""
+        shared = shared[: len(ids)]
         if not shared:
             return extend(self._model, None, ids)
         if shared not in self._prefixes:
@@ -158,38 +171,57 @@ def context_length(loaded: LoadedModel) -> int:
     return min((int(limit) for limit in limits if limit and limit > 0), default=2**31)
 
 
-def check_reading(model: Any) -> None:
-    """Compare reading behind a shared prefix, padded and with a branch, with plain reading of a few tokens.
-
-    Raises:
-        UserError: they differ, as for attention that needs positions in another form, or for state-space layers.
-    """
-    ids = [3 + 7 * place % 50 for place in range(24)]
-    row = Row([*ids[12:23], ids[23]], [*range(-1, 10), 4], [10, 11])
-    try:
-        prefix = extend(model, None, ids[:12])
-        found = read_rows(model, prefix, [Row(ids[12:], list(range(-1, 11)), [11]), row], range(60))
-        with torch.inference_mode():
-            texts = (ids, ids[:23], [*ids[:17], ids[23]])
-            plain = [model(torch.tensor([text], device=model.device)).logits[0, -1] for text in texts]
-        expected = torch.stack(plain).float().log_softmax(dim=1)[:, :60]
-        difference = float((found - expected).abs().max())
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{_cannot(model)}: {error}") from error
-    if not difference < CHECK_TOLERANCE[model.dtype == torch.float32]:
-        raise UserError(f"{_cannot(model)}: log-probabilities differ by {difference:.3g}")
+def _conversations(passages: Sequence[Passage]) -> Counter[tuple[Message, ...]]:
+    return Counter(passage.messages for passage in passages)
 
 
-def _cannot(model: Any) -> str:
-    return f"{type(model).__name__} cannot be read behind a shared prefix, which all_at_once needs; use another model"
+def _groups(passages: Sequence[Passage], prompts: Shown) -> list[list[int]]:
+    """Numbers of the passages to read behind one prefix: those of one conversation, if many; else all that share one."""
+    counts = _conversations(passages)
+    groups: dict[Hashable, list[int]] = {}
+    for number, passage in enumerate(passages):
+        shared = prompts[passage.messages].shared
+        alone = counts[passage.messages] >= ALONE or not shared
+        groups.setdefault(passage.messages if alone else shared, []).append(number)
+    return list(groups.values())
 
 
-def _scores(log_probabilities: Probabilities, numbers: NumberTokens) -> NumberScores:
+def _common_beginning(texts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest beginning of all texts; it is that of the first and the last by value."""
+    first, last = min(texts), max(texts)
+    length = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return first[:length]
+
+
+def _row(
+    start: Sequence[int], pieces: Sequence[Sequence[int]], slots: Sequence[int], numbers: NumberTokens
+) -> tuple[Row, int]:
+    """The prompt's last tokens and the reply with the branches that numbers need, and the positions it takes."""
+    ids = list(start)
+    ends = [len(ids) - 1]  # ends[i]: index of the last token before piece i
+    for piece in pieces:
+        ids += piece
+        ends.append(len(ids) - 1)
+    longest = max((node.depth + 1 for node in numbers.nodes), default=0)
+    positions = max([len(ids), *(ends[slot] + 1 + longest for slot in slots)])
+    del ids[ends[slots[-1]] + 1 if slots else 1 :]  # nothing is read behind the last slot
+    parents, reads = list(range(-1, len(ids) - 1)), []
+    for slot in slots:
+        reads.append(ends[slot])
+        first = len(ids)
+        for node in numbers.nodes:
+            reads.append(len(ids))
+            parents.append(ends[slot] if node.parent < 0 else first + node.parent)
+            ids.append(node.token)
+    return Row(ids, parents, reads), positions
+
+
+def _scores(log_probabilities: Probabilities, numbers: NumberTokens, tokens: int) -> NumberScores:
     """Normalised probabilities and coverage from (S, 1 + N, W) log-probabilities of the wanted tokens."""
     logs = numbers.numbers(log_probabilities)
     if np.isnan(logs).any():
-        return NumberScores(None, None, "the model's output is not a number")
+        return NumberScores(None, None, "the model's output is not a number", tokens)
     with np.errstate(under="ignore", invalid="ignore"):
         total = np.logaddexp.reduce(logs, axis=1)
         probabilities = np.exp(logs - total[:, None])
-        return NumberScores(probabilities.astype(np.float32), np.exp(total).astype(np.float32))
+        return NumberScores(probabilities.astype(np.float32), np.exp(total).astype(np.float32), "", tokens)

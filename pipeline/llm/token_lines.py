@@ -1,17 +1,27 @@
-"""Tokens and activations as the lines of a prompt, and the few-shot neurons that prompts show."""
+"""Tokens as prompts show them, on lines with activations or as texts with marks, and the few-shot neurons.
+
+Shapes: T tokens of a text.
+"""
 
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import pairwise
 
 import numpy as np
 
 from pipeline.evidence import Activations
 from pipeline.prompts import FOLDER, render
 
+OPEN, CLOSE = "«", "»"
+"""Stand around marked tokens of a text; a model's tokenizer mostly has one token for each."""
+
+EMPTY = r"\empty"
 _ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+_CODED = re.compile(f"[\\\\\ufffd{OPEN}{CLOSE}]")  # printable characters that a text does not show as they are
+_SHOWN_TOKENS_KEPT = 65_536
 _MARK = re.compile(
     r"<(?=[^<>\s]*>)|\[(?=/?[A-Z_]+\])|<(?=[|｜])"
 )  # begins <end>, </s>, <|im_end|>, [INST] and the like
@@ -53,6 +63,7 @@ def _record(values: dict[str, list[tuple[str, int]] | int]) -> FewShotRecord:
     return FewShotRecord(tuple(token for token, _ in lines), tuple(value for _, value in lines), revealed)
 
 
+@lru_cache(maxsize=_SHOWN_TOKENS_KEPT)
 def show_token(token: str) -> str:
     """A token's text on one line; different tokens are shown differently.
 
@@ -62,9 +73,57 @@ def show_token(token: str) -> str:
     `\\U000e0001`. So no token reads as a mark of the prompt or as a special token of a model.
     """
     if not token:
-        return r"\empty"
+        return EMPTY
     marks = {match.start() for match in _MARK.finditer(token)}
     return "".join(_coded(character) if place in marks else _shown(character) for place, character in enumerate(token))
+
+
+def marked_text(tokens: Sequence[str], marked: Sequence[bool]) -> str:
+    """A text of T tokens on one line, with OPEN and CLOSE around each run of marked tokens.
+
+    Characters are shown as `show_token` does it, those that make a special token over the border of two tokens
+    included; an OPEN or CLOSE of the text itself is written as its code. A space that begins a run's first token stands
+    before the OPEN, unless it is the whole token; so a token is marked if its last character stands between the marks.
+    Empty tokens are left out, except from a text in which one of them is marked: there, each is `\\empty`.
+    """
+    text, flags = "".join(tokens), bytes(marked)
+    coded = [match.start() for match in _MARK.finditer(text)]
+    empties = "" in tokens and any(mark and not token for token, mark in zip(tokens, marked, strict=True))
+    shown: list[str] = []
+    start = begin = 0
+    while start < len(tokens):
+        stop = flags.find(1 - flags[start], start) % (len(tokens) + 1)  # -1 becomes the end
+        run = tokens[start:stop]
+        inside = ""
+        for part in run if empties else ["".join(run)]:
+            inside += EMPTY if empties and not part else _translated(text, begin, begin + len(part), coded)
+            begin += len(part)
+        space = " " if flags[start] and len(run[0]) > 1 and run[0][0] == " " else ""
+        shown.append(f"{space}{OPEN}{inside[len(space) :]}{CLOSE}" if flags[start] else inside)
+        start = stop
+    return "".join(shown)
+
+
+def _translated(text: str, start: int, stop: int, coded: Sequence[int]) -> str:
+    """The characters of text[start:stop] as shown, those at the places `coded` by their code."""
+    if not coded:
+        return _plainly(text[start:stop])
+    places = [place for place in coded if start <= place < stop]
+    parts = [_plainly(text[before + 1 : after]) for before, after in pairwise([start - 1, *places, stop])]
+    return parts[0] + "".join(_coded(text[place]) + part for place, part in zip(places, parts[1:], strict=True))
+
+
+def _plainly(text: str) -> str:
+    return text if text.isprintable() and not _CODED.search(text) else text.translate(_TABLE)
+
+
+class _Table(dict[int, str]):
+    """What each character of a marked text is shown as, found out when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        self[code] = _coded(character) if character in (OPEN, CLOSE) else _shown(character)
+        return self[code]
 
 
 def _shown(character: str) -> str:
@@ -78,9 +137,12 @@ def _coded(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+_TABLE = _Table()
+
+
 def token_lines(tokens: Sequence[str], values: Iterable[int | str]) -> str:
     """One line for each token: the token as shown, a tab, its value."""
-    return "".join(f"{show_token(token)}\t{value}\n" for token, value in zip(tokens, values, strict=True))
+    return "".join([f"{token}\t{value}\n" for token, value in zip(map(show_token, tokens), values, strict=True)])
 
 
 def normalised(activations: Sequence[Activations]) -> list[list[int]]:
@@ -88,8 +150,9 @@ def normalised(activations: Sequence[Activations]) -> list[list[int]]:
 
     All zeros where the maximum is not positive; NaN (a position left out of the record) is 0. Source: Bills et al. 2023.
     """
-    positive = [np.maximum(np.nan_to_num(values.astype(np.float64), nan=0.0), 0.0) for values in activations]
-    highest = max((float(values.max(initial=0.0)) for values in positive), default=0.0)
-    if highest <= 0:
-        return [[0] * len(values) for values in positive]
-    return [np.minimum(10, np.floor(10 * (values / highest))).astype(int).tolist() for values in positive]
+    ends = np.cumsum([len(values) for values in activations])
+    flat = np.fmax(np.concatenate([np.zeros(0), *activations]), 0.0)
+    highest = float(flat.max(initial=0.0))
+    numbers = np.minimum(10, np.floor(10 * (flat / highest))).astype(int) if highest > 0 else np.zeros(len(flat), int)
+    listed = numbers.tolist()
+    return [listed[end - len(values) : end] for values, end in zip(activations, ends.tolist(), strict=True)]

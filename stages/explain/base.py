@@ -16,6 +16,8 @@ class Candidate:
     model: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    dropped: str = ""
+    """What the prompt had to leave out to fit the model's context, in words."""
 
 
 class Explainer(Protocol):
@@ -23,7 +25,7 @@ class Explainer(Protocol):
 
     name: str
 
-    def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
+    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
         """Candidates, best guess first, never empty.
 
         Raises:
@@ -34,3 +36,8 @@ class Explainer(Protocol):
 
 class ExplanationError(Exception):
     """This unit could not be explained; the run goes on."""
+
+    def __init__(self, message: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """prompt_tokens, completion_tokens: what was spent on the unit all the same."""
+        super().__init__(message)
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens

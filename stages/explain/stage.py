@@ -1,26 +1,25 @@
 """The explain stage: evidence of the `explain` split to candidate explanations."""
 
-from collections.abc import Mapping
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import LanguageModel, RunConfig
+from pipeline.config import Explain, RunConfig
 from pipeline.context import Context
 from pipeline.errors import stops_the_shard
 from pipeline.evidence import Evidence
-from pipeline.prompts import digests
+from pipeline.flow import side_by_side
+from pipeline.llm.load import check_engine, engine_settings, load_engine, load_engine_model, shards_in_flight
+from pipeline.prompts import digests_with_examples
 from pipeline.schemas import EXPLANATIONS
-from pipeline.stage import Shard, Stage
-from pipeline.subjects.spec import resolve_model
+from pipeline.stage import Rows, Shard, Stage
 from stages.explain.base import Candidate, Explainer, ExplanationError
 from stages.explain.units import draw, refuse_unknown_units, unit_shards
 
 if TYPE_CHECKING:
-    from pipeline.subjects.load import LoadedModel
-
-_PROMPTS = {"statistics": "explain/label", "token_activation": "explain/token_activation"}
+    from pipeline.llm.engine import Engine
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -29,36 +28,42 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "seed": config.run.seed,
         "explain": config.explain.model_dump(exclude={"shard_units", "engine"}),
         "engine": engine_settings(config.explain.engine),
-        "prompts": digests(_PROMPTS[config.explain.explainer]) if config.explain.engine else {},
+        "prompts": prompt_digests(config),
         "skip_positions": config.record.skip_positions,
     }
 
 
-def engine_settings(engine: LanguageModel | None) -> dict[str, Any] | None:
-    """What identifies a language model; the device does not."""
-    if engine is None:
-        return None
-    return {"model": engine.model, "revision": resolve_model(engine.model).revision, "dtype": engine.dtype}
+def prompt_digests(config: RunConfig) -> dict[str, str]:
+    """Digests of the prompt files that the explainer may use."""
+    if config.explain.engine is None:
+        return {}
+    name = "label" if config.explain.explainer == "statistics" else config.explain.explainer
+    return digests_with_examples(f"explain/{name}.")
 
 
-def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
-    """Explain the units of one shard."""
-    explainer = context.once("explainer", load_explainer)
-    rows = []
-    for evidence in context.evidence(shard.key["module"], shard.key["indices"]):
+async def process(shard: Shard, context: Context) -> Rows:
+    """Explain the units of one shard, side by side."""
+    explainer = open_explainer(context)
+    found = context.evidence(shard.key["module"], shard.key["indices"])
+
+    async def explain(evidence: Evidence) -> list[dict[str, Any]]:
         seed = int(draw(context.config.run.seed, f"{evidence.module}/{evidence.index}").integers(2**31))
-        rows += explain_unit(explainer, evidence, seed)
+        return await explain_unit(explainer, evidence, seed)
+
+    rows = [row for unit in await side_by_side(explain, found, len(found)) for row in unit]
     return {EXPLANATIONS.name: pa.Table.from_pylist(rows, schema=EXPLANATIONS.schema)}
 
 
-def explain_unit(explainer: Explainer, evidence: Evidence, seed: int) -> list[dict[str, Any]]:
+async def explain_unit(explainer: Explainer, evidence: Evidence, seed: int) -> list[dict[str, Any]]:
     """Rows of the explanations table for one unit; a unit that cannot be explained has one row that says why."""
+    await asyncio.sleep(0)  # an interruption takes effect between units
     if not any(np.nanmax(exemplar.activations, initial=0.0) > 0 for exemplar in evidence.exemplars):
         return [_row(explainer, evidence, 0, Candidate(""), "dead", "no activation above 0 in the explain split")]
     try:
-        candidates = explainer.explain(evidence, seed)
+        candidates = await explainer.explain(evidence, seed)
     except ExplanationError as error:
-        return [_row(explainer, evidence, 0, Candidate(""), "failed", str(error))]
+        spent = Candidate("", prompt_tokens=error.prompt_tokens, completion_tokens=error.completion_tokens)
+        return [_row(explainer, evidence, 0, spent, "failed", str(error))]
     except Exception as error:
         if stops_the_shard(error):
             raise
@@ -80,46 +85,51 @@ def _row(
         "prompt_id": candidate.prompt_id,
         "prompt_tokens": candidate.prompt_tokens,
         "completion_tokens": candidate.completion_tokens,
+        "dropped": candidate.dropped or None,
         "status": status,
         "error": error,
     }
 
 
-def load_explainer(config: RunConfig) -> Explainer:
-    """The explainer that the run file names."""
-    model = None if config.explain.engine is None else load_engine_model(config.explain.engine)
-    if config.explain.explainer == "statistics":
-        from stages.explain.statistics import StatisticsExplainer
-
-        return StatisticsExplainer(model, config.explain.candidates)
-    from pipeline.llm.in_process import InProcessEngine
-    from stages.explain.token_activation import TokenActivationExplainer
-
-    assert model is not None
-    return TokenActivationExplainer(InProcessEngine(model), config.explain.candidates)
+def open_explainer(context: Context) -> Explainer:
+    """The explainer that the run file names, made once."""
+    explain = context.config.explain
+    if explain.explainer == "statistics":
+        return context.once("explainer", lambda _: _statistics(explain))
+    engine = context.once("engine", lambda _: load_engine(explain.engine, context))
+    return context.once("explainer", lambda _: load_explainer(explain, engine))
 
 
-def load_engine_model(engine: LanguageModel) -> "LoadedModel":
-    """The language model that a section of the run file names."""
-    from pipeline.subjects.load import load_language_model
+def _statistics(explain: Explain) -> Explainer:
+    from stages.explain.statistics import StatisticsExplainer
 
-    return load_language_model(engine.model, engine.dtype, engine.device, engine.trust_remote_code)
+    model = None if explain.engine is None else load_engine_model(explain.engine)
+    return StatisticsExplainer(model, explain.candidates)
+
+
+def load_explainer(explain: Explain, engine: "Engine") -> Explainer:
+    """The explainer that asks a language model by the named method."""
+    if explain.explainer == "token_activation":
+        from stages.explain.token_activation import TokenActivationExplainer
+
+        return TokenActivationExplainer(engine, explain.candidates)
+    if explain.explainer == "token_space":
+        from stages.explain.token_space import TokenSpaceExplainer
+
+        return TokenSpaceExplainer(engine, explain.candidates)
+    if explain.explainer == "max_activation":
+        from stages.explain.max_activation import MaxActivationExplainer
+
+        return MaxActivationExplainer(engine, explain.candidates)
+    from stages.explain.contrastive import ContrastiveExplainer
+
+    return ContrastiveExplainer(engine, explain.candidates)
 
 
 def check(config: RunConfig) -> None:
     """Raises UserError where a listed unit does not exist, or the language model or its device is not there."""
     check_engine(config.explain.engine)
     refuse_unknown_units(config)
-
-
-def check_engine(engine: LanguageModel | None) -> None:
-    """Raises UserError where a language model or its device is not there; loads no weights."""
-    if engine is not None:
-        from pipeline.subjects.facts import describe_model
-        from pipeline.subjects.load import resolve_device
-
-        resolve_device(engine.device)
-        describe_model(engine.model, engine.trust_remote_code)
 
 
 EXPLAIN = Stage(
@@ -132,4 +142,6 @@ EXPLAIN = Stage(
     process=process,
     splits=("explain",),
     check=check,
+    in_flight=lambda config: shards_in_flight(config.explain.engine, config.explain.shard_units),
+    asks=lambda config: None if config.explain.explainer == "statistics" else config.explain.engine,
 )

@@ -7,20 +7,19 @@ from functools import cache
 import numpy as np
 
 from pipeline.evidence import Evidence, Exemplar
-from pipeline.llm.engine import Completion, Engine, EngineError, Message
+from pipeline.llm.engine import Completion, Engine, Message
 from pipeline.llm.token_lines import FewShotNeuron, few_shot_neurons, normalised, token_lines
 from pipeline.prompts import render
+from stages.explain.asking import Part, Question, ask
 from stages.explain.base import Candidate, ExplanationError
+from stages.explain.replies import tidy, usable
 
 PROMPT_ID = "explain/token_activation.v1"
 EXEMPLARS = 5
 """Exemplars shown, the strongest of the top band."""
 SPARSE = 0.2
 """Records with a smaller share of non-zero values are shown again without the zeros."""
-TEMPERATURE = 1.0
 MAX_TOKENS = 60
-ATTEMPTS = 3
-"""Requests at most, each with another seed, until there is a usable reply for every candidate."""
 
 _LEAD = re.compile(r"^(?:.{0,60}?\bthe main thing (?:this|the) neuron does is(?: to)? find)\b[:\s]*", re.IGNORECASE)
 
@@ -38,81 +37,40 @@ class TokenActivationExplainer:
         self._engine = engine
         self._candidates = candidates
 
-    def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
-        """Different replies to one prompt, in the order in which they were drawn; see `Explainer`.
-
-        The token counts of the candidates add up to what the unit took: the first one carries every prompt and every
-        reply that was not usable.
+    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
+        """Different replies to one prompt; see `Explainer` and `ask`.
 
         Raises:
-            ExplanationError: no activation above zero, no prompt that fits, or no usable reply in ATTEMPTS requests.
+            ExplanationError: no activation above zero, besides what `ask` raises.
         """
-        messages = self._fitting(evidence.band("top")[:EXEMPLARS])
-        usable: list[tuple[str, Completion]] = []
-        prompt_tokens = wasted = 0
-        for attempt in range(ATTEMPTS):
-            replies = self._ask(messages, self._candidates - len(usable), _attempt_seed(seed, attempt))
-            prompt_tokens += replies[0].prompt_tokens
-            cleaned = [(clean(reply), reply) for reply in replies]
-            usable += [(text, reply) for text, reply in cleaned if text]
-            wasted += sum(reply.completion_tokens for text, reply in cleaned if not text)
-            if len(usable) == self._candidates:
-                break
-        if not usable:
-            raise ExplanationError(
-                f"no usable reply in {ATTEMPTS} requests; the last one was {replies[-1].text[:80]!r}"
-            )
-        return self._counted(usable, prompt_tokens, wasted)
-
-    def _ask(self, messages: Sequence[Message], n: int, seed: int) -> list[Completion]:
-        try:
-            return self._engine.complete(messages, n, TEMPERATURE, MAX_TOKENS, ("\n",), seed)
-        except EngineError as error:
-            raise ExplanationError(str(error)) from error
-
-    def _fitting(self, exemplars: list[Exemplar]) -> list[Message]:
-        """The longest prompt by the rule that fits the engine's context together with the reply."""
+        exemplars = evidence.band("top")[:EXEMPLARS]
         if not any(np.nan_to_num(exemplar.activations).max(initial=0) > 0 for exemplar in exemplars):
             raise ExplanationError("no exemplar of the explain split has an activation above zero")
-        neurons = few_shot_neurons(PROMPT_ID)
-        shapes = [(shots, len(exemplars)) for shots in range(len(neurons), -1, -1)]
-        shapes += [(0, shown) for shown in range(len(exemplars) - 1, 0, -1)]
-        for shots, shown in shapes:
-            messages = prompt(neurons[:shots], exemplars[:shown])
-            if self._engine.count_tokens(messages) + MAX_TOKENS <= self._engine.context:
-                return messages
-        raise ExplanationError(f"one exemplar alone does not fit the model's context of {self._engine.context} tokens")
-
-    def _counted(self, usable: list[tuple[str, Completion]], prompt_tokens: int, wasted: int) -> list[Candidate]:
-        """A candidate for each different text; a repeated text's tokens go to its first."""
-        tokens: dict[str, int] = {}
-        for text, reply in usable:
-            tokens[text] = tokens.get(text, 0) + reply.completion_tokens
-        first = next(iter(tokens))
-        return [
-            Candidate(
-                text, PROMPT_ID, self._engine.name,
-                prompt_tokens if text == first else 0, spent + (wasted if text == first else 0),
-            )
-            for text, spent in tokens.items()
-        ]  # fmt: skip
+        parts = (Part("few-shot example", few_shot_neurons(PROMPT_ID)), Part("exemplar", exemplars, least=1))
+        question = Question(PROMPT_ID, parts, prompt, clean, MAX_TOKENS, ("\n",))
+        return await ask(self._engine, question, self._candidates, seed)
 
 
-def prompt(neurons: Sequence[FewShotNeuron], exemplars: Sequence[Exemplar]) -> list[Message]:
+def prompt(neurons: Sequence[FewShotNeuron], exemplars: Sequence[Exemplar]) -> tuple[Message, ...]:
     """The conversation: the few-shot neurons with their explanations, then the unit without one."""
     number = len(neurons) + 1
     values = normalised([exemplar.activations for exemplar in exemplars])
     question = _neuron(number, [(exemplar.tokens, row) for exemplar, row in zip(exemplars, values, strict=True)])
-    return [*_few_shot(tuple(neurons)), Message("user", question)]
+    return (*_few_shot(tuple(neurons)), Message("user", question))
 
 
 @cache
 def _few_shot(neurons: tuple[FewShotNeuron, ...]) -> tuple[Message, ...]:
-    messages = [Message("system", render(PROMPT_ID, part="system").strip("\n"))]
+    messages = [Message("system", _instruction())]
     for number, neuron in enumerate(neurons, 1):
         records = [(record.tokens, record.activations) for record in neuron.records]
         messages += [Message("user", _neuron(number, records)), Message("assistant", neuron.explanation + ".")]
     return tuple(messages)
+
+
+@cache
+def _instruction() -> str:
+    return render(PROMPT_ID, part="system").strip("\n")
 
 
 def _neuron(number: int, records: Sequence[tuple[Sequence[str], Sequence[int]]]) -> str:
@@ -131,17 +89,9 @@ def clean(reply: Completion) -> str:
     """The explanation in a reply; empty where there is none.
 
     Taken off: a repeated lead, quotation marks around the whole, and, where the token limit cut the reply, what follows
-    its last full sentence. A text without three letters, or with a tab or a mark of the prompt, is no explanation.
+    its last full sentence. A text with a tab is more of the prompt's lines and no explanation; see also `usable`.
     """
-    if "\t" in reply.text.strip() or "<start>" in reply.text or "<end>" in reply.text:
-        return ""
-    text = _LEAD.sub("", " ".join(reply.text.split()))
-    if not reply.finished and ". " in text:
-        text = text[: text.rindex(". ") + 1]
-    if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1]:
-        text = text[1:-1]
-    return text.strip() if sum(map(str.isalpha, text)) >= 3 else ""
-
-
-def _attempt_seed(seed: int, attempt: int) -> int:
-    return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
+    text = " ".join(reply.text.split())
+    return (
+        "" if "\t" in reply.text.strip() else usable(tidy(_LEAD.sub("", text), finished=reply.finished), _instruction())
+    )

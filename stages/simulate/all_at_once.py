@@ -1,76 +1,130 @@
-"""Simulates a unit by reading the probabilities of the numbers at all tokens in one pass (Bills et al. 2023)."""
+"""Simulates a unit by reading the probabilities of the numbers at all tokens in one pass (Bills et al. 2023).
+
+A line of the prompt is a token, the place of its number, and a line break: two tokens in most tokenizers. The number stands
+directly behind a letter, and behind a tab where it could be taken for a part of the token ("19" and "7", "$" and "5").
+A value that is not known is left out.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
-from pipeline.llm.engine import NUMBERS, Engine, Message, NumberScores, Passage
-from pipeline.llm.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token, token_lines
+from pipeline.llm.engine import Engine, Message, NumberScores, Passage
+from pipeline.llm.token_lines import FewShotNeuron, few_shot_neurons, show_token
 from pipeline.prompts import render
 from stages.simulate.base import Simulation
+from stages.simulate.expected import expected_values
+from stages.simulate.packing import halves, one_line, packs
 
-PROMPT_ID = "simulate/all_at_once.v1"
-UNKNOWN = "unknown"
+PROMPT_ID = "simulate/all_at_once.v2"
+PACKED_AT_MOST = 4
+"""Sequences in a passage that are worth it: with SmolLM2 the coverage is halved in the second to fourth and a tenth after."""
 
 
 class AllAtOnceSimulator:
-    """The expected number at each token, where every earlier token's value is shown as unknown.
+    """The expected number at each token, where no value of the text is known.
 
     Departures from Bills et al.: positions are token indices, so that no text is searched; a "10" of two tokens counts
     exactly; the coverage is kept; and where a token's numbers have no probability at all, the sequence has no result
     instead of a 0.
+
+    Several sequences may share a passage, which saves reading the few-shot neurons again. The longer no number is seen, the
+    less probability goes to numbers, so a few lines of a few-shot neuron with its values stand before each further
+    sequence. What has no result in a passage with others is tried again in a smaller one, down to single sequences.
     """
 
     name = "all_at_once"
+    prompt_id = PROMPT_ID
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, pack: int) -> None:
+        """`pack`: sequences in a passage at most; 1 for an engine that reads a shared beginning only once."""
+        self.model = engine.name
+        self._engine, self._pack = engine, pack
 
-    def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
+    async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
         """See `Simulator`; a sequence that does not fit the model's context has an error."""
-        return self.simulate_pairs([(explanation, sequence) for sequence in sequences])
+        results: dict[int, Simulation] = {}
+        spent = [(0, 0)] * len(sequences)
+        groups = packs(len(sequences), self._pack)
+        while groups:
+            texts = [[sequences[number] for number in group] for group in groups]
+            scores = await self._engine.score([passage(explanation, shown) for shown in texts])
+            again: list[list[int]] = []
+            for group, shown, score in zip(groups, texts, scores, strict=True):
+                prompt, written = spent[group[0]]
+                spent[group[0]] = (prompt + score.prompt_tokens, written + score.completion_tokens)
+                results |= zip(group, _simulations(score, shown), strict=True)
+                again += _smaller(group, [number for number in group if results[number].expected is None])
+            groups = again
+        return [
+            replace(results[number], prompt_tokens=prompt, completion_tokens=written)
+            for number, (prompt, written) in enumerate(spent)
+        ]
 
-    def simulate_pairs(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> list[Simulation]:
-        """One Simulation for each (explanation, tokens) pair, in order; pairs of one explanation are batched."""
-        passages = [passage(explanation, tokens) for explanation, tokens in pairs]
-        return [_simulation(scores) for scores in self._engine.score(passages)]
+
+def passage(explanation: str, sequences: Sequence[Sequence[str]]) -> Passage:
+    """The prompt for some sequences: few-shot neurons, the explanation, and the sequences' lines with a slot in each."""
+    neurons = few_shot_neurons(PROMPT_ID)
+    own = len(neurons) + 1
+    pieces, slots = ["\n"], []
+    for number, tokens in enumerate(sequences):
+        if number:
+            pieces.append(_reminder(neurons, number))
+        pieces.append(_heading(own))
+        for token in tokens:
+            slots.append(len(pieces) + 1)
+            pieces += [_shown(token), "\n"]
+    pieces[:2] = ["".join(pieces[:2])]
+    messages = (*_few_shot(neurons), _neuron(own, one_line(explanation)))
+    return Passage(messages, tuple(pieces), tuple(slot - 1 for slot in slots))
 
 
-def passage(explanation: str, tokens: Sequence[str]) -> Passage:
-    """The prompt for one sequence: few-shot neurons, the explanation, and the sequence's lines with a slot in each."""
-    few_shot = _few_shot(few_shot_neurons(PROMPT_ID))
-    number = sum(message.role == "user" for message in few_shot) + 1
-    pieces = [render(PROMPT_ID, part="activations")]
-    for token in tokens:
-        pieces += [show_token(token) + "\t", UNKNOWN + "\n"]
-    messages = (*few_shot, _neuron(number, " ".join(explanation.split())))
-    return Passage(messages, tuple(pieces), tuple(range(2, len(pieces), 2)))
+def _smaller(group: list[int], failed: list[int]) -> list[list[int]]:
+    """The failed sequences of a passage in smaller groups; none for a single sequence, which nothing else can help."""
+    if len(group) == 1 or not failed:
+        return []
+    return [failed] if len(failed) < len(group) else halves(failed)
 
 
 @cache
 def _few_shot(neurons: tuple[FewShotNeuron, ...]) -> tuple[Message, ...]:
     messages = [Message("system", render(PROMPT_ID, part="system").strip("\n"))]
     for number, neuron in enumerate(neurons, 1):
-        records = "<start>\n".join(_lines(record) + "<end>\n" for record in neuron.records)
-        activations = render(PROMPT_ID, part="activations") + records.removesuffix("\n")
-        messages += [_neuron(number, neuron.explanation), Message("assistant", activations)]
+        lines = "\n" + _heading(number) + _lines(neuron, 0)
+        messages += [_neuron(number, neuron.explanation), Message("assistant", lines.removesuffix("\n"))]
     return tuple(messages)
+
+
+def _reminder(neurons: Sequence[FewShotNeuron], turn: int) -> str:
+    """The short record of a few-shot neuron, by turns."""
+    place = turn % len(neurons)
+    return _heading(place + 1) + _lines(neurons[place], 1)
+
+
+def _lines(neuron: FewShotNeuron, place: int) -> str:
+    record = neuron.records[place]
+    values = ["" if i < record.revealed else str(value) for i, value in enumerate(record.activations)]
+    return "".join(f"{_shown(token)}{value}\n" for token, value in zip(record.tokens, values, strict=True))
+
+
+def _shown(token: str) -> str:
+    return show_token(token) + ("" if token[-1:].isalpha() else "\t")
+
+
+def _heading(number: int) -> str:
+    return render(PROMPT_ID, part="heading", number=number)
 
 
 def _neuron(number: int, explanation: str) -> Message:
     return Message("user", render(PROMPT_ID, part="neuron", number=number, explanation=explanation).strip("\n"))
 
 
-def _lines(record: FewShotRecord) -> str:
-    hidden = [UNKNOWN] * record.revealed
-    return token_lines(record.tokens, [*hidden, *record.activations[record.revealed :]])
-
-
-def _simulation(scores: NumberScores) -> Simulation:
+def _simulations(scores: NumberScores, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
+    """One for each sequence of a passage, whose slots are the tokens of all of them in order."""
     if scores.probabilities is None or scores.coverage is None:
-        return Simulation(None, None, scores.error)
-    if missing := int((scores.coverage <= 0).sum()):
-        return Simulation(None, None, f"no number found at {missing} of {len(scores.coverage)} tokens")
-    expected = scores.probabilities @ np.array(NUMBERS, dtype=np.float32)  # (T, 11) -> (T,)
-    return Simulation(expected.astype(np.float32), scores.coverage)
+        return [Simulation(None, None, scores.error) for _ in sequences]
+    ends = np.cumsum([len(tokens) for tokens in sequences])[:-1]
+    parts = zip(np.split(scores.probabilities, ends), np.split(scores.coverage, ends), strict=True)
+    return [expected_values(probabilities, coverage) for probabilities, coverage in parts]

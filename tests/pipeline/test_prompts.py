@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.prompts import digest, digests, problems, record, render
+from pipeline.prompts import digest, digests, digests_with_examples, problems, record, render
 
 
 def test_no_used_version_of_a_prompt_was_edited_and_every_prompt_is_recorded() -> None:
@@ -54,3 +54,8 @@ def test_an_unknown_prompt_is_an_error_of_the_user() -> None:
 
 def test_a_prompts_digest_is_that_of_its_file() -> None:
     assert digests("simulate/all_at_once")["simulate/all_at_once.v1.jinja"] == digest("simulate/all_at_once.v1")
+
+
+def test_a_prompt_is_identified_with_the_examples_that_it_shows() -> None:
+    assert list(digests_with_examples("simulate/json.v1")) == ["simulate/json.v1.jinja", "simulate/fewshot.v1.toml"]
+    assert list(digests_with_examples("explain/label.")) == ["explain/label.v1.jinja"]

@@ -48,7 +48,7 @@ class StatisticsExplainer:
 
             self._labeller = Labeller(language_model)
 
-    def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:  # noqa: ARG002 - nothing is drawn at random
+    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:  # noqa: ARG002 - nothing is drawn at random
         """Candidates in differing styles: words and rules with the label; words only; rules only; the label only.
 
         Raises:

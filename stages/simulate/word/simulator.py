@@ -11,6 +11,7 @@ import numpy as np
 
 from stages.simulate.base import SCALE, Simulation
 from stages.simulate.word.apply import apply_rules
+from stages.simulate.word.listing import PROMPT
 from stages.simulate.word.meaning import Meaning
 from stages.simulate.word.reader import read_explanation
 from stages.simulate.word.rules import Rule
@@ -35,10 +36,12 @@ class WordSimulator:
     name = "word"
 
     def __init__(self, embedder: "Embedder", language_model: "LoadedModel | None" = None) -> None:
+        self.model = language_model.name if language_model else ""
+        self.prompt_id = PROMPT if language_model else ""
         self._meaning = Meaning(embedder, language_model)
         self._texts: OrderedDict[tuple[str, ...], Text] = OrderedDict()
 
-    def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
+    async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
         """Activations from 0 to 10 for every token of each sequence; the coverage is 1 throughout.
 
         A phrase that no rule of form or position accounts for is matched by its meaning. An explanation without any

@@ -1,5 +1,7 @@
 """One bad unit never stops a run: it has a row that says why."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ class Failing:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
 
-    def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
+    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
         if self.error:
             raise self.error
         return [Candidate("first", "explain/x.v1", "m", 10, 2), Candidate("second")]
@@ -29,14 +31,14 @@ def evidence(largest: float) -> Evidence:
 
 
 def test_candidates_are_numbered_rows() -> None:
-    rows = explain_unit(Failing(), evidence(1.0), 0)
+    rows = asyncio.run(explain_unit(Failing(), evidence(1.0), 0))
     assert [(row["candidate"], row["text"], row["status"]) for row in rows] == [(0, "first", "ok"), (1, "second", "ok")]
     assert (rows[0]["prompt_id"], rows[0]["prompt_tokens"], rows[0]["completion_tokens"]) == ("explain/x.v1", 10, 2)
 
 
 @pytest.mark.parametrize("error", [ExplanationError("no reply"), ZeroDivisionError("by zero")])
 def test_an_error_is_a_failed_row(error: Exception) -> None:
-    [row] = explain_unit(Failing(error), evidence(1.0), 0)
+    [row] = asyncio.run(explain_unit(Failing(error), evidence(1.0), 0))
     assert (row["status"], row["text"]) == ("failed", None)
     assert str(error) in row["error"]
 
@@ -44,10 +46,10 @@ def test_an_error_is_a_failed_row(error: Exception) -> None:
 @pytest.mark.parametrize("error", [UserError("no model"), MemoryError(), OSError("disk")])
 def test_an_error_that_is_not_the_units_own_stops_the_shard(error: Exception) -> None:
     with pytest.raises(type(error)):
-        explain_unit(Failing(error), evidence(1.0), 0)
+        asyncio.run(explain_unit(Failing(error), evidence(1.0), 0))
 
 
 @pytest.mark.parametrize("largest", [0.0, -0.5, np.nan])
 def test_a_unit_that_never_fires_is_dead_and_not_failed(largest: float) -> None:
-    [row] = explain_unit(Failing(AssertionError("must not be asked")), evidence(largest), 0)
+    [row] = asyncio.run(explain_unit(Failing(AssertionError("must not be asked")), evidence(largest), 0))
     assert row["status"] == "dead"

@@ -1,5 +1,6 @@
 """The token lookup table, written as an explanation and read back as a simulator."""
 
+import asyncio
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ TABLE = [TopToken(" of", 4.0, 10), TopToken("\n", 1.0, 5), TopToken(" no", -2.0,
 
 
 def predict(text: str, tokens: list[str]) -> np.ndarray:
-    expected = LookupSimulator().simulate(text, [tokens])[0].expected
+    expected = asyncio.run(LookupSimulator().simulate(text, [tokens]))[0].expected
     assert expected is not None
     return expected
 
@@ -41,7 +42,7 @@ def test_a_table_without_a_positive_mean_predicts_zero(table: list[TopToken]) ->
 
 
 def test_the_coverage_is_one_and_every_sequence_has_its_own_length() -> None:
-    results = LookupSimulator().simulate(render_table(TABLE), [["a"] * 3, [], [" of"]])
+    results = asyncio.run(LookupSimulator().simulate(render_table(TABLE), [["a"] * 3, [], [" of"]]))
     assert [(result.coverage.tolist(), result.error) for result in results if result.coverage is not None] == [
         ([1.0] * 3, ""),
         ([], ""),
@@ -62,7 +63,7 @@ NO_TABLES = [
 
 @pytest.mark.parametrize("text", NO_TABLES)
 def test_any_other_text_is_an_error_and_no_prediction(text: str) -> None:
-    results = LookupSimulator().simulate(text, [["a"], ["b"]])
+    results = asyncio.run(LookupSimulator().simulate(text, [["a"], ["b"]]))
     assert [(result.expected, result.coverage) for result in results] == [(None, None)] * 2
     assert all("no token table" in result.error for result in results)
 

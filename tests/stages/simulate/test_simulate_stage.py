@@ -1,14 +1,22 @@
 """Simulators see tokens and a text, nothing else; controls are simulated on the report split alone."""
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from pipeline.config import parse_config
 from pipeline.evidence import TopToken
 from stages.simulate.base import Simulation
-from stages.simulate.stage import CONSTANT, simulate_unit, unit_jobs
+from stages.simulate.jobs import CONSTANT, unit_jobs
+from stages.simulate.stage import simulate_unit
 
 TOKENS = {1: ["a", " b"], 3: [" b", " c", " b"], 5: ["a"]}
+CONFIG = parse_config(
+    {"run": {"name": "r"}, "subject": {"model": "m", "modules": ["layers.0.mlp"]}, "corpus": {"source": "c.txt"}},
+    "r.toml",
+)
 SEQUENCES = [(1, "select"), (3, "report"), (5, "report")]
 
 
@@ -16,11 +24,13 @@ class Recording:
     """Fires where a token occurs in the explanation, fails on an empty one, and remembers what it was shown."""
 
     name = "recording"
+    prompt_id = "p.v1"
+    model = "m"
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, list[list[str]]]] = []
 
-    def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
+    async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
         self.seen.append((explanation, [list(tokens) for tokens in sequences]))
         if explanation == "raises":
             raise ZeroDivisionError("by zero")
@@ -32,18 +42,16 @@ class Recording:
         return [Simulation(values, np.ones_like(values)) for values in found]
 
 
-def explanation(index: int, candidate: int, text: str) -> dict[str, object]:
+def explanation(index: int, candidate: int, text: str) -> dict[str, Any]:
     return {
         "module": "layers.0.mlp", "index": index, "polarity": "+", "explainer": "e", "candidate": candidate, "text": text,
     }  # fmt: skip
 
 
-def simulate(
-    own: list[dict[str, object]], shuffled: list[dict[str, object]]
-) -> tuple[Recording, list[dict[str, object]]]:
+def simulate(own: list[dict[str, Any]], shuffled: list[dict[str, Any]]) -> tuple[Recording, list[dict[str, Any]]]:
     simulator = Recording()
-    jobs = unit_jobs(own, shuffled, [TopToken(" b", 2.0, 5), TopToken("a", 1.0, 5)])
-    return simulator, simulate_unit(jobs, SEQUENCES, TOKENS, simulator)
+    jobs = unit_jobs(7, [*own, *shuffled], [TopToken(" b", 2.0, 5), TopToken("a", 1.0, 5)], CONFIG)
+    return simulator, asyncio.run(simulate_unit(jobs, SEQUENCES, TOKENS, simulator))
 
 
 def test_candidates_see_select_and_report_and_controls_see_report_alone() -> None:

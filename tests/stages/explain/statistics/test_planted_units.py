@@ -1,5 +1,6 @@
 """The explainer finds the rule of a unit whose rule is known."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tests.stages.explain.statistics.planted import Fires, after, evidence, one_
 
 
 def texts(known: Evidence, candidates: int = 4) -> list[str]:
-    return [candidate.text for candidate in StatisticsExplainer(None, candidates).explain(known, 0)]
+    return [candidate.text for candidate in asyncio.run(StatisticsExplainer(None, candidates).explain(known, 0))]
 
 
 def ends_in_ing(words: Sequence[Word], index: int) -> bool:
@@ -115,7 +116,9 @@ def test_only_words_of_the_evidence_are_quoted() -> None:
 
 def test_the_same_evidence_gives_the_same_candidates_and_at_most_those_asked_for() -> None:
     known = evidence(ends_in_ing)
-    assert texts(known) == texts(known) == [c.text for c in StatisticsExplainer(None, 4).explain(known, 99)]
+    assert (
+        texts(known) == texts(known) == [c.text for c in asyncio.run(StatisticsExplainer(None, 4).explain(known, 99))]
+    )
     assert texts(known, 1) == texts(known)[:1]
     assert len(set(texts(known))) == len(texts(known)) > 1
 

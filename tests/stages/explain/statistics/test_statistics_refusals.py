@@ -1,5 +1,6 @@
 """Units without anything to explain, and tokens that are hard to write down."""
 
+import asyncio
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ HOSTILE = [
 
 def explain(exemplars: list[Exemplar], rows: list[TopToken] | None = None) -> list[str]:
     known = Evidence("layers.0.mlp", 3, "+", exemplars, rows or [])
-    return [candidate.text for candidate in StatisticsExplainer(None, 4).explain(known, 0)]
+    return [candidate.text for candidate in asyncio.run(StatisticsExplainer(None, 4).explain(known, 0))]
 
 
 def firing_on(token: str) -> list[Exemplar]:
@@ -66,7 +67,7 @@ def test_a_unit_without_exemplars_is_refused() -> None:
 def test_positions_left_out_of_the_record_play_no_part() -> None:
     known = evidence(one_of("of"))
     changed = [replace(e, tokens=[" Ghost", *e.tokens[1:]]) for e in known.exemplars]
-    explained = StatisticsExplainer(None, 4).explain(replace(known, exemplars=changed), 0)
+    explained = asyncio.run(StatisticsExplainer(None, 4).explain(replace(known, exemplars=changed), 0))
     assert explained[0].text == 'the word "of"'
 
 

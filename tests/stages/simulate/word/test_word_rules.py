@@ -1,5 +1,6 @@
 """Which tokens fire for what an explanation says of form and position."""
 
+import asyncio
 import re
 
 import pytest
@@ -14,7 +15,7 @@ def tokens_of(text: str) -> list[str]:
 
 def firing(simulator: WordSimulator, explanation: str, text: str) -> list[str]:
     tokens = tokens_of(text)
-    (simulation,) = simulator.simulate(explanation, [tokens])
+    (simulation,) = asyncio.run(simulator.simulate(explanation, [tokens]))
     assert simulation.expected is not None
     return [token.strip(" ") for token, value in zip(tokens, simulation.expected, strict=True) if value >= 4.9]
 
@@ -98,7 +99,9 @@ def test_rules_without_meaning_ask_no_model(by_embedding: WordSimulator, monkeyp
 
 
 def test_a_weaker_clause_gives_lower_values(by_embedding: WordSimulator) -> None:
-    (simulation,) = by_embedding.simulate('the word "red"; and weakly the word "blue"', [["red", " blue", " green"]])
+    (simulation,) = asyncio.run(
+        by_embedding.simulate('the word "red"; and weakly the word "blue"', [["red", " blue", " green"]])
+    )
     assert simulation.expected is not None
     red, blue, green = simulation.expected
     assert red == 10.0

@@ -1,5 +1,7 @@
 """The word simulator on planted units, and on whatever input."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,9 @@ from tests.stages.simulate.word.prose import PROSE
 
 def correlation(unit: Planted, explanation: str, texts: list[list[str]], simulator: WordSimulator) -> float:
     true = np.concatenate([unit.activations(tokens) for tokens in texts])
-    expected = np.concatenate([s.expected for s in simulator.simulate(explanation, texts) if s.expected is not None])
+    expected = np.concatenate(
+        [s.expected for s in asyncio.run(simulator.simulate(explanation, texts)) if s.expected is not None]
+    )
     return float(np.corrcoef(true, expected)[0, 1]) if expected.std() > 0 else 0.0
 
 
@@ -54,9 +58,9 @@ def test_the_language_model_helps(by_both: WordSimulator, by_embedding: WordSimu
 
 
 def test_the_same_input_gives_the_same_values_in_any_company(by_both: WordSimulator, texts: list[list[str]]) -> None:
-    together = by_both.simulate("words about music", texts[:6])
+    together = asyncio.run(by_both.simulate("words about music", texts[:6]))
     for tokens, simulation in zip(texts[:6], together, strict=True):
-        (alone,) = by_both.simulate("words about music", [tokens])
+        (alone,) = asyncio.run(by_both.simulate("words about music", [tokens]))
         assert alone.expected is not None
         assert simulation.expected is not None
         np.testing.assert_array_equal(alone.expected, simulation.expected)
@@ -64,7 +68,7 @@ def test_the_same_input_gives_the_same_values_in_any_company(by_both: WordSimula
 
 def test_an_empty_explanation_is_an_error_and_not_a_zero(by_embedding: WordSimulator) -> None:
     for explanation in ("", " \n\t"):
-        (simulation,) = by_embedding.simulate(explanation, [["a", " b"]])
+        (simulation,) = asyncio.run(by_embedding.simulate(explanation, [["a", " b"]]))
         assert simulation.expected is None
         assert simulation.coverage is None
         assert "empty" in simulation.error
@@ -111,7 +115,7 @@ TOKENS = st.one_of(
 def test_any_input_gives_finite_values_of_the_right_length(
     by_embedding: WordSimulator, explanation: str, sequences: list[list[str]]
 ) -> None:
-    simulations = by_embedding.simulate(explanation, sequences)
+    simulations = asyncio.run(by_embedding.simulate(explanation, sequences))
     assert len(simulations) == len(sequences)
     for tokens, simulation in zip(sequences, simulations, strict=True):
         if simulation.expected is None or simulation.coverage is None:
@@ -144,7 +148,7 @@ def test_strange_explanations_are_read_within_a_second(by_both: WordSimulator, e
 
     tokens = [" the", " end", " of", "\ufffd", "", "\n"]
     start = time.process_time()
-    (simulation,) = by_both.simulate(explanation, [tokens])
+    (simulation,) = asyncio.run(by_both.simulate(explanation, [tokens]))
     assert time.process_time() - start < 5
     assert simulation.expected is not None
     assert simulation.expected.shape == (6,)
@@ -155,8 +159,8 @@ def test_memory_is_capped(by_embedding: WordSimulator, monkeypatch: pytest.Monke
     monkeypatch.setattr("stages.simulate.word.meaning.MOST_WORDS", 20)
     monkeypatch.setattr("stages.simulate.word.meaning.MOST_PHRASES", 3)
     for number in range(12):
-        (simulation,) = by_embedding.simulate(
-            f"things of kind {number}", [[f" word{letter}{number}" for letter in "abcde"]]
+        (simulation,) = asyncio.run(
+            by_embedding.simulate(f"things of kind {number}", [[f" word{letter}{number}" for letter in "abcde"]])
         )
         assert simulation.expected is not None
     assert len(by_embedding._texts) <= 4 + 1

@@ -1,9 +1,8 @@
-"""How much a run will take, from the run file and the configuration of its models alone."""
+"""How many sequences, units and bytes a run takes, from the run file and the configuration of its models alone."""
 
 from dataclasses import dataclass
 
 from pipeline.config import PerSplit, RunConfig
-from pipeline.query import format_table
 from pipeline.subjects.facts import check_modules, describe_model
 
 SEQUENCE_BYTES = 12
@@ -22,7 +21,6 @@ class Estimate:
     units: int
     explained: int
     forward_passes: int
-    explain_calls: int
     simulations: int
     memory_bytes: int
     """Memory of the recorder beside the model."""
@@ -42,43 +40,22 @@ def estimate(config: RunConfig) -> Estimate:
     record, sequences = config.record, config.corpus.max_sequences
     length = config.corpus.seq_len
     explained = _explained(config, widths)
-    held_out = sum(_total(part, ("select", "report")) for part in (record.top, record.random))
-    on_report = sum(_total(part, ("report",)) for part in (record.top, record.random))
-    candidates = config.explain.candidates
-    simulations = explained * (candidates * held_out + (config.simulate.controls + 3) * on_report)
-    kept = _total(record.top) + _total(record.random) + _total(record.per_band) * (len(record.quantiles) + 1)
+    simulations = explained * _simulations(config)
+    bands = len(record.quantiles) + 1
+    kept = _total(record.top) + _total(record.random) + _total(record.per_band) * bands
     listed = min(facts.vocab_size, sequences * length // 2 // record.min_token_count)  # half of it is `explain`
     sums = min(listed * sum(widths) * 8, record.token_memory_mb * 2**20)
     uniform = max(record.pool, 4 * record.random.select, 4 * record.random.report, 2 * record.random.explain)
-    needs_model = config.explain.engine is not None
     return Estimate(
         sequences=sequences,
         tokens=sequences * length,
         units=sum(widths),
         explained=explained,
         forward_passes=-(-sequences // record.batch_size),
-        explain_calls=explained * (candidates if config.explain.explainer == "token_activation" else 1) * needs_model,
         simulations=simulations,
         memory_bytes=sum(widths) * ((_total(record.top) + uniform) * length * 4 + UNIT_BYTES) + sums,
         disk_bytes=sequences * length * SEQUENCE_BYTES + sum(widths) * kept * length * 4 + simulations * length * 8,
     )
-
-
-def estimate_table(config: RunConfig) -> str:
-    """The estimate as text, the largest numbers with separators."""
-    found = estimate(config)
-    rows = [
-        ("sequences", f"{found.sequences:,} at most"),
-        ("tokens", f"{found.tokens:,} at most"),
-        ("units recorded", f"{found.units:,}"),
-        ("units explained", f"{found.explained:,}"),
-        ("forward passes of the subject", f"{found.forward_passes:,}"),
-        ("calls of the explaining model", f"{found.explain_calls:,}"),
-        ("simulated sequences", f"{found.simulations:,}"),
-        ("memory of the recorder", f"{found.memory_bytes / 2**20:,.0f} MiB"),
-        ("disk, before compression", f"{found.disk_bytes / 2**20:,.0f} MiB"),
-    ]
-    return format_table(["quantity", "estimate"], rows)
 
 
 def _explained(config: RunConfig, widths: list[int]) -> int:
@@ -86,6 +63,14 @@ def _explained(config: RunConfig, widths: list[int]) -> int:
     if isinstance(wanted, dict):
         return sum(len(set(indices)) for indices in wanted.values())
     return sum(width if wanted == "all" else min(wanted, width) for width in widths)
+
+
+def _simulations(config: RunConfig) -> int:
+    """Sequences simulated for a unit: its candidates on both splits, controls and baselines on `report`."""
+    kinds = (config.record.top, config.record.random)
+    held_out = sum(_total(part, ("select", "report")) for part in kinds)
+    on_report = sum(_total(part, ("report",)) for part in kinds)
+    return config.explain.candidates * held_out + (config.simulate.controls + 3) * on_report
 
 
 def _total(part: PerSplit, splits: tuple[str, ...] = ("explain", "select", "report")) -> int:

@@ -1,0 +1,165 @@
+"""What the stages read of a sample of units: as recorded, and stand-ins for what is not there yet.
+
+Stand-ins have the sizes that the run file asks for, so prompts made of them are about as long as the real ones.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from itertools import cycle, islice
+from operator import or_
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from pipeline.config import RunConfig
+from pipeline.evidence import SPLITS, split_of
+from pipeline.llm.token_lines import few_shot_neurons
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS, TableSchema
+from pipeline.tables import Tables
+
+Unit = tuple[str, int]
+"""A module and the index of a unit in it."""
+
+FIRING = 0.15
+"""Share of the tokens that fire in a made-up exemplar, where prompts with a rule for sparse ones are at their longest."""
+_FEW_SHOT = "explain/token_activation.v1"  # its invented texts and explanations serve as stand-ins
+
+
+class SampleTables(Tables):
+    """The tables of a run, some of them replaced by tables in memory."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.replaced: dict[str, pa.Table] = {}
+
+    def read(
+        self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, shard: str | None = None
+    ) -> pa.Table:
+        """As `Tables.read`."""
+        if table.name not in self.replaced:
+            return super().read(table, where, columns, shard)
+        rows = self.replaced[table.name]
+        rows = rows if where is None else rows.filter(where)
+        return rows.select(list(columns)) if columns else rows
+
+
+def all_units(widths: dict[str, int]) -> pa.Table:
+    """A units table that says which units there are and nothing else."""
+    modules = np.repeat(list(widths), list(widths.values()))
+    indices = np.concatenate([np.arange(width) for width in widths.values()])
+    return _filled(UNITS, {"module": pa.array(modules), "index": pa.array(indices, pa.int32())})
+
+
+def keep_recorded(tables: SampleTables, sample: Sequence[Unit]) -> None:
+    """Hold in memory what was recorded of the sample, so that it is read from disk once."""
+    exemplars = Tables(tables.root).read(EXEMPLARS, _any_of(tables, sample))
+    wanted = ds.field("seq_id").isin(exemplars["seq_id"].unique())
+    tables.replaced[EXEMPLARS.name] = exemplars
+    tables.replaced[CORPUS.name] = Tables(tables.root).read(CORPUS, wanted)
+
+
+def make_corpus(config: RunConfig) -> pa.Table:
+    """Sequences of the corpus' length, put together from the invented texts of prompts; as many as a unit can need."""
+    words = [token for neuron in few_shot_neurons(_FEW_SHOT) for record in neuron.records for token in record.tokens]
+    needed = 4 * max(sum(counts.values()) for counts in _kept(config).values())
+    starts = [7 * number % len(words) for number in range(min(needed, config.corpus.max_sequences))]
+    tokens = [list(islice(cycle(words), start, start + config.corpus.seq_len)) for start in starts]
+    return _filled(CORPUS, {"seq_id": pa.array(range(len(tokens)), pa.int64()), "tokens": pa.array(tokens)})
+
+
+def make_evidence(config: RunConfig, tables: SampleTables, sample: Sequence[Unit]) -> None:
+    """Exemplars with made-up activations, and top tokens, of the sample, from sequences of the corpus."""
+    by_split: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for seq_id in sorted(tables.read(CORPUS, columns=["seq_id"])["seq_id"].to_pylist()):
+        by_split[split_of(seq_id)].append(seq_id)
+    generator = np.random.default_rng(config.run.seed)
+    chosen = {unit: _choose(config, by_split, generator) for unit in sample}
+    seq_ids = {seq_id for rows in chosen.values() for _, _, seq_id in rows}
+    corpus = tables.read(CORPUS, ds.field("seq_id").isin(sorted(seq_ids)))
+    texts = dict(zip(corpus["seq_id"].to_pylist(), corpus["tokens"].to_pylist(), strict=True))
+    rows: list[dict[str, Any]] = []
+    for (module, index), kept in chosen.items():
+        for band, split, seq_id in kept:
+            values = generator.exponential(size=len(texts[seq_id])) * (generator.random(len(texts[seq_id])) < FIRING)
+            values[-1] = 10.0 if band == "top" else 1.0
+            rows.append(
+                {"module": module, "index": index, "polarity": "+", "band": band, "rank": len(rows), "seq_id": seq_id,
+                 "peak": len(values) - 1, "max_activation": values[-1], "activations": values, "split": split}
+            )  # fmt: skip
+    tables.replaced[CORPUS.name] = corpus
+    tables.replaced[EXEMPLARS.name] = pa.Table.from_pylist(rows, schema=EXEMPLARS.schema)
+    listed = list(dict.fromkeys(token for tokens in texts.values() for token in tokens))[: config.record.top_tokens]
+    tables.replaced[UNITS.name] = _with_top_tokens(tables.replaced[UNITS.name], sample, listed)
+
+
+def make_explanations(config: RunConfig, tables: SampleTables, units: Sequence[Unit], sample: Sequence[Unit]) -> None:
+    """Every candidate of the units of the sample that fire, and first candidates of others to serve as controls."""
+    fires = (ds.field("split") == "explain") & (ds.field("max_activation") > 0)
+    live = tables.read(EXEMPLARS, fires, ["module", "index"])
+    wanted = dict.fromkeys(zip(*live.to_pydict().values(), strict=True), config.explain.candidates)
+    others: dict[str, list[Unit]] = {}
+    for unit in units if config.simulate.controls else ():
+        known = others.setdefault(unit[0], [])
+        if len(known) < config.simulate.controls and unit not in sample:
+            known.append(unit)
+    wanted |= dict.fromkeys((unit for known in others.values() for unit in known), 1)
+    texts = cycle(neuron.explanation for neuron in few_shot_neurons(_FEW_SHOT))
+    rows = [
+        {"module": module, "index": index, "polarity": "+", "explainer": config.explain.explainer,
+         "candidate": number, "text": next(texts), "status": "ok"}
+        for (module, index), candidates in wanted.items() for number in range(candidates)
+    ]  # fmt: skip
+    tables.replaced[EXPLANATIONS.name] = pa.Table.from_pylist(rows, schema=EXPLANATIONS.schema)
+
+
+def _any_of(tables: Tables, sample: Sequence[Unit]) -> Any:
+    modules = dict.fromkeys(module for module, _ in sample)
+    return reduce(or_, (tables.is_unit(m, [index for module, index in sample if module == m]) for m in modules))
+
+
+def _kept(config: RunConfig) -> dict[str, dict[str, int]]:
+    """Sequences that a unit keeps, by split and band."""
+    record = config.record
+    bands = len(record.quantiles) + 1
+    return {
+        split: {
+            "top": getattr(record.top, split),
+            "quantile": getattr(record.per_band, split) * bands,
+            "random": getattr(record.random, split),
+        }
+        for split in SPLITS
+    }
+
+
+def _choose(
+    config: RunConfig, by_split: dict[str, list[int]], generator: np.random.Generator
+) -> list[tuple[str, str, int]]:
+    """(band, split, seq_id) of a unit: the first sequences of each split are `random`, the others drawn; none twice."""
+    chosen: list[tuple[str, str, int]] = []
+    for split, counts in _kept(config).items():
+        first, rest = by_split[split][: counts["random"]], by_split[split][counts["random"] :]
+        drawn = generator.permutation(rest)[: counts["top"] + counts["quantile"]].tolist()
+        chosen += [("top", split, seq_id) for seq_id in drawn[: counts["top"]]]
+        chosen += [("quantile", split, seq_id) for seq_id in drawn[counts["top"] :]]
+        chosen += [("random", split, seq_id) for seq_id in first]
+    return chosen
+
+
+def _with_top_tokens(units: pa.Table, sample: Sequence[Unit], tokens: Sequence[str]) -> pa.Table:
+    """The units with a table of top tokens for those of the sample."""
+    listed = [{"token_id": 0, "token": token, "mean_activation": 1.0, "count": 3} for token in tokens]
+    sampled = set(sample)
+    pairs = zip(units["module"].to_pylist(), units["index"].to_pylist(), strict=True)
+    column = UNITS.schema.get_field_index("top_tokens")
+    values = [listed if pair in sampled else None for pair in pairs]
+    return units.set_column(column, UNITS.schema.field(column), pa.array(values, UNITS.schema.field(column).type))
+
+
+def _filled(table: TableSchema, columns: dict[str, Any]) -> pa.Table:
+    """A table with some columns; the others are null."""
+    rows = len(next(iter(columns.values())))
+    values = [columns.get(field.name, pa.nulls(rows, field.type)) for field in table.schema]
+    return pa.table(dict(zip(table.schema.names, values, strict=True))).cast(table.schema)

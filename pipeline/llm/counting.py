@@ -1,0 +1,153 @@
+"""The engine that answers nothing and counts what it is asked, so that a run can be costed before it is paid."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from pipeline.llm.encoding import PromptEncoder
+from pipeline.llm.engine import (
+    NUMBERS,
+    Abilities,
+    Completion,
+    Message,
+    NumberScores,
+    Passage,
+    PromptTooLong,
+    Request,
+)
+
+BLOCK = 16
+"""Tokens of a block of a prefix cache: servers keep whole blocks, those of vLLM are of this size."""
+
+NUMBER_TOKENS = 2
+"""Tokens of a reply that is a number, at most."""
+NO_LIMIT = 2**31
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What some requests take."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+    """Those of the prompt tokens that no earlier request began with, so that a prefix cache has to compute them."""
+    likely_tokens: int = 0
+    """Of all replies, if they are like the examples of replies that the prompts hold."""
+    most_tokens: int = 0
+    """Of all replies at most: their token limits."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
+
+
+class CountingEngine:
+    """Counts requests as an endpoint would bill them: one for all replies of a request, one for each passage.
+
+    Replies are empty, and a request that is repeated because of that (`attempt` above 0) is not counted; numbers are all
+    alike. Nothing is sent, no model is needed.
+    """
+
+    name = "counted"
+
+    def __init__(self, tokenizer: Any, context: int | None, abilities: Abilities, replies_grow: bool = False) -> None:
+        """A counter for one stage.
+
+        Args:
+            tokenizer: a fast transformers tokenizer.
+            context: tokens of prompt and reply together at most.
+            abilities: those of the engine that it stands for; methods ask in other ways where one is missing.
+            replies_grow: whether the longer the question, the longer the reply, as where it has a number for each token.
+        """
+        self.context = context
+        self._abilities, self._replies_grow = abilities, replies_grow
+        self._encoder = PromptEncoder(tokenizer)
+        self._example = lru_cache(maxsize=64)(self._example_uncached)
+        self._blocks: set[int] = set()
+        self._used = Usage()
+        self.most_replies = 1
+        """The most replies that a single request wanted."""
+
+    def take(self) -> Usage:
+        """What was asked since the last call; what was read before stays in the prefix cache."""
+        used, self._used = self._used, Usage()
+        return used
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that the messages make."""
+        return len(self._encoder.conversation(messages).ids)
+
+    async def abilities(self) -> Abilities:
+        """As given."""
+        return self._abilities
+
+    async def complete(self, request: Request) -> list[Completion]:
+        """Count a request.
+
+        Raises:
+            PromptTooLong: as an engine with this context would.
+        """
+        if request.attempt == 0:
+            prompt = self._encoder.conversation(request.messages)
+            self._refuse_too_long(len(prompt.ids) + request.max_tokens)
+            replies = request.n if request.temperature > 0 else 1
+            self.most_replies = max(self.most_replies, replies)
+            likely = min(self._likely(request.messages[:-1], len(prompt.own)), request.max_tokens)
+            self._count(prompt.ids, replies * likely, replies * request.max_tokens)
+        return [Completion("", 0, 0, finished=True)] * request.n
+
+    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+        """Count passages; one that does not fit the context has an error, as with other engines."""
+        return [self._scored(passage) for passage in passages]
+
+    async def aclose(self) -> None:
+        """There is nothing to give back."""
+
+    def _scored(self, passage: Passage) -> NumberScores:
+        ids = self._encoder.conversation(passage.messages).ids
+        if passage.reply:
+            ids += tuple(token for piece in self._encoder.reply(passage.reply) for token in piece)
+        try:
+            self._refuse_too_long(len(ids))
+        except PromptTooLong as error:
+            return NumberScores(None, None, str(error))
+        self._count(ids, 1, 1 if passage.reply else NUMBER_TOKENS)
+        slots, numbers = len(passage.slots), len(NUMBERS)
+        equal = np.full((slots, numbers), 1 / numbers, dtype=np.float32)
+        return NumberScores(equal, np.ones(slots, dtype=np.float32), prompt_tokens=len(ids))
+
+    def _refuse_too_long(self, tokens: int) -> None:
+        if self.context is not None and tokens > self.context:
+            raise PromptTooLong(f"{tokens} tokens do not fit the model's context of {self.context}")
+
+    def _likely(self, before: tuple[Message, ...], question_tokens: int) -> int:
+        """Tokens of a reply like those to the questions before this one; more than any limit where there are none."""
+        questions, replies, count = self._example(before)
+        if not count:
+            return NO_LIMIT
+        return (
+            round(question_tokens * replies / questions if self._replies_grow else replies / count) + 1
+        )  # and the end
+
+    def _example_uncached(self, before: tuple[Message, ...]) -> tuple[int, int, int]:
+        """Tokens of all questions and of all replies to them, and the number of replies."""
+        pairs = [(one, two) for one, two in pairwise(before) if (one.role, two.role) == ("user", "assistant")]
+        questions, replies = (sum(len(self._encoder.encode(pair[i].content)) for pair in pairs) for i in (0, 1))
+        return questions, replies, len(pairs)
+
+    def _count(self, ids: tuple[int, ...], likely_tokens: int, most_tokens: int) -> None:
+        self._used += Usage(1, len(ids), self._computed(ids), likely_tokens, most_tokens)
+
+    def _computed(self, ids: tuple[int, ...]) -> int:
+        """Tokens behind the whole blocks that an earlier request began with; the blocks are kept."""
+        known = chain = 0
+        for start in range(0, len(ids) - BLOCK + 1, BLOCK):
+            chain = hash((chain, ids[start : start + BLOCK]))
+            if chain in self._blocks and known == start:
+                known = start + BLOCK
+            self._blocks.add(chain)
+        return len(ids) - known

@@ -1,0 +1,194 @@
+"""Replies of an endpoint: checked and reduced to what is read of them, then as Completions.
+
+A kept reply is JSON: {"model": text, "replies": [{"text", "finish", "refusal", "tokens": [[text, [[text, log-probability],
+...]], ...]}, ...]}. What does not fit raises ValueError, KeyError, TypeError or IndexError, which the sender takes for a
+fault of the transport.
+"""
+
+import math
+from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from pipeline.llm.endpoint.bodies import Ask
+from pipeline.llm.engine import Completion, Refused, ReplyToken
+
+if TYPE_CHECKING:
+    from pipeline.llm.endpoint.replies import Answer
+
+ROUNDING = 1e-3
+"""A log-probability up to here above 0 is 0, rounded by the server; more is garbage."""
+
+Json = dict[str, Any]
+Alternatives = list[tuple[str, float]]
+
+
+def keep_replies(reply: Mapping[str, Any], wanted: int, logprobs: bool) -> Json:
+    """What is kept of a reply of /chat/completions or /completions.
+
+    Args:
+        wanted: number of replies that were asked for.
+        logprobs: whether log-probabilities were asked for.
+    """
+    choices = in_order(reply)
+    if len(choices) != wanted:
+        raise ValueError(f"{len(choices)} replies where {wanted} were asked for")
+    try:
+        return {"model": str(reply.get("model") or ""), "replies": [_kept(choice, logprobs) for choice in choices]}
+    except AttributeError as error:
+        raise TypeError(f"a reply of another form: {error}") from None
+
+
+def in_order(reply: Mapping[str, Any]) -> list[Json]:
+    """The choices of a reply by their index, at least one."""
+    choices = reply["choices"]
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise TypeError("a reply without choices")
+    return sorted(choices, key=lambda choice: int(choice.get("index") or 0))
+
+
+def keeper(ask: Ask, logprobs: bool) -> Any:
+    """`keep_replies` for a request."""
+    return partial(keep_replies, wanted=ask.replies, logprobs=logprobs)
+
+
+def _kept(choice: Mapping[str, Any], logprobs: bool) -> Json:
+    message = choice.get("message")
+    text = choice["text"] if message is None else message.get("content")
+    refusal = None if message is None else message.get("refusal")
+    finish = str(choice.get("finish_reason") or "")
+    if finish == "content_filter" and not refusal:
+        refusal = "by the server's content filter"
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"a reply's content is of type {type(text).__name__}")
+    if refusal is not None and not isinstance(refusal, str):
+        raise TypeError(f"a reply's refusal is of type {type(refusal).__name__}")
+    kept: Json = {"text": text or "", "finish": finish, "refusal": refusal or "", "tokens": []}
+    if logprobs:
+        kept["tokens"] = _tokens(choice.get("logprobs"))
+        if text and not kept["tokens"]:
+            raise ValueError("a reply without the log-probabilities that were asked for")
+    return kept
+
+
+def _tokens(logprobs: Mapping[str, Any] | None) -> list[Any]:
+    """The tokens of a reply, each with its alternatives, the likeliest first."""
+    if not logprobs:
+        return []
+    found = list(_chat_tokens(logprobs["content"] or ()) if "content" in logprobs else _plain_tokens(logprobs))
+    texts = decoded(spelling for spelling, _, _ in found)
+    return [
+        [text, [list(pair) for pair in sorted(_with(alternatives, spelt(spelling), value), key=lambda pair: -pair[1])]]
+        for text, (spelling, value, alternatives) in zip(texts, found, strict=True)
+    ]
+
+
+def _chat_tokens(entries: Iterable[Mapping[str, Any]]) -> Iterator[tuple[bytes, float, Alternatives]]:
+    for entry in entries:
+        listed = ((_bytes(other), other["logprob"]) for other in entry.get("top_logprobs") or ())
+        yield _bytes(entry), checked(entry["logprob"]), _alternatives((spelt(text), value) for text, value in listed)
+
+
+def _plain_tokens(logprobs: Mapping[str, Any]) -> Iterator[tuple[bytes, float, Alternatives]]:
+    tokens = logprobs["tokens"] or []
+    tops = logprobs.get("top_logprobs") or [{}] * len(tokens)
+    for token, value, top in zip(tokens, logprobs["token_logprobs"], tops, strict=True):
+        yield token.encode(errors="replace"), checked(value), _alternatives((top or {}).items())
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    listed = entry.get("bytes")
+    return bytes(listed) if listed else str(entry["token"]).encode(errors="replace")
+
+
+def _alternatives(pairs: Iterable[tuple[str, Any]]) -> Alternatives:
+    return [(text, checked(value)) for text, value in pairs if value != -math.inf]
+
+
+def _with(alternatives: Alternatives, text: str, value: float) -> Alternatives:
+    """The alternatives with the token itself among them."""
+    return alternatives if any(other == text for other, _ in alternatives) else [*alternatives, (text, value)]
+
+
+def checked(value: Any) -> float:
+    """A log-probability.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN, or above 0 by more than ROUNDING.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"a log-probability of type {type(value).__name__}")
+    if not value <= ROUNDING:  # NaN too
+        raise ValueError(f"a log-probability of {value}")
+    return min(max(float(value), -1e9), 0.0)
+
+
+def spelt(spelling: bytes) -> str:
+    """The text of one token by itself; bytes that are no characters become U+FFFD."""
+    return spelling.decode(errors="replace")
+
+
+def decoded(spellings: Iterable[bytes]) -> list[str]:
+    """The texts of tokens in a row; joined, they are the whole text, so a character of several tokens is the last one's."""
+    decoder = getincrementaldecoder("utf-8")("replace")
+    texts = [decoder.decode(spelling) for spelling in spellings]
+    if texts:
+        texts[-1] += decoder.decode(b"", final=True)
+    return texts
+
+
+def completions(answers: Sequence["Answer"], stop: Sequence[str]) -> list[Completion]:
+    """The kept replies of all answers to one request, without white space before them, cut before any stop text.
+
+    The tokens that a server counts for several replies together are shared out by the length of the texts. A refusal
+    beside other replies has its own words as text.
+
+    Raises:
+        Refused: all are refusals.
+    """
+    replies = [(reply, answer.body["model"]) for answer in answers for reply in answer.body["replies"]]
+    if all(reply["refusal"] for reply, _ in replies):
+        raise Refused(f"refused: {replies[0][0]['refusal'][:200]}")
+    prompt_tokens = sum(answer.prompt_tokens for answer in answers)
+    written = [tokens for answer in answers for tokens in _shared_out(answer)]
+    return [
+        _completion(reply, model, stop, prompt_tokens, tokens)
+        for (reply, model), tokens in zip(replies, written, strict=True)
+    ]
+
+
+def _shared_out(answer: "Answer") -> list[int]:
+    """The reply tokens of an answer, to its replies by their length; they add up to what was counted."""
+    lengths = [len(reply["text"].encode()) + 1 for reply in answer.body["replies"]]
+    ends = [answer.completion_tokens * sum(lengths[:count]) // sum(lengths) for count in range(len(lengths) + 1)]
+    return [end - start for start, end in pairwise(ends)]
+
+
+def _completion(reply: Json, model: str, stop: Sequence[str], prompt_tokens: int, tokens: int) -> Completion:
+    whole = reply["text"] or reply["refusal"]
+    start = len(whole) - len(whole.lstrip())
+    text = cut(whole[start:], stop)
+    finished = reply["finish"] != "length" or start + len(text) < len(whole)
+    return Completion(text, prompt_tokens, tokens, finished, tuple(_within(reply["tokens"], whole, start, text)), model)
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first of the stop texts; servers that do not know `stop` write on."""
+    return text[: min((place for mark in stop if mark and (place := text.find(mark)) >= 0), default=len(text))]
+
+
+def _within(tokens: Sequence[Any], whole: str, start: int, text: str) -> Iterator[ReplyToken]:
+    """The tokens of `text`, which begins at `start` of the whole reply; none where they do not spell the reply."""
+    place = "".join(piece for piece, _ in tokens).rfind(whole)
+    if place < 0:
+        return
+    begin, end = place + start, place + start + len(text)
+    at = 0
+    for piece, alternatives in tokens:
+        shown = piece[max(begin - at, 0) : max(end - at, 0)]
+        if shown or (not piece and begin <= at < end):
+            yield ReplyToken(shown, tuple((other, float(value)) for other, value in alternatives))
+        at += len(piece)

@@ -1,0 +1,107 @@
+"""The texts on which a unit is strong, with the tokens to mark in them, and texts like them on which it is not.
+
+Shapes: N exemplars, T tokens of one, A tokens of all.
+"""
+
+import itertools
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pipeline.evidence import Evidence, Exemplar
+from pipeline.llm.token_lines import marked_text
+from stages.explain.base import ExplanationError
+
+EXEMPLARS = 20
+"""Exemplars of the top band at most."""
+SHARES = (0.6, 0.5, 0.4, 0.3, 0.2)
+"""Thresholds of marking, as shares of the highest activation; the next is tried where too few tokens are marked."""
+ENOUGH = 6
+"""Different tokens that are to be marked; white space around them and capitals make no difference."""
+OTHERS = 5
+"""Texts on which the unit stays low at most."""
+LOW = SHARES[-1]
+"""A unit stays low on a text without an activation of this share of the highest."""
+PRESENT = 0.05
+"""What a shared token counts for at least, in shares of the highest activation."""
+
+
+@dataclass(frozen=True)
+class Highlights:
+    """What is to be shown of a unit."""
+
+    texts: list[str]
+    """The exemplars that have a marked token, the strongest first, on one line each; see `marked_text`."""
+    shown: list[Exemplar]
+    """The exemplars of `texts`."""
+    highest: float
+    """The highest activation of the top band."""
+
+
+def highlight(evidence: Evidence) -> Highlights:
+    """The strongest exemplars with their strongest tokens marked.
+
+    A token is marked from a share of the highest activation on, by the first of SHARES with which ENOUGH different tokens
+    are, or by the last. Exemplars without a marked token are left out.
+
+    Raises:
+        ExplanationError: no activation above zero.
+    """
+    exemplars = evidence.band("top")[:EXEMPLARS]
+    values = np.nan_to_num(np.concatenate([np.zeros(0), *(exemplar.activations for exemplar in exemplars)]))  # (A,)
+    highest = float(values.max(initial=0.0))
+    if highest <= 0:
+        raise ExplanationError("no exemplar of the explain split has an activation above zero")
+    tokens = [token for exemplar in exemplars for token in exemplar.tokens]
+    for share in SHARES:
+        marked = values >= share * highest
+        if len({_folded(tokens[place]) for place in np.flatnonzero(marked).tolist()}) >= ENOUGH:
+            break
+    ends = np.cumsum([len(exemplar.tokens) for exemplar in exemplars])
+    rows = [row.tolist() for row in np.split(marked, ends[:-1])]  # N of (T,)
+    shown = [(exemplar, row) for exemplar, row in zip(exemplars, rows, strict=True) if any(row)]
+    return Highlights(
+        [marked_text(exemplar.tokens, row) for exemplar, row in shown], [exemplar for exemplar, _ in shown], highest
+    )
+
+
+def look_alikes(evidence: Evidence, highlights: Highlights) -> list[str]:
+    """Texts of the other bands on which the unit stays low, those most like the shown exemplars first.
+
+    Each different token that a text shares with the exemplars counts by its highest activation there, PRESENT at least,
+    divided by the number of these texts that hold it: so texts come first that hold the very tokens the unit responds to
+    elsewhere, and common tokens weigh little. Among equals the sequence with the lower number is first. There is none
+    where the unit is low on no text.
+    """
+    low = {
+        exemplar.seq_id: exemplar
+        for exemplar in evidence.exemplars
+        if exemplar.band != "top" and np.fmax.reduce(exemplar.activations) < LOW * highlights.highest
+    }
+    words = {seq_id: set(map(_folded, exemplar.tokens)) for seq_id, exemplar in low.items()}
+    spread = Counter(itertools.chain.from_iterable(words.values()))
+    heat = _heat(highlights)
+    likeness = {
+        seq_id: math.fsum(heat[word] / spread[word] for word in shared & heat.keys())
+        for seq_id, shared in words.items()
+    }
+    chosen = sorted(low, key=lambda seq_id: (-likeness[seq_id], seq_id))[:OTHERS]
+    return [marked_text(low[seq_id].tokens, [False] * len(low[seq_id].tokens)) for seq_id in chosen]
+
+
+def _heat(highlights: Highlights) -> dict[str, float]:
+    """The highest activation of each token in the shown exemplars, in shares of the highest, PRESENT at least."""
+    shares = np.concatenate([exemplar.activations for exemplar in highlights.shown]) / highlights.highest
+    words = [_folded(token) for exemplar in highlights.shown for token in exemplar.tokens]
+    heat = dict.fromkeys(words, PRESENT)
+    for place in np.flatnonzero(shares > PRESENT).tolist():
+        heat[words[place]] = max(heat[words[place]], float(shares[place]))
+    return heat
+
+
+@lru_cache(maxsize=65_536)
+def _folded(token: str) -> str:
+    return token.strip().lower()

@@ -1,0 +1,153 @@
+"""Simulates a unit by having the model list the tokens that are not 0, in JSON that is checked against a schema.
+
+Few tokens of a text activate a unit, so the reply is short; a token that is not listed is 0, as the prompt says. A text that
+is missing, occurs twice, or lists a token or a value that cannot be is asked again.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pipeline.llm.engine import Completion, Engine, Message, Request
+from pipeline.llm.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token
+from pipeline.prompts import render
+from stages.simulate.base import SCALE, Simulation
+from stages.simulate.packing import one_line, simulate_packed, written_request
+
+PROMPT_ID = "simulate/json.v1"
+ENTRY_TOKENS = 14
+"""Tokens that an entry of a list takes at most."""
+TEXT_TOKENS = 40
+"""Tokens that a text takes in the reply beside its entries, at most."""
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_ENTRY = _object(token={"type": "integer"}, value={"type": "integer", "enum": list(range(1, 11))})
+SCHEMA = _object(texts=_list(_object(text={"type": "integer"}, active=_list(_ENTRY))))
+"""Of a reply; it keeps to what strict servers allow, so counts and ranges of tokens are checked when it is read."""
+
+
+class JsonSimulator:
+    """The values that the model lists; coverage is 1, as the method has no probabilities."""
+
+    name = "json"
+    prompt_id = PROMPT_ID
+
+    def __init__(self, engine: Engine, pack: int) -> None:
+        """`pack`: sequences in a request at most."""
+        self.model = engine.name
+        self._engine, self._pack = engine, pack
+
+    async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
+        """See `Simulator`; a sequence without a usable reply has an error that names the fault."""
+
+        def ask(texts: Sequence[Sequence[str]], attempt: int) -> Request:
+            return request(explanation, texts, attempt)
+
+        return await simulate_packed(self._engine, ask, read_reply, sequences, self._pack)
+
+
+def request(explanation: str, texts: Sequence[Sequence[str]], attempt: int = 0) -> Request:
+    """What is asked for some sequences; at first, room for half of the tokens in the reply, then for all."""
+    neurons = few_shot_neurons(PROMPT_ID)
+    messages = (*_few_shot(neurons), _neuron(len(neurons) + 1, one_line(explanation), texts))
+    entries = sum(len(tokens) if attempt else math.ceil(len(tokens) / 2) for tokens in texts)
+    return written_request(messages, TEXT_TOKENS * len(texts) + ENTRY_TOKENS * entries, attempt, schema=SCHEMA)
+
+
+def read_reply(completion: Completion, texts: Sequence[Sequence[str]]) -> list[Simulation]:
+    """What a reply lists for each sequence; an error for one that it has not, not once, or not rightly."""
+    document = _document(completion.text)
+    if document is None:
+        fault = "the reply holds no JSON object with texts"
+        if not completion.finished:
+            fault = f"the reply was cut after {completion.completion_tokens} tokens"
+        return [Simulation(None, None, fault) for _ in texts]
+    found: dict[object, list[dict[str, Any]]] = {}
+    for entry in document:
+        found.setdefault(entry["text"], []).append(entry)
+    if strange := [number for number in found if not _whole(number, 1, len(texts))]:
+        fault = f"the reply names text {strange[0]!r} where texts 1 to {len(texts)} were asked"
+        return [Simulation(None, None, fault) for _ in texts]
+    return [_simulation(number, found.get(number, []), len(tokens)) for number, tokens in enumerate(texts, 1)]
+
+
+def _simulation(number: int, entries: list[dict[str, Any]], length: int) -> Simulation:
+    if len(entries) != 1:
+        return Simulation(None, None, f"text {number} occurs {len(entries)} times in the reply, not once")
+    values = np.zeros(length, dtype=np.float32)
+    seen: set[int] = set()
+    for pair in entries[0]["active"]:
+        token, value = pair if isinstance(pair, list) and len(pair) == 2 else _named(pair)
+        if not _whole(token, 1, length) or token in seen:
+            return Simulation(None, None, f"text {number} lists token {token!r}, not one of 1 to {length} once")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= SCALE:
+            return Simulation(None, None, f"text {number} has the value {value!r} at token {token}, not 0 to 10")
+        seen.add(token)
+        values[token - 1] = value
+    return Simulation(values, np.ones(length, dtype=np.float32))
+
+
+def _named(pair: object) -> tuple[Any, Any]:
+    return (pair.get("token"), pair.get("value")) if isinstance(pair, dict) else (pair, None)
+
+
+def _whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _document(text: str) -> list[dict[str, Any]] | None:
+    """The texts of the last JSON object in a reply that has the schema's outer form, whatever stands around it."""
+    documents = [value["texts"] for value in _objects(text) if _has_form(value)]
+    return documents[-1] if documents else None
+
+
+def _has_form(value: Any) -> bool:
+    texts = value.get("texts") if isinstance(value, dict) else None
+    return isinstance(texts, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("text"), int | str) and isinstance(entry.get("active"), list)
+        for entry in texts
+    )
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """Every JSON object that a text holds, none inside another one."""
+    decoder, start = json.JSONDecoder(), text.find("{")
+    while start >= 0:
+        try:
+            value, end = decoder.raw_decode(text, start)
+            yield value
+        except (ValueError, RecursionError):
+            end = start + 1
+        start = text.find("{", end)
+
+
+@cache
+def _few_shot(neurons: tuple[FewShotNeuron, ...]) -> tuple[Message, ...]:
+    messages = [Message("system", render(PROMPT_ID, part="system").strip("\n"))]
+    for number, neuron in enumerate(neurons, 1):
+        reply = {"texts": [{"text": i, "active": _active(record)} for i, record in enumerate(neuron.records, 1)]}
+        asked = _neuron(number, neuron.explanation, [record.tokens for record in neuron.records])
+        messages += [asked, Message("assistant", "\n" + json.dumps(reply, separators=(",", ":")))]
+    return tuple(messages)
+
+
+def _active(record: FewShotRecord) -> list[dict[str, int]]:
+    return [{"token": place, "value": value} for place, value in enumerate(record.activations, 1) if value]
+
+
+def _neuron(number: int, explanation: str, texts: Sequence[Sequence[str]]) -> Message:
+    lines = ["\n".join(f"{place}:{show_token(token)}" for place, token in enumerate(tokens, 1)) for tokens in texts]
+    content = render(PROMPT_ID, part="neuron", number=number, explanation=explanation, texts=lines)
+    return Message("user", content.removesuffix("\n"))

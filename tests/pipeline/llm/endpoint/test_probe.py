@@ -1,0 +1,180 @@
+"""What the probe finds out about servers that ignore, refuse or cap what they are asked for."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.llm.endpoint.probe import context_of
+from pipeline.llm.endpoint.profile import Profile, PromptReading, require, working_simulators
+from pipeline.llm.engine import Abilities
+from tests.pipeline.llm.endpoint.model_server import Json, ModelServer, serving
+from tests.pipeline.llm.endpoint.opened import opened
+from tests.pipeline.llm.endpoint.served_model import ServedModel
+
+
+def probed(server: ModelServer, folder: Path, **settings: Any) -> Profile:
+    async def main() -> Profile:
+        async with opened(server.url, folder, **settings) as engine:
+            return await engine.profile()
+
+    return asyncio.run(main())
+
+
+def test_everything_that_works_is_found(model: ServedModel, tmp_path: Path, tokenizer_folder: str) -> None:
+    with serving(model, context=400) as server:
+        profile = probed(server, tmp_path, tokenizer=tokenizer_folder)
+    assert replace(profile, reading=PromptReading()) == Profile(
+        logprobs=20, json_schema=True, n=True, seed=True, context=400
+    )
+    assert (profile.reading.way, profile.reading.listed, profile.reading.token_ids) == ("prompt_logprobs", 20, True)
+    assert profile.abilities() == Abilities(20, True, True, True, True, True)
+    assert Profile.from_json(profile.to_json()) == profile
+
+
+def test_what_is_ignored_in_silence_is_found_to_be_missing(
+    model: ServedModel, tmp_path: Path, tokenizer_folder: str
+) -> None:
+    ignored = {"logprobs": 0, "prompt_logprobs": False, "echo": False, "json_schema": False, "n": False, "seed": False}
+    with serving(model, **ignored) as server:
+        profile = probed(server, tmp_path, tokenizer=tokenizer_folder)
+    assert profile == Profile()
+    assert profile.abilities() == Abilities()
+
+
+def test_what_is_refused_is_left_out_of_later_requests(model: ServedModel, tmp_path: Path) -> None:
+    refused = frozenset({"max_tokens", "temperature", "stop", "seed", "n", "response_format", "logprobs"})
+    with serving(model, refused=refused) as server:
+        profile = probed(server, tmp_path)
+    assert profile == Profile(limit_field="max_completion_tokens", temperature=False, stop=False)
+
+
+def test_fewer_alternatives_are_asked_for_where_many_are_refused(model: ServedModel, tmp_path: Path) -> None:
+    with serving(model, logprobs=5) as server:
+        assert probed(server, tmp_path).logprobs == 5
+
+
+def test_echo_is_the_second_way_to_read_a_prompt(model: ServedModel, tmp_path: Path, tokenizer_folder: str) -> None:
+    with serving(model, prompt_logprobs=False) as server:
+        reading = probed(server, tmp_path, tokenizer=tokenizer_folder).reading
+    assert (reading.way, reading.max_tokens) == ("echo", 0)
+    assert [text for _, text in reading.spelling] == list("0123456789")
+
+
+def test_prompts_are_not_read_without_a_tokenizer(model: ServedModel, tmp_path: Path) -> None:
+    with serving(model) as server:
+        assert probed(server, tmp_path).reading == PromptReading()
+        assert not any("prompt" in body for _, body in server.seen)
+
+
+def test_a_model_without_chat_is_asked_for_plain_completions(model: ServedModel, tmp_path: Path) -> None:
+    with serving(model, chat=False) as server:
+        profile = probed(server, tmp_path)
+    assert not profile.chat
+    assert not profile.json_schema
+    assert profile.logprobs > 1
+
+
+def test_a_server_that_counts_one_of_several_replies_is_asked_for_one(model: ServedModel, tmp_path: Path) -> None:
+    def count_one(path: str, body: Json, reply: Json) -> Json:
+        return reply | {"usage": {"prompt_tokens": 9, "completion_tokens": min(8, body["max_tokens"])}}
+
+    with serving(model) as server:
+        server.spoil = count_one
+        assert not probed(server, tmp_path).n
+
+
+def test_one_odd_reply_does_not_count_as_missing(model: ServedModel, tmp_path: Path, tokenizer_folder: str) -> None:
+    """The first reply to each new request is spoilt in some way that is no fault by itself."""
+    times: Counter[str] = Counter()
+
+    def spoil(path: str, body: Json, reply: Json) -> Json:
+        times[repr(sorted(body.items(), key=str))] += 1
+        if times[repr(sorted(body.items(), key=str))] > 1 or "max_tokens" not in body:
+            return reply
+        choices = [choice | {"logprobs": None, "prompt_logprobs": None} for choice in reply["choices"][:1]]
+        for choice in choices:
+            choice.update({"message": {"content": ""}} if "message" in choice else {"text": ""})
+        return reply | {"choices": choices}
+
+    with serving(model) as server:
+        server.spoil = spoil
+        profile = probed(server, tmp_path, tokenizer=tokenizer_folder)
+    assert profile.abilities() == Abilities(20, True, True, True, True, True)
+
+
+def test_a_server_that_does_not_answer_is_not_called_unable(model: ServedModel, tmp_path: Path) -> None:
+    def spoil(path: str, body: Json, reply: Json) -> Json:
+        return {"nothing": "of use"} if "response_format" in body else reply
+
+    with serving(model) as server:
+        server.spoil = spoil
+        with pytest.raises(UserError, match="could not be found out"):
+            probed(server, tmp_path, retries=0)
+        server.spoil = None
+        assert probed(server, tmp_path).json_schema, "what failed was not kept"
+
+
+def test_the_probe_is_kept_and_a_wish_makes_it_anew(model: ServedModel, tmp_path: Path) -> None:
+    async def twice(url: str) -> tuple[Profile, Profile]:
+        async with opened(url, tmp_path) as engine:
+            return await engine.profile(), await engine.profile(anew=True)
+
+    with serving(model, json_schema=False) as server:
+        assert not probed(server, tmp_path).json_schema
+        asked = len(server.seen)
+        server.now(json_schema=True)
+        known, anew = asyncio.run(twice(server.url))
+        assert not known.json_schema
+        assert anew.json_schema
+        assert len(server.seen) > asked
+        asked = len(server.seen)
+    assert probed(server, tmp_path).json_schema, "the newest is kept, and no server is needed to read it"
+
+
+def test_an_unknown_model_and_a_wrong_key_are_told_at_once(
+    model: ServedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINY_KEY", "sk-wrong-key")
+    with serving(model, key="sk-right") as server:
+        with pytest.raises(UserError, match="key") as told:
+            probed(server, tmp_path, key_variable="TINY_KEY")
+        assert "sk-wrong" not in str(told.value)
+        assert not server.seen
+    with serving(model) as server:
+        with pytest.raises(UserError, match="large"):
+            probed(server, tmp_path, model="large")
+        assert len(server.seen) == 2, "one request for chat, one for plain completions"
+
+
+@pytest.mark.parametrize(
+    ("entry", "context"),
+    [
+        ({"max_model_len": 8192}, 8192),
+        ({"meta": {"n_ctx": 4096, "n_ctx_train": 131072}}, 4096),
+        ({"meta": {"n_ctx_train": 131072}}, None),
+        ({"context_length": 32768}, 32768),
+        ({"max_model_len": "8192"}, None),
+        ({}, None),
+    ],
+)
+def test_the_context_is_read_from_the_list_of_models(entry: Json, context: int | None) -> None:
+    other = {"id": "other", "max_model_len": 1}
+    assert context_of({"data": [other, {"id": "mine"} | entry]}, "mine") == context
+    assert context_of({"data": [{"id": "another name"} | entry]}, "mine") == context
+    assert context_of({"data": [other, other]}, "mine") is None
+    assert context_of(None, "mine") is context_of({"error": 1}, "mine") is None
+
+
+def test_a_simulator_that_needs_what_is_missing_names_one_that_works() -> None:
+    with pytest.raises(UserError, match=r'simulator = "generated" or simulator = "json"'):
+        require(Abilities(), "all_at_once")
+    with pytest.raises(UserError, match=r'"all_at_once" needs.*simulator = "one_at_a_time"'):
+        require(Abilities(logprobs=20, reply_numbers=True), "all_at_once")
+    for name in working_simulators(Abilities()):
+        require(Abilities(), name)
+    assert working_simulators(Abilities(reply_numbers=True, passage_numbers=True))[0] == "all_at_once"

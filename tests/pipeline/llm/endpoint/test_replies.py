@@ -1,0 +1,180 @@
+"""Replies outlive kills, other workers' files are read, and one damaged file loses no other."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.llm.endpoint import reply_files
+from pipeline.llm.endpoint.pot import Amount
+from pipeline.llm.endpoint.replies import Answer, Replies
+
+BODY = {"model": "m", "replies": [{"text": "words, \ud800 \N{GRINNING FACE}", "logprob": float("inf")}]}
+
+
+def key(name: object) -> bytes:
+    return sha256(str(name).encode()).digest()
+
+
+def put(replies: Replies, name: object, tokens: int = 10, cost: float | None = None) -> None:
+    replies.put(key(name), Answer({"name": str(name)}, tokens, tokens // 2), model="m", seconds=0.5, cost=cost)
+
+
+@pytest.fixture
+def replies(tmp_path: Path) -> Iterator[Replies]:
+    opened = Replies(tmp_path, "0-of-2")
+    yield opened
+    opened.close()
+
+
+def left_by(folder: Path, worker: str, *names: object) -> Path:
+    """A closed file of another worker."""
+    other = Replies(folder, worker)
+    for name in names:
+        put(other, name)
+    other.put_fact(f"probe.{worker}", {"by": worker})
+    other.close()
+    return folder / f"{worker}.sqlite"
+
+
+def test_a_reply_is_read_back_as_it_was(replies: Replies) -> None:
+    assert replies.get(key(1)) is None
+    replies.put(key(1), Answer(BODY, 100, 7), model="m", seconds=1.0, cost=None)
+    assert replies.get(key(1)) == Answer(BODY, 100, 7)
+    assert replies.get(key(2)) is None
+
+
+def test_facts_are_found_again_by_name_and_prefix(replies: Replies) -> None:
+    replies.put_fact("batch.1", {"id": 1})
+    replies.put_fact("batch.2", {"id": 2})
+    replies.put_fact("probe", {"n": True})
+    replies.put_fact("batch.1", {"id": 3})
+    replies.drop_fact("batch.2")
+    assert replies.get_fact("probe") == {"n": True}
+    assert replies.get_fact("nothing") is None
+    assert replies.own_facts("batch.") == {"batch.1": {"id": 3}}
+
+
+def test_what_other_workers_left_is_used(tmp_path: Path, replies: Replies) -> None:
+    replies.close()
+    left_by(tmp_path, "0-of-1", "a", "b")
+    left_by(tmp_path, "3-of-4", "c")
+    again = Replies(tmp_path, "0-of-2")
+    assert [bool(again.get(key(name))) for name in "abcd"] == [True, True, True, False]
+    assert again.get_fact("probe.3-of-4") == {"by": "3-of-4"}
+    assert again.own_facts("probe") == {}
+    again.close()
+
+
+def test_a_file_that_a_worker_has_open_is_left_alone(tmp_path: Path) -> None:
+    left_by(tmp_path, "1-of-2", "b")
+    at_work = Replies(tmp_path, "0-of-2")
+    put(at_work, "a")
+    other = Replies(tmp_path, "1-of-2")
+    assert other.get(key("a")) is None
+    assert other.get(key("b")) is not None
+    assert {*other.spent(lambda *_: 0.0)} == {"1-of-2"}
+    other.close()
+    at_work.close()
+
+
+def test_two_processes_cannot_work_as_the_same_worker(
+    tmp_path: Path, replies: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply_files, "PATIENCE", 0.1)
+    with pytest.raises(UserError, match="another process works on"):
+        Replies(tmp_path, "0-of-2")
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 100, None])
+def test_damaged_files_are_set_aside_and_the_others_kept(
+    tmp_path: Path, damage: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = left_by(tmp_path, "1-of-3", *range(500))
+    left_by(tmp_path, "2-of-3", "kept")
+    content = damaged.read_bytes()
+    damaged.write_bytes(
+        damage if damage else content[: len(content) // 3] + random.Random(0).randbytes(len(content) // 3)
+    )
+    replies = Replies(tmp_path, "0-of-3")
+    assert replies.get(key("kept")) is not None
+    replies.close()
+    own = Replies(tmp_path, "1-of-3")  # and by the worker itself
+    put(own, "new")
+    assert own.get(key("kept")) is not None
+    assert own.get(key("new")) is not None
+    own.close()
+    assert (tmp_path / "1-of-3.sqlite.corrupt").exists()
+    said = "".join(capsys.readouterr())
+    assert "1-of-3.sqlite is damaged" in said
+
+
+def test_a_reply_whose_bytes_are_damaged_is_missing(tmp_path: Path) -> None:
+    file = left_by(tmp_path, "0-of-1", "a", "b")
+    with sqlite3.connect(file) as direct:
+        direct.execute("UPDATE replies SET body = x'00' WHERE key = ?", (key("a"),))
+    direct.close()
+    replies = Replies(tmp_path, "0-of-1")
+    assert replies.get(key("a")) is None
+    assert replies.get(key("b")) is not None
+    replies.close()
+
+
+def test_totals_cover_replies_lost_ones_and_all_workers(tmp_path: Path) -> None:
+    left_by(tmp_path, "0-of-1", "a", "b")  # 15 tokens each, of unknown cost
+    replies = Replies(tmp_path, "0-of-2")
+    put(replies, "c", tokens=100, cost=2.0)
+    put(replies, "d", tokens=100, cost=2.0)
+    put(replies, "d", tokens=100, cost=2.0)  # takes the former one's place
+    replies.put_lost(7, 3, model="m", why="status 500", cost=0.5)
+    assert replies.spent(lambda read, written: read * 1.0 + written * 10.0) == {
+        "0-of-1": Amount(30, 20 + 100.0),
+        "0-of-2": Amount(310, 4.5),
+    }
+    replies.close()
+
+
+def test_a_full_disk_stops_with_advice_and_keeps_what_was_stored(replies: Replies) -> None:
+    put(replies, "kept")
+    (pages,) = replies._own.execute("PRAGMA page_count").fetchone()
+    replies._own.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(UserError, match="free space"):
+        for number in range(1000):
+            put(replies, number)
+    assert replies.get(key("kept")) is not None
+
+
+WRITES = """
+import sys
+from pathlib import Path
+from tests.pipeline.llm.endpoint.test_replies import put
+from pipeline.llm.endpoint.replies import Replies
+replies = Replies(Path(sys.argv[1]), "0-of-1")
+for number in range(10**6):
+    put(replies, number)
+    print(number, flush=True)
+"""
+
+
+def test_no_stored_reply_is_lost_to_a_kill(tmp_path: Path) -> None:
+    for stop_after in (1, 40, 1500):
+        writer = subprocess.Popen([sys.executable, "-c", WRITES, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        stored = [int(next(writer.stdout)) for _ in range(stop_after)]
+        writer.send_signal(signal.SIGKILL)
+        stored += [int(line) for line in writer.stdout if line.endswith("\n")]
+        writer.wait()
+        writer.stdout.close()
+        other = Replies(tmp_path, "0-of-2")  # reads what the killed worker left
+        assert all(other.get(key(number)) for number in stored[:50])
+        other.close()
+        replies = Replies(tmp_path, "0-of-1")
+        assert all(replies.get(key(number)) for number in stored)
+        replies.close()

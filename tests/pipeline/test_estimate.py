@@ -1,0 +1,242 @@
+"""An estimate is what the stages then ask for, and it says what it rests on."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pipeline.estimate.requests
+import stages.explain.stage
+import stages.simulate.load
+from pipeline.config import RunConfig, parse_config
+from pipeline.estimate import estimate_table
+from pipeline.estimate.requests import demands, scaled
+from pipeline.llm.counting import Usage
+from pipeline.llm.encoding import PromptEncoder
+from pipeline.llm.engine import Abilities, Completion, Message, NumberScores, Passage, Request
+from pipeline.runner import run_stage
+from pipeline.subjects.load import load_tokenizer
+from stages import STAGES
+from tests.pipeline.subjects.conftest import save_tiny_llama
+
+WORDS = ["the", "red", "house", "and", "green", "door", "stood", "by", "blue", "water", "seven", "birds", "sang", "of"]
+RECORDING = ("corpus", "record.scan", "record.merge")
+
+
+class Asked:
+    """An engine that counts what it is asked and gives usable replies: words, numbers all alike."""
+
+    name = "asked@1"
+    context = None
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.encoder = PromptEncoder(tokenizer)
+        self.calls = self.prompt_tokens = 0
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return len(self.encoder.conversation(messages).ids)
+
+    async def abilities(self) -> Abilities:
+        return Abilities(20, reply_numbers=True, passage_numbers=True, json_schema=True, n=True, seed=True)
+
+    async def complete(self, request: Request) -> list[Completion]:
+        self.calls += 1
+        tokens = self.count_tokens(request.messages)
+        self.prompt_tokens += tokens
+        return [Completion(usable_reply(request, number), tokens, 12, finished=True) for number in range(request.n)]
+
+    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+        return [self._scored(passage) for passage in passages]
+
+    def _scored(self, passage: Passage) -> NumberScores:
+        self.calls += 1
+        tokens = self.count_tokens(passage.messages)
+        if passage.reply:
+            tokens += sum(len(piece) for piece in self.encoder.reply(passage.reply))
+        self.prompt_tokens += tokens
+        slots = len(passage.slots)
+        return NumberScores(np.full((slots, 11), 1 / 11, np.float32), np.ones(slots, np.float32), "", tokens, 1)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def usable_reply(request: Request, number: int) -> str:
+    """What a method can use as it is: an explanation, or zeros for all tokens that it shows."""
+    question = request.messages[-1].content
+    fields = request.schema["properties"] if request.schema else {}
+    if "texts" in fields:
+        count = len(re.findall(r"^Text \d+$", question, re.MULTILINE))
+        return json.dumps({"texts": [{"text": place, "active": []} for place in range(1, count + 1)]})
+    if rows := re.findall(r"^(\d+):(.*)$", question, re.MULTILINE):
+        return "\n".join(f"{place}:" + " 0" * (row.count("\t") + 1) for place, row in rows)
+    words = f"words of kind {number}"
+    return json.dumps({"explanation": words}) if fields else f" {words}."
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("texts") / "texts.txt"
+    generator = np.random.default_rng(0)
+    file.write_text("\n\n".join(" ".join(generator.choice(WORDS, size=80)) for _ in range(40)))
+    return file
+
+
+def run_file(folder: Path, model: Path, texts: Path, **changes: dict[str, Any]) -> RunConfig:
+    engine = {"model": "large", "base_url": "http://127.0.0.1:9/v1", "tokenizer": str(model)}
+    few = {"explain": 4, "select": 2, "report": 3}
+    values: dict[str, dict[str, Any]] = {
+        "run": {"name": "run", "folder": str(folder)},
+        "subject": {"model": str(model), "modules": ["layers.0.mlp", "layers.1.mlp"]},
+        "corpus": {"source": str(texts), "seq_len": 16, "max_sequences": 96},
+        "record": {"top": few, "random": few, "batch_size": 16, "shard_sequences": 48},
+        "explain": {"explainer": "max_activation", "units": 3, "candidates": 2, "engine": dict(engine)},
+        "simulate": {"simulator": "all_at_once", "controls": 2, "engine": dict(engine)},
+    }
+    for section, fields in changes.items():
+        values.setdefault(section, {}).update(fields)
+    return parse_config(values, "run.toml")
+
+
+@pytest.fixture
+def asked(model: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """The engine that both stages ask in this test."""
+    engine = Asked(load_tokenizer(str(model)))
+    for module in (stages.explain.stage, stages.simulate.load):
+        monkeypatch.setattr(module, "load_engine", lambda config, context: engine)
+    return engine
+
+
+def run(config: RunConfig, *names: str) -> None:
+    for name in names:
+        progress = run_stage(STAGES[name], config, STAGES, show=False)
+        assert progress.finished
+        assert progress.failed_rows == 0
+
+
+@pytest.mark.parametrize("explainer", ["token_activation", "token_space", "max_activation", "contrastive"])
+def test_explaining_asks_for_what_was_estimated(
+    explainer: str, tmp_path: Path, model: Path, texts: Path, asked: Asked
+) -> None:
+    config = run_file(
+        tmp_path, model, texts, explain={"explainer": explainer}, simulate={"simulator": "word", "engine": None}
+    )
+    run(config, *RECORDING)
+    [expected] = demands(config, STAGES)
+    run(config, "explain")
+    assert expected.inputs == "recorded evidence"
+    assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
+    assert asked.calls == 6
+
+
+@pytest.mark.parametrize("simulator", ["all_at_once", "generated", "json", "one_at_a_time"])
+@pytest.mark.parametrize("pack", [1, 3])
+def test_simulating_asks_for_what_was_estimated(
+    simulator: str, pack: int, tmp_path: Path, model: Path, texts: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.estimate.requests, "ENOUGH", 10**9)
+    config = run_file(tmp_path, model, texts, simulate={"simulator": simulator, "pack": pack})
+    run(config, *RECORDING)
+    before = demands(config, STAGES)[1]
+    run(config, "explain")
+    asked.calls = asked.prompt_tokens = 0
+    expected = demands(config, STAGES)[1]
+    run(config, "simulate")
+    assert before.inputs == "recorded evidence and stand-in explanations"
+    assert expected.inputs == "recorded evidence"
+    assert asked.calls == expected.usage.calls == before.usage.calls
+    assert asked.prompt_tokens == expected.usage.prompt_tokens
+    assert expected.usage.computed_tokens < expected.usage.prompt_tokens / 2
+
+
+def test_without_a_record_the_estimate_is_close(tmp_path: Path, model: Path, texts: Path) -> None:
+    config = run_file(tmp_path, model, texts, simulate={"simulator": "word", "engine": None})
+    found = []
+    for stage in ("", *RECORDING):
+        run(config, *([stage] if stage else []))
+        found += demands(config, STAGES)
+    stand_in, from_corpus, scanned, recorded = found
+    assert stand_in.inputs.startswith("stand-in texts")
+    assert from_corpus.inputs.startswith("sequences of the corpus")
+    assert (from_corpus.inputs, from_corpus.usage) == (scanned.inputs, scanned.usage)
+    assert recorded.inputs == "recorded evidence"
+    assert {demand.usage.calls for demand in found} == {6}
+    for demand in found:
+        assert demand.usage.prompt_tokens == pytest.approx(recorded.usage.prompt_tokens, rel=0.3)
+
+
+def test_tables_of_another_run_file_are_not_used(tmp_path: Path, model: Path, texts: Path) -> None:
+    run(run_file(tmp_path, model, texts), *RECORDING)
+    other = run_file(tmp_path, model, texts, run={"seed": 1}, simulate={"simulator": "word", "engine": None})
+    assert demands(other, STAGES)[0].inputs.startswith("stand-in texts")
+
+
+def test_the_cost_is_that_of_the_prices_and_unknown_without_them(tmp_path: Path, model: Path, texts: Path) -> None:
+    prices = {"price_in": 1000.0, "price_out": 0.0}
+    url = {"base_url": "http://127.0.0.1:9/v1", "tokenizer": str(model)}
+    config = run_file(
+        tmp_path, model, texts,
+        explain={"engine": {"model": "large", **url, **prices}},
+        simulate={"engine": {"model": "other", **url}},
+    )  # fmt: skip
+    explain, _ = demands(config, STAGES)
+    rows = table_rows(estimate_table(config, STAGES))
+    assert rows["explain"][-1] == f"{explain.usage.prompt_tokens / 1000:,.4f}"
+    assert rows["simulate"][-1] == rows["all"][-1] == "unknown"
+
+
+def test_a_model_in_this_process_has_no_cost(tmp_path: Path, model: Path, texts: Path) -> None:
+    own = {"engine": {"model": str(model)}}
+    config = run_file(tmp_path, model, texts, explain=own, simulate={"simulator": "word", "engine": None})
+    printed = estimate_table(config, STAGES)
+    assert table_rows(printed)["explain"][-1] == "-"
+    assert "counted by its own tokenizer" in printed
+
+
+def test_a_run_without_requests_says_so(tmp_path: Path, model: Path, texts: Path) -> None:
+    nothing = {"engine": None}
+    config = run_file(
+        tmp_path,
+        model,
+        texts,
+        explain={"explainer": "statistics", **nothing},
+        simulate={"simulator": "word", **nothing},
+    )
+    assert "no requests" in estimate_table(config, STAGES)
+
+
+@pytest.mark.parametrize(("limit", "words"), [(10**9, "is enough"), (100, "will stop the run")])
+def test_the_budget_is_compared(limit: int, words: str, tmp_path: Path, model: Path, texts: Path) -> None:
+    config = run_file(tmp_path, model, texts, budget={"max_tokens_total": limit})
+    assert f"budget.max_tokens_total = {limit:,} {words}" in estimate_table(config, STAGES)
+
+
+def test_without_a_tokenizer_that_of_the_subject_counts_and_is_named(tmp_path: Path, model: Path, texts: Path) -> None:
+    engine = {"model": "large", "base_url": "http://127.0.0.1:9/v1"}
+    config = run_file(tmp_path, model, texts, explain={"engine": engine})
+    words = demands(config, STAGES)[0].tokenizer
+    assert str(model) in words
+    assert "subject's" in words
+
+
+def test_a_sample_is_scaled_and_what_all_share_is_computed_once() -> None:
+    counted = [Usage(2, 100, 90, 9, 20), Usage(2, 100, 10, 9, 20), Usage(2, 130, 20, 9, 20)]
+    assert scaled(counted, 3) == Usage(6, 330, 120, 27, 60)
+    assert scaled(counted, 30) == Usage(60, 3300, 90 + 15 * 29, 270, 600)
+    assert scaled(counted[:1], 3) == Usage(6, 300, 270, 27, 60)
+    assert scaled([], 5) == Usage()
+
+
+def table_rows(text: str) -> dict[str, list[str]]:
+    """The cells of a printed table's rows, by the first cell."""
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    return {row[0]: row[1:] for row in rows if row[0] in {*STAGES, "all"}}

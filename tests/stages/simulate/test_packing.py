@@ -1,0 +1,106 @@
+"""Several sequences in one request: what is right stays, what is wrong is asked again, nothing is made up."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.llm.engine import Completion, EngineError, Message, PromptTooLong, Request
+from stages.simulate.base import Simulation
+from stages.simulate.packing import TRIES, halves, packs, simulate_packed, written_request
+from tests.stages.simulate.doubles import DoubleEngine, Write
+
+
+def ask(texts: Sequence[Sequence[str]], attempt: int) -> Request:
+    return written_request((Message("user", ",".join("".join(text) for text in texts)),), 50, attempt)
+
+
+def read(completion: Completion, texts: Sequence[Sequence[str]]) -> list[Simulation]:
+    """Numbers by commas, one a text; ! is a fault."""
+    parts = completion.text.split(",")
+    assert len(parts) == len(texts)
+    return [
+        Simulation(None, None, f"fault {part}")
+        if part.startswith("!")
+        else Simulation(np.array([float(part)], dtype=np.float32), np.ones(1, dtype=np.float32))
+        for part in parts
+    ]
+
+
+def simulate(write: Write, texts: Sequence[str], pack: int) -> tuple[DoubleEngine, list[Simulation]]:
+    engine = DoubleEngine(write)
+    return engine, asyncio.run(simulate_packed(engine, ask, read, [[text] for text in texts], pack))
+
+
+def asked(engine: DoubleEngine) -> list[str]:
+    return [request.messages[0].content for request in engine.requests]
+
+
+def test_only_what_was_wrong_is_asked_again_with_another_draw() -> None:
+    def write(request: Request) -> str:
+        texts = request.messages[0].content.split(",")
+        return ",".join("!" if text == "2" and request.attempt < 2 else text for text in texts)
+
+    engine, results = simulate(write, ["1", "2", "3", "4"], 3)
+    assert sorted(asked(engine)) == ["1,2,3", "2", "2", "4"]
+    assert [float(result.expected[0]) for result in results if result.expected is not None] == [1, 2, 3, 4]
+    again = [(r.attempt, r.seed, r.temperature) for r in engine.requests if "2" in r.messages[0].content]
+    assert again == [(0, 0, 0.0), (1, 1, 0.7), (2, 2, 0.7)]
+
+
+def test_after_the_last_try_the_fault_is_named_and_no_value_given() -> None:
+    engine, results = simulate(lambda request: f"!{request.attempt}", ["1"], 5)
+    assert len(engine.requests) == TRIES
+    assert results[0].expected is None
+    assert results[0].coverage is None
+    assert results[0].error == "fault !2, in the last of 3 replies"
+
+
+def test_the_first_of_a_request_carries_its_tokens_and_repeated_requests_add_up() -> None:
+    def write(request: Request) -> str:
+        texts = request.messages[0].content.split(",")
+        return ",".join("!" if text == "1" else text for text in texts)
+
+    _, results = simulate(write, ["1", "2", "3"], 2)
+    assert [(result.prompt_tokens, result.completion_tokens) for result in results] == [(300, 30), (0, 0), (100, 10)]
+
+
+@pytest.mark.parametrize("error", [PromptTooLong("too long"), EngineError("refused")])
+def test_a_request_that_fails_is_halved_so_that_one_text_harms_no_other(error: EngineError) -> None:
+    def write(request: Request) -> str | Exception:
+        return error if "5" in request.messages[0].content else request.messages[0].content
+
+    engine, results = simulate(write, [str(number) for number in range(8)], 8)
+    assert [result.error for result in results] == ["", "", "", "", "", str(error), "", ""]
+    assert len(engine.requests) == 7
+    assert results[5].expected is None
+
+
+def test_what_stops_the_stage_is_raised() -> None:
+    with pytest.raises(UserError, match="wrong key"):
+        simulate(lambda _: UserError("wrong key"), ["1", "2"], 1)
+
+
+def test_all_packs_are_asked_side_by_side() -> None:
+    class Gate(DoubleEngine):
+        """Lets nobody through before all have come."""
+
+        inside = 0
+
+        async def complete(self, request: Request) -> list[Completion]:
+            self.inside += 1
+            while self.inside < 4:
+                await asyncio.sleep(0)
+            return await super().complete(request)
+
+    engine = Gate(lambda request: request.messages[0].content)
+    results = asyncio.run(asyncio.wait_for(simulate_packed(engine, ask, read, [[str(i)] for i in range(8)], 2), 30))
+    assert all(result.expected is not None for result in results)
+
+
+def test_packs_cover_every_number_once() -> None:
+    assert packs(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert packs(0, 3) == []
+    assert halves([1, 2, 3]) == [[1], [2, 3]]
