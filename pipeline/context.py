@@ -1,22 +1,32 @@
 """What a stage's `process` is given: the run file, the finished tables, and the evidence it may see."""
 
+import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import islice, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.evidence import BANDS, Evidence, Exemplar, TopToken
+from pipeline.evidence import BANDS, Activations, Evidence, Exemplar, TopToken
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.stage import Stage
 from pipeline.tables import Tables
 
 T = TypeVar("T")
+MOST_TEXTS = 65_536
+"""Sequences whose tokens are kept in memory; about 1 KB each."""
 
 
 class Context:
-    """The inputs of one stage. No stage can read a split of the exemplars that is not its own."""
+    """The inputs of one stage. No stage can read a split of the exemplars that is not its own.
+
+    Reading may be done in threads; `once` belongs to the thread of the stage.
+    """
 
     def __init__(self, config: RunConfig, stage: Stage, worker: str = "0-of-1") -> None:
         """worker: names this process among those that share the run's work."""
@@ -25,6 +35,8 @@ class Context:
         self.worker = worker
         self.tables = Tables(config.root)
         self._made: dict[str, Any] = {}
+        self._texts: OrderedDict[int, list[str]] = OrderedDict()
+        self._texts_in_use = threading.Lock()
 
     def once(self, name: str, make: Callable[[RunConfig], T]) -> T:
         """Something costly, such as a loaded model, made for the first shard and kept for the others."""
@@ -41,9 +53,17 @@ class Context:
 
     def tokens(self, seq_ids: Sequence[int]) -> dict[int, list[str]]:
         """Token texts of some sequences of the corpus."""
-        where = ds.field("seq_id").isin(sorted(set(seq_ids)))
-        rows = self.tables.read(CORPUS, where, ["seq_id", "tokens"]).to_pydict()
-        return dict(zip(rows["seq_id"], rows["tokens"], strict=True))
+        wanted = set(seq_ids)
+        with self._texts_in_use:
+            missing = wanted - self._texts.keys()
+            if missing:
+                rows = self.tables.read(CORPUS, ds.field("seq_id").isin(sorted(missing)), ["seq_id", "tokens"])
+                for seq_id, tokens in zip(rows["seq_id"].to_pylist(), rows["tokens"].to_pylist(), strict=True):
+                    self._texts[seq_id] = list(map(sys.intern, tokens))
+            found = {seq_id: self._texts[seq_id] for seq_id in wanted if seq_id in self._texts}
+            while len(self._texts) > MOST_TEXTS:
+                self._texts.popitem(last=False)
+        return found
 
     def exemplars(self, module: str, indices: Sequence[int], splits: Sequence[str]) -> dict[int, list[Exemplar]]:
         """The exemplars of some units, `top` first, then `quantile`, then `random`, each by rank.
@@ -53,17 +73,15 @@ class Context:
         """
         self._permit(splits)
         where = self.tables.is_unit(module, indices) & ds.field("split").isin(list(splits))
-        rows = self.tables.read(EXEMPLARS, where).to_pylist()
-        rows.sort(key=lambda row: (BANDS.index(row["band"]), splits.index(row["split"]), row["rank"]))
-        texts = self.tokens([row["seq_id"] for row in rows])
-        skip = self.config.record.skip_positions
+        names = ("index", "band", "split", "rank", "seq_id")
+        table = self.tables.read(EXEMPLARS, where, [*names, "activations"])
+        rows = list(zip(*(table[name].to_pylist() for name in names), range(table.num_rows), strict=True))
+        rows.sort(key=lambda row: (BANDS.index(row[1]), splits.index(row[2]), row[3]))
+        texts = self.tokens(table["seq_id"].to_pylist())
+        activations = _rows_of_floats(table["activations"], self.config.record.skip_positions)
         found: dict[int, list[Exemplar]] = {index: [] for index in indices}
-        for row in rows:
-            activations = np.asarray(row["activations"], dtype=np.float32)
-            activations[:skip] = np.nan
-            activations[~np.isfinite(activations)] = np.nan
-            exemplar = Exemplar(row["seq_id"], row["band"], texts[row["seq_id"]], activations, row["split"])
-            found[row["index"]].append(exemplar)
+        for index, band, split, _, seq_id, number in rows:
+            found[index].append(Exemplar(seq_id, band, texts[seq_id], activations[number], split))
         return found
 
     def sequences(self, module: str, indices: Sequence[int], splits: Sequence[str]) -> dict[int, list[tuple[int, str]]]:
@@ -84,16 +102,32 @@ class Context:
 
     def top_tokens(self, module: str, indices: Sequence[int]) -> dict[int, list[TopToken]]:
         """The tokens with the highest mean activation over the `explain` sequences."""
-        rows = self.tables.read(UNITS, self.tables.is_unit(module, indices), ["index", "top_tokens"]).to_pylist()
+        rows = self.tables.read(UNITS, self.tables.is_unit(module, indices), ["index", "top_tokens"])
+        lists = rows["top_tokens"].combine_chunks()
+        columns = [lists.flatten().field(name).to_pylist() for name in ("token", "mean_activation", "count")]
+        entries = iter([TopToken(*values) for values in zip(*columns, strict=True)])
+        lengths = lists.value_lengths().to_pylist()
         return {
-            row["index"]: [TopToken(t["token"], t["mean_activation"], t["count"]) for t in row["top_tokens"]]
-            for row in rows
+            index: list(islice(entries, length))
+            for index, length in zip(rows["index"].to_pylist(), lengths, strict=True)
         }
 
     def _permit(self, splits: Sequence[str]) -> None:
         for split in splits:
             if split not in self.stage.splits:
                 raise PermissionError(f"stage {self.stage.name!r} may not read the split {split!r}")
+
+
+def _rows_of_floats(column: pa.ChunkedArray, skip: int) -> list[Activations]:
+    """Each row's floats, NaN at the first `skip` positions and wherever they are not finite."""
+    lists = column.combine_chunks()
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    values[~np.isfinite(values)] = np.nan
+    ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False)).tolist()
+    rows = [values[start:end] for start, end in pairwise([0, *ends])]
+    for row in rows:
+        row[:skip] = np.nan
+    return rows
 
 
 def module_widths(tables: Tables) -> dict[str, int]:

@@ -4,6 +4,7 @@ Shapes: T tokens of a sequence.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,7 @@ class Exemplar:
         return int(np.nanargmax(self.activations))
 
 
-@dataclass(frozen=True)
-class TopToken:
+class TopToken(NamedTuple):
     """A token of the unit's table of tokens by mean activation, over the `explain` sequences only."""
 
     token: str

@@ -15,6 +15,8 @@ TURN: ContextVar[int] = ContextVar("turn", default=0)
 async def side_by_side(work: Callable[[T], Awaitable[R]], items: Sequence[T], limit: int) -> list[R]:
     """What `work` gives for each item, in order; at most `limit` are under way, and the next starts as one ends.
 
+    The first ones start one by one, so that what has arrived in the meantime is not kept waiting by all of them.
+
     Raises:
         The first error of any of them, after the others were cancelled.
     """
@@ -25,8 +27,11 @@ async def side_by_side(work: Callable[[T], Awaitable[R]], items: Sequence[T], li
         for number, item in numbered:
             results[number] = await work(item)
 
-    workers = [asyncio.ensure_future(worker()) for _ in range(min(limit, len(items)))]
+    workers: list[asyncio.Task[None]] = []
     try:
+        for _ in range(min(limit, len(items))):
+            workers.append(asyncio.create_task(worker()))
+            await asyncio.sleep(0)
         await asyncio.gather(*workers)
     finally:
         for task in workers:

@@ -154,8 +154,11 @@ class _Work:
             number, shard = numbered
             TURN.set(number)
             with self._errors_noted(shard):
-                self._publish(shard, await cast(Awaitable[Rows], self._stage.process(shard, self._context)))
+                rows = await cast(Awaitable[Rows], self._stage.process(shard, self._context))
+                async with publishing:
+                    await asyncio.to_thread(self._publish, shard, rows)
 
+        publishing = asyncio.Lock()
         try:
             await side_by_side(compute, list(enumerate(shards)), limit)
         finally:

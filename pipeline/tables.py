@@ -1,6 +1,8 @@
 """Read the finished tables of a run."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ class Tables:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._sources: dict[tuple[object, ...], ds.Dataset] = {}
 
     def folder(self, table: TableSchema) -> Path:
         return self.root / table.path
@@ -33,18 +36,36 @@ class Tables:
 
         Row groups whose statistics rule them out are not read.
         """
-        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-        source = ds.dataset(
-            [str(path) for path in (self.files(table) if shard is None else [self.file(table, shard)])],
-            schema=table.schema,
-            format=ds.ParquetFileFormat(default_fragment_scan_options=options),
-        )
-        return source.to_table(filter=where, columns=list(columns) if columns else None)
+        files = self.files(table) if shard is None else [self.file(table, shard)]
+        return self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
+
+    def _source(self, table: TableSchema, files: list[Path]) -> ds.Dataset:
+        """The files as one dataset, kept with their footers for as long as they stay the same."""
+        states = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+        key = (table.tag, *states)
+        if key not in self._sources:
+            options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+            source = ds.dataset(
+                [name for name, *_ in states],
+                schema=table.schema,
+                format=ds.ParquetFileFormat(default_fragment_scan_options=options),
+            )
+            self._sources = {kept: known for kept, known in self._sources.items() if kept[0] != table.tag}
+            self._sources[key] = source
+        return self._sources[key]
 
     def count(self, table: TableSchema) -> int:
         """Rows of the table, from the footers alone."""
         return sum(pq.read_metadata(path).num_rows for path in self.files(table))
 
     def is_unit(self, module: str, indices: Sequence[int]) -> Any:
-        """The expression for some units of a module."""
-        return (ds.field("module") == module) & ds.field("index").isin(list(indices))
+        """The expression for some units of a module, by runs of indices, as row groups are ruled out by them best."""
+        runs: list[list[int]] = []
+        for index in sorted(set(indices)):
+            if runs and runs[-1][1] == index - 1:
+                runs[-1][1] = index
+            else:
+                runs.append([index, index])
+        field = ds.field("index")
+        within = [(field >= first) & (field <= last) for first, last in runs]
+        return (ds.field("module") == module) & reduce(or_, within, ds.scalar(False))

@@ -44,7 +44,7 @@ def prompt_digests(config: RunConfig) -> dict[str, str]:
 async def process(shard: Shard, context: Context) -> Rows:
     """Explain the units of one shard, side by side."""
     explainer = open_explainer(context)
-    found = context.evidence(shard.key["module"], shard.key["indices"])
+    found = await asyncio.to_thread(context.evidence, shard.key["module"], shard.key["indices"])
 
     async def explain(evidence: Evidence) -> list[dict[str, Any]]:
         seed = int(draw(context.config.run.seed, f"{evidence.module}/{evidence.index}").integers(2**31))

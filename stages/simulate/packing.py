@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.flow import side_by_side
-from pipeline.llm.engine import Completion, Engine, EngineError, Message, Request
+from pipeline.llm.engine import Completion, Engine, EngineError, Message, Refused, Request
 from stages.simulate.base import Simulation
 
 TRIES = 3
@@ -88,17 +88,25 @@ class _Writing:
             asked = [self._sequences[number] for number in numbers]
             try:
                 completion = (await self._engine.complete(self._ask(asked, attempt)))[0]
+            except Refused as error:
+                self._spend(numbers[0], error.prompt_tokens, error.completion_tokens)
+                self._results |= dict.fromkeys(numbers, Simulation(None, None, str(error)))
+                attempt += 1
+                continue
             except EngineError as error:
                 await self._failed(numbers, attempt, error)
                 return
-            prompt, written = self._spent[numbers[0]]
-            self._spent[numbers[0]] = (prompt + completion.prompt_tokens, written + completion.completion_tokens)
+            self._spend(numbers[0], completion.prompt_tokens, completion.completion_tokens)
             self._results |= zip(numbers, self._read(completion, asked), strict=True)
             numbers = [number for number in numbers if self._results[number].expected is None]
             attempt += 1
         for number in numbers:
             fault = self._results[number].error
             self._results[number] = Simulation(None, None, f"{fault}, in the last of {attempt} replies")
+
+    def _spend(self, number: int, prompt_tokens: int, completion_tokens: int) -> None:
+        prompt, written = self._spent[number]
+        self._spent[number] = (prompt + prompt_tokens, written + completion_tokens)
 
     async def _failed(self, numbers: list[int], attempt: int, error: EngineError) -> None:
         if len(numbers) == 1:

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipeline.config import RunConfig
+from pipeline.config import LanguageModel, RunConfig
 from pipeline.context import Context
 from pipeline.errors import stops_the_shard
+from pipeline.evidence import TopToken
 from pipeline.flow import side_by_side
 from pipeline.llm.load import check_engine, engine_settings, shards_in_flight
 from pipeline.prompts import digests_with_examples
@@ -29,6 +30,8 @@ from stages.simulate.lookup import LookupSimulator
 
 JOBS_AT_ONCE = 8
 """Explanations simulated side by side on one unit, behind an endpoint."""
+ALL_JOBS = 1_000_000
+"""In a batch, which is submitted when all has been asked."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -55,27 +58,53 @@ async def process(shard: Shard, context: Context) -> Rows:
     """Simulate the explanations and the controls of the units of one shard, units side by side."""
     module, indices = shard.key["module"], shard.key["indices"]
     simulator = await open_simulator(context)
-    explanations = context.tables.read(
-        EXPLANATIONS, (ds.field("module") == module) & (ds.field("status") == "ok")
-    ).to_pylist()
-    sequences = context.sequences(module, indices, ("select", "report"))
-    tokens = context.tokens([seq_id for pairs in sequences.values() for seq_id, _ in pairs])
-    top_tokens = context.top_tokens(module, indices)
+    explanations = context.once(f"explanations of {module}", lambda _: _explanations(module, context))
+    sequences, tokens, top_tokens = await asyncio.to_thread(_read, module, indices, context)
+    units_at_once, jobs_at_once = _at_once(context.config.simulate.engine, len(indices))
 
     async def simulate(index: int) -> list[dict[str, Any]]:
         jobs = unit_jobs(index, explanations, top_tokens[index], context.config)
-        return await simulate_unit(jobs, sequences[index], tokens, simulator)
+        return await simulate_unit(jobs, sequences[index], tokens, simulator, jobs_at_once)
 
-    waits = context.config.simulate.engine is not None and context.config.simulate.engine.base_url is not None
-    units = await side_by_side(simulate, indices, len(indices) if waits else 1)
-    rows = [row for unit in units for row in unit]
+    rows = [row for unit in await side_by_side(simulate, indices, units_at_once) for row in unit]
     return {SIMULATIONS.name: pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)}
 
 
+def _explanations(module: str, context: Context) -> list[dict[str, Any]]:
+    """The usable explanations of all units of a module; other units' are controls."""
+    usable = (ds.field("module") == module) & (ds.field("status") == "ok")
+    found: list[dict[str, Any]] = context.tables.read(EXPLANATIONS, usable).to_pylist()
+    return found
+
+
+def _read(
+    module: str, indices: list[int], context: Context
+) -> tuple[dict[int, list[tuple[int, str]]], dict[int, list[str]], dict[int, list[TopToken]]]:
+    """For some units: their sequences, the texts of these, and their top tokens."""
+    sequences = context.sequences(module, indices, ("select", "report"))
+    tokens = context.tokens([seq_id for pairs in sequences.values() for seq_id, _ in pairs])
+    return sequences, tokens, context.top_tokens(module, indices)
+
+
+def _at_once(engine: LanguageModel | None, units: int) -> tuple[int, int]:
+    """Units side by side, and explanations of one unit: all of a batch, one after the other in this process."""
+    if engine is None or engine.base_url is None:
+        return 1, 1
+    return units, JOBS_AT_ONCE if engine.mode == "live" else ALL_JOBS
+
+
 async def simulate_unit(
-    jobs: list[Job], sequences: list[tuple[int, str]], tokens: Mapping[int, list[str]], simulator: Simulator
+    jobs: list[Job],
+    sequences: list[tuple[int, str]],
+    tokens: Mapping[int, list[str]],
+    simulator: Simulator,
+    at_once: int,
 ) -> list[dict[str, Any]]:
-    """Rows of the simulations table for one unit."""
+    """Rows of the simulations table for one unit.
+
+    Args:
+        at_once: explanations under way at a time.
+    """
 
     async def simulate(job: Job) -> list[dict[str, Any]]:
         shown = [(seq_id, split) for seq_id, split in sequences if split in job.splits]
@@ -85,7 +114,7 @@ async def simulate_unit(
             _row(job, method, seq_id, split, result) for (seq_id, split), result in zip(shown, results, strict=True)
         ]
 
-    return [row for rows in await side_by_side(simulate, jobs, JOBS_AT_ONCE) for row in rows]
+    return [row for rows in await side_by_side(simulate, jobs, at_once) for row in rows]
 
 
 async def simulate_safely(simulator: Simulator, text: str, sequences: list[list[str]]) -> list[Simulation]:

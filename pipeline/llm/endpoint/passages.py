@@ -31,11 +31,13 @@ from pipeline.llm.endpoint.prompt_reading import Row, keep_next, keep_prompt, ne
 from pipeline.llm.endpoint.reading import keep_replies
 from pipeline.llm.endpoint.replies import Answer
 from pipeline.llm.endpoint.together import together
-from pipeline.llm.engine import NUMBERS, EngineError, Message, NumberScores, Passage, PromptTooLong, Refused, Request
+from pipeline.llm.engine import NUMBERS, EngineError, Message, NumberScores, Passage, PromptTooLong, Request
 from pipeline.llm.numbers import Probabilities, number_tokens
 
 BRANCH_FROM = 0.02
 """Share of the coverage of a slot from which on the tokens behind a beginning of numbers are asked for."""
+TRIES = 3
+"""Replies drawn at most where one is a refusal or empty."""
 PROMPTS_AT_ONCE = 64
 """Prompts in one request at most."""
 
@@ -154,23 +156,27 @@ class ReplyReader:
         self._sender, self._profile = sender, profile
 
     async def score(self, passage: Passage) -> NumberScores:
-        """One request.
+        """One request, and up to TRIES where the reply is a refusal or empty.
 
         Raises:
-            PromptTooLong, EngineError: as the endpoint answers, or a refusal.
+            PromptTooLong, EngineError: as the endpoint answers, or only such replies.
         """
+        spent = _Spent()
+        for attempt in range(TRIES):
+            answer = await self._ask(passage, attempt)
+            spent.add(answer)
+            reply = answer.body["replies"][0]
+            if reply["tokens"] and not reply["refusal"]:
+                logs = reply_numbers(reply["tokens"])
+                return number_scores(logs[None], spent.prompt_tokens, spent.completion_tokens)
+        raise EngineError(f"refused: {reply['refusal'][:200]}" if reply["refusal"] else "an empty reply instead of a number")
+
+    async def _ask(self, passage: Passage, attempt: int) -> Answer:
         profile = self._profile
         request = Request(passage.messages, max_tokens=2, temperature=0.0, logprobs=profile.logprobs)
         path, body = (CHAT, chat_body(request, profile)) if profile.chat else (PLAIN, plain_body(request, profile))
         keep = partial(keep_replies, wanted=1, logprobs=True)
-        answer = await self._sender.ask(path, body, tokens_at_most=2, keep=keep)
-        reply = answer.body["replies"][0]
-        if reply["refusal"]:
-            raise Refused(f"refused: {reply['refusal'][:200]}")
-        if not reply["tokens"]:
-            raise EngineError("an empty reply where a number was expected")
-        logs = reply_numbers(reply["tokens"])
-        return number_scores(logs[None], answer.prompt_tokens, answer.completion_tokens)
+        return await self._sender.ask(path, body, attempt, tokens_at_most=2, keep=keep)
 
 
 def reply_numbers(tokens: Sequence[Any]) -> Probabilities:

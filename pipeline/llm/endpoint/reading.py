@@ -144,15 +144,16 @@ def completions(answers: Sequence["Answer"], stop: Sequence[str]) -> list[Comple
     """The kept replies of all answers to one request, without white space before them, cut before any stop text.
 
     The tokens that a server counts for several replies together are shared out by the length of the texts. A refusal
-    beside other replies has its own words as text.
+    beside other replies is an empty text.
 
     Raises:
         Refused: all are refusals.
     """
     replies = [(reply, answer.body["model"]) for answer in answers for reply in answer.body["replies"]]
-    if all(reply["refusal"] for reply, _ in replies):
-        raise Refused(f"refused: {replies[0][0]['refusal'][:200]}")
     prompt_tokens = sum(answer.prompt_tokens for answer in answers)
+    if all(reply["refusal"] for reply, _ in replies):
+        written_in_vain = sum(answer.completion_tokens for answer in answers)
+        raise Refused(f"refused: {replies[0][0]['refusal'][:200]}", prompt_tokens, written_in_vain)
     written = [tokens for answer in answers for tokens in _shared_out(answer)]
     return [
         _completion(reply, model, stop, prompt_tokens, tokens)
@@ -168,7 +169,7 @@ def _shared_out(answer: "Answer") -> list[int]:
 
 
 def _completion(reply: Json, model: str, stop: Sequence[str], prompt_tokens: int, tokens: int) -> Completion:
-    whole = reply["text"] or reply["refusal"]
+    whole = "" if reply["refusal"] else reply["text"]
     start = len(whole) - len(whole.lstrip())
     text = cut(whole[start:], stop)
     finished = reply["finish"] != "length" or start + len(text) < len(whole)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.llm.engine import Completion, EngineError, Message, PromptTooLong, Request
+from pipeline.llm.engine import Completion, EngineError, Message, PromptTooLong, Refused, Request
 from stages.simulate.base import Simulation
 from stages.simulate.packing import TRIES, halves, packs, simulate_packed, written_request
 from tests.stages.simulate.doubles import DoubleEngine, Write
@@ -48,6 +48,19 @@ def test_only_what_was_wrong_is_asked_again_with_another_draw() -> None:
     assert [float(result.expected[0]) for result in results if result.expected is not None] == [1, 2, 3, 4]
     again = [(r.attempt, r.seed, r.temperature) for r in engine.requests if "2" in r.messages[0].content]
     assert again == [(0, 0, 0.0), (1, 1, 0.7), (2, 2, 0.7)]
+
+
+def test_a_refusal_is_asked_again_and_named_only_if_it_stays() -> None:
+    refusal = Refused("refused: no", 40, 3)
+    _, (result,) = simulate(lambda request: "5" if request.attempt else refusal, ["1"], 1)
+    assert result.expected is not None
+    assert (result.prompt_tokens, result.completion_tokens) == (140, 13)
+    engine, (result,) = simulate(lambda request: refusal, ["1"], 1)
+    assert (result.expected, result.error, len(engine.requests)) == (
+        None,
+        "refused: no, in the last of 3 replies",
+        TRIES,
+    )
 
 
 def test_after_the_last_try_the_fault_is_named_and_no_value_given() -> None:

@@ -51,7 +51,7 @@ def explanation(index: int, candidate: int, text: str) -> dict[str, Any]:
 def simulate(own: list[dict[str, Any]], shuffled: list[dict[str, Any]]) -> tuple[Recording, list[dict[str, Any]]]:
     simulator = Recording()
     jobs = unit_jobs(7, [*own, *shuffled], [TopToken(" b", 2.0, 5), TopToken("a", 1.0, 5)], CONFIG)
-    return simulator, asyncio.run(simulate_unit(jobs, SEQUENCES, TOKENS, simulator))
+    return simulator, asyncio.run(simulate_unit(jobs, SEQUENCES, TOKENS, simulator, at_once=2))
 
 
 def test_candidates_see_select_and_report_and_controls_see_report_alone() -> None:

@@ -53,11 +53,11 @@ def test_a_server_that_ignores_stop_is_cut_here() -> None:
     assert (found.text, found.finished) == ("one", False)
 
 
-def test_a_refusal_is_this_request_s_error_and_beside_others_a_text() -> None:
+def test_a_refusal_is_this_request_s_error_and_beside_others_an_empty_text() -> None:
     refused = _choice(None, refusal="I must not.")
     with pytest.raises(EngineError, match=r"^refused: I must not\.$"):
         _read(refused)
-    assert [completion.text for completion in _read(refused, _choice("fine"))] == ["I must not.", "fine"]
+    assert [completion.text for completion in _read(refused, _choice("fine"))] == ["", "fine"]
     with pytest.raises(EngineError, match="content filter"):
         _read(_choice(None) | {"finish_reason": "content_filter"})
 
