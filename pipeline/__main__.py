@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.config import RunConfig, load_config
+from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.run import parse_part, run_pipeline
+from pipeline.run_file import load_config
 from stages import STAGES
 
 GROUPS = list(dict.fromkeys(name.split(".")[0] for name in STAGES))

@@ -4,7 +4,6 @@ Shapes: T tokens of a sequence.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +32,8 @@ class Exemplar:
         return int(np.nanargmax(self.activations))
 
 
-class TopToken(NamedTuple):
+@dataclass(frozen=True)
+class TopToken:
     """A token of the unit's table of tokens by mean activation, over the `explain` sequences only."""
 
     token: str

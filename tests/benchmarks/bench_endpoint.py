@@ -32,9 +32,10 @@ from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
-from pipeline.config import RunConfig, parse_config
+from pipeline.config import RunConfig
 from pipeline.llm.endpoint.bodies import CHAT
 from pipeline.run import run_pipeline
+from pipeline.run_file import parse_config
 from pipeline.runner import run_stage
 from stages import STAGES
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.config import PRESETS, load_config
+from pipeline.run_file import PRESETS, load_config
 from tests.integration.endpoint_run import KEY, files_with, rows, write_run
 from tests.integration.made_up_model import reply
 from tests.integration.reduced import call

@@ -6,18 +6,23 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from pipeline.config import parse_config
+from pipeline.run_file import parse_config
+from tests.integration.endpoint_run import KEY, write_run
+from tests.integration.made_up_model import reply
+from tests.pipeline.llm.endpoint.loopback import Loopback
 
 README = Path("README.md").read_text(encoding="utf-8")
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")
 COMMANDS = sorted({line.split("  #")[0].strip() for line in re.findall(r"^    (make [^\n]*)$", README, flags=re.M)})
-OF_THE_SETUP = {"make run", "make test", "make setup"}
-"""These are what runs these tests; their recipes are read instead."""
+ENDPOINT = "pipeline/presets/endpoint.toml"
+OF_THE_SETUP = {"make run", "make test", "make setup", f"make run CONFIG={ENDPOINT}"}
+"""These are what runs these tests, or are run by a test of their own; their recipes are read instead."""
 
 
 def make(command: str, finished: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -36,9 +41,21 @@ def make(command: str, finished: Path, *options: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.fixture(scope="module")
+def over_endpoint(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> Iterator[Path]:
+    """The preset for an endpoint with the address of a server on loopback, its run recorded already."""
+    text = Path(ENDPOINT).read_text(encoding="utf-8")
+    with Loopback(reply) as server:
+        text = text.replace("https://api.openai.com/v1", server.base_url)
+        yield write_run(tmp_path_factory.mktemp("over-endpoint"), recorded, text[text.index("[explain]") :])
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in OF_THE_SETUP and "REDO" not in c])
-def test_a_command_of_the_readme_works(command: str, finished: Path) -> None:
-    done = make(command, finished)
+def test_a_command_of_the_readme_works(
+    command: str, finished: Path, over_endpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    done = make(command.replace(ENDPOINT, str(over_endpoint)), finished)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
@@ -55,9 +72,13 @@ def test_the_readme_names_the_two_commands_first() -> None:
     assert re.findall(r"^    (make \w+)", README, flags=re.M)[:2] == ["make run", "make test"]
 
 
-def test_the_run_file_of_the_readme_is_valid() -> None:
-    [text] = re.findall(r"```toml\n(.*?)```", README, flags=re.S)
-    assert parse_config(tomllib.loads(text), "README.md").run.name == "my-run"
+def test_the_run_file_of_the_readme_is_valid_and_so_is_its_engine_behind_an_endpoint() -> None:
+    whole, part = (tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", README, flags=re.S))
+    assert parse_config(whole, "README.md").run.name == "my-run"
+    whole["explain"]["engine"] = part["explain"].pop("engine")
+    config = parse_config(whole | {"budget": part["budget"]}, "README.md")
+    assert config.explain.engine is not None
+    assert config.explain.engine.base_url is not None
 
 
 @pytest.mark.parametrize("query", re.findall(r"```sql\n(.*?)```", CARD, flags=re.S))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PRESETS, load_config, parse_config
 from pipeline.errors import UserError
+from pipeline.run_file import PRESETS, load_config, parse_config
 
 MINIMAL = {
     "run": {"name": "a"},

@@ -12,12 +12,13 @@ import pytest
 import pipeline.estimate.requests
 import stages.explain.stage
 import stages.simulate.load
-from pipeline.config import RunConfig, parse_config
+from pipeline.config import RunConfig
 from pipeline.estimate import estimate_table
 from pipeline.estimate.requests import demands, scaled
 from pipeline.llm.counting import Usage
 from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.engine import Abilities, Completion, Message, NumberScores, Passage, Request
+from pipeline.run_file import parse_config
 from pipeline.runner import run_stage
 from pipeline.subjects.load import load_tokenizer
 from stages import STAGES

@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import RunConfig, parse_config
+from pipeline.config import RunConfig
 from pipeline.context import Context
+from pipeline.run_file import parse_config
 from pipeline.schemas import TableSchema, column
 from pipeline.stage import Shard, Stage, chunks
 from pipeline.tables import Tables

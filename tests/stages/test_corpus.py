@@ -7,9 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.config import Corpus, RunConfig, parse_config
+from pipeline.config import Corpus, RunConfig
 from pipeline.corpora.wikipedia import read_wikipedia
 from pipeline.errors import UserError
+from pipeline.run_file import parse_config
 from pipeline.runner import run_stage
 from pipeline.schemas import CORPUS as TABLE
 from pipeline.subjects.load import load_tokenizer

@@ -5,7 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.config import RunConfig, parse_config
+from pipeline.config import RunConfig
+from pipeline.run_file import parse_config
 from pipeline.schemas import UNITS
 from pipeline.shards import publish
 from pipeline.stage import Shard

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.config import RunConfig, parse_config
+from pipeline.config import RunConfig
+from pipeline.run_file import parse_config
 from pipeline.runner import run_stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.stage import Shard, Stage

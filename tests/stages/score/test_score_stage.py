@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from scipy.stats import pearsonr
 
-from pipeline.config import RunConfig, parse_config
+from pipeline.config import RunConfig
 from pipeline.evidence import Exemplar
+from pipeline.run_file import parse_config
 from pipeline.schemas import SIMULATIONS
 from stages.score.pairing import pair
 from stages.score.stage import score_unit, scores_table, simulation_errors

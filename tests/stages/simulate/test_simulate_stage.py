@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import parse_config
 from pipeline.evidence import TopToken
+from pipeline.run_file import parse_config
 from stages.simulate.base import Simulation
 from stages.simulate.jobs import CONSTANT, unit_jobs
 from stages.simulate.stage import simulate_unit
