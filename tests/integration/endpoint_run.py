@@ -1,9 +1,13 @@
 """Small runs that explain and simulate over an endpoint: one recording, made once, under many run files."""
 
 import shutil
+import sqlite3
+import zlib
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from tests.integration.reduced import call
 
@@ -19,13 +23,14 @@ modules = ["layers.2.mlp"]
 
 [corpus]
 source = "package:gensim-wikipedia"
-seq_len = 16
+seq_len = 12
+min_tokens = 6
 max_documents = 8
 max_sequences = 96
 
 [record]
 top = {{{{ explain = 4, select = 1, report = 1 }}}}
-random = {{{{ explain = 2, select = 0, report = 1 }}}}
+random = {{{{ explain = 2, select = 1, report = 1 }}}}
 per_band = {{{{ explain = 1, select = 0, report = 0 }}}}
 pool = 32
 min_token_count = 2
@@ -118,5 +123,16 @@ def rows(file: Path, table: str) -> pd.DataFrame:
 
 
 def files_with(text: str, folder: Path) -> list[Path]:
-    """The files below a folder that hold the text anywhere in their bytes."""
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and text.encode() in path.read_bytes()]
+    """The files below a folder that hold the text, compressed or not."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and text.encode() in _content(path)]
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes, and what tables and reply caches hold compressed."""
+    content = path.read_bytes()
+    if path.suffix == ".parquet":
+        content += str(pq.read_table(path).to_pylist()).encode()
+    if path.suffix == ".sqlite":
+        with closing(sqlite3.connect(path)) as replies:
+            content += b"".join(zlib.decompress(body) for (body,) in replies.execute("SELECT body FROM replies"))
+    return content

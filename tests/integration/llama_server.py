@@ -19,7 +19,8 @@ from pipeline.subjects.spec import package_weights
 from tests.integration.endpoint_run import KEY
 
 MODEL = "smollm2"
-SLOTS = 4
+SLOTS = 2
+"""Requests worked on at a time; each slot has to read the few-shot examples once."""
 CONTEXT = 4096
 """Tokens of prompt and reply in each slot."""
 

@@ -169,7 +169,9 @@ class ReplyReader:
             if reply["tokens"] and not reply["refusal"]:
                 logs = reply_numbers(reply["tokens"])
                 return number_scores(logs[None], spent.prompt_tokens, spent.completion_tokens)
-        raise EngineError(f"refused: {reply['refusal'][:200]}" if reply["refusal"] else "an empty reply instead of a number")
+        raise EngineError(
+            f"refused: {reply['refusal'][:200]}" if reply["refusal"] else "an empty reply instead of a number"
+        )
 
     async def _ask(self, passage: Passage, attempt: int) -> Answer:
         profile = self._profile

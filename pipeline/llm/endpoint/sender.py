@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.fingerprint import canonical
 from pipeline.llm.endpoint.connection import HttpReply
 from pipeline.llm.endpoint.faults import QUOTED, Fault, Rejected, embedded_status, read_refusal
 from pipeline.llm.endpoint.http import Connections, TransportError
@@ -207,8 +206,12 @@ class Sender:
 
 
 def content_of(config: LanguageModel, body: Mapping[str, Any]) -> bytes:
-    """A body with the model and the fields of the run file, as it is sent: canonical JSON, so that equal ones are equal."""
-    return canonical({"model": config.model, **body, **config.body}).encode("utf-8", "replace")
+    """A body with the model and the fields of the run file, as it is sent.
+
+    Fields keep their order: servers have a model write the properties of a schema in the order in which it lists them.
+    """
+    whole = {"model": config.model, **body, **config.body}
+    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def request_key(endpoint: str, path: str, content: bytes, attempt: int) -> bytes:
