@@ -35,7 +35,7 @@ class Finished:
 def write(kind: str, folder: Path, recorded: Path, llama: LlamaServer) -> Path:
     """The run file of one of METHODS."""
     explainer, simulator = METHODS[kind]
-    sizes = {"candidates": 1, "controls": 1, "pack": 2, "concurrency": SLOTS}
+    sizes = {"candidates": 1, "controls": 0, "pack": 2, "concurrency": SLOTS}
     text = sections(llama.base_url, MODEL, explainer, simulator, UNITS[kind], more=BODY, **sizes)
     return write_run(folder, recorded, text)
 
