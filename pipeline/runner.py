@@ -16,7 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.fingerprint import canonical, differences, fingerprint, stage_inputs
-from pipeline.flow import TURN, side_by_side
+from pipeline.flow import TURN, seldom_collected, side_by_side
 from pipeline.shards import Footer, atomic_path, publish, read_footer, remove_leftovers
 from pipeline.stage import Rows, Shard, Stage
 from pipeline.tables import Tables
@@ -122,7 +122,8 @@ def run_stage(
             for shard in todo:
                 work.compute(shard)
         else:
-            asyncio.run(work.compute_side_by_side(todo, stage.in_flight(config)))
+            with seldom_collected():
+                asyncio.run(work.compute_side_by_side(todo, stage.in_flight(config)))
     return survey(config, stages)[stage.name]
 
 
