@@ -1,10 +1,11 @@
 """Work side by side: in order, never more than the limit, and nothing is left running."""
 
 import asyncio
+import gc
 
 import pytest
 
-from pipeline.flow import side_by_side
+from pipeline.flow import seldom_collected, side_by_side
 
 
 def test_results_come_in_the_order_of_the_items_and_the_limit_holds() -> None:
@@ -59,3 +60,13 @@ def test_no_items_are_no_results() -> None:
         return item
 
     assert asyncio.run(side_by_side(work, [], 3)) == []
+
+
+def test_garbage_is_collected_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(KeyboardInterrupt), seldom_collected():
+        assert gc.get_threshold() > before
+        assert gc.get_freeze_count() > 0
+        raise KeyboardInterrupt
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0

@@ -132,3 +132,14 @@ def test_every_form_of_prompt_is_counted() -> None:
         assert sizes.at_most(size_of("/completions", {"prompt": prompt})) == tokens + TOKENS_A_PROMPT
     schema = {"messages": [], "response_format": {"schema": "x" * 100}}
     assert sizes.at_most(size_of("/chat/completions", schema)) > 100 + TOKENS_A_PROMPT
+
+
+def test_once_a_request_was_refused_no_smaller_one_is_sent_either(tmp_path: Path) -> None:
+    async def main() -> None:
+        book = ledger(tmp_path, max_tokens_total=1_000)
+        with pytest.raises(UserError, match="max_tokens_total = 1,000"):
+            await book.reserve(1_200, 0)
+        with pytest.raises(UserError, match="max_tokens_total = 1,000"):
+            await book.reserve(1, 1)
+
+    asyncio.run(main())
