@@ -21,6 +21,8 @@ from stages.simulate.packing import one_line, simulate_packed, written_request
 PROMPT_ID = "simulate/json.v1"
 ENTRY_TOKENS = 14
 """Tokens that an entry of a list takes at most."""
+FENCE_TOKENS = 16
+"""Room for the marks of a code block around the reply, which some servers count though they take them off."""
 TEXT_TOKENS = 40
 """Tokens that a text takes in the reply beside its entries, at most."""
 
@@ -63,7 +65,8 @@ def request(explanation: str, texts: Sequence[Sequence[str]], attempt: int = 0) 
     neurons = few_shot_neurons(PROMPT_ID)
     messages = (*_few_shot(neurons), _neuron(len(neurons) + 1, one_line(explanation), texts))
     entries = sum(len(tokens) if attempt else math.ceil(len(tokens) / 2) for tokens in texts)
-    return written_request(messages, TEXT_TOKENS * len(texts) + ENTRY_TOKENS * entries, attempt, schema=SCHEMA)
+    most = FENCE_TOKENS + TEXT_TOKENS * len(texts) + ENTRY_TOKENS * entries
+    return written_request(messages, most, attempt, schema=SCHEMA)
 
 
 def read_reply(completion: Completion, texts: Sequence[Sequence[str]]) -> list[Simulation]:
