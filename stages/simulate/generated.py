@@ -11,12 +11,12 @@ from functools import cache
 
 import numpy as np
 
-from pipeline.llm.engine import Completion, Engine, Message, Request
+from pipeline.llm.engine import Completion, Message, Request
 from pipeline.llm.token_lines import FewShotNeuron, few_shot_neurons, show_token
 from pipeline.prompts import render
 from stages.simulate.base import SCALE, Simulation
 from stages.simulate.expected import expected_values
-from stages.simulate.packing import one_line, simulate_packed, written_request
+from stages.simulate.packing import PackedSimulator, Tokens, one_line, written_request
 from stages.simulate.written import WrittenNumbers
 
 PROMPT_ID = "simulate/generated.v1"
@@ -29,7 +29,7 @@ _ITEM = re.compile(r"[^\s,;]+")
 Span = tuple[int, int]
 
 
-class GeneratedSimulator:
+class GeneratedSimulator(PackedSimulator):
     """The expected value of each number that the model writes, or that number where no alternatives are given.
 
     Coverage is the probability of all numbers among the alternatives, and 1 where there are none.
@@ -38,18 +38,11 @@ class GeneratedSimulator:
     name = "generated"
     prompt_id = PROMPT_ID
 
-    def __init__(self, engine: Engine, pack: int) -> None:
-        """`pack`: sequences in a request at most."""
-        self.model = engine.name
-        self._engine, self._pack = engine, pack
+    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int) -> Request:
+        return request(explanation, texts, attempt)
 
-    async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
-        """See `Simulator`; a sequence without a usable reply has an error that names the fault."""
-
-        def ask(texts: Sequence[Sequence[str]], attempt: int) -> Request:
-            return request(explanation, texts, attempt)
-
-        return await simulate_packed(self._engine, ask, read_reply, sequences, self._pack)
+    def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
+        return read_reply(completion, texts)
 
 
 def request(explanation: str, texts: Sequence[Sequence[str]], attempt: int = 0) -> Request:

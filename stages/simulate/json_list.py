@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.llm.engine import Completion, Engine, Message, Request
+from pipeline.llm.engine import Completion, Message, Request
 from pipeline.llm.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token
 from pipeline.prompts import render
 from stages.simulate.base import SCALE, Simulation
-from stages.simulate.packing import one_line, simulate_packed, written_request
+from stages.simulate.packing import PackedSimulator, Tokens, one_line, written_request
 
 PROMPT_ID = "simulate/json.v1"
 ENTRY_TOKENS = 14
@@ -40,24 +40,17 @@ SCHEMA = _object(texts=_list(_object(text={"type": "integer"}, active=_list(_ENT
 """Of a reply; it keeps to what strict servers allow, so counts and ranges of tokens are checked when it is read."""
 
 
-class JsonSimulator:
+class JsonSimulator(PackedSimulator):
     """The values that the model lists; coverage is 1, as the method has no probabilities."""
 
     name = "json"
     prompt_id = PROMPT_ID
 
-    def __init__(self, engine: Engine, pack: int) -> None:
-        """`pack`: sequences in a request at most."""
-        self.model = engine.name
-        self._engine, self._pack = engine, pack
+    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int) -> Request:
+        return request(explanation, texts, attempt)
 
-    async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
-        """See `Simulator`; a sequence without a usable reply has an error that names the fault."""
-
-        def ask(texts: Sequence[Sequence[str]], attempt: int) -> Request:
-            return request(explanation, texts, attempt)
-
-        return await simulate_packed(self._engine, ask, read_reply, sequences, self._pack)
+    def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
+        return read_reply(completion, texts)
 
 
 def request(explanation: str, texts: Sequence[Sequence[str]], attempt: int = 0) -> Request:

@@ -6,6 +6,7 @@ other text's result with it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pipeline.flow import side_by_side
@@ -58,6 +59,30 @@ def written_request(
         logprobs=logprobs,
         attempt=attempt,
     )
+
+
+class PackedSimulator:
+    """A simulator by which the model writes the values of several sequences in one reply."""
+
+    name: str
+    prompt_id: str
+
+    def __init__(self, engine: Engine, pack: int) -> None:
+        """`pack`: sequences in a request at most."""
+        self.model = engine.name
+        self._engine, self._pack = engine, pack
+
+    async def simulate(self, explanation: str, sequences: Sequence[Tokens]) -> list[Simulation]:
+        """See `Simulator`; a sequence without a usable reply has an error that names the fault."""
+        return await simulate_packed(self._engine, partial(self.request, explanation), self.read, sequences, self._pack)
+
+    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int) -> Request:
+        """What is asked for some sequences; `attempt`: requests for them before this one."""
+        raise NotImplementedError
+
+    def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
+        """What a reply says of each of them; an `error` names the fault where it cannot be used."""
+        raise NotImplementedError
 
 
 async def simulate_packed(

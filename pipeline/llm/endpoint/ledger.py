@@ -4,13 +4,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pipeline.config import Budget, LanguageModel
+from pipeline.cost import price
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.pot import Amount, Pot
 
 if TYPE_CHECKING:
     from pipeline.llm.endpoint.replies import Replies
-
-MILLION = 1_000_000
 
 
 class Ledger:
@@ -57,10 +56,8 @@ class Ledger:
         return self._budget.max_tokens_total is not None or self._budget.max_cost is not None
 
     def cost(self, read: int, written: int) -> float | None:
-        """Of tokens read and written; None where a price is not known."""
-        if self._price_in is None or self._price_out is None:
-            return None
-        return (read * self._price_in + written * self._price_out) / MILLION
+        """Of tokens read and written; None where a price that counts is not known."""
+        return price(read, written, self._price_in, self._price_out)
 
     async def reserve(self, read: int, written: int) -> Amount:
         """Set aside what a request takes at most; where that is too much, wait for others in flight to settle.
