@@ -1,18 +1,32 @@
 """The settings of a run, as sections of its run file: frozen and validated."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+from pipeline.sections.base import Count, Positive, Section
+from pipeline.sections.language import Budget, LanguageModel
+from pipeline.sections.recording import PerSplit, Record
+from pipeline.sections.subject import BlackBox, Directions, SparseCoder, Subject
 
-
-class Section(BaseModel):
-    """A table of the run file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+__all__ = [
+    "BlackBox",
+    "Budget",
+    "Corpus",
+    "Directions",
+    "Explain",
+    "LanguageModel",
+    "PerSplit",
+    "Record",
+    "Run",
+    "RunConfig",
+    "Score",
+    "Section",
+    "Simulate",
+    "SparseCoder",
+    "Subject",
+]
 
 
 class Run(Section):
@@ -22,19 +36,6 @@ class Run(Section):
     """Seed of everything drawn at random."""
     folder: str = "outputs"
     """Folder that holds the run's folder."""
-
-
-class Subject(Section):
-    model: Annotated[str, Field(min_length=1)]
-    """A hub id with an optional @revision, a local folder, a GGUF file, or package:NAME."""
-    modules: Annotated[list[str], Field(min_length=1)]
-    """Modules with units, such as "layers.3.mlp"."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the weights; auto is float32 on a CPU and the checkpoint's own type on a GPU."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
-    """Where the model runs; auto is CUDA where there is one, else the CPU."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with a hub model."""
 
 
 class Corpus(Section):
@@ -62,101 +63,18 @@ class Corpus(Section):
         return self
 
 
-class PerSplit(Section):
-    explain: Count
-    select: Count
-    report: Count
-
-
-class Record(Section):
-    top: PerSplit = PerSplit(explain=20, select=10, report=10)
-    """Sequences with the largest maxima kept for each unit, by split."""
-    random: PerSplit = PerSplit(explain=20, select=10, report=10)
-    """Uniformly drawn sequences kept for each unit, by split."""
-    per_band: PerSplit = PerSplit(explain=2, select=0, report=0)
-    """Sequences kept for each band between quantile boundaries, by split."""
-    pool: Count = 96
-    """Uniformly drawn sequences (all splits together) among which quantile bands look for their exemplars."""
-    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = [0.5, 0.9, 0.99, 0.999]
-    """Boundaries of the bands, quantiles of the activations of all tokens."""
-    density_threshold: float = 0.0
-    """A token counts as firing above this activation."""
-    top_tokens: Count = 64
-    """Tokens with the highest mean activation listed for each unit."""
-    min_token_count: Positive = 3
-    """A token is listed from this many occurrences on."""
-    token_memory_mb: Positive = 1024
-    """Memory for the sums of tokens x units; where it does not suffice, the rarest tokens are left out."""
-    skip_positions: Count = 1
-    """Positions at the start of a sequence left out of all statistics (attention sinks)."""
-    batch_size: Positive = 32
-    """Sequences in a forward pass."""
-    shard_sequences: Positive = 1024
-    """Sequences scanned by one shard, a multiple of batch_size."""
-    shard_units: Positive = 512
-    """Units merged by one shard."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Record":
-        if self.shard_sequences % self.batch_size:
-            raise ValueError(
-                f"shard_sequences = {self.shard_sequences} is not a multiple of batch_size = {self.batch_size}; "
-                "batches must not depend on the shards"
-            )
-        if self.quantiles != sorted(set(self.quantiles)):
-            raise ValueError(f"quantiles = {self.quantiles} must rise")
-        return self
-
-
-class LanguageModel(Section):
-    """A model that explains or simulates: in this process, or behind an OpenAI-compatible endpoint (`base_url`)."""
-
-    model: Annotated[str, Field(min_length=1)]
-    """As subject.model; behind an endpoint, the name that it knows the model by."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
-    trust_remote_code: bool = False
-    base_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """Endpoint, such as http://localhost:8000/v1; without it the model runs in this process."""
-    key_variable: str | None = None
-    """Name of the environment variable that holds the endpoint's key; without it no key is sent."""
-    tokenizer: str | None = None
-    """The endpoint's tokenizer: hub id, folder or package:NAME; all_at_once needs it, estimates get exact by it."""
-    context: Positive | None = None
-    """Tokens of prompt and reply together at most; without it, what the endpoint says, or none."""
-    concurrency: Positive = 32
-    """Requests in flight at the endpoint at most."""
-    timeout: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds to wait for a reply."""
-    retries: Count = 6
-    """Further tries after a request that failed."""
-    mode: Literal["live", "batch"] = "live"
-    """batch collects requests and sends them through the endpoint's batch interface: cheaper, within a day."""
-    price_in: Annotated[float, Field(ge=0)] | None = None
-    """Price of a million tokens read, in the currency of budget.max_cost."""
-    price_out: Annotated[float, Field(ge=0)] | None = None
-    """Price of a million tokens written."""
-    headers: dict[str, str] = {}
-    """Further headers of each request; a value "env:NAME" is read from that environment variable."""
-    body: dict[str, Any] = {}
-    """Further fields of each request's body."""
-
-
-class Budget(Section):
-    """Limits over all stages and workers of the run; the run stops before it passes one, and goes on once it is raised."""
-
-    max_tokens_total: Positive | None = None
-    """Tokens read and written by models behind endpoints."""
-    max_cost: Annotated[float, Field(gt=0)] | None = None
-    """Cost at the prices of the engines; every engine with a base_url needs both prices then."""
-
-
 class Explain(Section):
     explainer: Literal["statistics", "token_activation", "token_space", "max_activation", "contrastive"] = "statistics"
     """statistics needs no language model; the others ask one: token_activation with activations beside tokens (Bills
     et al. 2023), token_space with a list of tokens, max_activation with marked texts, contrastive with counter-examples."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
     """all, a number drawn by the seed from each module, or lists of indices by module."""
+    polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
+    """Which ends of the activations are explained: + the largest ones, - the most negative ones, each as a unit of its own."""
+    context: Positive | None = None
+    """Tokens shown around the peak of an exemplar, the peak in the middle; all of the sequence unless given."""
+    negatives: Literal["look_alikes", "hard"] = "look_alikes"
+    """What `contrastive` shows against a unit: recorded texts that share tokens with its exemplars, or record.negatives."""
     candidates: Positive = 4
     """Candidate explanations of a unit at most; the best on `select` is published on `report`."""
     engine: LanguageModel | None = None

@@ -1,11 +1,14 @@
 """Where the units of a subject are: from `layers.3.mlp` to the torch module whose input holds their activations."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
+from pipeline.config import Subject
 from pipeline.errors import UserError
 
 STACKS = ("layers", "h", "blocks", "decoder.layers", "language_model.layers", "model.layers", "text_model.layers")
@@ -27,23 +30,44 @@ MODULE = re.compile(r"layers\.(?P<layer>\d+)\.(?P<kind>.+)")
 
 
 @dataclass(frozen=True)
+class UnitVectors:
+    """What the weights of a module say of its U units, in D dimensions of the residual stream; None where they say nothing."""
+
+    reads: torch.Tensor | None
+    """(U, D) a unit's activation grows with the projection of its normalised input on this vector."""
+    writes: torch.Tensor | None
+    """(U, D) what a unit adds to the residual stream for each unit of activation."""
+
+
+@dataclass(frozen=True)
 class Site:
     """A place in a model that has units."""
 
     name: str
     """As in the run file: `layers.3.mlp`."""
-    projection: nn.Module
-    """Its first positional input, (..., U), holds the activations of the U units: hook it with a forward pre-hook."""
+    module: nn.Module
+    """The torch module to hook."""
     width: int
     """U, the number of units."""
+    side: Literal["input", "output"] = "input"
+    """Whether its first positional input is meant, or its output (the first, where there are several): (B, T, ...)."""
+    read: Callable[[torch.Tensor], Any] | None = None
+    """From that tensor to activations (B, T, U), or to SparseActivations; None where it holds them already."""
+    signed: bool = True
+    """Whether activations can be negative."""
+    sparse: bool = False
+    """Whether `read` gives SparseActivations."""
+    vectors: Callable[[], UnitVectors] | None = None
+    """The vectors of its units, where the weights have any."""
 
 
-def find_sites(base_model: nn.Module, modules: Sequence[str]) -> dict[str, Site]:
+def find_sites(base_model: nn.Module, modules: Sequence[str], subject: Subject | None = None) -> dict[str, Site]:  # noqa: ARG001
     """The sites that a run file names, in its order.
 
     Args:
         base_model: a causal model's `.base_model`: the layers without the head that predicts tokens.
         modules: names such as `layers.3.mlp`.
+        subject: where the parts of an unknown model are, and what sparse coders and directions there are.
 
     Raises:
         UserError: a layer or kind of unit that the model does not have, or a name that occurs twice.

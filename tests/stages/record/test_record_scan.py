@@ -16,6 +16,7 @@ from pipeline.runner import run_stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.stage import Shard, Stage
 from pipeline.subjects.load import load_language_model
+from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import find_sites
 from pipeline.tables import Tables
 from stages.record.merge import MERGE
@@ -54,9 +55,8 @@ class Seen:
 
 def activations(base_model: Any, wanted: Sequences, batch_size: int) -> dict[str, dict[int, npt.NDArray[np.float32]]]:
     """(T, U) activations by module and seq_id."""
-    modules = {name: site.projection for name, site in find_sites(base_model, MODULES).items()}
     seen: Any = Seen()
-    scan(base_model, modules, seen, wanted, batch_size)
+    scan(ModelActivations(base_model, find_sites(base_model, MODULES)), seen, wanted, batch_size)
     return seen.activations
 
 

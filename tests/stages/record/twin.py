@@ -82,7 +82,8 @@ def scan_arrays(
     seq_len = max(len(ids) for ids in corpus.token_ids)
     recorder = Recorder(corpus.widths, config, token_table(corpus, config), seq_len, backend)
     sequences = [(seq_id, corpus.token_ids[seq_id]) for seq_id in range(start, min(stop, len(corpus.token_ids)))]
-    for token_ids, lengths, seq_ids in padded_batches(sequences, config.batch_size):
+    for batch in padded_batches(sequences, config.batch_size):
+        token_ids, lengths, seq_ids = batch.token_ids, batch.lengths, batch.seq_ids
         recorder.begin(token_ids, lengths, seq_ids)
         for name, values in corpus.activations.items():
             padded = np.full((*token_ids.shape, corpus.widths[name]), 1e9, np.float32)

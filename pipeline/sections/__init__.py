@@ -1,0 +1,1 @@
+"""The sections of a run file; `pipeline.config` puts them together."""

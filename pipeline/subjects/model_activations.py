@@ -1,0 +1,64 @@
+"""The activations of a transformers model, taken by hooks during a forward pass."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
+from pipeline.subjects.sites import Site
+
+
+class ModelActivations:
+    """The sites of a model without its head; see `ActivationSource`."""
+
+    def __init__(self, base_model: Any, sites: Mapping[str, Site]) -> None:
+        """base_model: a transformers model without its head, on the device where it is to run."""
+        self.base_model = base_model
+        self.sites = dict(sites)
+        self.modules = {name: ModuleUnits(site.width, site.signed, site.sparse) for name, site in sites.items()}
+
+    def run(self, batch: TokenBatch, receive: Receive) -> None:
+        """A forward pass that ends where the last site has been received."""
+        device = next(self.base_model.parameters()).device
+        inputs = {"input_ids": torch.from_numpy(batch.token_ids).to(device)}
+        if batch.lengths.min() < batch.token_ids.shape[1]:
+            mask = np.arange(batch.token_ids.shape[1]) < batch.lengths[:, None]
+            inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(device)
+        with torch.inference_mode(), hooked(self.sites, receive), suppress(LastSiteReached):
+            self.base_model(**inputs, use_cache=False)
+
+
+class LastSiteReached(Exception):
+    """Ends a forward pass: what comes after the last recorded site would be computed for nothing."""
+
+
+@contextmanager
+def hooked(sites: Mapping[str, Site], receive: Callable[[str, Any], None]) -> Iterator[None]:
+    """Call `receive` with a site's name and activations whenever its torch module runs.
+
+    The forward pass is left with LastSiteReached when every site has been received once.
+    """
+    waiting = set(sites)
+
+    def take(site: Site, tensor: Any) -> None:
+        receive(site.name, tensor if site.read is None else site.read(tensor))
+        waiting.discard(site.name)
+        if not waiting:
+            waiting.update(sites)
+            raise LastSiteReached
+
+    with ExitStack() as hooks:
+        for site in sites.values():
+            hooks.enter_context(_hook(site, take))
+        yield
+
+
+def _hook(site: Site, take: Callable[[Site, Any], None]) -> Any:
+    if site.side == "input":
+        return site.module.register_forward_pre_hook(lambda _, inputs: take(site, inputs[0]))
+    return site.module.register_forward_hook(
+        lambda _, __, output: take(site, output if isinstance(output, torch.Tensor) else output[0])
+    )
