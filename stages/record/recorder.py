@@ -1,6 +1,6 @@
 """Takes batches of activations in, and gives the partial tables out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -9,19 +9,16 @@ import pyarrow as pa
 
 from pipeline.config import Record
 from stages.record.partials import (
-    PARTIAL_EXEMPLARS,
-    PARTIAL_TOKENS,
-    PARTIAL_UNITS,
+    PARTIALS,
     exemplar_rows,
     token_rows,
+    uniform_rows,
     unit_rows,
 )
 from stages.record.selection import uniform_ids
 from stages.record.sums import Accumulator, Batch, make_batch
 from stages.record.tokens import TokenTable
 
-UNITS_AT_ONCE = 1024
-"""Units whose exemplars are put into rows at once, which takes memory for a copy of them."""
 Backend = Literal["auto", "numba", "torch"]
 
 
@@ -77,18 +74,23 @@ class Recorder:
                 rows = activations[b, : int(self._batch.lengths[b])].detach().float()
                 self._uniform[module][seq_id] = rows.cpu().numpy().copy()
 
-    def tables(self) -> dict[str, pa.Table]:
-        """PARTIAL_UNITS, PARTIAL_EXEMPLARS and PARTIAL_TOKENS by name, sorted by module (as given) and index."""
-        units, exemplars, tokens = [], [], []
+    def tables(self) -> dict[str, Iterator[pa.Table]]:
+        """The rows of each partial table by its name, sorted by module (as given) and index.
+
+        They are made as they are taken, some units at a time, and take memory for those alone.
+        """
+        return {table.name: self._pieces(table.name) for table in PARTIALS}
+
+    def _pieces(self, table: str) -> Iterator[pa.Table]:
         for module, accumulator in self._sums.items():
-            sums = accumulator.sums()
-            units.append(unit_rows(module, sums, self.tokens.min_count))
-            for start in range(0, self.widths[module], UNITS_AT_ONCE):
-                part = range(start, min(start + UNITS_AT_ONCE, self.widths[module]))
-                exemplars.append(exemplar_rows(module, sums, self._uniform[module], self._lengths, part))
-            tokens += token_rows(module, sums, self.tokens, self._occurrences)
-        found = {PARTIAL_UNITS: units, PARTIAL_EXEMPLARS: exemplars, PARTIAL_TOKENS: tokens}
-        return {table.name: pa.concat_tables([table.schema.empty_table(), *rows]) for table, rows in found.items()}
+            if table == "partial_units":
+                yield unit_rows(module, accumulator.sums(), self.tokens.min_count)
+            elif table == "partial_tokens":
+                yield from token_rows(module, accumulator.sums(), self.tokens, self._occurrences)
+            elif table == "partial_uniform":
+                yield from uniform_rows(module, accumulator, self.widths[module])
+            else:
+                yield from exemplar_rows(module, accumulator.sums(), self._lengths)
 
     def _accumulator(self, module: str, activations: Any) -> Accumulator:
         shape = (self.widths[module], self.seq_len, len(self.tokens.token_ids), self.config)

@@ -19,7 +19,7 @@ from pipeline.stage import Shard, Stage
 from pipeline.subjects.activations import ActivationSource, TokenBatch
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
-from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNITS
+from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
 
@@ -52,7 +52,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     ]
 
 
-def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
     """Scan one range of the corpus."""
     from pipeline.subjects.source import open_source
 
@@ -112,9 +112,10 @@ SCAN = Stage(
     name="record.scan",
     title="record activations",
     reads=("corpus",),
-    writes=(PARTIAL_UNITS, PARTIAL_TOKENS, PARTIAL_EXEMPLARS),
+    writes=PARTIALS,
     settings=settings,
     plan=plan,
     process=process,
     check=check,
+    version=2,
 )

@@ -1,5 +1,6 @@
 """What the running state of a module is, whatever computes it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +51,28 @@ def make_batch(token_ids: Array, lengths: Array, seq_ids: Array, config: Record,
 
 
 @dataclass(frozen=True)
+class TopSums:
+    """The kept sequences of one polarity: U units, K slots, T tokens; the slots of each split lie together, in no order."""
+
+    values: Array
+    """(U, K) float32, the largest activation in the polarity (that of -x for '-'), -inf in empty slots."""
+    seq_ids: Array
+    """(U, K) int64"""
+    keys: Array
+    """(U, K) int64 of the neighbourhood of the peak; of equal keys one is kept. 0 where record.distinct is off."""
+    vectors: Array
+    """(U, K, T) float32 as recorded; NaN at positions that do not count, meaningless beyond the sequence's length."""
+
+
+class UniformRows(Protocol):
+    """The activations of a module on a sequence that is kept for every unit."""
+
+    def block(self, start: int, stop: int) -> Array:
+        """(T, stop - start) float32 of some units; NaN at positions that do not count."""
+        ...
+
+
+@dataclass(frozen=True)
 class UnitSums:
     """The state of a module's U units as numpy arrays, ready to be put into tables."""
 
@@ -66,12 +89,8 @@ class UnitSums:
     """(4, 2, U) float64, as in `moments`."""
     histogram: Array
     """(U, BINS) int64"""
-    top_values: Array
-    """(U, K) float32, -inf in empty slots; the slots of each split lie together, in no order."""
-    top_seq_ids: Array
-    """(U, K) int64"""
-    top_vectors: Array
-    """(U, K, T) float32; meaningless beyond the length of the sequence."""
+    top: Mapping[str, TopSums]
+    """By polarity, those that are recorded."""
     token_sums: Array
     """(V, U) float64"""
 
@@ -84,3 +103,7 @@ class Accumulator(Protocol):
         ...
 
     def sums(self) -> UnitSums: ...
+
+    def uniform(self) -> Mapping[int, UniformRows]:
+        """The uniformly kept sequences, by seq_id."""
+        ...
