@@ -1,5 +1,6 @@
 """The record stage by brute force: one unit after another, every value held in memory."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,11 +12,14 @@ import torch
 
 from pipeline.config import PerSplit, Record
 from pipeline.evidence import SPLITS, split_of
-from pipeline.subjects.activations import ModuleUnits
+from pipeline.subjects.activations import ModuleUnits, TokenBatch
 from stages.record.merge import merge
+from stages.record.numba_sums import NumbaSums
 from stages.record.recorder import Backend, Recorder
 from stages.record.scan import padded_batches
+from stages.record.sums import Accumulator, make_batch
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.record.torch_sums import TorchSums
 
 SEQ_LEN = 12
 SMALL = Record(
@@ -77,24 +81,45 @@ def token_table(corpus: Corpus, config: Record) -> TokenTable:
     return cover_tokens(*count_tokens([batch], config, corpus.special_ids), sum(corpus.widths.values()), config)
 
 
-def scan_arrays(
-    corpus: Corpus, start: int, stop: int, config: Record, backend: Backend = "numba", signed: bool = True
-) -> dict[str, pa.Table]:
-    """Partials of the sequences start..stop; the padding holds activations that nothing may look at."""
-    seq_len = max(len(ids) for ids in corpus.token_ids)
-    modules = {name: ModuleUnits(width, signed) for name, width in corpus.widths.items()}
-    recorder = Recorder(modules, config, token_table(corpus, config), seq_len, corpus.special_ids, backend)
+def batches(corpus: Corpus, start: int, stop: int, config: Record) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
+    """Batches of the sequences start..stop with the activations; the padding holds some that nothing may look at."""
     sequences = [(seq_id, corpus.token_ids[seq_id]) for seq_id in range(start, min(stop, len(corpus.token_ids)))]
     for batch in padded_batches(sequences, config.batch_size):
-        token_ids, lengths, seq_ids = batch.token_ids, batch.lengths, batch.seq_ids
-        recorder.begin(token_ids, lengths, seq_ids)
+        found = {}
         for name, values in corpus.activations.items():
-            padded = np.full((*token_ids.shape, corpus.widths[name]), 1e9, np.float32)
+            padded = np.full((*batch.token_ids.shape, corpus.widths[name]), 1e9, np.float32)
             padded[:, ::2] = np.nan
-            for row, seq_id in enumerate(seq_ids):
-                padded[row, : lengths[row]] = values[seq_id]
-            recorder.add(name, torch.from_numpy(padded))
+            for row, seq_id in enumerate(batch.seq_ids):
+                padded[row, : batch.lengths[row]] = values[seq_id]
+            found[name] = torch.from_numpy(padded)
+        yield batch, found
+
+
+def scan_arrays(
+    corpus: Corpus, start: int, stop: int, config: Record, backend: Backend = "numba"
+) -> dict[str, pa.Table]:
+    """Partials of the sequences start..stop."""
+    modules = {name: ModuleUnits(width) for name, width in corpus.widths.items()}
+    seq_len = max(len(ids) for ids in corpus.token_ids)
+    recorder = Recorder(modules, config, token_table(corpus, config), seq_len, corpus.special_ids, backend)
+    for batch, activations in batches(corpus, start, stop, config):
+        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        for name, values in activations.items():
+            recorder.add(name, values)
     return recorder.tables()
+
+
+def accumulate(
+    corpus: Corpus, module: str, part: range, config: Record, backend: Backend = "numba", signed: bool = True
+) -> Accumulator:
+    """The state of one module after some sequences."""
+    tokens = token_table(corpus, config)
+    shape = (corpus.widths[module], max(len(ids) for ids in corpus.token_ids), len(tokens.token_ids), config, signed)
+    found: Accumulator = NumbaSums(*shape) if backend == "numba" else TorchSums(*shape, torch.device("cpu"))
+    for batch, activations in batches(corpus, part.start, part.stop, config):
+        prepared = make_batch(batch.token_ids, batch.lengths, batch.seq_ids, config, tokens, corpus.special_ids)
+        found.add(activations[module], prepared)
+    return found
 
 
 def rows_about(partial: dict[str, pa.Table], module: str, start: int, stop: int) -> dict[str, pa.Table]:
