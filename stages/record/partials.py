@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.schemas import TableSchema, column
 from stages.record.histogram import join_zero_bins
-from stages.record.sums import Accumulator, TopSums, UnitSums
+from stages.record.sums import TopSums, UniformRows, UnitSums
 from stages.record.tokens import TokenTable
 
 POLARITIES = ("+", "-")
@@ -147,9 +147,14 @@ def exemplar_rows(module: str, sums: UnitSums, lengths: Mapping[int, int]) -> It
         yield pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
 
 
-def uniform_rows(module: str, accumulator: Accumulator, width: int) -> Iterator[pa.Table]:
-    """Rows of PARTIAL_UNIFORM, a block of units at a time, by seq_id."""
-    kept = sorted(accumulator.uniform().items())
+def uniform_rows(module: str, uniform: Mapping[int, UniformRows], width: int) -> Iterator[pa.Table]:
+    """Rows of PARTIAL_UNIFORM, a block of units at a time, by seq_id.
+
+    Args:
+        uniform: the uniformly kept sequences by seq_id.
+        width: units of the module.
+    """
+    kept = sorted(uniform.items())
     for start in range(0, width if kept else 0, BLOCK):
         blocks = [rows.block(start, min(start + BLOCK, width)) for _, rows in kept]
         columns = {

@@ -126,7 +126,9 @@ def main() -> None:
         "peak_mb": peak,
         "fetch_ms": statistics.median(fetches) * 1000,
     }
-    print(f"{options.parts} partials of {options.units:,} units, {size / 2**20:,.0f} MiB; final {final / 2**20:,.0f} MiB")
+    print(
+        f"{options.parts} partials of {options.units:,} units, {size / 2**20:,.0f} MiB; final {final / 2**20:,.0f} MiB"
+    )
     for label, seconds in (("writing", writing), ("reading", read), ("merging", merging), ("publishing", publishing)):
         print(f"{label:34}{seconds:10.2f} s")
     print(f"{'first fetch, which opens the files':34}{fetches[0] * 1000:10.2f} ms")

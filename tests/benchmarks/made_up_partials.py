@@ -1,7 +1,6 @@
 """Partials of made-up activations, as a scan of 1,024 sequences of 64 tokens with the default settings leaves them."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,20 @@ from pipeline.shards import publish
 from pipeline.stage import Shard
 from pipeline.tables import Tables
 from stages.record.histogram import BINS
-from stages.record.partials import PARTIALS, exemplar_rows, token_rows, uniform_rows, unit_rows
+from stages.record.partials import (
+    PARTIAL_EXEMPLARS,
+    PARTIAL_TOKENS,
+    PARTIAL_UNIFORM,
+    PARTIAL_UNITS,
+    PARTIALS,
+    SIGNS,
+    exemplar_rows,
+    token_rows,
+    uniform_rows,
+    unit_rows,
+)
 from stages.record.selection import counts, split_numbers, uniform_ids
-from stages.record.sums import TopSums, UnitSums
+from stages.record.sums import DenseRows, TopSums, UnitSums
 from stages.record.tokens import TokenTable
 
 MODULE = "layers.0.mlp"
@@ -27,33 +37,6 @@ AT_ONCE = 512
 """Units made up at a time."""
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class MadeUp:
-    """The state of a finished scan of AT_ONCE units or fewer."""
-
-    found: UnitSums
-    kept: Mapping[int, "Rows"]
-
-    def add(self, activations: Any, batch: Any) -> None:
-        raise NotImplementedError
-
-    def sums(self) -> UnitSums:
-        return self.found
-
-    def uniform(self) -> Mapping[int, "Rows"]:
-        return self.kept
-
-
-@dataclass(frozen=True)
-class Rows:
-    """(T, U) activations of a sequence."""
-
-    values: Array
-
-    def block(self, start: int, stop: int) -> Array:
-        return self.values[:, start:stop]
 
 
 def write_partials(folder: Path, units: int, parts: int) -> None:
@@ -72,14 +55,16 @@ def pieces(table: str, units: int, part: int) -> Iterator[pa.Table]:
     lengths = dict.fromkeys(range(first, first + SEQUENCES), TOKENS)
     counted = np.random.default_rng(part).integers(1, 40, len(TOKEN_IDS))
     for start in range(0, units, AT_ONCE):
-        made = make_up(min(AT_ONCE, units - start), first, np.random.default_rng([part, start]), table)
-        sums = made.found
-        if table == "partial_units":
+        width, rng = min(AT_ONCE, units - start), np.random.default_rng([part, start])
+        sums = make_up(width, first, rng, table)
+        if table == PARTIAL_UNITS.name:
             rows = iter([unit_rows(MODULE, sums, 3)])
-        elif table == "partial_tokens":
+        elif table == PARTIAL_TOKENS.name:
             rows = token_rows(MODULE, sums, TokenTable(TOKEN_IDS, 3), counted)
-        elif table == "partial_uniform":
-            rows = uniform_rows(MODULE, made, len(sums.minimum))
+        elif table == PARTIAL_UNIFORM.name:
+            kept = [seq_id for seq_id in uniform_ids(Record()).tolist() if seq_id in lengths]
+            drawn = {seq_id: DenseRows(rng.standard_normal((TOKENS, width), np.float32)) for seq_id in kept}
+            rows = uniform_rows(MODULE, drawn, width)
         else:
             rows = exemplar_rows(MODULE, sums, lengths)
         for piece in rows:
@@ -87,14 +72,11 @@ def pieces(table: str, units: int, part: int) -> Iterator[pa.Table]:
             yield piece.set_column(1, piece.schema.field("index"), index)
 
 
-def make_up(units: int, first: int, rng: np.random.Generator, table: str) -> MadeUp:
+def make_up(units: int, first: int, rng: np.random.Generator, table: str) -> UnitSums:
     """Only what the table holds is large; `first` is the part's first seq_id."""
-    chosen = [seq_id for seq_id in uniform_ids(Record()).tolist() if first <= seq_id < first + SEQUENCES]
-    kept = chosen if table == "partial_uniform" else []
-    tokens = len(TOKEN_IDS) if table == "partial_tokens" else 0
-    tops = {"+": 1, "-": -1} if table == "partial_exemplars" else {"+": 1, "-": -1}
-    slots = 1 if table == "partial_exemplars" else 0
-    sums = UnitSums(
+    tokens = len(TOKEN_IDS) if table == PARTIAL_TOKENS.name else 0
+    slots = 1 if table == PARTIAL_EXEMPLARS.name else 0
+    return UnitSums(
         n_tokens=SEQUENCES * (TOKENS - 1),
         n_nonfinite=np.zeros(units, np.int64),
         minimum=np.full(units, -9, np.float32),
@@ -102,10 +84,9 @@ def make_up(units: int, first: int, rng: np.random.Generator, table: str) -> Mad
         above=np.full(units, SEQUENCES * TOKENS // 2),
         power_sums=rng.standard_normal((4, 2, units)),
         histogram=rng.poisson(250, (units, BINS)),
-        top={polarity: top(units, first, sign, rng, slots) for polarity, sign in tops.items()},
+        top={polarity: top(units, first, sign, rng, slots) for polarity, sign in SIGNS.items()},
         token_sums=np.round(rng.standard_normal((tokens, units)) * 2**32) / 2**30,
     )
-    return MadeUp(sums, {seq_id: Rows(rng.standard_normal((TOKENS, units), dtype=np.float32)) for seq_id in kept})
 
 
 def top(units: int, first: int, sign: int, rng: np.random.Generator, wanted: int) -> TopSums:
@@ -113,7 +94,9 @@ def top(units: int, first: int, sign: int, rng: np.random.Generator, wanted: int
     kept = [count * wanted for count in counts(Record().top)]
     everything = np.arange(first, first + SEQUENCES)
     splits = split_numbers(everything)
-    seq_ids = np.concatenate([draw(everything[splits == split], units, count, rng) for split, count in enumerate(kept)], 1)
+    seq_ids = np.concatenate(
+        [draw(everything[splits == split], units, count, rng) for split, count in enumerate(kept)], 1
+    )
     vectors = rng.standard_normal((units, sum(kept), TOKENS), dtype=np.float32)
     values = (4 + rng.exponential(size=vectors.shape[:2])).astype(np.float32)
     places = rng.integers(1, TOKENS, (*vectors.shape[:2], 1))

@@ -13,7 +13,7 @@ from pipeline.evidence import SPLITS, split_of
 from stages.record.histogram import BINS, INNER_EDGES, ZERO_BIN
 from stages.record.partials import exemplar_rows, token_rows, uniform_rows, unit_rows
 from stages.record.selection import NO_SEQUENCE, counts, uniform_ids
-from stages.record.sums import TopSums, UnitSums
+from stages.record.sums import DenseRows, TopSums, UnitSums
 from stages.record.tokens import TokenTable
 
 MODULE = "layers.0.mlp"
@@ -30,14 +30,6 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Block:
-    values: Array
-
-    def block(self, start: int, stop: int) -> Array:
-        return self.values[:, start:stop]
-
-
-@dataclass(frozen=True)
 class World:
     """S sequences of at most T tokens, U units; a key for each sequence, unit and polarity."""
 
@@ -46,7 +38,6 @@ class World:
     keys: Mapping[str, Array]
     """(S, U) by polarity."""
     config: Record
-    sums: UnitSums | None = None
 
     @property
     def width(self) -> int:
@@ -110,12 +101,12 @@ class World:
     def partial(self, seq_ids: range) -> dict[str, list[pa.Table]]:
         """The partial tables in pieces."""
         sums = self.unit_sums(seq_ids)
-        kept = {int(s): Block(self.activations[s]) for s in uniform_ids(self.config) if s in seq_ids}
+        kept = {int(s): DenseRows(self.activations[s]) for s in uniform_ids(self.config) if s in seq_ids}
         lengths = {s: len(self.activations[s]) for s in seq_ids}
         return {
             "partial_units": [unit_rows(MODULE, sums, 1)],
             "partial_tokens": list(token_rows(MODULE, sums, TokenTable(np.asarray([3, 8]), 1), np.asarray([2, 1]))),
-            "partial_uniform": list(uniform_rows(MODULE, Kept(kept, sums), self.width)),
+            "partial_uniform": list(uniform_rows(MODULE, kept, self.width)),
             "partial_exemplars": list(exemplar_rows(MODULE, sums, lengths)),
         }
 
@@ -140,23 +131,6 @@ class World:
             usable = [s for s in random[split] if values[s] > -np.inf]
             rows += [("random", split, rank, s) for rank, s in enumerate(usable)]
         return rows
-
-
-@dataclass(frozen=True)
-class Kept:
-    """An accumulator that is finished."""
-
-    rows: Mapping[int, Block]
-    found: UnitSums
-
-    def add(self, activations: Any, batch: Any) -> None:
-        raise NotImplementedError
-
-    def sums(self) -> UnitSums:
-        return self.found
-
-    def uniform(self) -> Mapping[int, Block]:
-        return self.rows
 
 
 def make_world(
