@@ -4,11 +4,11 @@ Shapes: U units, P polarities, K kept sequences, N uniformly kept sequences, T t
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from numba import njit
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
@@ -97,10 +97,12 @@ def uniform_rows(uniform: Gathered, top: Chosen, boundaries: Floats, config: Rec
     Args:
         boundaries: (U, Q) boundaries of the bands, rising, of x or of -x as the polarity says.
     """
-    values = peaks(uniform.vectors, SIGNS[top.polarity])[1]  # (U, N)
+    units, kept, tokens = uniform.vectors.shape
+    flat = uniform.vectors.reshape(units * kept, tokens)
+    values = peaks(flat, np.full(len(flat), SIGNS[top.polarity], np.float32))[1].reshape(units, kept)
     random = np.isin(uniform.seq_ids, random_ids(config)) & (values > -np.inf)
     pool = np.isin(uniform.seq_ids, pool_ids(config)) & (values > -np.inf)
-    pool[_among(top, uniform.seq_ids, len(values))] = False
+    pool[_among(top, uniform.seq_ids, units)] = False
     bands = (boundaries[:, None, :] <= values[:, :, None]).sum(axis=2)
     splits = split_numbers(uniform.seq_ids)
     quantile = np.zeros_like(pool)
@@ -155,7 +157,7 @@ def final_rows(module: str, start: int, parts: list[Chosen]) -> pa.Table:
     lengths, number = lengths[order], number[order]
     vectors[np.arange(vectors.shape[1]) >= lengths[:, None]] = np.nan
     signs = np.asarray([SIGNS[part.polarity] for part in parts], np.float32)[number]
-    peak, value = peaks(vectors, signs[:, None])
+    peak, value = peaks(vectors, signs)
     columns = {
         "module": pa.repeat(module, len(order)),
         "index": (units[order] + start).astype(np.int32),
@@ -171,18 +173,24 @@ def final_rows(module: str, start: int, parts: list[Chosen]) -> pa.Table:
     return pa.table(columns, schema=EXEMPLARS.schema)
 
 
-def peaks(vectors: Floats, signs: Any) -> tuple[Ints, Floats]:
-    """Position and value of the maximum of (..., T) activations times their signs, over the finite ones.
+def peaks(vectors: Floats, signs: Floats) -> tuple[Ints, Floats]:
+    """Position and value of the maximum of (M, T) activations times their (M,) signs, over the finite ones.
 
     Returns:
         The first position among equals, and -inf where no activation is finite.
     """
-    if not vectors.shape[-1]:
-        return np.zeros(vectors.shape[:-1], np.int64), np.full(vectors.shape[:-1], -np.inf, np.float32)
-    signed = vectors * signs
-    signed[~np.isfinite(signed)] = -np.inf
-    peak = signed.argmax(axis=-1)
-    return peak, np.take_along_axis(signed, peak[..., None], axis=-1)[..., 0]
+    places, values = np.zeros(len(vectors), np.int64), np.full(len(vectors), -np.inf, np.float32)
+    _find_peaks(vectors, signs, places, values)
+    return places, values
+
+
+@njit(cache=True, nogil=True)
+def _find_peaks(vectors, signs, places, values):  # type: ignore[no-untyped-def]
+    for row in range(vectors.shape[0]):
+        for t in range(vectors.shape[1]):
+            value = vectors[row, t] * signs[row]
+            if value > values[row] and value < np.inf:
+                values[row], places[row] = value, t
 
 
 def _lists(vectors: Floats, lengths: Ints) -> pa.ListArray:

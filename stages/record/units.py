@@ -1,6 +1,7 @@
 """Statistics of a range of units: the sum of the partials, and the rows of the final table."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,17 +52,20 @@ class UnitTotals:
         self._add_tokens(tokens)
 
     def _add_tokens(self, rows: pa.Table) -> None:
-        blocks = rows["index"].to_numpy()
-        ids = rows["token_id"].to_numpy().astype(np.int64)
+        blocks, ids = rows["index"].to_numpy(), rows["token_id"].to_numpy().astype(np.int64)
         self._cover(ids)
-        for block in np.unique(blocks):
-            part = rows.filter(pa.array(blocks == block))
-            places = np.searchsorted(self.token_ids, ids[blocks == block])
-            sums = _matrix(part["sums"], len(part))
-            low, high = max(int(block), self.start), min(int(block) + sums.shape[1], self.stop)
-            self.token_sums[places, low - self.start : high - self.start] += sums[:, low - block : high - block]
-            if block == blocks.min():
-                self.token_counts[places] += part["count"].to_numpy()
+        counts, lists = rows["count"].to_numpy(), rows["sums"].combine_chunks()
+        cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)).tolist(), len(blocks)]
+        for first, last in pairwise(cuts):
+            part = slice(first, last)
+            block = int(blocks[first])
+            sums = lists.slice(first, last - first).flatten().to_numpy().reshape(last - first, -1)
+            places = np.searchsorted(self.token_ids, ids[part])
+            chosen = slice(None) if last - first == len(self.token_ids) else places
+            low, high = max(block, self.start), min(block + sums.shape[1], self.stop)
+            self.token_sums[chosen, low - self.start : high - self.start] += sums[:, low - block : high - block]
+            if first == 0:
+                self.token_counts[places] += counts[part]
 
     def _cover(self, ids: npt.NDArray[np.int64]) -> None:
         """Make room for tokens that have not occurred before."""

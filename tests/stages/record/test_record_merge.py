@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.config import PerSplit
 from pipeline.schemas import EXEMPLARS
 from pipeline.shards import publish
 from pipeline.stage import Shard
@@ -147,6 +148,14 @@ def test_partial_exemplars_are_made_a_bounded_number_of_units_at_a_time(tmp_path
     pieces = world.partial(range(6))["partial_exemplars"]
     spans = [(min(indices), max(indices)) for indices in (piece["index"].to_pylist() for piece in pieces)]
     assert spans == [(0, UNITS_AT_ONCE - 1), (UNITS_AT_ONCE, UNITS_AT_ONCE + 99)]
+
+
+def test_a_record_can_do_without_uniform_sequences() -> None:
+    none = PerSplit(explain=0, select=0, report=0)
+    world = make_world(random=none, per_band=none)
+    found = merged(world, 7)
+    check(world, found)
+    assert {row["band"] for row in found["exemplars"]} == {"top"}
 
 
 def test_no_partial_gives_no_exemplars() -> None:
