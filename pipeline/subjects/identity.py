@@ -22,8 +22,8 @@ BLACK_BOX = "black_box:"
 FROM_FILES = re.compile(r"layers\.(?P<layer>\d+)\.(?P<kind>sae|directions):(?P<name>.+)")
 SETTINGS = {"sae": "saes", "directions": "directions"}
 """Where the run file says what a kind of module is read from."""
-IGNORED = re.compile(r"\..*|.*\.(md|txt|lock|py|pyc)")
-"""Names of files in a folder of sparse coders that say nothing about them."""
+SUFFIXES = {".json", ".npy", ".npz", ".safetensors"}
+"""Endings of the files in a folder that say what its units are."""
 
 Entry = TypeVar("Entry")
 
@@ -116,16 +116,16 @@ def _identity(config: RunConfig, module: str) -> dict[str, Any]:
 
 
 def _content(setting: str, path: str, layer: str) -> str:
-    """Hash of a file, or of all files below a folder."""
+    """Hash of a folder's files; or of a file, with the settings of a sparse coder beside it."""
     place = Path(path.replace("{layer}", layer)).expanduser()
     if not place.exists():
         raise UserError(
             f"subject.{setting}.path = {path!r}: there is no {place}; correct the path, or put the files there"
         )
-    if place.is_file():
-        return content_hash(place)
-    files = [file for file in sorted(place.rglob("*")) if file.is_file() and not IGNORED.fullmatch(file.name)]
-    return _hash(place, files)
+    if place.is_dir():
+        return _hash(place, sorted(file for file in place.iterdir() if file.suffix in SUFFIXES))
+    beside = sorted(place.parent.glob("*.json")) if setting.startswith("saes.") else []
+    return _hash(place.parent, [place, *beside])
 
 
 def _hash(folder: Path, files: Iterable[Path]) -> str:

@@ -14,7 +14,7 @@ or, where most activations are zero, instead of `activations` the M others:
     metadata     "width" = U
 
 Metadata "signed" = "false" says that no activation of the file is negative. What stands beyond a sequence's length is not
-looked at. `write_activations` writes such a file; any other writer of safetensors will do.
+looked at. `write_activations` writes such a file; any other writer of safetensors will do, given contiguous arrays.
 """
 
 import os
@@ -145,7 +145,7 @@ class OwnFile:
         total, last = int(positions.get_shape()[0]), -1
         counts = np.zeros(self.rows + 1, np.int64)
         for start in range(0, total, AT_ONCE):
-            part = np.asarray(positions[start : start + AT_ONCE]).astype(np.int64)
+            part = np.asarray(positions[start : min(start + AT_ONCE, total)]).astype(np.int64)
             if part[0] < max(last, 0) or part[-1] >= self.rows * self.columns or (part[1:] < part[:-1]).any():
                 raise _bad(
                     self.path,
