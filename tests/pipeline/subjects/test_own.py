@@ -174,7 +174,7 @@ def test_a_folder_without_files_or_with_other_units_is_told(tmp_path: Path) -> N
         own_files(tmp_path)
     write_activations(tmp_path, 0, IDS, VALUES)
     write_activations(tmp_path, 1, IDS, VALUES[:, :, :2])
-    with pytest.raises(UserError, match="2 dense units and 00000.safetensors has 4 dense units"):
+    with pytest.raises(UserError, match=r"2 dense units and 00000\.safetensors has 4 dense units"):
         own_files(tmp_path)
 
 
@@ -207,7 +207,7 @@ def test_other_tokens_than_the_corpus_has_are_refused(tmp_path: Path) -> None:
     source.run(batch, lambda *_: None)
     with pytest.raises(UserError, match=r"own:b: row 2 of .*other tokens"):
         source.run(TokenBatch(IDS[2:3], np.full(1, COLUMNS), np.arange(2, 3)), lambda *_: None)
-    with pytest.raises(UserError, match="own:a: row 0 of .*other tokens"):
+    with pytest.raises(UserError, match=r"own:a: row 0 of .*other tokens"):
         source.run(TokenBatch(IDS[:1, :4], np.full(1, 4), np.arange(1)), lambda *_: None)
 
 
@@ -238,5 +238,5 @@ def test_places_come_from_the_corpus(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("doc_ids", [["texts/a.jsonl:3"], []])
 def test_another_corpus_has_no_places(tmp_path: Path, doc_ids: list[str]) -> None:
-    with pytest.raises(UserError, match='corpus.source = "own:NAME"'):
+    with pytest.raises(UserError, match=r'corpus\.source = "own:NAME"'):
         corpus_places(write_corpus(tmp_path, doc_ids))
