@@ -45,7 +45,9 @@ def open_source(config: RunConfig, modules: Sequence[str]) -> ActivationSource:
     own = {name: own_folder(config, name) for name in modules if name.startswith(OWN)}
     sources: list[ActivationSource] = []
     if parts:
-        loaded = load_language_model(subject.model, subject.dtype, subject.device, subject.trust_remote_code)
+        loaded = load_language_model(
+            subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
+        )
         base_model = loaded.model.base_model
         sources.append(ModelActivations(base_model, find_sites(base_model, parts, subject)))
     sources += [open_black_box(config, name) for name in modules if name.startswith(BLACK_BOX)]
@@ -73,16 +75,13 @@ def describe_modules(config: RunConfig) -> dict[str, ModuleUnits]:
     subject = config.subject
     _refuse_twice(subject.modules)
     parts = [name for name in subject.modules if needs_model([name])]
-    widths = check_modules(subject.model, parts, subject.trust_remote_code) if parts else {}
-    found = {}
+    found = check_modules(subject.model, parts, subject.trust_remote_code, subject) if parts else {}
     for name in subject.modules:
         if name.startswith(OWN):
             found[name] = own_units(own_files(own_folder(config, name)))
         elif name.startswith(BLACK_BOX):
             found[name] = ModuleUnits(black_box(config, name).units)
-        else:
-            found[name] = ModuleUnits(widths[name])
-    return found
+    return {name: found[name] for name in subject.modules}
 
 
 def check_sources(config: RunConfig) -> None:
