@@ -52,6 +52,10 @@ def _place(path: Path) -> Place | None:
     if "/embedding/" in text:
         raise UserError(f"{path} encodes the embedding, which cannot be recorded; choose the coder of a layer")
     site, layer = _SITE.search(text), _LAYER.search(text)
+    if site is not None and site[1] == "att":
+        raise UserError(
+            f"{path} encodes the heads' own values, which cannot be recorded; choose res, mlp or transcoders"
+        )
     if site is None and layer is None:
         return None
     reads = SITES.get(site[1], "") if site else "residual"
