@@ -47,7 +47,7 @@ def draw(seed: int = 0, inputs: int = D, outputs: int = D) -> Weights:
     )
 
 
-def save(path: Path, dtype: torch.dtype = torch.float32, **tensors: Array) -> None:
+def save(path: Path, tensors: dict[str, Array], dtype: torch.dtype = torch.float32) -> None:
     """A safetensors file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: torch.tensor(value).to(dtype).contiguous() for name, value in tensors.items()}, path)
@@ -70,7 +70,7 @@ def saelens_6(folder: Path, architecture: str, tensors: dict[str, Array], **sett
         "normalize_activations": "none", "reshape_activations": "none", "metadata": metadata, "architecture": architecture,
     }  # fmt: skip
     write_json(folder / "cfg.json", config | settings)
-    save(folder / "sae_weights.safetensors", **tensors)
+    save(folder / "sae_weights.safetensors", tensors)
     return folder
 
 
@@ -84,7 +84,7 @@ def saelens_3(folder: Path, architecture: str, tensors: dict[str, Array], **sett
         "sae_lens_training_version": "3.20.0", "activation_fn_kwargs": {},
     }  # fmt: skip
     write_json(folder / "cfg.json", config | settings)
-    save(folder / "sae_weights.safetensors", **tensors)
+    save(folder / "sae_weights.safetensors", tensors)
     return folder
 
 
@@ -98,7 +98,7 @@ def sparsify(folder: Path, weights: Weights, **settings: Any) -> Path:
     tensors = {"encoder.weight": weights.w_enc.T, "encoder.bias": weights.b_enc}
     if settings.get("skip_connection"):
         tensors["W_skip"] = np.zeros((weights.b_dec.size, D))
-    save(folder / "sae.safetensors", **tensors, W_dec=weights.w_dec, b_dec=weights.b_dec)
+    save(folder / "sae.safetensors", tensors | {"W_dec": weights.w_dec, "b_dec": weights.b_dec})
     return folder
 
 

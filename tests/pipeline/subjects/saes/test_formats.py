@@ -201,7 +201,7 @@ def test_activations_of_half_precision_are_encoded_in_single_precision(tmp_path:
 
 def test_weights_of_half_precision_are_read(tmp_path: Path) -> None:
     folder = saelens_6(tmp_path, "standard", BASE, dtype="bfloat16")
-    save(folder / "sae_weights.safetensors", torch.bfloat16, **BASE)
+    save(folder / "sae_weights.safetensors", BASE, torch.bfloat16)
     site = site_of(folder)
     rounded = {name: torch.tensor(value).bfloat16().double().numpy() for name, value in BASE.items()}
     x = stream().reshape(-1, D).double().numpy()

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.errors import UserError
 from tests.pipeline.subjects.saes.layouts import (
+    Array,
     D,
     U,
     draw,
@@ -26,7 +27,7 @@ W = draw()
 BASE = {"W_enc": W.w_enc, "b_enc": W.b_enc, "W_dec": W.w_dec, "b_dec": W.b_dec}
 
 
-def without(name: str) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def without(name: str) -> dict[str, Array]:
     return {key: value for key, value in BASE.items() if key != name}
 
 
@@ -56,7 +57,7 @@ def objects(folder: Path) -> Path:
 
 
 def no_settings(folder: Path) -> Path:
-    save(folder / "sae_weights.safetensors", **BASE)
+    save(folder / "sae_weights.safetensors", BASE)
     return folder
 
 
