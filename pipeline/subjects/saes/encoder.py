@@ -1,6 +1,6 @@
 """From activations of a model to the latents of a sparse coder that are not zero, a chunk of tokens at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -56,6 +56,13 @@ class Encoder:
         positions, units, values = (torch.cat(column) for column in zip(*parts, strict=True))
         sequences, tokens = (x.shape[0], x.shape[1]) if x.ndim == 3 else (1, len(flat))
         return SparseActivations((sequences, tokens, width), positions, units, values)
+
+    def after(self, gain: torch.Tensor, bias: torch.Tensor) -> "Encoder":
+        """The encoder of x * gain + bias, (D,) each, that gives the latents which this one gives of x."""
+        assert self.normalisation == "none"
+        assert self.centre is None
+        shift = self.scale * (bias / gain) @ self.weight
+        return replace(self, weight=self.weight / gain[:, None], bias=self.bias - shift)
 
     def _chunk(self, x: torch.Tensor, start: int) -> Found:
         """Positions, units and values of (N, D) activations, of which the first has position `start`."""

@@ -1,6 +1,7 @@
 """The format of Gemma Scope: params.npz with W_enc (D, U), b_enc, W_dec (U, D), b_dec and threshold; JumpReLU, no settings.
 
-Lieberum et al. 2024. What it reads is told by the path alone, such as gemma-scope-2b-pt-res/layer_20/.../params.npz.
+Lieberum et al. 2024. What it reads is told by the path alone, such as gemma-scope-2b-pt-res/layer_20/.../params.npz. The
+transcoders read what the norm in front of the MLP gives before its gain.
 """
 
 import re
@@ -15,7 +16,7 @@ from pipeline.subjects.saes.places import Place
 from pipeline.subjects.saes.tensors import TensorFile
 
 NAME = "params.npz"
-SITES = {"res": "residual", "mlp": "mlp_out"}
+SITES = {"res": "residual", "mlp": "mlp_out", "transcoders": "mlp_in"}
 _SITE = re.compile(r"gemma-scope-[^/]+-(res|mlp|att|transcoders)(?:-|/|$)")
 _LAYER = re.compile(r"(?:^|/)layer_(\d+)(?:/|$)")
 
@@ -58,5 +59,5 @@ def _place(path: Path) -> Place | None:
         )
     if site is None and layer is None:
         return None
-    reads = SITES.get(site[1], "") if site else "residual"
-    return Place(int(layer[1]) if layer else None, reads, site[0].strip("/-") if site else "residual")
+    name = site[1] if site else "res"
+    return Place(int(layer[1]) if layer else None, SITES[name], name, before_gain=name == "transcoders")

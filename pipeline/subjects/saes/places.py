@@ -1,7 +1,7 @@
 """Where a sparse coder reads, from the names that training programs give to places in a model.
 
-- TransformerLens: `blocks.3.hook_resid_post`. Its `ln2.hook_normalized` is what the MLP reads without the gain of the norm
-  where the norm is an RMSNorm or was folded into the MLP, so it is none of the places here.
+- TransformerLens: `blocks.3.hook_resid_post`. Its `ln2.hook_normalized` is what the MLP reads, before the gain and the bias of
+  the norm in front of it.
 - transformers: the path of a module whose output is encoded, or its input by a transcoder: `model.layers.3.mlp`.
 """
 
@@ -17,6 +17,7 @@ HOOKS = {
     "hook_mlp_out": "mlp_out",
     "mlp.hook_post": "mlp",
 }
+NORMALISED = "ln2.hook_normalized"
 OUTPUTS = {"": "residual", "mlp": "mlp_out", "attn": "attn_out", "attention": "attn_out", "self_attn": "attn_out"}
 INPUTS = {"": "residual_in", "mlp": "mlp_in"}
 _HOOK = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<rest>.+)")
@@ -32,11 +33,15 @@ class Place:
     """As `SparseCoder.reads`, or empty for a place that cannot be recorded here."""
     name: str
     """As the files call it."""
+    before_gain: bool = False
+    """Whether the gain and bias of the norm in front of the MLP have to be taken off what is read."""
 
 
 def place_of(name: str, transcoder: bool = False) -> Place:
     """The place that a name of TransformerLens or of transformers means; `reads` and `layer` as far as they are known."""
     hook = _HOOK.fullmatch(name)
+    if hook and hook["rest"] == NORMALISED:
+        return Place(int(hook["layer"]), "mlp_in", name, before_gain=True)
     if hook and "hook_" in hook["rest"]:
         return Place(int(hook["layer"]), HOOKS.get(hook["rest"], ""), name)
     module = _MODULE.fullmatch(name)

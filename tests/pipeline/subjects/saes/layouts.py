@@ -122,10 +122,12 @@ def top_k(before: Array, k: int) -> Array:
     return found
 
 
-def site_of(path: Path, layer: int = 3, hidden_size: int | None = D, **settings: Any) -> Site:
+def site_of(
+    path: Path, layer: int = 3, hidden_size: int | None = D, norm: nn.Module | None = None, **settings: Any
+) -> Site:
     """The site of a coder on a model whose places are all the same module; its `side` tells the place."""
     coder = SparseCoder(path=str(path), **settings)
-    return sae_site(f"layers.{layer}.sae:test", coder, layer, place, hidden_size)
+    return sae_site(f"layers.{layer}.sae:test", coder, layer, place, hidden_size, norm)
 
 
 def place(reads: str) -> tuple[nn.Module, str]:

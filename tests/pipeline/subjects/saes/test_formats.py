@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pipeline.subjects.saes import coder_files, encoder
 from pipeline.subjects.sites import Site
@@ -280,6 +281,31 @@ def test_the_run_file_overrules_the_files(tmp_path: Path) -> None:
     hidden = saelens_6(tmp_path / "a", "standard", BASE, hook_name="blocks.3.ln2.hook_normalized")
     assert reads(site_of(hidden, reads="mlp_in")) == "mlp_in"
     assert reads(site_of(gemma_scope(tmp_path / "b", W), reads="attn_out")) == "attn_out"
+
+
+@pytest.mark.parametrize("kind", [nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize("form", ["saelens", "gemma_scope"])
+def test_the_gain_of_the_norm_is_taken_off_where_a_transcoder_reads_before_it(
+    form: str, kind: type[nn.LayerNorm | nn.RMSNorm], tmp_path: Path
+) -> None:
+    norm = kind(D)
+    for number, parameter in enumerate(norm.parameters()):
+        parameter.data = torch.linspace(-0.5, 2 + number, D)
+    if form == "saelens":
+        hook = "blocks.3.ln2.hook_normalized"
+        path = saelens_6(tmp_path, "transcoder", ACROSS, d_out=D + 2, hook_name=hook, **NO_CENTRE)
+        threshold: Array | float = 0.0
+    else:
+        path = gemma_scope(tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_3" / "width_16k", WIDE)
+        threshold = WIDE.threshold
+    site = site_of(path, norm=norm)
+    assert reads(site) == "mlp_in"
+    x = stream()
+    plain = kind(D, elementwise_affine=False)
+    normalised = plain(x).reshape(-1, D).double().numpy()
+    assert site.read is not None
+    found = dense(site.read(norm(x).detach()))
+    np.testing.assert_allclose(found, jump(normalised @ WIDE.w_enc + WIDE.b_enc, threshold), rtol=1e-4, atol=1e-4)
 
 
 def test_the_path_may_hold_the_number_of_the_layer(tmp_path: Path) -> None:

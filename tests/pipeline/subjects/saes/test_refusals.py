@@ -123,13 +123,13 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         lambda f: saelens_6(f, "standard", BASE, metadata={"hook_name": "blocks.3.hook_q_input", "hook_head_index": 2}),
         ["one head", "hook_q_input"],
     ),
-    "after the norm": (
-        lambda f: saelens_6(f, "standard", BASE, hook_name="blocks.3.ln2.hook_normalized"),
-        ["reads 'blocks.3.ln2.hook_normalized'", "gain of a norm", 'reads = "..."'],
+    "between attention and the MLP": (
+        lambda f: saelens_6(f, "standard", BASE, hook_name="blocks.3.hook_resid_mid"),
+        ["reads 'blocks.3.hook_resid_mid'", "none of residual, ", 'reads = "..."'],
     ),
-    "transcoder of Gemma Scope": (
-        lambda f: gemma_scope(f / "gemma-scope-2b-pt-transcoders" / "layer_3" / "width_16k", W),
-        ["gemma-scope-2b-pt-transcoders", "gain of a norm"],
+    "after a norm that is not there": (
+        lambda f: saelens_6(f, "transcoder", BASE, d_out=D, hook_name="blocks.3.ln2.hook_normalized"),
+        ["reads 'blocks.3.ln2.hook_normalized'", "this layer has no such norm"],
     ),
     "embedding": (
         lambda f: gemma_scope(f / "gemma-scope-2b-pt-res" / "embedding" / "width_4k", W), ["encodes the embedding"]
