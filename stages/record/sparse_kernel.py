@@ -12,6 +12,7 @@ from numba import njit
 
 from stages.record.histogram import BINS, OFFSET, SHIFT
 from stages.record.kernel import GRID
+from stages.record.winners import find_slot, find_worst
 
 I32 = np.int32
 F32 = np.float32
@@ -67,39 +68,6 @@ def add_sequence(unit, state, scratch):
 
 
 @njit(cache=True, nogil=True)
-def slot_for(unit, value, seq_id, key, split, distinct, slots, top):
-    """The slot that a sequence takes among the kept ones of a unit, -1 where it does not belong to them."""
-    worst_value, worst_seq, worst_slot, values, seq_ids, keys, _, _, _ = top
-    if value < worst_value[split, unit] or (value == worst_value[split, unit] and seq_id > worst_seq[split, unit]):
-        return -1
-    if distinct:
-        for k in range(slots[split], slots[split + 1]):
-            if values[unit, k] > -np.inf and keys[unit, k] == key:
-                better = value > values[unit, k] or (value == values[unit, k] and seq_id < seq_ids[unit, k])
-                return k if better else -1
-    return worst_slot[split, unit]
-
-
-@njit(cache=True, nogil=True)
-def keep(unit, slot, value, seq_id, key, split, slots, top):
-    """Put a sequence into a slot, and find the unit's worst slot in the split anew. Returns the row of its vector."""
-    worst_value, worst_seq, worst_slot, values, seq_ids, keys, rows, _, used = top
-    values[unit, slot], seq_ids[unit, slot], keys[unit, slot] = value, seq_id, key
-    if rows[unit, slot] == NONE:
-        rows[unit, slot] = used[0]
-        used[0] += 1
-    worst = slots[split]
-    for k in range(slots[split] + 1, slots[split + 1]):
-        lower = values[unit, k] < values[unit, worst]
-        if lower or (values[unit, k] == values[unit, worst] and seq_ids[unit, k] > seq_ids[unit, worst]):
-            worst = k
-    worst_slot[split, unit] = worst
-    worst_value[split, unit] = values[unit, worst]
-    worst_seq[split, unit] = seq_ids[unit, worst]
-    return rows[unit, slot]
-
-
-@njit(cache=True, nogil=True)
 def copy_vector(vector, last, before, places, values, counted):
     """Write a unit's activations on a sequence of T tokens, from its chain of triples; NaN where none counts."""
     for t in range(counted.size):
@@ -111,34 +79,45 @@ def copy_vector(vector, last, before, places, values, counted):
 
 
 @njit(cache=True, nogil=True)
-def keep_touched(touched, split, seq_id, b, places, values, batch, settings, scratch, tops):
-    """Offer a sequence to the touched units; `tops` are for polarity + alone, or for + and -."""
-    counted, keys, _, _, _ = batch
-    slots, _, distinct, signs = settings
-    _, extremes, peaks, last, before, _ = scratch
-    for i in range(touched.size):
-        unit = touched[i]
-        for p in range(len(tops)):
-            sign = signs[p]
-            value = extremes[unit, sign]
-            if not value > 0:
-                continue
-            key = keys[b, peaks[unit, sign]]
-            slot = slot_for(unit, value, seq_id, key, split, distinct, slots, tops[p])
-            if slot >= 0:
-                row = keep(unit, slot, value, seq_id, key, split, slots, tops[p])
-                copy_vector(tops[p][7][row], last[unit], before, places, values, counted[b])
+def row_of(unit, slot, rows, used):
+    """The row of the pool that belongs to a slot, a new one where it was empty."""
+    if rows[unit, slot] == NONE:
+        rows[unit, slot] = used[0]
+        used[0] += 1
+    return rows[unit, slot]
 
 
 @njit(cache=True, nogil=True)
-def scan_triples(positions, units, values, bits, places, batch, settings, state, scratch, tops):
+def keep_touched(touched, split, seq_id, b, places, values, batch, settings, scratch, kept):
+    """Offer a sequence to the units that fire on it, in each recorded polarity."""
+    counted, keys, _, _, _ = batch
+    slots, _, distinct, ends = settings
+    _, extremes, peaks, last, before, _ = scratch
+    for p in range(ends.size):
+        top, rows, used = kept[p]
+        worst_value, worst_seq = top[0][split], top[1][split]
+        for i in range(touched.size):
+            unit = touched[i]
+            value = extremes[unit, ends[p]]
+            if not value > 0 or value < worst_value[unit] or (value == worst_value[unit] and seq_id > worst_seq[unit]):
+                continue
+            key = keys[b, peaks[unit, ends[p]]]
+            slot = find_slot(unit, value, key, distinct, seq_id, split, slots, top)
+            if slot >= 0:
+                find_worst(unit, split, slots, top)
+                vector = top[6][row_of(unit, slot, rows, used)]
+                copy_vector(vector, last[unit], before, places, values, counted[b])
+
+
+@njit(cache=True, nogil=True)
+def scan_triples(positions, units, values, bits, places, batch, settings, state, scratch, kept):
     """Take the N triples of a batch into the running state of a module.
 
     Args:
         positions, units, values: (N,) as in SparseActivations.
         bits: (N,) the values' bits as int32.
         places: (N,) int32 room for the position of each triple in its sequence.
-        batch, settings, state, scratch, tops: as in sparse_sums.
+        batch, settings, state, scratch, kept: as in sparse_sums.
     """
     counted, _, rows, seq_ids, splits = batch
     _, threshold, _, _ = settings
@@ -162,6 +141,6 @@ def scan_triples(positions, units, values, bits, places, batch, settings, state,
             entry += 1
         for i in range(count):
             add_sequence(touched[i], state, scratch)
-        keep_touched(touched[:count], splits[b], seq_ids[b], b, places, values, batch, settings, scratch, tops)
+        keep_touched(touched[:count], splits[b], seq_ids[b], b, places, values, batch, settings, scratch, kept)
         for i in range(count):
             last[touched[i]] = NONE

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import PerSplit, Record
-from pipeline.evidence import SPLITS
+from pipeline.config import Record
 from stages.record.histogram import BINS
-from stages.record.selection import NO_SEQUENCE, counts, polarities, uniform_ids
+from stages.record.numba_sums import empty_top
+from stages.record.selection import counts, polarities, uniform_ids
 from stages.record.sparse_kernel import scan_triples
 from stages.record.sums import Batch, TopSums, UniformRows, UnitSums
 
@@ -34,6 +34,7 @@ class SparseSums:
     def __init__(self, width: int, seq_len: int, covered: int, config: Record, signed: bool = False) -> None:
         """signed: whether activations can be negative, so that the polarity `-` is kept too."""
         self.width, self.config = width, config
+        self.slots = np.concatenate([[0], np.cumsum(counts(config.top))]).astype(np.int64)
         self.n_tokens = 0
         self.state = (
             np.zeros((4, width)),  # leading parts of the power sums
@@ -52,9 +53,7 @@ class SparseSums:
             np.zeros((width, 2), np.int32),  # their positions
             np.full(width, -1, np.int32),  # last triple of each unit
         )
-        self.kept = {sign: KeptSlots(width, seq_len, config.top) for sign in polarities(config, signed)}
-        none = PerSplit(explain=0, select=0, report=0)
-        self._tops = list(self.kept.values()) or [KeptSlots(width, seq_len, none)]  # a compiled loop needs one
+        self.kept = {polarity: Kept(width, seq_len, config) for polarity in polarities(config, signed)}
         self._uniform_ids = uniform_ids(config)
         self._uniform: dict[int, UniformRows] = {}
 
@@ -66,25 +65,25 @@ class SparseSums:
         )
         values = values.astype(np.float32, copy=False)
         self.n_tokens += int(batch.counted.sum())
-        for kept in self._tops:
-            kept.reserve(len(values))
-        count = len(values)
+        kept = list(self.kept.values()) or [Kept(0, 0, self.config)]  # which compiled code needs to know the types
+        for polarity in kept:
+            polarity.reserve(len(values))
         scan_triples(
             positions,
             units,
             values,
             values.view(np.int32),
-            np.empty(count, np.int32),
+            np.empty(len(values), np.int32),
             (batch.counted, batch.keys, _token_rows(batch), batch.seq_ids, batch.splits),
             (
-                self._tops[0].slots,
+                self.slots,
                 np.float32(self.config.density_threshold),
                 self.config.distinct,
-                np.asarray(["+-".index(sign) for sign in self.kept] or [0]),
+                np.asarray(["+-".index(polarity) for polarity in self.kept], np.int64),
             ),
             self.state,
-            (*self.scratch, np.empty(count, np.int32), np.empty(self.width, np.int32)),
-            tuple(kept.arrays for kept in self._tops),
+            (*self.scratch, np.empty(len(values), np.int32), np.empty(self.width, np.int32)),
+            tuple((polarity.top, polarity.rows, polarity.used) for polarity in kept),
         )
         for b in np.flatnonzero(np.isin(batch.seq_ids, self._uniform_ids)):
             self._uniform[int(batch.seq_ids[b])] = _sparse_rows(positions, units, values, batch, int(b))
@@ -107,43 +106,35 @@ class SparseSums:
             above=above + (zeros if self.config.density_threshold < 0 else 0),
             power_sums=np.stack([total, rest], axis=1),
             histogram=counted,
-            top={sign: kept.sums() for sign, kept in self.kept.items()},
+            top={polarity: kept.sums() for polarity, kept in self.kept.items()},
             token_sums=token_sums,
         )
 
 
-class KeptSlots:
-    """The kept sequences of one polarity, with K slots a unit; a growing pool holds the rows of the slots in use."""
+class Kept:
+    """The kept sequences of one polarity, with K slots a unit; a growing pool holds a row for each slot in use."""
 
-    def __init__(self, width: int, seq_len: int, top: PerSplit) -> None:
-        kept = counts(top)
-        self.slots = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-        slots = int(self.slots[-1])
-        full = np.where(np.asarray(kept) > 0, -np.inf, np.inf).astype(np.float32)
-        self.arrays = (
-            np.repeat(full[:, None], width, axis=1),  # worst value,
-            np.full((len(SPLITS), width), NO_SEQUENCE),  # its sequence
-            np.repeat(self.slots[:-1, None], width, axis=1),  # and slot, by split
-            np.full((width, slots), -np.inf, np.float32),
-            np.full((width, slots), NO_SEQUENCE),
-            np.zeros((width, slots), np.int64),
-            np.full((width, slots), -1, np.int32),  # row in the pool
-            np.empty((0, seq_len), np.float32),
-            np.zeros(1, np.int64),  # rows in use
-        )
+    def __init__(self, width: int, seq_len: int, config: Record) -> None:
+        pool = np.empty((0, seq_len), np.float32)
+        self.top = (*empty_top(width, 0, config)[:6], pool)
+        """As in `winners`, but for the pool."""
+        self.rows = np.full(self.top[3].shape, -1, np.int32)
+        """(U, K) row of the pool, -1 for an empty slot."""
+        self.used = np.zeros(1, np.int64)
+        """Rows of the pool in use."""
 
-    def reserve(self, rows: int) -> None:
+    def reserve(self, more: int) -> None:
         """Make room for some more rows of the pool."""
-        *others, pool, used = self.arrays
-        least = min(int(used[0]) + rows, others[3].size)
+        pool, used = self.top[6], int(self.used[0])
+        least = min(used + more, self.rows.size)
         if len(pool) < least:
-            grown = np.empty((min(max(least, int(len(pool) * GROWTH)), others[3].size), pool.shape[1]), np.float32)
-            grown[: used[0]] = pool[: used[0]]
-            self.arrays = (*others, grown, used)  # type: ignore[assignment]
+            grown = np.empty((min(max(least, int(len(pool) * GROWTH)), self.rows.size), pool.shape[1]), np.float32)
+            grown[:used] = pool[:used]
+            self.top = (*self.top[:6], grown)
 
     def sums(self) -> TopSums:
-        _, _, _, values, seq_ids, keys, rows, pool, _ = self.arrays
-        return TopSums(values=values, seq_ids=seq_ids, keys=keys, vectors=PooledVectors(rows, pool))
+        _, _, _, values, seq_ids, keys, pool = self.top
+        return TopSums(values=values, seq_ids=seq_ids, keys=keys, vectors=PooledVectors(self.rows, pool))
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,7 @@ def test_the_gain_of_the_norm_is_taken_off_where_a_transcoder_reads_before_it(
 ) -> None:
     norm = kind(D)
     for number, parameter in enumerate(norm.parameters()):
-        parameter.data = torch.linspace(-0.5, 2 + number, D)
+        parameter.data = torch.linspace(-0.6, 2 + number, D)
     if form == "saelens":
         hook = "blocks.3.ln2.hook_normalized"
         path = saelens_6(tmp_path, "transcoder", ACROSS, d_out=D + 2, hook_name=hook, **NO_CENTRE)
