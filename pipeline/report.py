@@ -40,7 +40,7 @@ def _sentence(values: dict[str, float | None]) -> str:
         return "none" if value is None else f"{value:.3f}"
 
     share, dead = values["above_control"], values["dead"]
-    silent = f"; {dead} units are dead, they fire nowhere that the explainer may see" if dead else ""
+    silent = f"; {dead} dead, as they fire nowhere that the explainer may see" if dead else ""
     return (
         f"{values['scored']} of {values['units']} units scored: mean correlation {number('correlation')} "
         f"(random sequences alone {number('correlation_random')}), shuffled control {number('control')}, "
