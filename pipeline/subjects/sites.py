@@ -14,7 +14,7 @@ from pipeline.subjects.directions import directions_site
 from pipeline.subjects.heads import head_site
 from pipeline.subjects.neurons import neuron_site
 from pipeline.subjects.site import Site, UnitVectors
-from pipeline.subjects.stream import dimension_site
+from pipeline.subjects.stream import dimension_site, place_width
 
 __all__ = ["Site", "UnitVectors", "all_sites", "find_sites"]
 
@@ -63,7 +63,9 @@ def _site(base_model: Any, blocks: Sequence[nn.Module], module: str, subject: Su
         from pipeline.subjects.saes import sae_site
 
         coder = _named("saes", name, module, subject.saes if subject else {})
-        return sae_site(module, coder, layer, functools.partial(place, block, module=module, paths=paths))
+        places = functools.partial(place, block, module=module, paths=paths)
+        width = place_width(block, "residual", module, config, paths)
+        return sae_site(module, coder, layer, places, width, part(block, "mlp_norm", paths))
     return dimension_site(module, kind, block, config, paths)
 
 
