@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from pipeline.config import PerSplit, RunConfig
-from pipeline.subjects.facts import check_modules, describe_model
+from pipeline.subjects.facts import describe_model
+from pipeline.subjects.source import describe_modules
 
 SEQUENCE_BYTES = 12
 """Bytes of a token in the corpus table before compression: its id, its text and offsets."""
@@ -35,8 +36,7 @@ def estimate(config: RunConfig) -> Estimate:
         UserError: the subject or one of its modules does not exist.
     """
     facts = describe_model(config.subject.model, config.subject.trust_remote_code)
-    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code)
-    widths = [facts.widths[module] for module in config.subject.modules]
+    widths = [units.width for units in describe_modules(config).values()]
     record, sequences = config.record, config.corpus.max_sequences
     length = config.corpus.seq_len
     explained = _explained(config, widths)

@@ -78,6 +78,15 @@ def make_batch(
     )
 
 
+class Vectors(Protocol):
+    """(U, K, T) numbers, an array or what makes one of them for some units at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, units: slice, /) -> Array: ...
+
+
 @dataclass(frozen=True)
 class TopSums:
     """The strongest sequences in one polarity, of U units, with K slots and T tokens."""
@@ -89,7 +98,7 @@ class TopSums:
     """(U, K) int64"""
     keys: Array
     """(U, K) int64 keys of the peak's neighbourhood, none twice in a split; 0 where record.distinct is off."""
-    vectors: Array
+    vectors: Vectors
     """(U, K, T) float32 activations, never negated; NaN at the positions that do not count, meaningless beyond the
     length of the sequence."""
 
