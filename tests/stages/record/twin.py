@@ -107,6 +107,11 @@ def scan_arrays(
         recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
         for name, values in activations.items():
             recorder.add(name, values)
+    return whole_tables(recorder)
+
+
+def whole_tables(recorder: Recorder) -> dict[str, pa.Table]:
+    """The partial tables by name, each in one piece."""
     found = recorder.tables()
     return {table.name: pa.concat_tables([table.schema.empty_table(), *found[table.name]]) for table in PARTIALS}
 
