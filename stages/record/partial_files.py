@@ -55,7 +55,7 @@ def widths(tables: Tables) -> dict[str, int]:
 
 
 def _open(path: Path) -> _Groups:
-    file = pq.ParquetFile(path, page_checksum_verification=True)
+    file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
     names = file.schema_arrow.names
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     module, index = names.index("module"), names.index("index")

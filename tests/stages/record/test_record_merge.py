@@ -143,6 +143,14 @@ def test_any_range_of_units_is_read_from_the_files_of_the_partials(tmp_path: Pat
             assert rows.to_pylist() == [row for row in whole[name] if start <= row["index"] < stop]
 
 
+def test_two_partials_are_held_at_a_time_whatever_their_number(tmp_path: Path) -> None:
+    tables = published(make_world(width=150, sequences=60), tmp_path, 6)
+    whole = sum(table.nbytes for part in Partials(tables).about(MODULE, 0, 150) for table in part.values())
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() - before for _ in Partials(tables).about(MODULE, 0, 150))
+    assert 0 < most < whole / 2
+
+
 def test_partial_exemplars_are_made_a_bounded_number_of_units_at_a_time(tmp_path: Path) -> None:
     world = make_world(width=UNITS_AT_ONCE + 100, sequences=6)
     pieces = world.partial(range(6))["partial_exemplars"]
