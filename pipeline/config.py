@@ -16,6 +16,7 @@ __all__ = [
     "Corpus",
     "Directions",
     "Explain",
+    "Judge",
     "LanguageModel",
     "PerSplit",
     "Record",
@@ -134,6 +135,28 @@ class Score(Section):
     """Units scored by one shard."""
 
 
+class Judge(Section):
+    methods: list[Literal["detection", "fuzzing"]] = []
+    """What a language model is asked of an explanation: which texts fit it (detection), whether the marked tokens are the
+    right ones (fuzzing); nothing unless given."""
+    engine: LanguageModel | None = None
+    """The language model that judges."""
+    texts: Positive = 5
+    """Texts in one request."""
+    examples: Positive = 10
+    """Texts that fit, and texts that do not, at most."""
+    controls: Count = 3
+    """Explanations of other units of the module judged on each unit's texts."""
+    shard_units: Positive = 8
+    """Units judged by one shard."""
+
+    @model_validator(mode="after")
+    def _engine_present(self) -> "Judge":
+        if self.methods and self.engine is None:
+            raise ValueError('judge.methods need a language model; add [judge.engine] with model = "..."')
+        return self
+
+
 class RunConfig(Section):
     """A whole run file."""
 
@@ -144,13 +167,23 @@ class RunConfig(Section):
     explain: Explain = Explain()
     simulate: Simulate = Simulate()
     score: Score = Score()
+    judge: Judge = Judge()
     budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _evidence_is_recorded(self) -> "RunConfig":
+        missing = [polarity for polarity in self.explain.polarities if polarity not in self.record.polarities]
+        if missing:
+            raise ValueError(f'explain.polarities names "{missing[0]}"; add it to record.polarities')
+        if self.explain.negatives == "hard" and not self.record.negatives:
+            raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, for example to 10')
+        return self
 
     @model_validator(mode="after")
     def _prices_known(self) -> "RunConfig":
         if self.budget.max_cost is None:
             return self
-        for section in (self.explain, self.simulate):
+        for section in (self.explain, self.simulate, self.judge):
             engine = section.engine
             if engine and engine.base_url and (engine.price_in is None or engine.price_out is None):
                 raise ValueError(

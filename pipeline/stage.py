@@ -65,7 +65,7 @@ class Stage:
     """Shards under way at a time at most, where `process` is awaited; None where shards are computed one by one."""
     asks: Callable[[RunConfig], LanguageModel | None] = nothing_is_asked
     """The language model whose engine `process` has made by `context.once("engine", ...)`; None where it makes none. Its
-    shards are then units: {"module": name, "indices": list}, so that any of them can be worked at by themselves."""
+    shards are then units: {"module": name, "polarity": '+' or '-', "indices": list}, so that any of them can be worked at by themselves."""
     replies_grow: bool = False
     """Whether what it asks of that model has longer replies to longer questions; only estimates go by it."""
     version: int = 1
