@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pipeline.sections.base import Count, Positive, Section
 from pipeline.sections.language import Budget, LanguageModel
 from pipeline.sections.recording import PerSplit, Record
+from pipeline.sections.sasc import Sasc
 from pipeline.sections.subject import BlackBox, Directions, SparseCoder, Subject
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Record",
     "Run",
     "RunConfig",
+    "Sasc",
     "Score",
     "Section",
     "Simulate",
@@ -37,6 +39,9 @@ class Run(Section):
     """Seed of everything drawn at random."""
     folder: str = "outputs"
     """Folder that holds the run's folder."""
+    methods: Annotated[list[Literal["simulation", "sasc"]], Field(min_length=1)] = ["simulation"]
+    """How units are explained: simulation records activations on the corpus and simulates them (Bills et al. 2023), sasc
+    evaluates n-grams and texts written for the explanation (Singh et al. 2023)."""
 
 
 class Corpus(Section):
@@ -168,6 +173,7 @@ class RunConfig(Section):
     simulate: Simulate = Simulate()
     score: Score = Score()
     judge: Judge = Judge()
+    sasc: Sasc = Sasc()
     budget: Budget = Budget()
 
     @model_validator(mode="after")
@@ -183,8 +189,8 @@ class RunConfig(Section):
     def _prices_known(self) -> "RunConfig":
         if self.budget.max_cost is None:
             return self
-        for section in (self.explain, self.simulate, self.judge):
-            engine = section.engine
+        engines = [self.explain.engine, self.simulate.engine, self.judge.engine]
+        for engine in (*engines, self.sasc.explain_engine, self.sasc.synthesize_engine):
             if engine and engine.base_url and (engine.price_in is None or engine.price_out is None):
                 raise ValueError(
                     f"budget.max_cost needs the prices of {engine.model}; add price_in and price_out to its engine"

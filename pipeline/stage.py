@@ -6,7 +6,7 @@ the runner publishes.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -68,8 +68,14 @@ class Stage:
     shards are then units: {"module": name, "polarity": '+' or '-', "indices": list}, so that any of them can be worked at by themselves."""
     replies_grow: bool = False
     """Whether what it asks of that model has longer replies to longer questions; only estimates go by it."""
+    method: Literal["", "simulation", "sasc"] = ""
+    """The method of run.methods that it belongs to; empty for all. Other runs plan no shard of it."""
     version: int = 1
     """Raised by hand where a change of the code changes the rows."""
+
+    def takes_part(self, config: RunConfig) -> bool:
+        """Whether it belongs to a method of the run."""
+        return not self.method or self.method in config.run.methods
 
 
 def chunks(items: list[Any], size: int) -> list[list[Any]]:

@@ -63,7 +63,7 @@ def demands(config: RunConfig, stages: Stages) -> list[Demand]:
     Raises:
         UserError: a model that is named does not exist.
     """
-    asking = [stage for stage in stages.values() if stage.asks(config) is not None]
+    asking = [stage for stage in stages.values() if stage.takes_part(config) and stage.asks(config) is not None]
     if not asking:
         return []
     finished = finished_tables(config, stages)

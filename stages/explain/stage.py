@@ -155,4 +155,5 @@ EXPLAIN = Stage(
     check=check,
     in_flight=lambda config: shards_in_flight(config.explain.engine, config.explain.shard_units),
     asks=lambda config: None if config.explain.explainer == "statistics" else config.explain.engine,
+    method="simulation",
 )

@@ -189,4 +189,5 @@ JUDGE = Stage(
     check=lambda config: check_engine(config.judge.engine),
     in_flight=lambda config: shards_in_flight(config.judge.engine, config.judge.shard_units),
     asks=lambda config: config.judge.engine if config.judge.methods else None,
+    method="simulation",
 )

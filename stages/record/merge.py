@@ -127,4 +127,5 @@ MERGE = Stage(
     plan=plan,
     process=process,
     splits=SPLITS,
+    method="simulation",
 )

@@ -117,4 +117,5 @@ SCAN = Stage(
     plan=plan,
     process=process,
     check=check,
+    method="simulation",
 )

@@ -106,4 +106,5 @@ SCORE = Stage(
     plan=lambda config, tables: unit_shards(config, tables, config.score.shard_units),
     process=process,
     splits=("select", "report"),
+    method="simulation",
 )

@@ -168,4 +168,5 @@ SIMULATE = Stage(
     in_flight=lambda config: shards_in_flight(config.simulate.engine, config.simulate.shard_units),
     asks=lambda config: None if config.simulate.simulator == "word" else config.simulate.engine,
     replies_grow=True,
+    method="simulation",
 )
