@@ -162,7 +162,7 @@ class Cell(nn.Module):
         return x + self.feed(x)
 
 
-PLACES = {
+PLACES: dict[Any, str] = {
     "layers": "trunk.cells",
     "mlp": "feed",
     "attn": "mixer",
