@@ -74,7 +74,8 @@ def _parsed(module: str, layers: int) -> tuple[int, str, str]:
     if match is None or match["kind"] not in kinds or kinds[match["kind"]] != (match["name"] is not None):
         raise UserError(
             f"subject.modules: {module!r} is not a kind of module that can be recorded; allowed: layers.0.mlp to "
-            f"layers.{layers - 1}.mlp, and with another kind in the place of mlp: {', '.join(KINDS[1:])}"
+            f"layers.{layers - 1}.mlp, and with another kind in the place of mlp: {', '.join(KINDS[1:])}; "
+            "black_box:NAME; own:NAME"
         )
     layer, kind = int(match["layer"]), module.split(".", 2)[2]
     if layer >= layers:
