@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score status estimate doctor query report try test lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge status estimate doctor query report try test lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens
 
 PYTHON ?= python3
@@ -47,6 +47,9 @@ simulate: $(INSTALLED) ## predict activations from the words
 	@$(STAGE)
 
 score: $(INSTALLED) ## score the words by the correlation
+	@$(STAGE)
+
+judge: $(INSTALLED) ## have a language model say which texts fit the words (judge.methods)
 	@$(STAGE)
 
 status: $(INSTALLED) ## each stage's shards done, failed, left, and pace

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pipeline.sections.base import Count, Positive, Section
 from pipeline.sections.language import Budget, LanguageModel
 from pipeline.sections.recording import PerSplit, Record
+from pipeline.sections.sasc import Sasc
 from pipeline.sections.subject import BlackBox, Directions, SparseCoder, Subject
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "Corpus",
     "Directions",
     "Explain",
+    "Judge",
     "LanguageModel",
     "PerSplit",
     "Record",
     "Run",
     "RunConfig",
+    "Sasc",
     "Score",
     "Section",
     "Simulate",
@@ -36,6 +39,9 @@ class Run(Section):
     """Seed of everything drawn at random."""
     folder: str = "outputs"
     """Folder that holds the run's folder."""
+    methods: Annotated[list[Literal["simulation", "sasc"]], Field(min_length=1)] = ["simulation"]
+    """How units are explained: simulation records activations on the corpus and simulates them (Bills et al. 2023), sasc
+    evaluates n-grams and texts written for the explanation (Singh et al. 2023)."""
 
 
 class Corpus(Section):
@@ -135,6 +141,28 @@ class Score(Section):
     """Units scored by one shard."""
 
 
+class Judge(Section):
+    methods: list[Literal["detection", "fuzzing"]] = []
+    """What a language model is asked of an explanation: which texts fit it (detection), whether the marked tokens are the
+    right ones (fuzzing); nothing unless given."""
+    engine: LanguageModel | None = None
+    """The language model that judges."""
+    texts: Positive = 5
+    """Texts in one request."""
+    examples: Positive = 10
+    """Texts that fit, and texts that do not, at most."""
+    controls: Count = 3
+    """Explanations of other units of the module judged on each unit's texts."""
+    shard_units: Positive = 8
+    """Units judged by one shard."""
+
+    @model_validator(mode="after")
+    def _engine_present(self) -> "Judge":
+        if self.methods and self.engine is None:
+            raise ValueError('judge.methods need a language model; add [judge.engine] with model = "..."')
+        return self
+
+
 class RunConfig(Section):
     """A whole run file."""
 
@@ -145,14 +173,25 @@ class RunConfig(Section):
     explain: Explain = Explain()
     simulate: Simulate = Simulate()
     score: Score = Score()
+    judge: Judge = Judge()
+    sasc: Sasc = Sasc()
     budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _evidence_is_recorded(self) -> "RunConfig":
+        missing = [polarity for polarity in self.explain.polarities if polarity not in self.record.polarities]
+        if missing:
+            raise ValueError(f'explain.polarities names "{missing[0]}"; add it to record.polarities')
+        if self.explain.negatives == "hard" and not self.record.negatives:
+            raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, for example to 10')
+        return self
 
     @model_validator(mode="after")
     def _prices_known(self) -> "RunConfig":
         if self.budget.max_cost is None:
             return self
-        for section in (self.explain, self.simulate):
-            engine = section.engine
+        engines = [self.explain.engine, self.simulate.engine, self.judge.engine]
+        for engine in (*engines, self.sasc.explain_engine, self.sasc.synthesize_engine):
             if engine and engine.base_url and (engine.price_in is None or engine.price_out is None):
                 raise ValueError(
                     f"budget.max_cost needs the prices of {engine.model}; add price_in and price_out to its engine"

@@ -65,47 +65,56 @@ class Context:
                 self._texts.popitem(last=False)
         return found
 
-    def exemplars(self, module: str, indices: Sequence[int], splits: Sequence[str]) -> dict[int, list[Exemplar]]:
+    def exemplars(
+        self, module: str, indices: Sequence[int], splits: Sequence[str], polarity: str = "+"
+    ) -> dict[int, list[Exemplar]]:
         """The exemplars of some units, `top` first, then `quantile`, then `random`, each by rank.
+
+        Their activations are in the polarity: those of '-' are negated.
 
         Raises:
             PermissionError: the stage does not own one of the splits.
         """
         self._permit(splits)
-        where = self.tables.is_unit(module, indices) & ds.field("split").isin(list(splits))
+        where = self.tables.is_unit(module, indices, polarity) & ds.field("split").isin(list(splits))
         names = ("index", "band", "split", "rank", "seq_id")
         table = self.tables.read(EXEMPLARS, where, [*names, "activations"])
         rows = list(zip(*(table[name].to_pylist() for name in names), range(table.num_rows), strict=True))
         rows.sort(key=lambda row: (BANDS.index(row[1]), splits.index(row[2]), row[3]))
         texts = self.tokens(table["seq_id"].to_pylist())
-        activations = _rows_of_floats(table["activations"], self.config.record.skip_positions)
+        activations = _rows_of_floats(table["activations"], self.config.record.skip_positions, polarity)
         found: dict[int, list[Exemplar]] = {index: [] for index in indices}
         for index, band, split, _, seq_id, number in rows:
             found[index].append(Exemplar(seq_id, band, texts[seq_id], activations[number], split))
         return found
 
-    def sequences(self, module: str, indices: Sequence[int], splits: Sequence[str]) -> dict[int, list[tuple[int, str]]]:
+    def sequences(
+        self, module: str, indices: Sequence[int], splits: Sequence[str], polarity: str = "+"
+    ) -> dict[int, list[tuple[int, str]]]:
         """(seq_id, split) of the exemplars of some units, without their activations; each once, in seq_id order."""
         self._permit(splits)
-        where = self.tables.is_unit(module, indices) & ds.field("split").isin(list(splits))
+        where = self.tables.is_unit(module, indices, polarity) & ds.field("split").isin(list(splits))
         rows = self.tables.read(EXEMPLARS, where, ["index", "seq_id", "split"]).to_pylist()
         found: dict[int, set[tuple[int, str]]] = {index: set() for index in indices}
         for row in rows:
             found[row["index"]].add((row["seq_id"], row["split"]))
         return {index: sorted(pairs) for index, pairs in found.items()}
 
-    def evidence(self, module: str, indices: Sequence[int]) -> list[Evidence]:
+    def evidence(self, module: str, indices: Sequence[int], polarity: str = "+") -> list[Evidence]:
         """What an explainer may see of some units."""
-        exemplars = self.exemplars(module, indices, ["explain"])
-        tokens = self.top_tokens(module, indices)
-        return [Evidence(module, index, "+", exemplars[index], tokens[index]) for index in indices]
+        exemplars = self.exemplars(module, indices, ["explain"], polarity)
+        tokens = self.top_tokens(module, indices, polarity)
+        return [Evidence(module, index, polarity, exemplars[index], tokens[index]) for index in indices]
 
-    def top_tokens(self, module: str, indices: Sequence[int]) -> dict[int, list[TopToken]]:
-        """The tokens with the highest mean activation over the `explain` sequences."""
-        rows = self.tables.read(UNITS, self.tables.is_unit(module, indices), ["index", "top_tokens"])
-        lists = rows["top_tokens"].combine_chunks()
-        columns = [lists.flatten().field(name).to_pylist() for name in ("token", "mean_activation", "count")]
-        entries = iter([TopToken(*values) for values in zip(*columns, strict=True)])
+    def top_tokens(self, module: str, indices: Sequence[int], polarity: str = "+") -> dict[int, list[TopToken]]:
+        """The tokens with the highest mean activation, in the polarity, over the `explain` sequences."""
+        name, sign = ("top_tokens", 1.0) if polarity == "+" else ("bottom_tokens", -1.0)
+        rows = self.tables.read(UNITS, self.tables.is_unit(module, indices), ["index", name])
+        lists = rows[name].combine_chunks()
+        tokens, means, counts = (
+            lists.flatten().field(part).to_pylist() for part in ("token", "mean_activation", "count")
+        )
+        entries = iter([TopToken(token, sign * mean, n) for token, mean, n in zip(tokens, means, counts, strict=True)])
         lengths = lists.value_lengths().to_pylist()
         return {
             index: list(islice(entries, length))
@@ -118,11 +127,13 @@ class Context:
                 raise PermissionError(f"stage {self.stage.name!r} may not read the split {split!r}")
 
 
-def _rows_of_floats(column: pa.ChunkedArray, skip: int) -> list[Activations]:
-    """Each row's floats, NaN at the first `skip` positions and wherever they are not finite."""
+def _rows_of_floats(column: pa.ChunkedArray, skip: int, polarity: str) -> list[Activations]:
+    """Each row's floats in the polarity, NaN at the first `skip` positions and wherever they are not finite."""
     lists = column.combine_chunks()
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     values[~np.isfinite(values)] = np.nan
+    if polarity == "-":
+        values = -values
     ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False)).tolist()
     rows = [values[start:end] for start, end in pairwise([0, *ends])]
     for row in rows:

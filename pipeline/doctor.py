@@ -34,7 +34,8 @@ def examine(config: RunConfig) -> tuple[str, bool]:
     folder = config.root / "_replies"
     parts, well = [], True
     methods = (("explainer", config.explain.explainer, config.explain.engine),
-               ("simulator", config.simulate.simulator, config.simulate.engine))  # fmt: skip
+               ("simulator", config.simulate.simulator, config.simulate.engine),
+               *(("judge", method, config.judge.engine) for method in config.judge.methods[:1]))  # fmt: skip
     for kind, name, engine in methods:
         found = _of_engine(engine, name if kind == "simulator" else "", folder, config.budget)
         well = well and found.well

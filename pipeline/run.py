@@ -38,7 +38,8 @@ def run_pipeline(
     before = survey(config, stages)
     missing = [name for name in names if not before[name].finished]
     for name in missing:
-        stages[name].check(config)
+        if stages[name].takes_part(config):
+            stages[name].check(config)
     if not missing:
         tqdm.write(f"Everything is done in {config.root}: nothing to compute.")
     for name in missing:

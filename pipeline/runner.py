@@ -78,7 +78,7 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
         _refuse_other(path, footer, stage, inputs)
     if not all(earlier[name].finished for name in stage.reads):
         return Progress(stage, inputs, False, [], {}, [])
-    shards = stage.plan(config, tables)
+    shards = stage.plan(config, tables) if stage.takes_part(config) else []
     _refuse_unplanned(list(footers), stage, shards)
     done = {}
     for shard in shards:

@@ -6,7 +6,7 @@ the runner publishes.
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -66,11 +66,17 @@ class Stage:
     """Shards under way at a time at most, where `process` is awaited; None where shards are computed one by one."""
     asks: Callable[[RunConfig], LanguageModel | None] = nothing_is_asked
     """The language model whose engine `process` has made by `context.once("engine", ...)`; None where it makes none. Its
-    shards are then units: {"module": name, "indices": list}, so that any of them can be worked at by themselves."""
+    shards are then units: {"module": name, "polarity": '+' or '-', "indices": list}, so that any of them can be worked at by themselves."""
     replies_grow: bool = False
     """Whether what it asks of that model has longer replies to longer questions; only estimates go by it."""
+    method: Literal["", "simulation", "sasc"] = ""
+    """The method of run.methods that it belongs to; empty for all. Other runs plan no shard of it."""
     version: int = 1
     """Raised by hand where a change of the code changes the rows."""
+
+    def takes_part(self, config: RunConfig) -> bool:
+        """Whether it belongs to a method of the run."""
+        return not self.method or self.method in config.run.methods
 
 
 def chunks(items: list[Any], size: int) -> list[list[Any]]:

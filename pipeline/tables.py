@@ -38,6 +38,9 @@ class Tables:
         Row groups whose statistics rule them out are not read.
         """
         files = self.files(table) if shard is None else [self.file(table, shard)]
+        if not files:
+            empty = table.schema.empty_table()
+            return empty.select(list(columns)) if columns else empty
         return self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
 
     def _source(self, table: TableSchema, files: list[Path]) -> ds.Dataset:
@@ -54,8 +57,12 @@ class Tables:
         """Rows of the table, from the footers alone."""
         return sum(pq.read_metadata(path).num_rows for path in self.files(table))
 
-    def is_unit(self, module: str, indices: Sequence[int]) -> Any:
-        """The expression for some units of a module, by runs of indices, as row groups are ruled out by them best."""
+    def is_unit(self, module: str, indices: Sequence[int], polarity: str | None = None) -> Any:
+        """The expression for some units of a module, by runs of indices, as row groups are ruled out by them best.
+
+        Args:
+            polarity: '+' or '-'; both unless given.
+        """
         runs: list[list[int]] = []
         for index in sorted(set(indices)):
             if runs and runs[-1][1] == index - 1:
@@ -64,7 +71,8 @@ class Tables:
                 runs.append([index, index])
         field = ds.field("index")
         within = [(field >= first) & (field <= last) for first, last in runs]
-        return (ds.field("module") == module) & reduce(or_, within, ds.scalar(False))
+        found = (ds.field("module") == module) & reduce(or_, within, ds.scalar(False))
+        return found if polarity is None else found & (ds.field("polarity") == polarity)
 
 
 def _dataset(table: TableSchema, files: Sequence[Path]) -> ds.Dataset:

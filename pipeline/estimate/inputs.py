@@ -17,11 +17,11 @@ import pyarrow.dataset as ds
 from pipeline.config import RunConfig
 from pipeline.evidence import SPLITS, split_of
 from pipeline.llm.token_lines import few_shot_neurons
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS, TableSchema
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, SCORES, UNITS, TableSchema
 from pipeline.tables import Tables
 
-Unit = tuple[str, int]
-"""A module and the index of a unit in it."""
+Unit = tuple[str, str, int]
+"""A module, a polarity, and the index of a unit in the module."""
 
 FIRING = 0.15
 """Share of the tokens that fire in a made-up exemplar, where prompts with a rule for sparse ones are at their longest."""
@@ -81,12 +81,13 @@ def make_evidence(config: RunConfig, tables: SampleTables, sample: Sequence[Unit
     corpus = tables.read(CORPUS, ds.field("seq_id").isin(sorted(seq_ids)))
     texts = dict(zip(corpus["seq_id"].to_pylist(), corpus["tokens"].to_pylist(), strict=True))
     rows: list[dict[str, Any]] = []
-    for (module, index), kept in chosen.items():
+    for (module, polarity, index), kept in chosen.items():
         for band, split, seq_id in kept:
             values = generator.exponential(size=len(texts[seq_id])) * (generator.random(len(texts[seq_id])) < FIRING)
             values[-1] = 10.0 if band == "top" else 1.0
+            values = values if polarity == "+" else -values
             rows.append(
-                {"module": module, "index": index, "polarity": "+", "band": band, "rank": len(rows), "seq_id": seq_id,
+                {"module": module, "index": index, "polarity": polarity, "band": band, "rank": len(rows), "seq_id": seq_id,
                  "peak": len(values) - 1, "max_activation": values[-1], "activations": values, "split": split}
             )  # fmt: skip
     tables.replaced[CORPUS.name] = corpus
@@ -97,27 +98,46 @@ def make_evidence(config: RunConfig, tables: SampleTables, sample: Sequence[Unit
 
 def make_explanations(config: RunConfig, tables: SampleTables, units: Sequence[Unit], sample: Sequence[Unit]) -> None:
     """Every candidate of the units of the sample that fire, and first candidates of others to serve as controls."""
-    fires = (ds.field("split") == "explain") & (ds.field("max_activation") > 0)
-    live = tables.read(EXEMPLARS, fires, ["module", "index"])
-    wanted = dict.fromkeys(zip(*live.to_pydict().values(), strict=True), config.explain.candidates)
-    others: dict[str, list[Unit]] = {}
-    for unit in units if config.simulate.controls else ():
-        known = others.setdefault(unit[0], [])
-        if len(known) < config.simulate.controls and unit not in sample:
-            known.append(unit)
-    wanted |= dict.fromkeys((unit for known in others.values() for unit in known), 1)
-    texts = cycle(neuron.explanation for neuron in few_shot_neurons(_FEW_SHOT))
-    rows = [
-        {"module": module, "index": index, "polarity": "+", "explainer": config.explain.explainer,
-         "candidate": number, "text": next(texts), "status": "ok"}
-        for (module, index), candidates in wanted.items() for number in range(candidates)
-    ]  # fmt: skip
+    others = _others(units, sample, config.simulate.controls)
+    rows = _stand_ins(config, tables, others, config.explain.candidates)
     tables.replaced[EXPLANATIONS.name] = pa.Table.from_pylist(rows, schema=EXPLANATIONS.schema)
 
 
+def make_scores(config: RunConfig, tables: SampleTables, units: Sequence[Unit], sample: Sequence[Unit]) -> None:
+    """A published explanation of each unit of the sample that fires, and of others to serve as controls."""
+    rows = _stand_ins(config, tables, _others(units, sample, config.judge.controls), 1)
+    tables.replaced[SCORES.name] = pa.Table.from_pylist(rows, schema=SCORES.schema)
+
+
+def _others(units: Sequence[Unit], sample: Sequence[Unit], controls: int) -> list[Unit]:
+    """Some units of each module and polarity that are not in the sample."""
+    others: dict[tuple[str, str], list[Unit]] = {}
+    for unit in units if controls else ():
+        known = others.setdefault(unit[:2], [])
+        if len(known) < controls and unit not in sample:
+            known.append(unit)
+    return [unit for known in others.values() for unit in known]
+
+
+def _stand_ins(
+    config: RunConfig, tables: SampleTables, others: Sequence[Unit], candidates: int
+) -> list[dict[str, Any]]:
+    """Rows with invented explanations: several of each unit that fires, one of each of the others."""
+    above, below = ds.field("max_activation") > 0, ds.field("max_activation") < 0
+    sides = ((ds.field("polarity") == "+") & above) | ((ds.field("polarity") == "-") & below)
+    live = tables.read(EXEMPLARS, (ds.field("split") == "explain") & sides, ["module", "polarity", "index"])
+    wanted = dict.fromkeys(zip(*live.to_pydict().values(), strict=True), candidates) | dict.fromkeys(others, 1)
+    texts = cycle(neuron.explanation for neuron in few_shot_neurons(_FEW_SHOT))
+    return [
+        {"module": module, "index": index, "polarity": polarity, "explainer": config.explain.explainer,
+         "candidate": number, "text": next(texts), "status": "ok"}
+        for (module, polarity, index), count in wanted.items() for number in range(count)
+    ]  # fmt: skip
+
+
 def _any_of(tables: Tables, sample: Sequence[Unit]) -> Any:
-    modules = dict.fromkeys(module for module, _ in sample)
-    return reduce(or_, (tables.is_unit(m, [index for module, index in sample if module == m]) for m in modules))
+    modules = dict.fromkeys(module for module, _, _ in sample)
+    return reduce(or_, (tables.is_unit(m, [index for module, _, index in sample if module == m]) for m in modules))
 
 
 def _kept(config: RunConfig) -> dict[str, dict[str, int]]:
@@ -151,7 +171,7 @@ def _choose(
 def _with_top_tokens(units: pa.Table, sample: Sequence[Unit], tokens: Sequence[str]) -> pa.Table:
     """The units with a table of top tokens for those of the sample."""
     listed = [{"token_id": 0, "token": token, "mean_activation": 1.0, "count": 3} for token in tokens]
-    sampled = set(sample)
+    sampled = {(module, index) for module, _, index in sample}
     pairs = zip(units["module"].to_pylist(), units["index"].to_pylist(), strict=True)
     column = UNITS.schema.get_field_index("top_tokens")
     values = [listed if pair in sampled else None for pair in pairs]

@@ -21,12 +21,13 @@ from pipeline.estimate.inputs import (
     make_corpus,
     make_evidence,
     make_explanations,
+    make_scores,
 )
 from pipeline.llm.counting import CountingEngine, Usage
 from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import Abilities
 from pipeline.runner import Stages, survey
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, SCORES, UNITS
 from pipeline.stage import Rows, Shard, Stage
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.load import load_tokenizer
@@ -63,7 +64,7 @@ def demands(config: RunConfig, stages: Stages) -> list[Demand]:
     Raises:
         UserError: a model that is named does not exist.
     """
-    asking = [stage for stage in stages.values() if stage.asks(config) is not None]
+    asking = [stage for stage in stages.values() if stage.takes_part(config) and stage.asks(config) is not None]
     if not asking:
         return []
     finished = finished_tables(config, stages)
@@ -89,7 +90,11 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str])
     assert engine is not None, "only stages that ask have a demand"
     tables = SampleTables(config.root)
     inputs = _evidence_tables(config, tables, finished)
-    units = [(shard.key["module"], index) for shard in stage.plan(config, tables) for index in shard.key["indices"]]
+    units = [
+        (shard.key["module"], shard.key["polarity"], index)
+        for shard in stage.plan(config, tables)
+        for index in shard.key["indices"]
+    ]
     order = np.random.default_rng(config.run.seed).permutation(len(units))
     sample = [units[place] for place in order[:SAMPLE]]
     if EXEMPLARS.name in finished:
@@ -98,6 +103,9 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str])
         make_evidence(config, tables, sample)
     if EXPLANATIONS.name not in finished and any(EXPLANATIONS in stages[name].writes for name in stage.reads):
         make_explanations(config, tables, units, sample)
+        inputs += " and stand-in explanations"
+    if SCORES.name not in finished and any(SCORES in stages[name].writes for name in stage.reads):
+        make_scores(config, tables, units, sample)
         inputs += " and stand-in explanations"
     tokenizer, words = tokenizer_of(engine, config)
     counter = CountingEngine(tokenizer, context_of(engine), abilities_of(engine), stage.replies_grow)
@@ -125,8 +133,8 @@ def _count(
     context.tables = tables
     context.once("engine", lambda _: counter)
     counted: list[Usage] = []
-    for module, index in sample:
-        shard = Shard("estimate", {"module": module, "indices": [index]})
+    for module, polarity, index in sample:
+        shard = Shard("estimate", {"module": module, "polarity": polarity, "indices": [index]})
         asyncio.run(_processed(stage, shard, context))
         counted.append(counter.take())
         if sum(usage.prompt_tokens for usage in counted) > ENOUGH:

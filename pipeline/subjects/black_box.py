@@ -108,7 +108,7 @@ class BlackBoxActivations:
         with tqdm(total=len(missing), desc=self.module, unit="text", leave=False, disable=None, delay=SLOW) as bar:
             for start in range(0, len(missing), size):
                 part = missing[start : start + size]
-                answers.update(zip(part, self._ask(part), strict=True))
+                answers.update(zip(part, [row.copy() for row in self._ask(part)], strict=True))
                 bar.update(len(part))
         self._remember(answers)
         found = np.stack([answers[text] for text in distinct]) if distinct else np.zeros((0, self.box.units))

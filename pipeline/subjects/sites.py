@@ -14,7 +14,7 @@ from pipeline.subjects.directions import directions_site
 from pipeline.subjects.heads import head_site
 from pipeline.subjects.neurons import neuron_site
 from pipeline.subjects.site import Site, UnitVectors
-from pipeline.subjects.stream import dimension_site, place_width
+from pipeline.subjects.stream import dimension_site
 
 __all__ = ["Site", "UnitVectors", "all_sites", "find_sites"]
 
@@ -63,9 +63,7 @@ def _site(base_model: Any, blocks: Sequence[nn.Module], module: str, subject: Su
         from pipeline.subjects.saes import sae_site
 
         coder = _named("saes", name, module, subject.saes if subject else {})
-        places = functools.partial(place, block, module=module, paths=paths)
-        width = place_width(block, "residual", module, config, paths)
-        return sae_site(module, coder, layer, places, width, part(block, "mlp_norm", paths))
+        return sae_site(module, coder, layer, functools.partial(place, block, module=module, paths=paths))
     return dimension_site(module, kind, block, config, paths)
 
 
@@ -75,8 +73,9 @@ def _parsed(module: str, layers: int) -> tuple[int, str, str]:
     kinds = {kind.removesuffix(":NAME"): kind.endswith(":NAME") for kind in KINDS}
     if match is None or match["kind"] not in kinds or kinds[match["kind"]] != (match["name"] is not None):
         raise UserError(
-            f"subject.modules: {module!r} is not a kind of module that can be recorded; allowed: layers.0.KIND to "
-            f"layers.{layers - 1}.KIND, where KIND is {', '.join(KINDS)}; black_box:NAME; own:NAME"
+            f"subject.modules: {module!r} is not a kind of module that can be recorded; allowed: layers.0.mlp to "
+            f"layers.{layers - 1}.mlp, and with another kind in the place of mlp: {', '.join(KINDS[1:])}; "
+            "black_box:NAME; own:NAME"
         )
     layer, kind = int(match["layer"]), module.split(".", 2)[2]
     if layer >= layers:

@@ -16,7 +16,7 @@ from pipeline.prompts import digests_with_examples
 from pipeline.schemas import EXPLANATIONS
 from pipeline.stage import Rows, Shard, Stage
 from stages.explain.base import Candidate, Explainer, ExplanationError
-from stages.explain.units import draw, refuse_unknown_units, unit_shards
+from stages.explain.units import draw, refuse_unknown_units, unit_name, unit_shards
 
 if TYPE_CHECKING:
     from pipeline.llm.engine import Engine
@@ -44,10 +44,12 @@ def prompt_digests(config: RunConfig) -> dict[str, str]:
 async def process(shard: Shard, context: Context) -> Rows:
     """Explain the units of one shard, side by side."""
     explainer = open_explainer(context)
-    found = await asyncio.to_thread(context.evidence, shard.key["module"], shard.key["indices"])
+    unit = (shard.key["module"], shard.key["indices"], shard.key["polarity"])
+    found = await asyncio.to_thread(context.evidence, *unit)
 
     async def explain(evidence: Evidence) -> list[dict[str, Any]]:
-        seed = int(draw(context.config.run.seed, f"{evidence.module}/{evidence.index}").integers(2**31))
+        name = unit_name(evidence.module, evidence.index, evidence.polarity)
+        seed = int(draw(context.config.run.seed, name).integers(2**31))
         return await explain_unit(explainer, evidence, seed)
 
     rows = [row for unit in await side_by_side(explain, found, len(found)) for row in unit]
@@ -58,7 +60,16 @@ async def explain_unit(explainer: Explainer, evidence: Evidence, seed: int) -> l
     """Rows of the explanations table for one unit; a unit that cannot be explained has one row that says why."""
     await asyncio.sleep(0)  # an interruption takes effect between units
     if not any(np.nanmax(exemplar.activations, initial=0.0) > 0 for exemplar in evidence.exemplars):
-        return [_row(explainer, evidence, 0, Candidate(""), "dead", "no activation above 0 in the explain split")]
+        return [
+            _row(
+                explainer,
+                evidence,
+                0,
+                Candidate(""),
+                "dead",
+                f"no activation {'above' if evidence.polarity == '+' else 'below'} 0 in the explain split",
+            )
+        ]
     try:
         candidates = await explainer.explain(evidence, seed)
     except ExplanationError as error:
@@ -144,4 +155,5 @@ EXPLAIN = Stage(
     check=check,
     in_flight=lambda config: shards_in_flight(config.explain.engine, config.explain.shard_units),
     asks=lambda config: None if config.explain.explainer == "statistics" else config.explain.engine,
+    method="simulation",
 )

@@ -3,10 +3,12 @@
 import zlib
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.context import module_widths
 from pipeline.errors import UserError
+from pipeline.schemas import UNITS
 from pipeline.stage import Shard, chunks
 from pipeline.tables import Tables
 
@@ -30,13 +32,28 @@ def draw(seed: int, name: str) -> np.random.Generator:
 
 
 def unit_shards(config: RunConfig, tables: Tables, size: int) -> list[Shard]:
-    """Shards of at most `size` chosen units of one module."""
+    """Shards of at most `size` chosen units of one module and polarity."""
+    signed = signed_modules(tables)
     parts = [
-        {"module": module, "indices": part}
+        {"module": module, "polarity": polarity, "indices": part}
         for module, indices in chosen_units(config, tables).items()
+        for polarity in config.explain.polarities
+        if polarity == "+" or module in signed
         for part in chunks(indices, size)
     ]
     return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]
+
+
+def signed_modules(tables: Tables) -> set[str]:
+    """The modules in which an activation below 0 was seen, or of which that is not known."""
+    rows = tables.read(UNITS, columns=["module", "min"])
+    below = pc.less(pc.fill_null(rows["min"], -1.0), 0.0)
+    return set(rows["module"].filter(below).unique().to_pylist())
+
+
+def unit_name(module: str, index: int, polarity: str) -> str:
+    """What a unit's own random draws go by."""
+    return f"{module}/{index}" if polarity == "+" else f"{module}/{index}/{polarity}"
 
 
 def refuse_unknown_units(config: RunConfig) -> None:

@@ -105,5 +105,6 @@ MERGE = Stage(
     plan=plan,
     process=process,
     splits=SPLITS,
+    method="simulation",
     version=2,
 )

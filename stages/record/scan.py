@@ -133,5 +133,6 @@ SCAN = Stage(
     plan=plan,
     process=process,
     check=check,
+    method="simulation",
     version=2,
 )

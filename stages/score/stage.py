@@ -11,7 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.schemas import EXPLANATIONS, SCORES, SIMULATIONS
 from pipeline.stage import Shard, Stage
-from stages.explain.units import draw, unit_shards
+from stages.explain.units import draw, unit_name, unit_shards
 from stages.score.pairing import Paired, pair
 from stages.score.unit import choose_candidate, score_controls, score_explanation
 
@@ -25,16 +25,16 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Score the explanations of the units of one shard."""
-    module, indices = shard.key["module"], shard.key["indices"]
-    is_unit = context.tables.is_unit(module, indices)
+    module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
+    is_unit = context.tables.is_unit(module, indices, polarity)
     explanations = context.tables.read(EXPLANATIONS, is_unit).to_pylist()
     simulations = context.tables.read(SIMULATIONS, is_unit & ds.field("split").isin(["select", "report"]))
-    paired = pair(simulations, context.exemplars(module, indices, ("select", "report")))
+    paired = pair(simulations, context.exemplars(module, indices, ("select", "report"), polarity))
     errors = simulation_errors(simulations)
     rows: Rows = []
     for index in indices:
         own = [row for row in explanations if row["index"] == index]
-        rng = draw(context.config.run.seed, f"bootstrap/{module}/{index}")
+        rng = draw(context.config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
         rows += score_unit(context.config, own, paired, errors, rng)
     return {SCORES.name: scores_table(rows)}
 
@@ -106,4 +106,5 @@ SCORE = Stage(
     plan=lambda config, tables: unit_shards(config, tables, config.score.shard_units),
     process=process,
     splits=("select", "report"),
+    method="simulation",
 )

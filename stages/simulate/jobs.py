@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.evidence import TopToken
-from stages.explain.units import draw
+from stages.explain.units import draw, unit_name
 from stages.simulate.lookup import render_table
 
 CONSTANT = "ordinary English text"
@@ -30,13 +30,15 @@ def unit_jobs(
     """What is simulated for one unit: its candidates, then the controls on the report sequences.
 
     Args:
-        explanations: rows of the explanations table of all units of the module.
+        explanations: rows of the explanations table of all units of the module, of one polarity.
     """
     own = [row for row in explanations if row["index"] == index]
     others = [row for row in explanations if row["index"] != index and row["candidate"] == 0]
     if not own:
         return []
-    order = draw(config.run.seed, f"controls/{own[0]['module']}/{index}").permutation(len(others))
+    order = draw(config.run.seed, "controls/" + unit_name(own[0]["module"], index, own[0]["polarity"])).permutation(
+        len(others)
+    )
     shuffled = [others[i] for i in order[: config.simulate.controls]]
     return [*_own_jobs(own), *_control_jobs(own[0], shuffled, top_tokens)]
 

@@ -56,10 +56,12 @@ def prompt_digests(config: RunConfig) -> dict[str, str]:
 
 async def process(shard: Shard, context: Context) -> Rows:
     """Simulate the explanations and the controls of the units of one shard, units side by side."""
-    module, indices = shard.key["module"], shard.key["indices"]
+    module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
     simulator = await open_simulator(context)
-    explanations = context.once(f"explanations of {module}", lambda _: _explanations(module, context))
-    sequences, tokens, top_tokens = await asyncio.to_thread(_read, module, indices, context)
+    explanations = context.once(
+        f"explanations of {module} {polarity}", lambda _: _explanations(module, polarity, context)
+    )
+    sequences, tokens, top_tokens = await asyncio.to_thread(_read, module, indices, polarity, context)
     units_at_once, jobs_at_once = _at_once(context.config.simulate.engine, len(indices))
 
     async def simulate(index: int) -> list[dict[str, Any]]:
@@ -70,20 +72,20 @@ async def process(shard: Shard, context: Context) -> Rows:
     return {SIMULATIONS.name: pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)}
 
 
-def _explanations(module: str, context: Context) -> list[dict[str, Any]]:
-    """The usable explanations of all units of a module; other units' are controls."""
-    usable = (ds.field("module") == module) & (ds.field("status") == "ok")
+def _explanations(module: str, polarity: str, context: Context) -> list[dict[str, Any]]:
+    """The usable explanations of all units of a module in one polarity; other units' are controls."""
+    usable = (ds.field("module") == module) & (ds.field("polarity") == polarity) & (ds.field("status") == "ok")
     found: list[dict[str, Any]] = context.tables.read(EXPLANATIONS, usable).to_pylist()
     return found
 
 
 def _read(
-    module: str, indices: list[int], context: Context
+    module: str, indices: list[int], polarity: str, context: Context
 ) -> tuple[dict[int, list[tuple[int, str]]], dict[int, list[str]], dict[int, list[TopToken]]]:
     """For some units: their sequences, the texts of these, and their top tokens."""
-    sequences = context.sequences(module, indices, ("select", "report"))
+    sequences = context.sequences(module, indices, ("select", "report"), polarity)
     tokens = context.tokens([seq_id for pairs in sequences.values() for seq_id, _ in pairs])
-    return sequences, tokens, context.top_tokens(module, indices)
+    return sequences, tokens, context.top_tokens(module, indices, polarity)
 
 
 def _at_once(engine: LanguageModel | None, units: int) -> tuple[int, int]:
@@ -166,4 +168,5 @@ SIMULATE = Stage(
     in_flight=lambda config: shards_in_flight(config.simulate.engine, config.simulate.shard_units),
     asks=lambda config: None if config.simulate.simulator == "word" else config.simulate.engine,
     replies_grow=True,
+    method="simulation",
 )

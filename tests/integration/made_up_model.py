@@ -1,4 +1,4 @@
-"""A model for a loopback server: well-formed replies to the prompts of explainers and simulators, drawn by a hash."""
+"""A model for a loopback server: well-formed replies to the prompts of explainers, simulators and judges, drawn by a hash."""
 
 import json
 import math
@@ -51,6 +51,9 @@ def _text(body: Json, drawn: random.Random) -> str:
         return json.dumps({"texts": [_active(number, text, drawn) for number, text in enumerate(_texts(asked), 1)]})
     if properties:
         return json.dumps({name: values["enum"][0] for name, values in properties.items()})
+    if asked.startswith("The neuron is said to respond to:"):
+        count = len(re.findall(r"^\d+\. ", asked, re.MULTILINE))
+        return "".join(f"\n{number}: {drawn.choice(['yes', 'no'])}" for number in range(1, count + 1))
     if "\nLast token:" in asked:
         return str(drawn.randint(0, 10))
     if texts := _texts(asked):

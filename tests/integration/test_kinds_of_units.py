@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from tests.integration.byte_tokenizer import byte_tokenizer
 from tests.integration.reduced import call
 
 TEXT = "the red house and a green door stood by blue water while seven birds sang of summer in old trees"
@@ -55,13 +55,7 @@ shard_units = 2
 
 def save_model(folder: Path, texts: list[str]) -> None:
     """A random Gemma 2 of two layers, and a byte-level tokenizer trained on the texts."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"])
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast = byte_tokenizer(texts, bos_token="<s>", eos_token="</s>")
     torch.manual_seed(0)
     config = Gemma2Config(
         hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,

@@ -48,7 +48,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-tokenizer, texts, words, folder = sys.argv[1], *(json.load(open(name)) for name in sys.argv[2:4]), sys.argv[4]
+tokenizer, texts, words = sys.argv[1], *(json.load(open(name)) for name in sys.argv[2:4])
 tokenizer = Tokenizer.from_file(tokenizer)
 rows = []
 for text in texts:
@@ -64,9 +64,13 @@ for number in range(2):
         for column, token in enumerate(ids):
             word = tokenizer.decode([token]).strip()
             activations[row, column] = [3.5 * (word in kind) - 0.1 for kind in words.values()]
+    positions, units = np.nonzero(activations.reshape(-1, len(words)) > 0)
+    values = np.full(len(positions), 2.0, np.float32)
+    triples = {"positions": positions.copy(), "units": units.copy(), "values": values}
     activations[np.arange(24) >= lengths[:, None]] = np.nan
-    arrays = {"token_ids": token_ids, "lengths": lengths, "activations": activations}
-    save_file(arrays, f"{folder}/{number}.safetensors")
+    tokens = {"token_ids": token_ids, "lengths": lengths}
+    save_file(tokens | {"activations": activations}, f"made/{number}.safetensors")
+    save_file(tokens | triples, f"few/{number}.safetensors", {"width": str(len(words)), "signed": "false"})
 """
 
 
@@ -83,8 +87,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "texts.json").write_text(json.dumps(texts))
     (folder / "words.json").write_text(json.dumps(WORDS))
     (folder / "other_program.py").write_text(OTHER_PROGRAM)
-    (folder / "made").mkdir()
-    script = [sys.executable, "other_program.py", "tokenizer/tokenizer.json", "texts.json", "words.json", "made"]
+    for name in ("made", "few"):
+        (folder / name).mkdir()
+    script = [sys.executable, "other_program.py", "tokenizer/tokenizer.json", "texts.json", "words.json"]
     subprocess.run(script, check=True, cwd=folder)
     return folder
 
@@ -98,7 +103,8 @@ def run(place: Path, folder: Path, modules: list[str], source: str, function: st
     """The exit code of a whole run; it is in `folder`."""
     os.symlink(place / "tokenizer", folder / "tokenizer")
     boxes = {"words": {"call": f"planted_counts:{function}", "units": 6, "window": 1, "batch_size": 50}}
-    values = sections(folder, modules, source, black_boxes=boxes, own={"made": str(place / "made")})
+    own = {name: str(place / name) for name in ("made", "few")}
+    values = sections(folder, modules, source, black_boxes=boxes, own=own)
     return run_pipeline(parse_config(values, "test.toml"), STAGES, list(STAGES))
 
 
@@ -143,9 +149,9 @@ def test_values_that_are_not_finite_are_counted_and_their_unit_has_no_score(of_f
 
 
 def test_activations_of_another_program_are_explained_and_scored_beside_a_function(place: Path, tmp_path: Path) -> None:
-    assert run(place, tmp_path, ["black_box:words", "own:made"], "own:made") == 0
-    scores = published(tmp_path).loc["own:made"]
-    assert scores["status"].to_list() == ["ok"] * 4
+    assert run(place, tmp_path, ["black_box:words", "own:made", "own:few"], "own:made") == 0
+    scores = published(tmp_path).loc[["own:made", "own:few"]]
+    assert scores["status"].to_list() == ["ok"] * 8
     assert (scores["correlation"] > 0.7).all(), scores[["correlation", "text"]]
     assert (scores["correlation_shuffled"] < 0.3).all()
     corpus = pd.read_parquet(tmp_path / "run" / "corpus")
@@ -153,7 +159,9 @@ def test_activations_of_another_program_are_explained_and_scored_beside_a_functi
     units = pd.read_parquet(tmp_path / "run" / "units").set_index(["module", "index"])
     assert not units["n_nonfinite"]["own:made"].any(), "what is written in the padding is not looked at"
     np.testing.assert_allclose(units["max"]["own:made"], 3.4, atol=1e-3)
-    np.testing.assert_allclose(units["density"]["black_box:words"][:4], units["density"]["own:made"], atol=1e-9)
+    for name in ("black_box:words", "own:few"):
+        np.testing.assert_allclose(units["density"][name][:4], units["density"]["own:made"], atol=1e-9)
+    assert units["max"]["own:few"].to_list() == [2.0] * 4
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 import pipeline.estimate.requests
 import stages.explain.stage
+import stages.judge.stage
 import stages.simulate.load
 from pipeline.config import RunConfig
 from pipeline.estimate import estimate_table
@@ -73,6 +74,8 @@ def usable_reply(request: Request, number: int) -> str:
     if "texts" in fields:
         count = len(re.findall(r"^Text \d+$", question, re.MULTILINE))
         return json.dumps({"texts": [{"text": place, "active": []} for place in range(1, count + 1)]})
+    if question.startswith("The neuron is said to respond to:"):
+        return "".join(f"\n{place}: yes" for place in range(1, len(re.findall(r"^\d+\. ", question, re.MULTILINE)) + 1))
     if rows := re.findall(r"^(\d+):(.*)$", question, re.MULTILINE):
         return "\n".join(f"{place}:" + " 0" * (row.count("\t") + 1) for place, row in rows)
     words = f"words of kind {number}"
@@ -110,9 +113,9 @@ def run_file(folder: Path, model: Path, texts: Path, **changes: dict[str, Any]) 
 
 @pytest.fixture
 def asked(model: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """The engine that both stages ask in this test."""
+    """The engine that all stages ask in this test."""
     engine = Asked(load_tokenizer(str(model)))
-    for module in (stages.explain.stage, stages.simulate.load):
+    for module in (stages.explain.stage, stages.simulate.load, stages.judge.stage):
         monkeypatch.setattr(module, "load_engine", lambda config, context: engine)
     return engine
 
@@ -157,6 +160,21 @@ def test_simulating_asks_for_what_was_estimated(
     assert asked.calls == expected.usage.calls == before.usage.calls
     assert asked.prompt_tokens == expected.usage.prompt_tokens
     assert expected.usage.computed_tokens < expected.usage.prompt_tokens / 2
+
+
+def test_judging_asks_for_what_was_estimated(tmp_path: Path, model: Path, texts: Path, asked: Asked) -> None:
+    engine = {"model": "large", "base_url": "http://127.0.0.1:9/v1", "tokenizer": str(model)}
+    judge = {"methods": ["detection", "fuzzing"], "engine": engine, "controls": 1}
+    config = run_file(tmp_path, model, texts, simulate={"simulator": "word", "engine": None}, judge=judge)
+    run(config, *RECORDING, "explain", "simulate")
+    before = demands(config, STAGES)[-1]
+    run(config, "score")
+    expected = demands(config, STAGES)[-1]
+    asked.calls = asked.prompt_tokens = 0
+    run(config, "judge")
+    assert (before.stage, before.inputs) == ("judge", "recorded evidence and stand-in explanations")
+    assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
+    assert before.usage.calls == pytest.approx(expected.usage.calls, rel=0.1)
 
 
 def test_without_a_record_the_estimate_is_close(tmp_path: Path, model: Path, texts: Path) -> None:

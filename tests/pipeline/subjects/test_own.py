@@ -1,5 +1,7 @@
 """Activations of another program: what is read is what was written, and what does not fit is told."""
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import torch
 from safetensors.numpy import save_file
 
 from pipeline.errors import UserError
+from pipeline.run_file import parse_config
 from pipeline.schemas import CORPUS
 from pipeline.subjects import own
 from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
+from pipeline.subjects.identity import own_folder
 from pipeline.subjects.own import OwnFile, own_files, own_units, write_activations
 from pipeline.subjects.own_activations import OwnActivations, Places, corpus_places
 from pipeline.tables import Tables
@@ -240,3 +244,17 @@ def test_places_come_from_the_corpus(tmp_path: Path) -> None:
 def test_another_corpus_has_no_places(tmp_path: Path, doc_ids: list[str]) -> None:
     with pytest.raises(UserError, match=r'corpus\.source = "own:NAME"'):
         corpus_places(write_corpus(tmp_path, doc_ids))
+
+
+def test_what_the_data_card_says_of_writing_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (
+        Path("outputs/README.md").read_text(encoding="utf-8").split("## Activations of your own")[1].split("\n## ")[0]
+    )
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"```python\n(.*?)```", section, flags=re.S)
+    exec(code, {"batches": [(IDS, VALUES, LENGTHS), (IDS + 1, VALUES, LENGTHS)]})
+    [settings] = re.findall(r"```toml\n(.*?)```", section, flags=re.S)
+    config = parse_config({"run": {"name": "r"}, **tomllib.loads(settings)}, "card.toml")
+    files = own_files(own_folder(config, config.corpus.source))
+    assert [file.path.name for file in files] == ["00000.safetensors", "00001.safetensors"]
+    np.testing.assert_array_equal(files[1].token_ids(0, ROWS), IDS + 1)

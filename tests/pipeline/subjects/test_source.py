@@ -11,11 +11,13 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.estimate.sizes import estimate
 from pipeline.run_file import parse_config
 from pipeline.schemas import CORPUS
 from pipeline.subjects.activations import ModuleUnits, TokenBatch
 from pipeline.subjects.own import write_activations
 from pipeline.subjects.source import check_sources, describe_modules, open_source
+from stages.explain.units import refuse_unknown_units
 from stages.record.scan import SCAN
 
 IDS = np.random.default_rng(0).integers(2, 300, (4, 8))
@@ -128,3 +130,15 @@ def test_a_function_that_fails_is_told_before_anything_is_recorded(place: Path) 
     subject = config.subject.model_copy(update={"black_boxes": {"length": bad}})
     with pytest.raises(UserError, match="has no 'missing'"):
         SCAN.check(config.model_copy(update={"subject": subject}))
+
+
+def test_units_are_counted_and_checked_without_loading_anything(place: Path) -> None:
+    config = run_file(place, ["own:made", "black_box:length"], model="tokenizer")
+    assert estimate(config).units == 4
+    for units, says in [
+        ({"own:made": [3]}, "unit 3 of 'own:made', which has units 0 to 2"),
+        ({"own:x": [0]}, "names 'own:x'"),
+    ]:
+        listed = config.explain.model_copy(update={"units": units})
+        with pytest.raises(UserError, match=says):
+            refuse_unknown_units(config.model_copy(update={"explain": listed}))

@@ -1,0 +1,65 @@
+"""The section about SASC (Singh et al. 2023): n-grams that a unit responds to, what they share, texts for and against it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.sections.base import Count, Positive, Section
+from pipeline.sections.language import LanguageModel
+
+
+class Sasc(Section):
+    sizes: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1)] = [1, 2, 3]
+    """Lengths of the n-grams."""
+    pieces: Literal["words", "tokens"] = "words"
+    """What n-grams are made of: words and punctuation marks, or the subject's tokens."""
+    min_count: Positive = 1
+    """Occurrences that an n-gram needs in the corpus."""
+    max_ngrams: Positive = 100_000
+    """N-grams evaluated at most, the most frequent ones."""
+    pool: Literal["max", "mean", "last"] = "max"
+    """How the activations of a unit on the tokens of a text become the unit's response to the text."""
+    reading: Literal["alone", "in_context"] = "alone"
+    """Whether an n-gram is a text of its own, or its response is taken from the recorded sequences that hold it (mean over its
+    occurrences), with no text to evaluate; the latter for units with an activation a token alone."""
+    units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
+    """all, a number drawn by the seed from each module, or lists of indices by module."""
+    polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
+    """+ explains what responses are large on, - what they are most negative on."""
+    kept: Positive = 75
+    """N-grams with the largest responses kept for each unit."""
+    top: Positive = 50
+    """Of these, the n-grams that explanations are drawn from."""
+    shown: Positive = 30
+    """N-grams drawn for each explanation, in the order of their rank."""
+    candidates: Positive = 5
+    """Different explanations of a unit at most."""
+    explainer: Literal["embedded", "language_model"] = "embedded"
+    """Who says what the n-grams share: statistics of their meanings, with explain_engine's label where there is one; or that
+    language model alone."""
+    explain_engine: LanguageModel | None = None
+    """The language model that says what n-grams share."""
+    synthesizer: Literal["retrieved", "language_model"] = "retrieved"
+    """Where texts for and against an explanation come from: passages of the corpus, or a language model that writes them."""
+    synthesize_engine: LanguageModel | None = None
+    """The language model that writes texts."""
+    texts: Annotated[int, Field(ge=4)] = 20
+    """Texts for an explanation, and as many against it; one half chooses among the candidates, the other is published."""
+    nulls: Annotated[int, Field(ge=19)] = 200
+    """Random functions whose scores on the same texts make the p-value."""
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of the texts behind each interval."""
+    shard_ngrams: Positive = 20_000
+    """N-grams evaluated by one shard."""
+    shard_units: Positive = 8
+    """Units explained, and texts made and scored for, by one shard."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Sasc":
+        for method, engine in (("explainer", self.explain_engine), ("synthesizer", self.synthesize_engine)):
+            if getattr(self, method) == "language_model" and engine is None:
+                name = "explain_engine" if method == "explainer" else "synthesize_engine"
+                raise ValueError(f'{method} = "language_model" needs one; add [sasc.{name}] with model = "..."')
+        if not self.shown <= self.top <= self.kept:
+            raise ValueError(f"shown = {self.shown}, top = {self.top}, kept = {self.kept} must not fall in this order")
+        return self
