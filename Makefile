@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score status estimate doctor query report try test lint format clean \
-	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -76,10 +76,16 @@ lint: $(INSTALLED) ## ruff and mypy --strict
 format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: bench-record bench-simulator bench-simulate bench-endpoint bench-tokens ## run all benchmarks; each ends with a line of JSON
+bench: bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens ## run all benchmarks; each ends with a line of JSON
 
 bench-record: $(INSTALLED) ## share of a forward pass that recording takes, and its memory
 	@$(BIN)/python -m tests.benchmarks.bench_record
+
+bench-merge: $(INSTALLED) ## time of merging partial records over that of reading them, and of fetching a unit
+	@$(BIN)/python -m tests.benchmarks.bench_merge
+
+bench-sizes: $(INSTALLED) ## what recording large models takes, by the estimate
+	@$(BIN)/python -m tests.benchmarks.bench_sizes
 
 bench-simulator: $(INSTALLED) ## correlation of the word simulator on planted units
 	@$(BIN)/python -m tests.benchmarks.bench_simulator

@@ -73,7 +73,7 @@ CORPUS = TableSchema(
 
 UNITS = TableSchema(
     "units",
-    1,
+    2,
     pa.schema(
         [
             *_UNIT,
@@ -86,9 +86,19 @@ UNITS = TableSchema(
             column("min", pa.float32(), "smallest activation"),
             column("max", pa.float32(), "largest activation"),
             column("density", pa.float64(), "share of tokens above the firing threshold"),
+            column(
+                "density_negative",
+                pa.float64(),
+                "share of tokens below minus the threshold, by the histogram; null where '-' is not recorded",
+            ),
             column("histogram_edges", _FLOATS, "edges of the bins, one more than bins; outer bins are open"),
             column("histogram_counts", pa.list_(pa.int64()), "tokens in each bin"),
             column("quantile_boundaries", _FLOATS, "activations at the quantiles record.quantiles of all tokens"),
+            column(
+                "quantile_boundaries_negative",
+                _FLOATS,
+                "the same from below, at 1 - record.quantiles; null where '-' is not recorded",
+            ),
             column(
                 "top_tokens",
                 pa.list_(
@@ -111,7 +121,7 @@ UNITS = TableSchema(
 
 EXEMPLARS = TableSchema(
     "exemplars",
-    1,
+    2,
     pa.schema(
         [
             *_UNIT,
@@ -119,9 +129,9 @@ EXEMPLARS = TableSchema(
             column("band", pa.string(), "why it was kept: top, quantile or random"),
             column("rank", pa.int32(), "place within band and split, from 0 on"),
             column("seq_id", pa.int64(), "the sequence in `corpus`"),
-            column("peak", pa.int32(), "position of the largest activation, in tokens"),
-            column("max_activation", pa.float32(), "activation at the peak"),
-            column("activations", _FLOATS, "activation of every token, those left out of the statistics too"),
+            column("peak", pa.int32(), "position of the largest activation, of the most negative one for '-'"),
+            column("max_activation", pa.float32(), "activation at the peak, as it is: negative for '-'"),
+            column("activations", _FLOATS, "activation of every token; null where it does not count or is not finite"),
             column("split", pa.string(), "explain, select or report; no sequence is in two of them"),
         ]
     ),

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,40 +74,55 @@ def read_footer(path: Path) -> Footer:
 
 
 def publish(
-    path: Path, rows: pa.Table, table: TableSchema, inputs: Mapping[str, Any], shard: Shard, seconds: float
+    path: Path,
+    rows: pa.Table | Iterable[pa.Table],
+    table: TableSchema,
+    inputs: Mapping[str, Any],
+    shard: Shard,
+    seconds: float,
 ) -> None:
     """Write one table of a shard under its final name, all or nothing.
+
+    Args:
+        rows: all of them, or some after the other in the table's order; only one piece is in memory at a time. Row groups end
+            where a piece ends.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
         ValueError: the rows do not have the table's columns.
     """
-    if rows.schema.names != table.schema.names:
-        raise ValueError(f"{table.name}: columns {rows.schema.names}, expected {table.schema.names}")
-    rows = rows.cast(table.schema)
     footer = {
         "schema": table.tag,
         "fingerprint": fingerprint(inputs),
         "inputs": canonical(inputs),
         "shard": canonical(shard.key),
         "seconds": f"{seconds:.3f}",
-        "failed": str(_failed(rows)),
         "git_commit": git_commit(),
         "created_by": CREATED_BY,
     }
-    with atomic_path(path) as temporary:
-        with pq.ParquetWriter(
-            temporary,
-            table.schema.with_metadata(footer),
-            compression="zstd",
-            write_statistics=True,
-            write_page_index=True,
-            write_page_checksum=True,
-            use_dictionary=[field.name for field in table.schema if pa.types.is_string(field.type)],
-            column_encoding=_float_encodings(table.schema),
-        ) as writer:
-            for start, stop in _groups(rows, table):
-                writer.write_table(rows.slice(start, stop - start))
+    with atomic_path(path) as temporary, _writer(temporary, table) as writer:
+        failed = 0
+        for piece in [rows] if isinstance(rows, pa.Table) else rows:
+            if piece.schema.names != table.schema.names:
+                raise ValueError(f"{table.name}: columns {piece.schema.names}, expected {table.schema.names}")
+            cast = piece.cast(table.schema)
+            failed += _failed(cast)
+            for start, stop in _groups(cast, table):
+                writer.write_table(cast.slice(start, stop - start))
+        writer.add_key_value_metadata({**footer, "failed": str(failed)})
+
+
+def _writer(path: Path, table: TableSchema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        table.schema,
+        compression="zstd",
+        write_statistics=[field.name for field in table.schema if not pa.types.is_binary(field.type)],
+        write_page_index=True,
+        write_page_checksum=True,
+        use_dictionary=[field.name for field in table.schema if pa.types.is_string(field.type)],
+        column_encoding=_float_encodings(table.schema),
+    )
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 the runner publishes.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pipeline.context import Context
 
 
-Rows = Mapping[str, pa.Table]
+Rows = Mapping[str, pa.Table | Iterable[pa.Table]]
+"""The rows of each table by its name: all at once, or piece after piece where they would take too much memory."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
@@ -44,12 +45,7 @@ class Tables:
         states = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
         key = (table.tag, *states)
         if key not in self._sources:
-            options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-            source = ds.dataset(
-                [name for name, *_ in states],
-                schema=table.schema,
-                format=ds.ParquetFileFormat(default_fragment_scan_options=options),
-            )
+            source = _dataset(table, files)
             self._sources = {kept: known for kept, known in self._sources.items() if kept[0] != table.tag}
             self._sources[key] = source
         return self._sources[key]
@@ -69,3 +65,31 @@ class Tables:
         field = ds.field("index")
         within = [(field >= first) & (field <= last) for first, last in runs]
         return (ds.field("module") == module) & reduce(or_, within, ds.scalar(False))
+
+
+def _dataset(table: TableSchema, files: Sequence[Path]) -> ds.Dataset:
+    """Some files as one dataset. Of a table about units it knows which units each file holds, and passes the others over."""
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    layout, disk = ds.ParquetFileFormat(default_fragment_scan_options=options), fs.LocalFileSystem()
+    held = [_units_of(path) if table.units_per_group and len(files) > 1 else None for path in files]
+    fragments = [
+        layout.make_fragment(str(path), disk, partition_expression=units)
+        for path, units in zip(files, held, strict=True)
+    ]
+    return ds.FileSystemDataset(fragments, table.schema, layout, disk)
+
+
+def _units_of(path: Path) -> Any:
+    """The expression that all rows of a file fulfil: one module, and a range of indices; None where it holds several."""
+    footer = pq.read_metadata(path)
+    names = footer.schema.to_arrow_schema().names
+    found = {}
+    for name in ("module", "index"):
+        groups = [footer.row_group(number).column(names.index(name)) for number in range(footer.num_row_groups)]
+        ends = [end for group in groups for end in (group.statistics.min, group.statistics.max)]
+        found[name] = (min(ends), max(ends)) if ends else (None, None)
+    first, last = found["index"]
+    if first is None or found["module"][0] != found["module"][1]:
+        return None
+    field = ds.field("index")
+    return (ds.field("module") == found["module"][0]) & (field >= first) & (field <= last)

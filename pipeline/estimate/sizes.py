@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 from pipeline.config import PerSplit, RunConfig
-from pipeline.subjects.facts import check_modules, describe_model
+from pipeline.estimate.recording import recording
+from pipeline.subjects.facts import describe_model
+from pipeline.subjects.source import describe_modules
 
 SEQUENCE_BYTES = 12
 """Bytes of a token in the corpus table before compression: its id, its text and offsets."""
-
-UNIT_BYTES = 2500
-"""Memory of a unit's moments and histogram."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,15 @@ class Estimate:
     forward_passes: int
     simulations: int
     memory_bytes: int
-    """Memory of the recorder beside the model."""
-    disk_bytes: int
-    """Tables before compression."""
+    """Memory of the recorder, in each process beside the model."""
+    module_bytes: int
+    """Its largest share for one module."""
+    partial_bytes: int
+    """Disk of the partial records, compressed."""
+    record_bytes: int
+    """Disk of `units` and `exemplars`, compressed."""
+    other_bytes: int
+    """Disk of `corpus` and `simulations`, before compression."""
 
 
 def estimate(config: RunConfig) -> Estimate:
@@ -34,28 +39,26 @@ def estimate(config: RunConfig) -> Estimate:
     Raises:
         UserError: the subject or one of its modules does not exist.
     """
-    facts = describe_model(config.subject.model, config.subject.trust_remote_code)
-    subject = config.subject
-    found = check_modules(subject.model, subject.modules, subject.trust_remote_code, subject)
-    widths = [units.width for units in found.values()]
-    record, sequences = config.record, config.corpus.max_sequences
-    length = config.corpus.seq_len
+    modules = describe_modules(config)
+    widths = [units.width for units in modules.values()]
+    sequences, length = config.corpus.max_sequences, config.corpus.seq_len
+    vocab_size = describe_model(config.subject.model, config.subject.trust_remote_code).vocab_size
     explained = _explained(config, widths)
     simulations = explained * _simulations(config)
-    bands = len(record.quantiles) + 1
-    kept = _total(record.top) + _total(record.random) + _total(record.per_band) * bands
-    listed = min(facts.vocab_size, sequences * length // 2 // record.min_token_count)  # half of it is `explain`
-    sums = min(listed * sum(widths) * 8, record.token_memory_mb * 2**20)
-    uniform = max(record.pool, 4 * record.random.select, 4 * record.random.report, 2 * record.random.explain)
+    recorded = recording(modules, config, vocab_size)
+    largest = max(modules, key=lambda name: modules[name].width)
     return Estimate(
         sequences=sequences,
         tokens=sequences * length,
         units=sum(widths),
         explained=explained,
-        forward_passes=-(-sequences // record.batch_size),
+        forward_passes=-(-sequences // config.record.batch_size),
         simulations=simulations,
-        memory_bytes=sum(widths) * ((_total(record.top) + uniform) * length * 4 + UNIT_BYTES) + sums,
-        disk_bytes=sequences * length * SEQUENCE_BYTES + sum(widths) * kept * length * 4 + simulations * length * 8,
+        memory_bytes=recorded.memory,
+        module_bytes=recorded.memory * modules[largest].width // sum(widths),
+        partial_bytes=recorded.partials,
+        record_bytes=recorded.tables,
+        other_bytes=sequences * length * SEQUENCE_BYTES + simulations * length * 8,
     )
 
 

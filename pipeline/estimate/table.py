@@ -42,8 +42,11 @@ def _sizes(config: RunConfig) -> str:
         ("units explained", f"{found.explained:,}"),
         ("forward passes of the subject", f"{found.forward_passes:,}"),
         ("simulated sequences", f"{found.simulations:,}"),
-        ("memory of the recorder", f"{found.memory_bytes / 2**20:,.0f} MiB"),
-        ("disk, before compression", f"{found.disk_bytes / 2**20:,.0f} MiB"),
+        ("memory of the recorder, in each process", f"{found.memory_bytes / 2**20:,.0f} MiB"),
+        ("of it for one module", f"{found.module_bytes / 2**20:,.0f} MiB"),
+        ("disk of partial records", f"{found.partial_bytes / 2**20:,.0f} MiB"),
+        ("disk of units and exemplars", f"{found.record_bytes / 2**20:,.0f} MiB"),
+        ("disk of other tables, before compression", f"{found.other_bytes / 2**20:,.0f} MiB"),
     ]
     return format_table(["quantity", "estimate"], rows)
 

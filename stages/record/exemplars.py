@@ -1,135 +1,208 @@
-"""Exemplars of a range of units: the best of the partials, and the rows of the final table."""
+"""The final rows of the exemplars of a range of units.
+
+Shapes: U units, P polarities, K kept sequences, N uniformly kept sequences, T tokens, Q quantiles.
+"""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from numba import njit
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
 from pipeline.schemas import EXEMPLARS
+from stages.record.partials import SIGNS, floats
 from stages.record.selection import counts, pool_ids, random_ids, split_numbers
+from stages.record.strongest import Strongest
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+class Uniform:
+    """The uniformly kept sequences of the units start..stop, gathered from the partials."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+        self._found: dict[int, Floats] = {}
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows of PARTIAL_UNIFORM in: all blocks that hold one of the units."""
+        flat, starts = floats(rows["activations"])
+        columns = (rows[name].to_pylist() for name in ("index", "width", "seq_id"))
+        for row, (first, width, seq_id) in enumerate(zip(*columns, strict=True)):
+            values = flat[starts[row] : starts[row + 1]].reshape(-1, width)  # (T, width)
+            if seq_id not in self._found:
+                self._found[seq_id] = np.full((self.stop - self.start, len(values)), np.nan, np.float32)
+            low, high = max(first, self.start), min(first + width, self.stop)
+            self._found[seq_id][low - self.start : high - self.start] = values[:, low - first : high - first].T
+
+    def gathered(self) -> "Gathered":
+        """All of them, by rising seq_id."""
+        seq_ids = np.asarray(sorted(self._found), np.int64)
+        lengths = np.asarray([self._found[seq_id].shape[1] for seq_id in seq_ids.tolist()], np.int64)
+        shape = (self.stop - self.start, len(seq_ids), int(lengths.max(initial=0)))
+        vectors = np.full(shape, np.nan, np.float32)
+        for number, seq_id in enumerate(seq_ids.tolist()):
+            vectors[:, number, : lengths[number]] = self._found[seq_id]
+        return Gathered(seq_ids, lengths, vectors)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """N (unit, sequence) pairs, of one polarity."""
+class Gathered:
+    """Uniformly kept sequences by rising seq_id."""
 
-    index: Ints
-    seq_id: Ints
-    split: Ints
-    """(N,) positions in SPLITS."""
-    value: npt.NDArray[np.float32]
-    """(N,) maximum in the polarity, over the counted positions."""
-    peak: Ints
-    activations: pa.ListArray
-
-    def take(self, chosen: npt.NDArray[Any]) -> "Kept":
-        """Some of the pairs, by position or by mask."""
-        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-        activations = self.activations.take(pa.array(rows))
-        return Kept(
-            self.index[rows], self.seq_id[rows], self.split[rows], self.value[rows], self.peak[rows], activations
-        )
-
-    def join(self, other: "Kept") -> "Kept":
-        return Kept(
-            np.concatenate([self.index, other.index]),
-            np.concatenate([self.seq_id, other.seq_id]),
-            np.concatenate([self.split, other.split]),
-            np.concatenate([self.value, other.value]),
-            np.concatenate([self.peak, other.peak]),
-            pa.concat_arrays([self.activations, other.activations]),
-        )
+    seq_ids: Ints
+    """(N,)"""
+    lengths: Ints
+    """(N,) tokens"""
+    vectors: Floats
+    """(U, N, T), NaN where there is no token or it does not count."""
 
 
-def read(rows: pa.Table, config: Record, polarity: str) -> Kept:
-    """Pairs from rows of PARTIAL_EXEMPLARS, without those that have no finite activation at a counted position."""
-    lists = rows["activations"].combine_chunks()
-    activations = pa.concat_arrays(lists.chunks) if isinstance(lists, pa.ChunkedArray) else lists
-    sizes = activations.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    flat = activations.flatten().to_numpy(zero_copy_only=False)
-    padded = np.full((len(sizes), int(sizes.max(initial=1))), -np.inf, np.float32)
-    within = np.arange(padded.shape[1]) < sizes[:, None]
-    padded[within] = flat if polarity == "+" else -flat
-    padded[:, : config.skip_positions] = -np.inf
-    padded[~np.isfinite(padded)] = -np.inf
-    peak = padded.argmax(axis=1)
-    value = padded[np.arange(len(peak)), peak]
-    seq_ids = rows["seq_id"].to_numpy()
-    kept = Kept(rows["index"].to_numpy().astype(np.int64), seq_ids, split_numbers(seq_ids), value, peak, activations)
-    return kept.take(value > -np.inf)
+@dataclass(frozen=True)
+class Chosen:
+    """M rows of one polarity and band, in any order."""
+
+    polarity: str
+    band: str
+    units: Ints
+    """(M,) from 0 on."""
+    splits: Ints
+    """(M,) positions in SPLITS."""
+    ranks: Ints
+    seq_ids: Ints
+    lengths: Ints
+    vectors: Floats
+    """(M, T)"""
 
 
-def best(kept: Kept, config: Record) -> Kept:
-    """The `top` exemplars among the pairs, by unit, split and rank."""
-    return _first(kept, [kept.index, kept.split], [-kept.value, kept.seq_id], counts(config.top))
+def top_rows(strongest: Strongest, polarity: str) -> Chosen:
+    """The `top` exemplars, from sorted ones."""
+    number = strongest.polarities.index(polarity)
+    units, slots = np.nonzero(strongest.values[:, number] > -np.inf)
+    splits = np.searchsorted(strongest.first_slots, slots, side="right") - 1
+    chosen = (units, number, slots)
+    return Chosen(
+        polarity, "top", units, splits, slots - strongest.first_slots[splits],
+        strongest.seq_ids[chosen], strongest.lengths[chosen], strongest.vectors[chosen],
+    )  # fmt: skip
 
 
-def random_rows(uniform: Kept, config: Record) -> Kept:
-    """The `random` exemplars among the uniformly kept pairs."""
-    chosen = uniform.take(np.isin(uniform.seq_id, random_ids(config)))
-    return chosen.take(np.lexsort([chosen.seq_id, chosen.split, chosen.index]))
-
-
-def quantile_rows(uniform: Kept, top: Kept, boundaries: npt.NDArray[np.float32], start: int, config: Record) -> Kept:
-    """The `quantile` exemplars: from the lowest band to the highest, the first of each split in seq_id order.
+def uniform_rows(uniform: Gathered, top: Chosen, boundaries: Floats, config: Record) -> list[Chosen]:
+    """The `quantile` and `random` exemplars of a polarity.
 
     Args:
-        boundaries: (U, Q) quantile boundaries of the units from `start` on.
+        boundaries: (U, Q) boundaries of the bands, rising, of x or of -x as the polarity says.
     """
-    taken = np.isin(_pair_keys(uniform), _pair_keys(top))
-    pool = uniform.take(np.isin(uniform.seq_id, pool_ids(config)) & ~taken)
-    band = (boundaries[pool.index - start] <= pool.value[:, None]).sum(axis=1)
-    return _first(pool, [pool.index, pool.split, band], [pool.seq_id], counts(config.per_band))
+    units, kept, tokens = uniform.vectors.shape
+    flat = uniform.vectors.reshape(units * kept, tokens)
+    values = peaks(flat, np.full(len(flat), SIGNS[top.polarity], np.float32))[1].reshape(units, kept)
+    random = np.isin(uniform.seq_ids, random_ids(config)) & (values > -np.inf)
+    pool = np.isin(uniform.seq_ids, pool_ids(config)) & (values > -np.inf)
+    pool[_among(top, uniform.seq_ids, units)] = False
+    bands = (boundaries[:, None, :] <= values[:, :, None]).sum(axis=2)
+    splits = split_numbers(uniform.seq_ids)
+    quantile = np.zeros_like(pool)
+    for split, limit in enumerate(counts(config.per_band)):
+        for band in range(boundaries.shape[1] + 1):
+            group = pool & (splits == split) & (bands == band)
+            quantile |= group & (group.cumsum(axis=1) <= limit)
+    return [
+        _ranked(top.polarity, "quantile", uniform, quantile, bands, splits),
+        _ranked(top.polarity, "random", uniform, random, np.zeros_like(bands), splits),
+    ]
 
 
-def final_rows(module: str, polarity: str, bands: dict[str, Kept]) -> pa.Table:
-    """Rows of EXEMPLARS: by unit, then the bands as given, then split and rank; pairs come in the order of rank."""
-    tables = [_band_rows(module, polarity, name, kept) for name, kept in bands.items()]
-    number = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    joined = pa.concat_tables(tables)
-    index = joined["index"].to_numpy()
-    return joined.take(pa.array(np.lexsort([number, index]))).combine_chunks()
+def _among(top: Chosen, seq_ids: Ints, units: int) -> npt.NDArray[np.bool_]:
+    """(U, N) whether a sequence is one of the unit's `top` exemplars."""
+    found = np.zeros((units, len(seq_ids) + 1), bool)
+    places = np.searchsorted(seq_ids, top.seq_ids)
+    same = np.append(seq_ids, -1)[places] == top.seq_ids
+    found[top.units[same], places[same]] = True
+    return found[:, :-1]
 
 
-def _band_rows(module: str, polarity: str, band: str, kept: Kept) -> pa.Table:
-    count = len(kept.index)
+def _ranked(
+    polarity: str, band: str, uniform: Gathered, chosen: npt.NDArray[np.bool_], bands: Ints, splits: Ints
+) -> Chosen:
+    """The chosen ones of (U, N) sequences; within unit and split they rank by their band, then by seq_id."""
+    units, places = np.nonzero(chosen)
+    order = np.lexsort([places, bands[units, places], splits[places], units])
+    units, places = units[order], places[order]
+    changed = np.flatnonzero(np.diff(units * len(SPLITS) + splits[places], prepend=-1))
+    ranks = np.arange(len(units)) - np.repeat(changed, np.diff(changed, append=len(units)))
+    return Chosen(
+        polarity, band, units, splits[places], ranks,
+        uniform.seq_ids[places], uniform.lengths[places], uniform.vectors[units, places],
+    )  # fmt: skip
+
+
+def final_rows(module: str, start: int, parts: list[Chosen]) -> pa.Table:
+    """Rows of EXEMPLARS: by unit, then polarity and band in the order of the parts, then split and rank."""
+    if not parts:
+        return EXEMPLARS.schema.empty_table()
+    sizes = [len(part.units) for part in parts]
+    number = np.repeat(np.arange(len(parts)), sizes)
+    units, splits, ranks, seq_ids, lengths = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("units", "splits", "ranks", "seq_ids", "lengths")
+    )
+    order = np.lexsort([ranks, splits, number, units])
+    vectors = np.full((len(order), max(part.vectors.shape[1] for part in parts)), np.nan, np.float32)
+    for part, rows in zip(parts, np.split(np.argsort(order), np.cumsum(sizes)[:-1]), strict=True):
+        vectors[rows, : part.vectors.shape[1]] = part.vectors
+    lengths, number = lengths[order], number[order]
+    vectors[np.arange(vectors.shape[1]) >= lengths[:, None]] = np.nan
+    signs = np.asarray([SIGNS[part.polarity] for part in parts], np.float32)[number]
+    peak, value = peaks(vectors, signs)
     columns = {
-        "module": pa.repeat(module, count),
-        "index": kept.index.astype(np.int32),
-        "polarity": pa.repeat(polarity, count),
-        "band": pa.repeat(band, count),
-        "rank": _rank([kept.index, kept.split]).astype(np.int32),
-        "seq_id": kept.seq_id,
-        "peak": kept.peak.astype(np.int32),
-        "max_activation": kept.value if polarity == "+" else -kept.value,
-        "activations": kept.activations,
-        "split": pa.array(np.asarray(SPLITS)[kept.split].tolist(), pa.string()),
+        "module": pa.repeat(module, len(order)),
+        "index": (units[order] + start).astype(np.int32),
+        "polarity": _texts([part.polarity for part in parts], number),
+        "band": _texts([part.band for part in parts], number),
+        "rank": ranks[order].astype(np.int32),
+        "seq_id": seq_ids[order],
+        "peak": peak.astype(np.int32),
+        "max_activation": value * signs,
+        "activations": _lists(vectors, lengths),
+        "split": _texts(list(SPLITS), splits[order]),
     }
     return pa.table(columns, schema=EXEMPLARS.schema)
 
 
-def _first(kept: Kept, groups: list[Ints], order: list[npt.NDArray[Any]], limits: tuple[int, ...]) -> Kept:
-    """The first pairs of each group in the given order, as many as their split's limit; sorted by group and order."""
-    rows = np.lexsort([*order[::-1], *groups[::-1]])
-    rank = _rank([group[rows] for group in groups])
-    return kept.take(rows[rank < np.asarray(limits)[kept.split[rows]]])
+def peaks(vectors: Floats, signs: Floats) -> tuple[Ints, Floats]:
+    """Position and value of the maximum of (M, T) activations times their (M,) signs, over the finite ones.
+
+    Returns:
+        The first position among equals, and -inf where no activation is finite.
+    """
+    places, values = np.zeros(len(vectors), np.int64), np.full(len(vectors), -np.inf, np.float32)
+    _find_peaks(vectors, signs, places, values)
+    return places, values
 
 
-def _rank(groups: list[Ints]) -> Ints:
-    """The place of each row within its group of consecutive rows, from 0 on."""
-    count = len(groups[0])
-    changed = np.ones(count, bool)
-    changed[1:] = np.any([group[1:] != group[:-1] for group in groups], axis=0)
-    firsts = np.flatnonzero(changed)
-    return np.arange(count) - np.repeat(firsts, np.diff(firsts, append=count))
+@njit(cache=True, nogil=True)
+def _find_peaks(vectors, signs, places, values):  # type: ignore[no-untyped-def]
+    for row in range(vectors.shape[0]):
+        for t in range(vectors.shape[1]):
+            value = vectors[row, t] * signs[row]
+            if value > values[row] and value < np.inf:
+                values[row], places[row] = value, t
 
 
-def _pair_keys(kept: Kept) -> Ints:
-    """One number for each (unit, sequence)."""
-    return (kept.index << 40) | kept.seq_id
+def _lists(vectors: Floats, lengths: Ints) -> pa.ListArray:
+    """(M, T) activations as lists of the given lengths; what is not finite is null."""
+    within = np.arange(vectors.shape[1]) < lengths[:, None]
+    flat = vectors.ravel() if within.all() else vectors[within]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(flat, mask=~np.isfinite(flat)))
+
+
+def _texts(texts: list[str], numbers: Ints) -> pa.Array:
+    """A column of texts given by their positions in a list."""
+    return pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int8)), pa.array(texts, pa.string())).cast(
+        pa.string()
+    )

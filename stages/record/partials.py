@@ -1,6 +1,10 @@
-"""The partial tables that a scan of a part of the corpus leaves, from which any range of units is merged."""
+"""The partial tables that a scan of a part of the corpus leaves, from which any range of units is merged.
 
-from collections.abc import Mapping
+They hold what `merge` can add up, and no more: activations as plain bytes of float32, which cost half as much to write
+and to read as lists do; and the uniformly kept sequences once for each block of units.
+"""
+
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -11,22 +15,24 @@ from stages.record.histogram import join_zero_bins
 from stages.record.sums import TopSums, UniformRows, UnitSums
 from stages.record.tokens import TokenTable
 
-UNIFORM = "uniform"
-"""Band of the partial exemplars that are kept for every unit; `merge` tells `random` from `quantile`."""
-TOKEN_BLOCK = 64
-"""Units of a row of partial token sums."""
+POLARITIES = ("+", "-")
+SIGNS = {"+": 1, "-": -1}
+BLOCK = 64
+"""Units of a row of partial token sums, and of uniformly kept activations."""
+UNITS_AT_ONCE = 512
+"""Units whose exemplars are put into rows at once, which takes memory for a copy of them; a multiple of BLOCK."""
 
-_UNIT = [
-    column("module", pa.string(), "place in the subject, such as layers.3.mlp"),
-    column("index", pa.int32(), "number of the unit in its module"),
-]
+_MODULE = column("module", pa.string(), "place in the subject, such as layers.3.mlp")
+_UNIT = [_MODULE, column("index", pa.int32(), "number of the unit in its module")]
+_BLOCK = [_MODULE, column("index", pa.int32(), "first unit of the block that the row is about")]
 
 PARTIAL_UNITS = TableSchema(
     "partial_units",
-    1,
+    2,
     pa.schema(
         [
             *_UNIT,
+            column("polarities", pa.string(), "'+', '-' or '+-': those recorded"),
             column("n_tokens", pa.int64(), "tokens scanned, NaN and infinite activations among them"),
             column("n_nonfinite", pa.int64(), "tokens whose activation was NaN or infinite"),
             column("n_above", pa.int64(), "tokens above the firing threshold"),
@@ -37,7 +43,7 @@ PARTIAL_UNITS = TableSchema(
             column("min_count", pa.int64(), "tokens with at least this many occurrences are in partial_tokens"),
         ]
     ),
-    units_per_group=64,
+    units_per_group=BLOCK,
     folder="_partials/units",
 )
 
@@ -47,17 +53,30 @@ PARTIAL_EXEMPLARS = TableSchema(
     pa.schema(
         [
             *_UNIT,
-            column("polarity", pa.string(), "'+' or '-' for top, empty for uniform"),
-            column("band", pa.string(), "top, or uniform: kept for every unit"),
+            column("polarity", pa.int8(), "1 for '+', -1 for '-'"),
             column("seq_id", pa.int64(), "the sequence in `corpus`"),
-            column(
-                "key", pa.int64(), "hash of the tokens around the peak of a top sequence, 0 without record.distinct"
-            ),
-            column("activations", pa.list_(pa.float32()), "activation of every token, NaN at those that do not count"),
+            column("key", pa.int64(), "neighbourhood of the peak; sequences with equal ones count once"),
+            column("value", pa.float32(), "largest activation in the polarity, that of -x for '-'"),
+            column("activations", pa.binary(), "float32 of every token, NaN where it does not count"),
         ]
     ),
-    units_per_group=64,
+    units_per_group=BLOCK,
     folder="_partials/exemplars",
+)
+
+PARTIAL_UNIFORM = TableSchema(
+    "partial_uniform",
+    1,
+    pa.schema(
+        [
+            *_BLOCK,
+            column("width", pa.int32(), "units of the block"),
+            column("seq_id", pa.int64(), "the sequence in `corpus`"),
+            column("activations", pa.binary(), "float32 of every token of every unit of the block, by token"),
+        ]
+    ),
+    units_per_group=1,
+    folder="_partials/uniform",
 )
 
 PARTIAL_TOKENS = TableSchema(
@@ -65,8 +84,7 @@ PARTIAL_TOKENS = TableSchema(
     1,
     pa.schema(
         [
-            column("module", pa.string(), "place in the subject, such as layers.3.mlp"),
-            column("index", pa.int32(), "first unit of the block that the row is about"),
+            *_BLOCK,
             column("token_id", pa.int32(), "a token of the explain sequences"),
             column("count", pa.int64(), "its occurrences in this part of the corpus"),
             column("sums", pa.list_(pa.float64()), "sum of its activations for each unit of the block"),
@@ -76,8 +94,9 @@ PARTIAL_TOKENS = TableSchema(
     folder="_partials/tokens",
 )
 
-Uniform = Mapping[int, UniformRows]
-"""The uniformly kept sequences by seq_id."""
+PARTIALS = (PARTIAL_UNITS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_EXEMPLARS)
+BY_BLOCK = {PARTIAL_TOKENS.name, PARTIAL_UNIFORM.name}
+"""Tables whose rows are about BLOCK units."""
 
 
 def unit_rows(module: str, sums: UnitSums, min_count: int) -> pa.Table:
@@ -87,6 +106,7 @@ def unit_rows(module: str, sums: UnitSums, min_count: int) -> pa.Table:
     columns = {
         "module": pa.repeat(module, units),
         "index": np.arange(units, dtype=np.int32),
+        "polarities": pa.repeat("".join(polarity for polarity in POLARITIES if polarity in sums.top), units),
         "n_tokens": np.full(units, sums.n_tokens),
         "n_nonfinite": sums.n_nonfinite,
         "n_above": sums.above,
@@ -99,87 +119,116 @@ def unit_rows(module: str, sums: UnitSums, min_count: int) -> pa.Table:
     return pa.table(columns, schema=PARTIAL_UNITS.schema)
 
 
-def exemplar_rows(module: str, sums: UnitSums, uniform: Uniform, lengths: Mapping[int, int], units: range) -> pa.Table:
-    """Rows of PARTIAL_EXEMPLARS of some units, by index: `top` of each polarity by seq_id, then `uniform` by seq_id.
+def exemplar_rows(module: str, sums: UnitSums, lengths: Mapping[int, int]) -> Iterator[pa.Table]:
+    """Rows of PARTIAL_EXEMPLARS, some units at a time: by unit, polarity, and the slots in their order.
 
     Args:
         lengths: real tokens of each scanned sequence.
     """
-    tables = [_top_rows(module, polarity, top, lengths, units) for polarity, top in sums.top.items()]
-    if uniform:
-        tables.append(_uniform_rows(module, uniform, units))
-    number = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    joined = pa.concat_tables([PARTIAL_EXEMPLARS.schema.empty_table(), *tables])
-    return joined.take(pa.array(np.lexsort([number, joined["index"].to_numpy()])))
+    polarities = [polarity for polarity in POLARITIES if polarity in sums.top]
+    for start in range(0, len(sums.minimum) if polarities else 0, UNITS_AT_ONCE):
+        part = slice(start, start + UNITS_AT_ONCE)
+        values, seq_ids, keys = (
+            np.stack([getattr(sums.top[polarity], name)[part] for polarity in polarities], axis=1)
+            for name in ("values", "seq_ids", "keys")
+        )
+        used = np.isfinite(values)  # (U, P, K)
+        unit, polarity, _ = np.nonzero(used)
+        sizes = _sizes(seq_ids[used], lengths)
+        columns = {
+            "module": pa.repeat(module, len(unit)),
+            "index": (unit + start).astype(np.int32),
+            "polarity": np.asarray([SIGNS[polarity] for polarity in polarities], np.int8)[polarity],
+            "seq_id": seq_ids[used],
+            "key": keys[used],
+            "value": values[used],
+            "activations": _bytes(_vectors([sums.top[polarity] for polarity in polarities], part, used), sizes),
+        }
+        yield pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
 
 
-def _top_rows(module: str, polarity: str, top: TopSums, lengths: Mapping[int, int], units: range) -> pa.Table:
-    part = slice(units.start, units.stop)
-    order = np.argsort(top.seq_ids[part], axis=1)
-    seq_ids, keys, values = (
-        np.take_along_axis(array[part], order, axis=1) for array in (top.seq_ids, top.keys, top.values)
-    )
-    used = np.isfinite(values)
-    vectors = np.take_along_axis(top.vectors[part], order[:, :, None], axis=1)[used]
-    distinct, places = np.unique(seq_ids[used], return_inverse=True)
-    sizes = np.asarray([lengths[seq_id] for seq_id in distinct.tolist()], dtype=np.int64)[places]
-    within = np.arange(vectors.shape[1]) < sizes[:, None]
-    columns = {
-        "module": pa.repeat(module, len(sizes)),
-        "index": np.broadcast_to(np.asarray(units, dtype=np.int32)[:, None], used.shape)[used],
-        "polarity": pa.repeat(polarity, len(sizes)),
-        "band": pa.repeat("top", len(sizes)),
-        "seq_id": seq_ids[used],
-        "key": keys[used],
-        "activations": pa.ListArray.from_arrays(_offsets(sizes), pa.array(vectors[within])),
-    }
-    return pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
+def uniform_rows(module: str, uniform: Mapping[int, UniformRows], width: int) -> Iterator[pa.Table]:
+    """Rows of PARTIAL_UNIFORM, a block of units at a time, by seq_id.
+
+    Args:
+        uniform: the uniformly kept sequences by seq_id.
+        width: units of the module.
+    """
+    kept = sorted(uniform.items())
+    for start in range(0, width if kept else 0, BLOCK):
+        blocks = [rows.block(start, min(start + BLOCK, width)) for _, rows in kept]
+        columns = {
+            "module": pa.repeat(module, len(kept)),
+            "index": np.full(len(kept), start, np.int32),
+            "width": np.full(len(kept), min(BLOCK, width - start), np.int32),
+            "seq_id": np.asarray([seq_id for seq_id, _ in kept], np.int64),
+            "activations": pa.array([np.ascontiguousarray(block, "<f4").tobytes() for block in blocks], pa.binary()),
+        }
+        yield pa.table(columns, schema=PARTIAL_UNIFORM.schema)
 
 
-def _uniform_rows(module: str, uniform: Uniform, units: range) -> pa.Table:
-    kept = sorted(uniform)
-    blocks = [uniform[seq_id].block(units.start, units.stop).T for seq_id in kept]
-    count = len(kept) * len(units)
-    columns = {
-        "module": pa.repeat(module, count),
-        "index": np.repeat(np.asarray(units, dtype=np.int32), len(kept)),
-        "polarity": pa.repeat("", count),
-        "band": pa.repeat(UNIFORM, count),
-        "seq_id": np.tile(np.asarray(kept, np.int64), len(units)),
-        "key": np.zeros(count, np.int64),
-        "activations": pa.ListArray.from_arrays(
-            _offsets(np.tile([block.shape[1] for block in blocks], len(units))),
-            pa.array(np.concatenate(blocks, axis=1).ravel()),
-        ),
-    }
-    return pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
-
-
-def token_rows(module: str, sums: UnitSums, tokens: TokenTable, occurrences: npt.NDArray[np.int64]) -> list[pa.Table]:
+def token_rows(
+    module: str, sums: UnitSums, tokens: TokenTable, occurrences: npt.NDArray[np.int64]
+) -> Iterator[pa.Table]:
     """Rows of PARTIAL_TOKENS: blocks of units, and in each the tokens that occurred, by rising id.
 
     Args:
         occurrences: (V,) occurrences of the covered tokens.
     """
     used = np.flatnonzero(occurrences)
-    tables = []
-    for start in range(0, sums.token_sums.shape[1], TOKEN_BLOCK):
+    for start in range(0, sums.token_sums.shape[1] if len(used) else 0, BLOCK):
         columns = {
             "module": pa.repeat(module, len(used)),
             "index": np.full(len(used), start, np.int32),
             "token_id": tokens.token_ids[used].astype(np.int32),
             "count": occurrences[used],
-            "sums": _lists(sums.token_sums[used, start : start + TOKEN_BLOCK]),
+            "sums": _lists(sums.token_sums[used, start : start + BLOCK]),
         }
-        tables.append(pa.table(columns, schema=PARTIAL_TOKENS.schema))
-    return tables
+        yield pa.table(columns, schema=PARTIAL_TOKENS.schema)
+
+
+def floats(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The float32 of a column of bytes: all of them, and where each row's start; (rows + 1,)."""
+    parts, starts, total = [], [np.zeros(1, np.int64)], 0
+    for chunk in column.chunks:
+        offsets = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1].astype(
+            np.int64
+        )
+        if len(chunk):
+            data = np.frombuffer(chunk.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+            parts.append(data.view("<f4"))
+            starts.append((offsets[1:] - offsets[0]) // 4 + total)
+            total += len(parts[-1])
+    flat = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts])
+    return flat, np.concatenate(starts)
+
+
+def _vectors(top: list[TopSums], part: slice, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """(N, T) activations of the used ones among the (U, P, K) slots."""
+    vectors = np.empty((int(used.sum()), top[0].vectors.shape[2]), np.float32)
+    unit, polarity, slot = np.nonzero(used)
+    for number, sums in enumerate(top):
+        own = polarity == number
+        vectors[own] = sums.vectors[part][unit[own], slot[own]]
+    return vectors
+
+
+def _sizes(seq_ids: npt.NDArray[np.int64], lengths: Mapping[int, int]) -> npt.NDArray[np.int64]:
+    """The number of tokens of each sequence."""
+    distinct, places = np.unique(seq_ids, return_inverse=True)
+    return np.asarray([lengths[seq_id] for seq_id in distinct.tolist()], dtype=np.int64)[places]
+
+
+def _bytes(vectors: npt.NDArray[np.float32], sizes: npt.NDArray[np.int64]) -> pa.Array:
+    """(N, T) vectors as a column of bytes, each row cut to its size."""
+    offsets = np.concatenate([[0], np.cumsum(4 * sizes)]).astype(np.int32)
+    within = np.arange(vectors.shape[1]) < sizes[:, None]
+    flat = vectors.ravel() if within.all() else vectors[within]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(flat, "<f4"))]
+    return pa.Array.from_buffers(pa.binary(), len(sizes), buffers)
 
 
 def _lists(values: npt.NDArray[np.generic]) -> pa.ListArray:
     """A list for each row of a matrix."""
     offsets = np.arange(values.shape[0] + 1, dtype=np.int32) * np.int32(values.shape[1])
     return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel()))
-
-
-def _offsets(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)

@@ -1,6 +1,6 @@
 """Takes batches of activations in, and gives the partial tables out."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Literal
 
@@ -13,16 +13,16 @@ from pipeline.subjects.activations import ModuleUnits
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
+    PARTIAL_UNIFORM,
     PARTIAL_UNITS,
     exemplar_rows,
     token_rows,
+    uniform_rows,
     unit_rows,
 )
 from stages.record.sums import Accumulator, Batch, make_batch
 from stages.record.tokens import TokenTable
 
-UNITS_AT_ONCE = 1024
-"""Units whose exemplars are put into rows at once, which takes memory for a copy of them."""
 Backend = Literal["auto", "numba", "torch"]
 
 
@@ -80,18 +80,22 @@ class Recorder:
             self._sums[module] = self._accumulator(module, activations)
         self._sums[module].add(activations, self._batch)
 
-    def tables(self) -> dict[str, pa.Table]:
-        """PARTIAL_UNITS, PARTIAL_EXEMPLARS and PARTIAL_TOKENS by name, sorted by module (as given) and index."""
-        units, exemplars, tokens = [], [], []
+    def tables(self) -> dict[str, Iterator[pa.Table]]:
+        """The rows of each partial table by its name, sorted by module (as given) and index.
+
+        They are made as they are taken, some units at a time, and take memory for those alone.
+        """
+        made = {
+            PARTIAL_UNITS: lambda module, state: iter([unit_rows(module, state.sums(), self.tokens.min_count)]),
+            PARTIAL_TOKENS: lambda module, state: token_rows(module, state.sums(), self.tokens, self._occurrences),
+            PARTIAL_UNIFORM: lambda module, state: uniform_rows(module, state.uniform(), self.modules[module].width),
+            PARTIAL_EXEMPLARS: lambda module, state: exemplar_rows(module, state.sums(), self._lengths),
+        }
+        return {table.name: self._pieces(make) for table, make in made.items()}
+
+    def _pieces(self, make: Callable[[str, Accumulator], Iterator[pa.Table]]) -> Iterator[pa.Table]:
         for module, accumulator in self._sums.items():
-            sums, uniform, width = accumulator.sums(), accumulator.uniform(), self.modules[module].width
-            units.append(unit_rows(module, sums, self.tokens.min_count))
-            for start in range(0, width, UNITS_AT_ONCE):
-                part = range(start, min(start + UNITS_AT_ONCE, width))
-                exemplars.append(exemplar_rows(module, sums, uniform, self._lengths, part))
-            tokens += token_rows(module, sums, self.tokens, self._occurrences)
-        found = {PARTIAL_UNITS: units, PARTIAL_EXEMPLARS: exemplars, PARTIAL_TOKENS: tokens}
-        return {table.name: pa.concat_tables([table.schema.empty_table(), *rows]) for table, rows in found.items()}
+            yield from make(module, accumulator)
 
     def _accumulator(self, module: str, activations: Any) -> Accumulator:
         units = self.modules[module]

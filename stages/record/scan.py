@@ -17,9 +17,10 @@ from pipeline.context import Context
 from pipeline.schemas import CORPUS
 from pipeline.stage import Shard, Stage
 from pipeline.subjects.activations import ActivationSource, TokenBatch
+from pipeline.subjects.identity import needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
-from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNITS
+from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
 
@@ -33,11 +34,16 @@ Sequences = Sequence[tuple[int, Sequence[int]]]
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the partials."""
     subject = config.subject
-    return {
+    model = {
         "model": subject.model,
         "revision": resolve_model(subject.model).revision,
         "dtype": subject.dtype,
+        "paths": subject.paths,
+    }
+    return {
+        **(model if needs_model(subject.modules) else {}),
         "modules": subject.modules,
+        "sources": source_identities(config),
         "record": config.record.model_dump(exclude=LATER),
     }
 
@@ -52,7 +58,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     ]
 
 
-def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
     """Scan one range of the corpus."""
     from pipeline.subjects.source import open_source
 
@@ -109,21 +115,23 @@ def padded_batches(sequences: Sequences, batch_size: int) -> Iterator[TokenBatch
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where the subject or its device is not there, or it does not have one of the modules."""
-    from pipeline.subjects.facts import check_modules
+    """Raises UserError where the subject or its device is not there, it does not have one of the modules, or one fails."""
     from pipeline.subjects.load import resolve_device
+    from pipeline.subjects.source import check_sources
 
-    resolve_device(config.subject.device)
-    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code, config.subject)
+    if needs_model(config.subject.modules):
+        resolve_device(config.subject.device)
+    check_sources(config)
 
 
 SCAN = Stage(
     name="record.scan",
     title="record activations",
     reads=("corpus",),
-    writes=(PARTIAL_UNITS, PARTIAL_TOKENS, PARTIAL_EXEMPLARS),
+    writes=PARTIALS,
     settings=settings,
     plan=plan,
     process=process,
     check=check,
+    version=2,
 )

@@ -1,6 +1,7 @@
 """Statistics of a range of units: the sum of the partials, and the rows of the final table."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pyarrow as pa
 from pipeline.config import Record
 from pipeline.schemas import UNITS
 from stages.record import moments
-from stages.record.histogram import BINS, bin_edges, quantiles, trimmed
+from stages.record.histogram import BINS, INNER_EDGES, ZERO_BIN, bin_edges, quantiles, trimmed
+from stages.record.partials import POLARITIES
 
 Array = npt.NDArray[Any]
 COUNTS = ("n_tokens", "n_nonfinite", "n_above")
@@ -22,6 +24,7 @@ class UnitTotals:
     def __init__(self, start: int, stop: int) -> None:
         width = stop - start
         self.start, self.stop = start, stop
+        self.recorded: set[str] = set()
         self.counts = {name: np.zeros(width, np.int64) for name in COUNTS}
         self.minimum = np.full(width, np.inf, np.float32)
         self.maximum = np.full(width, -np.inf, np.float32)
@@ -34,9 +37,10 @@ class UnitTotals:
 
     def add(self, units: pa.Table, tokens: pa.Table) -> None:
         """Add rows of PARTIAL_UNITS, one for each unit by rising index, and of PARTIAL_TOKENS."""
-        if units["index"].to_pylist() != list(range(self.start, self.stop)):
+        if not np.array_equal(units["index"].to_numpy(), np.arange(self.start, self.stop)):
             raise ValueError(f"a partial does not have one row for each of the units {self.start} to {self.stop - 1}")
         width = self.stop - self.start
+        self.recorded.update(*units["polarities"].unique().to_pylist())
         for name, total in self.counts.items():
             total += units[name].to_numpy()
         np.minimum(self.minimum, units["min"].to_numpy(), out=self.minimum)
@@ -44,21 +48,24 @@ class UnitTotals:
         powers = _matrix(units["power_sums"], width).reshape(width, 4, 2).transpose(1, 2, 0)
         self.power_sums = np.stack([moments.add(a, b) for a, b in zip(self.power_sums, powers, strict=True)])
         self.histogram += _matrix(units["histogram"], width)
-        self.min_count = max(self.min_count, *units["min_count"].to_pylist())
+        self.min_count = max(self.min_count, int(units["min_count"].to_numpy().max()))
         self._add_tokens(tokens)
 
     def _add_tokens(self, rows: pa.Table) -> None:
-        blocks = rows["index"].to_numpy()
-        ids = rows["token_id"].to_numpy().astype(np.int64)
+        blocks, ids = rows["index"].to_numpy(), rows["token_id"].to_numpy().astype(np.int64)
         self._cover(ids)
-        for block in np.unique(blocks):
-            part = rows.filter(pa.array(blocks == block))
-            places = np.searchsorted(self.token_ids, ids[blocks == block])
-            sums = _matrix(part["sums"], len(part))
-            low, high = max(int(block), self.start), min(int(block) + sums.shape[1], self.stop)
-            self.token_sums[places, low - self.start : high - self.start] += sums[:, low - block : high - block]
-            if block == blocks.min():
-                self.token_counts[places] += part["count"].to_numpy()
+        counts, lists = rows["count"].to_numpy(), rows["sums"].combine_chunks()
+        cuts = [*np.flatnonzero(np.diff(blocks, prepend=-1)).tolist(), len(blocks)]
+        for first, last in pairwise(cuts):
+            part = slice(first, last)
+            block = int(blocks[first])
+            sums = lists.slice(first, last - first).flatten().to_numpy().reshape(last - first, -1)
+            places = np.searchsorted(self.token_ids, ids[part])
+            chosen = slice(None) if last - first == len(self.token_ids) else places
+            low, high = max(block, self.start), min(block + sums.shape[1], self.stop)
+            self.token_sums[chosen, low - self.start : high - self.start] += sums[:, low - block : high - block]
+            if first == 0:
+                self.token_counts[places] += counts[part]
 
     def _cover(self, ids: npt.NDArray[np.int64]) -> None:
         """Make room for tokens that have not occurred before."""
@@ -70,9 +77,15 @@ class UnitTotals:
         counts[places], sums[places] = self.token_counts, self.token_sums
         self.token_ids, self.token_counts, self.token_sums = union, counts, sums
 
-    def boundaries(self, config: Record) -> npt.NDArray[np.float32]:
-        """(U, Q) activations at the configured quantiles."""
-        return quantiles(self.histogram, self.minimum, self.maximum, config.quantiles)
+    def polarities(self, config: Record) -> list[str]:
+        """Those that were asked for and recorded, '+' first."""
+        return [polarity for polarity in POLARITIES if polarity in self.recorded and polarity in config.polarities]
+
+    def boundaries(self, polarity: str, config: Record) -> npt.NDArray[np.float32]:
+        """(U, Q) quantiles of x, or of -x for '-', at the configured levels."""
+        if polarity == "+":
+            return quantiles(self.histogram, self.minimum, self.maximum, config.quantiles)
+        return -quantiles(self.histogram, self.minimum, self.maximum, [1 - level for level in config.quantiles])
 
     def rows(self, module: str, config: Record, token_text: Mapping[int, str]) -> pa.Table:
         """Rows of UNITS, one for each unit."""
@@ -81,8 +94,8 @@ class UnitTotals:
         mean, variance, skewness, kurtosis = moments.moments(finite, self.power_sums)
         low, high = bin_edges(self.minimum, self.maximum)
         histograms = [trimmed(self.histogram[u], low[u], high[u]) for u in range(width)]
-        with np.errstate(invalid="ignore"):
-            density = self.counts["n_above"] / np.where(finite > 0, finite, np.nan)
+        some = np.where(finite > 0, finite, np.nan)
+        below = -self.boundaries("-", config) if "-" in self.recorded else np.full((width, 1), np.nan, np.float32)
         columns = {
             "module": pa.repeat(module, width),
             "index": np.arange(self.start, self.stop, dtype=np.int32),
@@ -94,41 +107,68 @@ class UnitTotals:
             "kurtosis": _nullable(kurtosis),
             "min": _nullable(self.minimum),
             "max": _nullable(self.maximum),
-            "density": _nullable(density),
+            "density": _nullable(self.counts["n_above"] / some),
+            "density_negative": _nullable(self._below(-config.density_threshold) / some),
             "histogram_edges": pa.array([edges for edges, _ in histograms], pa.list_(pa.float32())),
             "histogram_counts": pa.array([counts for _, counts in histograms], pa.list_(pa.int64())),
-            "quantile_boundaries": pa.array(self._boundary_lists(config), pa.list_(pa.float32())),
+            "quantile_boundaries": _nullable_lists(self.boundaries("+", config)),
+            "quantile_boundaries_negative": _nullable_lists(below),
             "top_tokens": self._top_tokens(config, token_text),
             "top_tokens_min_count": np.full(width, self.min_count),
         }
         return pa.table(columns, schema=UNITS.schema)
 
-    def _boundary_lists(self, config: Record) -> list[list[float] | None]:
-        return [None if np.isnan(row).any() else row.tolist() for row in self.boundaries(config)]
+    def _below(self, level: float) -> npt.NDArray[np.float64]:
+        """(U,) tokens below an activation by the histogram, those of the bin about zero left out; NaN without '-'."""
+        if "-" not in self.recorded:
+            return np.full(self.stop - self.start, np.nan)
+        chosen = int(np.searchsorted(INNER_EDGES, np.float32(level), side="right"))
+        below = self.histogram[:, :chosen].sum(axis=1).astype(np.float64)
+        if chosen != ZERO_BIN:
+            low, high = (np.abs(edges[:, chosen]) for edges in bin_edges(self.minimum, self.maximum))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = (np.log(abs(level)) - np.log(low)) / (np.log(high) - np.log(low))
+            below += np.where(np.isfinite(share), np.clip(share, 0, 1), 0) * self.histogram[:, chosen]
+        return below
 
-    def _top_tokens(self, config: Record, token_text: Mapping[int, str]) -> pa.Array:
+    def _top_tokens(self, config: Record, token_text: Mapping[int, str]) -> pa.ListArray:
         """The tokens of highest mean activation of each unit, by falling mean, then by rising id."""
-        kind = UNITS.schema.field("top_tokens").type
-        lists = []
-        for u in range(self.stop - self.start):
-            means = np.full(len(self.token_ids), np.nan)
-            np.divide(self.token_sums[:, u], self.token_counts, out=means, where=self.token_counts > 0)
-            lists.append([self._token(row, means[row], token_text) for row in highest(means, config.top_tokens)])
-        return pa.array(lists, kind)
+        seen = np.maximum(self.token_counts, 1)
+        means = np.where(self.token_counts > 0, self.token_sums.T / seen, np.nan)  # (U, V)
+        units, places = highest(means, config.top_tokens)
+        texts = pa.array([token_text.get(token_id) for token_id in self.token_ids.tolist()], pa.string())
+        columns = {
+            "token_id": pa.array(self.token_ids[places].astype(np.int32)),
+            "token": texts.take(pa.array(places)),
+            "mean_activation": pa.array(means[units, places].astype(np.float32)),
+            "count": pa.array(self.token_counts[places]),
+        }
+        offsets = np.searchsorted(units, np.arange(len(means) + 1)).astype(np.int32)
+        entries = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+        return pa.ListArray.from_arrays(offsets, entries)
 
-    def _token(self, row: int, mean: float, token_text: Mapping[int, str]) -> dict[str, Any]:
-        token_id = int(self.token_ids[row])
-        count = int(self.token_counts[row])
-        return {"token_id": token_id, "token": token_text.get(token_id), "mean_activation": mean, "count": count}
+
+def highest(values: npt.NDArray[np.float64], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Row and column of the largest finite values of each row of a matrix, at most `count` of each.
+
+    By row, then the largest first, then the first column first among equals.
+    """
+    if not count:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    usable = np.where(np.isfinite(values), values, -np.inf)
+    candidates = usable > -np.inf
+    if values.shape[1] > count:
+        candidates &= usable >= np.partition(usable, -count, axis=1)[:, -count, None]
+    rows, columns = np.nonzero(candidates)
+    order = np.lexsort([columns, -usable[rows, columns], rows])
+    rows, columns = rows[order], columns[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    return rows[rank < count], columns[rank < count]
 
 
-def highest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
-    """Positions of the largest finite values, the largest first, the first position first among equals."""
-    finite = np.flatnonzero(np.isfinite(values))
-    if len(finite) > count > 0:
-        least = np.partition(values[finite], len(finite) - count)[len(finite) - count]
-        finite = finite[values[finite] >= least]
-    return finite[np.argsort(-values[finite], kind="stable")][:count].astype(np.int64)
+def _nullable_lists(values: npt.NDArray[np.float32]) -> pa.Array:
+    """A list for each row of a matrix, null where it holds NaN."""
+    return pa.array([None if np.isnan(row).any() else row.tolist() for row in values], pa.list_(pa.float32()))
 
 
 def _matrix(column: pa.ChunkedArray, rows: int) -> Array:

@@ -117,7 +117,7 @@ def main() -> None:
         recorder = Recorder(modules, config, tokens, TOKENS, special)
         times = measure(base_model, chosen, recorder, sequences, options.bare_every)
     started = time.perf_counter()
-    rows = sum(table.num_rows for table in recorder.tables().values())
+    rows = sum(piece.num_rows for pieces in recorder.tables().values() for piece in pieces)
     closing = time.perf_counter() - started
     found = figures(times, len(sequences) * TOKENS)
     hooks = np.asarray(times.hooks) * 1000

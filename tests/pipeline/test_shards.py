@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -75,6 +76,56 @@ def test_one_unit_is_found_without_a_scan(tmp_path: Path) -> None:
     fragment = next(iter(ds.dataset(path).get_fragments()))
     assert [part.row_groups[0].id for part in fragment.split_by_row_group(ds.field("index") == 130)] == [2]
     assert Tables(tmp_path).read(TOY, ds.field("index") == 130)["index"].to_pylist() == [130] * 3
+
+
+def test_files_about_other_units_are_passed_over(tmp_path: Path) -> None:
+    tables = Tables(tmp_path)
+    both = pa.concat_tables([toy_rows(40), toy_rows(9).set_column(0, "module", pa.array(["layers.9.mlp"] * 27))])
+    parts = {"a": toy_rows(100).slice(0, 150), "b": toy_rows(100).slice(150), "c": both.slice(60), "d": toy_rows(0)}
+    for name, rows in parts.items():
+        publish(tables.file(TOY, name), rows, TOY, INPUTS, Shard(name, {}), 0)
+    for module, index, rows, files in (("0", 10, 3, 3), ("0", 70, 3, 3), ("9", 5, 3, 2), ("5", 5, 0, 2)):
+        where = tables.is_unit(f"layers.{module}.mlp", [index])
+        found = tables.read(TOY, where)
+        assert set(zip(found["module"].to_pylist(), found["index"].to_pylist(), strict=True)) <= {
+            (f"layers.{module}.mlp", index)
+        }
+        assert found.num_rows == rows
+        dataset = tables._source(TOY, tables.files(TOY))
+        assert len(list(dataset.get_fragments(where))) == files
+
+
+def test_pieces_are_published_as_one_file_without_being_held_together(tmp_path: Path) -> None:
+    before, most = pa.total_allocated_bytes(), 0
+
+    def pieces() -> Iterator[pa.Table]:
+        nonlocal most
+        for number in range(30):
+            most = max(most, pa.total_allocated_bytes() - before)
+            index = np.repeat(np.arange(number * 128, number * 128 + 128, dtype=np.int32), 3)
+            values = np.random.default_rng(number).standard_normal((384, 500)).astype(np.float32)
+            yield pa.table(
+                {"module": ["m"] * 384, "index": index, "values": list(values), "status": ["failed"] + ["ok"] * 383}
+            )
+
+    path = tmp_path / "a.parquet"
+    publish(path, pieces(), TOY, INPUTS, Shard("a", {}), 0)
+    footer = read_footer(path)
+    assert (footer.rows, footer.failed) == (30 * 384, 30)
+    assert pq.read_table(path)["index"].to_pylist() == [n // 3 for n in range(30 * 384)]
+    metadata = pq.read_metadata(path)
+    assert {metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)} == {192}
+    assert most < 30 * 384 * 500 * 4 / 4
+
+
+def test_an_error_in_a_later_piece_leaves_nothing(tmp_path: Path) -> None:
+    def pieces() -> Iterator[pa.Table]:
+        yield toy_rows(10)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        publish(tmp_path / "a.parquet", pieces(), TOY, INPUTS, Shard("a", {}), 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pandas_pyarrow_and_duckdb_read_the_same_rows(tmp_path: Path) -> None:

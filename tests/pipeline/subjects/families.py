@@ -91,9 +91,9 @@ class Family:
     signed: bool = True
 
 
-LLAMA = {"by_hand": gated(*GATE, silu), "layers": "layers", "mlp": "mlp", "o_proj": "self_attn.o_proj"}
+LLAMA: dict[str, Any] = {"by_hand": gated(*GATE, silu), "layers": "layers", "mlp": "mlp", "o_proj": "self_attn.o_proj"}
 GEMMA = LLAMA | {"by_hand": gated(*GATE, TANH)}
-GPT2 = {"layers": "h", "mlp": "mlp", "norm": "layer"}
+GPT2: dict[str, Any] = {"layers": "h", "mlp": "mlp", "norm": "layer"}
 NEOX: dict[str, Any] = {"by_hand": plain("mlp.dense_h_to_4h", gelu), "layers": "layers", "mlp": "mlp", "norm": "layer"}
 BERT: dict[str, Any] = {
     "by_hand": plain("intermediate.dense", gelu), "layers": "encoder.layer", "mlp": "intermediate",

@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.architecture import PATHS, norm_scale, part, place
+from pipeline.subjects.architecture import PATHS, matrix, norm_scale, part, place
 from pipeline.subjects.sites import find_sites
 from tests.pipeline.subjects.families import (
     FAMILIES,
@@ -80,7 +80,7 @@ def test_what_a_neuron_writes_is_its_column_of_the_projection(name: str) -> None
     if family.writes_normalised:  # only where the norm is known can a single neuron's part be told
         block = layer(model, family, 1)
         scale = norm_scale(part(block, "mlp_post_norm"), HIDDEN)
-        torch.testing.assert_close(writes, site.module.weight.T * scale)  # type: ignore[operator, union-attr]
+        torch.testing.assert_close(writes, matrix(site.module).T * scale)
     else:
         torch.testing.assert_close(difference, before["layers.1.mlp"][..., 7:8] * writes[7], rtol=1e-3, atol=1e-4)
 
@@ -174,9 +174,9 @@ PLACES = {
 def test_the_run_file_says_where_the_parts_of_an_unknown_model_are() -> None:
     strange: Any = Strange(random_model(FAMILIES["llama"].config()))
     kinds = ("mlp", "attn", "attn_out", "mlp_out", "residual")
-    subject = Subject(model="strange", modules=["layers.1.mlp"], paths=PLACES)  # type: ignore[arg-type]
+    subject = Subject(model="strange", modules=["layers.1.mlp"], paths=PLACES)
     found = activations(strange, [f"layers.1.{kind}" for kind in kinds], BATCH, subject=subject)
-    family = Family(**{**LLAMA, "config": None, "layers": "trunk.cells", "mlp": "feed"})  # type: ignore[arg-type]
+    family = Family(**(LLAMA | {"config": None, "layers": "trunk.cells", "mlp": "feed"}))
     reads = seen_by(strange, family, BATCH, "feed")
     cell: Any = layer(strange, family, 1)
     neurons = torch.nn.functional.silu(cell.feed.gate_proj(reads)) * cell.feed.up_proj(reads)

@@ -148,6 +148,8 @@ def test_a_histogram_is_cut_to_the_bins_in_use() -> None:
     assert (edges[:2], edges[-2:]) == ([-(2.0**-21), 2.0**-21], [1536.0, 3000.0])
 
 
-def test_the_highest_values_come_by_value_then_by_place() -> None:
-    assert highest(np.asarray([1.0, 3.0, np.nan, 3.0, 2.0, 2.0]), 3).tolist() == [1, 3, 4]
-    assert highest(np.asarray([1.0, 1.0]), 0).tolist() == []
+def test_the_highest_values_of_each_row_come_by_value_then_by_place() -> None:
+    values = np.asarray([[1.0, 3.0, np.nan, 3.0, 2.0, 2.0], [np.nan] * 5 + [-1.0]])
+    rows, columns = highest(values, 3)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (0, 3), (0, 4), (1, 5)]
+    assert not len(highest(values, 0)[0])

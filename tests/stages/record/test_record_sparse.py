@@ -19,7 +19,17 @@ from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.sparse_sums import SparseSums
 from stages.record.sums import Accumulator, TopSums, make_batch
-from tests.stages.record.twin import SEQ_LEN, SMALL, TEXTS, Corpus, Unit, make_corpus, rows_about, token_table
+from tests.stages.record.twin import (
+    SEQ_LEN,
+    SMALL,
+    TEXTS,
+    Corpus,
+    Unit,
+    make_corpus,
+    rows_about,
+    token_table,
+    whole_tables,
+)
 
 U = 9
 MODULE = "layers.0.mlp"
@@ -177,7 +187,7 @@ def recorded(corpus: Corpus, sparse: bool) -> dict[str, list[dict[str, Any]]]:
         for row, seq_id in enumerate(tokens.seq_ids):
             padded[row, : tokens.lengths[row]] = corpus.activations[MODULE][seq_id]
         recorder.add(MODULE, triples(padded) if sparse else torch.from_numpy(padded))
-    partial = rows_about(recorder.tables(), MODULE, 0, U)
+    partial = rows_about(whole_tables(recorder), MODULE, 0, U)
     return {name: table.to_pylist() for name, table in merge([partial], MODULE, 0, U, SMALL, TEXTS).items()}
 
 

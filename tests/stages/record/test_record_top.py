@@ -4,42 +4,51 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from pipeline.config import Record
-from pipeline.evidence import split_of
+from pipeline.evidence import SPLITS, split_of
 from stages.record.neighbourhood import neighbourhood_keys
 from stages.record.recorder import Backend
 from stages.record.selection import counted_positions, polarities
-from tests.stages.record.twin import SMALL, Corpus, Unit, make_corpus, scan_arrays
+from tests.stages.record.test_record_twin import check_against_twin
+from tests.stages.record.twin import SMALL, Corpus, Unit, accumulate, make_corpus, token_table
 
+Row = tuple[float, int, int, npt.NDArray[np.float32]]
 BACKENDS: list[Backend] = ["numba", "torch"]
 MODULE = "layers.1.mlp"
 
 
-def partial_rows(corpus: Corpus, config: Record, shard: int, **how: Any) -> list[dict[str, Any]]:
-    """The rows of partial exemplars of all shards."""
-    starts = range(0, len(corpus.token_ids), shard)
-    parts = [scan_arrays(corpus, start, start + shard, config, **how)["partial_exemplars"] for start in starts]
-    return [row for part in parts for row in part.to_pylist()]
+def top_rows(corpus: Corpus, config: Record, shard: int, polarity: str, **how: Any) -> list[list[Row]]:
+    """What each shard keeps of each unit: (value, seq_id, key, activations)."""
+    found: list[list[Row]] = [[] for _ in range(corpus.widths[MODULE])]
+    total = len(corpus.token_ids)
+    for start in range(0, total, shard):
+        part = range(start, min(start + shard, total))
+        top = accumulate(corpus, MODULE, part, config, **how).sums().top[polarity]
+        for unit, slot in zip(*np.nonzero(top.values > -np.inf), strict=True):
+            seq_id = int(top.seq_ids[unit, slot])
+            shown = top.vectors[unit : unit + 1][0, slot, : len(corpus.token_ids[seq_id])]
+            found[unit].append((float(top.values[unit, slot]), seq_id, int(top.keys[unit, slot]), shown))
+    return found
 
 
-def best_of(rows: list[dict[str, Any]], unit: Unit, polarity: str) -> dict[str, list[int]]:
+def best_of(rows: list[Row], unit: Unit, polarity: str) -> dict[str, list[int]]:
     """The seq_ids by split that are left when each key counts once and the rest is cut to `record.top`."""
     sign = 1 if polarity == "+" else -1
-    found: dict[str, list[int]] = {"explain": [], "select": [], "report": []}
-    peaks = unit.peaks(polarity)
-    chosen = [r for r in rows if (r["module"], r["index"], r["polarity"]) == (unit.module, unit.index, polarity)]
-    keys: set[tuple[str, int]] = set()
-    for row in sorted(chosen, key=lambda row: (-sign * peaks[row["seq_id"]][1], row["seq_id"])):
-        split = split_of(row["seq_id"])
-        np.testing.assert_array_equal(np.asarray(row["activations"], np.float32), unit.shown(row["seq_id"]))
-        if (split, row["key"]) in keys and unit.config.distinct:
+    found: dict[str, list[int]] = {split: [] for split in SPLITS}
+    peaks, keys = unit.peaks(polarity), set()
+    for value, seq_id, key, shown in sorted(rows, key=lambda row: (-row[0], row[1])):
+        assert value == sign * peaks[seq_id][1]
+        np.testing.assert_array_equal(shown, unit.shown(seq_id))
+        split = split_of(seq_id)
+        if unit.config.distinct and (split, key) in keys:
             continue
-        keys.add((split, row["key"]))
+        keys.add((split, key))
         if len(found[split]) < getattr(unit.config.top, split):
-            found[split].append(row["seq_id"])
+            found[split].append(seq_id)
     return found
 
 
@@ -51,62 +60,58 @@ def test_both_polarities_equal_brute_force_from_any_cut(kind: str, distinct: int
     config = SMALL.model_copy(update=changed)
     corpus = replace(make_corpus(kind, sequences=71), special_ids=frozenset({3, 8}))
     for shard in (1000, 12):
-        rows = partial_rows(corpus, config, shard, backend=backend)
-        for index in range(7):
-            unit = Unit(corpus, MODULE, index, config)
-            for polarity in ("+", "-"):
+        for polarity in ("+", "-"):
+            for index, rows in enumerate(top_rows(corpus, config, shard, polarity, backend=backend)):
+                unit = Unit(corpus, MODULE, index, config)
                 assert best_of(rows, unit, polarity) == unit.top(polarity)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_single_part_keeps_no_neighbourhood_twice(backend: Backend) -> None:
     config = SMALL.model_copy(update={"distinct_context": 0})
-    rows = partial_rows(make_corpus("random", sequences=90), config, 1000, backend=backend)
-    kept = [(r["module"], r["index"], r["polarity"], split_of(r["seq_id"]), r["key"]) for r in rows if r["polarity"]]
-    assert len(kept) == len(set(kept)) == 10 * 2 * 6
+    for rows in top_rows(make_corpus("random", sequences=90), config, 1000, "-", backend=backend):
+        assert len({(split_of(seq_id), key) for _, seq_id, key, _ in rows}) == len(rows) == 3 + 2 + 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_units_that_are_never_negative_have_one_polarity(backend: Backend) -> None:
     corpus = make_corpus("rare")
-    rows = partial_rows(corpus, SMALL, 1000, backend=backend, signed=False)
-    assert {row["polarity"] for row in rows} == {"+", ""}
+    assert set(accumulate(corpus, MODULE, range(9), SMALL, backend, signed=False).sums().top) == {"+"}
     config = SMALL.model_copy(update={"polarities": ["-"]})
-    assert {row["polarity"] for row in partial_rows(corpus, config, 1000, backend=backend)} == {"-", ""}
+    assert set(accumulate(corpus, MODULE, range(9), config, backend).sums().top) == {"-"}
     assert polarities(Record(), True) == ("+", "-")
     assert polarities(config, False) == ()
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_the_rows_are_the_same_for_any_number_of_threads(threads: int) -> None:
-    corpus = make_corpus("random", sequences=50, widths=(70, 300))
+def test_the_state_is_the_same_for_any_number_of_threads(threads: int) -> None:
+    corpus = make_corpus("random", sequences=50, widths=(2, 300))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = scan_arrays(corpus, 0, 50, SMALL)
+        alone = accumulate(corpus, MODULE, range(50), SMALL).sums()
         torch.set_num_threads(threads)
-        together = scan_arrays(corpus, 0, 50, SMALL)
+        together = accumulate(corpus, MODULE, range(50), SMALL).sums()
     finally:
         torch.set_num_threads(before)
-    for name, table in alone.items():
-        for column in table.column_names:
-            if column != "activations":
-                assert together[name][column].equals(table[column]), (name, column)
-    both = [table["partial_exemplars"]["activations"].combine_chunks().flatten() for table in (alone, together)]
-    np.testing.assert_array_equal(both[0].to_numpy(), both[1].to_numpy())
+    for name in ("n_nonfinite", "minimum", "maximum", "above", "power_sums", "histogram", "token_sums"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
+    for polarity, top in alone.top.items():
+        for name in ("values", "seq_ids", "keys"):
+            np.testing.assert_array_equal(getattr(top, name), getattr(together.top[polarity], name))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_special_tokens_count_nowhere_unless_the_setting_is_off(backend: Backend) -> None:
     corpus = replace(make_corpus("random"), special_ids=frozenset({1, 2}))
-    on, off = (
-        scan_arrays(corpus, 0, 61, SMALL.model_copy(update={"skip_special": skip}), backend) for skip in (True, False)
-    )
+    check_against_twin(corpus, SMALL, backend)
     unit = Unit(corpus, MODULE, 0, SMALL)
-    assert set(on["partial_units"]["n_tokens"].to_pylist()) == {len(unit.counted())}
-    assert not {1, 2} & set(on["partial_tokens"]["token_id"].to_pylist())
-    assert {1, 2} <= set(off["partial_tokens"]["token_id"].to_pylist())
-    assert off["partial_units"]["n_tokens"][0].as_py() == sum(len(ids) - 1 for ids in corpus.token_ids)
+    assert accumulate(corpus, MODULE, range(61), SMALL, backend).sums().n_tokens == len(unit.counted())
+    assert not {1, 2} & set(token_table(corpus, SMALL).token_ids.tolist())
+    off = SMALL.model_copy(update={"skip_special": False})
+    assert {1, 2} <= set(token_table(corpus, off).token_ids.tolist())
+    everything = accumulate(corpus, MODULE, range(61), off, backend).sums().n_tokens
+    assert everything == sum(len(ids) - 1 for ids in corpus.token_ids)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -114,11 +119,11 @@ def test_a_sequence_without_a_position_that_counts_is_no_exemplar(backend: Backe
     corpus = make_corpus("random", sequences=20)
     corpus.token_ids[6] = [14] * len(corpus.token_ids[6])
     corpus = replace(corpus, special_ids=frozenset({14}))
-    rows = partial_rows(corpus, SMALL, 1000, backend=backend)
-    assert 6 not in {row["seq_id"] for row in rows if row["polarity"]}
-    uniform = [row["activations"] for row in rows if row["seq_id"] == 6]
-    assert uniform
-    assert all(np.isnan(values).all() for values in uniform)
+    found = accumulate(corpus, MODULE, range(20), SMALL, backend)
+    for top in found.sums().top.values():
+        assert 6 not in top.seq_ids
+    assert np.isnan(found.uniform()[6].block(2, 5)).all()
+    np.testing.assert_array_equal(found.uniform()[3].block(2, 3)[:, 0], Unit(corpus, MODULE, 2, SMALL).shown(3))
 
 
 def test_equal_neighbourhoods_have_equal_keys_whatever_stands_elsewhere() -> None:

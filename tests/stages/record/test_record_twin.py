@@ -30,11 +30,12 @@ def check_against_twin(corpus: Corpus, config: Record, backend: Backend = "numba
         assert bins == unit.histogram()
         assert row["top_tokens"] == unit.top_tokens(row["top_tokens_min_count"])
         exemplars = [r for r in found["exemplars"] if (r["module"], r["index"]) == (row["module"], row["index"])]
-        kept = [(r["band"], r["split"], r["rank"], r["seq_id"]) for r in exemplars]
-        assert kept == unit.exemplars(row["quantile_boundaries"])
-        peaks = unit.peaks()
+        kept = [(r["polarity"], r["band"], r["split"], r["rank"], r["seq_id"]) for r in exemplars]
+        assert kept == unit.exemplars(row)
+        peaks = {polarity: unit.peaks(polarity) for polarity in "+-"}
         for exemplar in exemplars:
-            assert (exemplar["peak"], exemplar["max_activation"]) == peaks[exemplar["seq_id"]]
+            peak = peaks[exemplar["polarity"]][exemplar["seq_id"]]
+            assert (exemplar["peak"], exemplar["max_activation"]) == peak
             shown = np.asarray(exemplar["activations"], np.float32)
             np.testing.assert_array_equal(shown, unit.shown(exemplar["seq_id"]))
 
@@ -140,9 +141,11 @@ def test_nonfinite_activations_are_counted_and_poison_nothing_else(backend: Back
             np.testing.assert_allclose(row["mean"], unit.moments()[0], rtol=1e-12)
             assert sum(row["histogram_counts"]) == row["n_tokens"]
             kept = [
-                (r["band"], r["split"], r["rank"], r["seq_id"]) for r in after["exemplars"] if r["key"] == row["key"]
+                (r["polarity"], r["band"], r["split"], r["rank"], r["seq_id"])
+                for r in after["exemplars"]
+                if r["key"] == row["key"]
             ]
-            assert kept == unit.exemplars(row["quantile_boundaries"])
+            assert kept == unit.exemplars(row)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,5 +1,6 @@
 """The record stage by brute force: one unit after another, every value held in memory."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,11 +12,15 @@ import torch
 
 from pipeline.config import PerSplit, Record
 from pipeline.evidence import SPLITS, split_of
-from pipeline.subjects.activations import ModuleUnits
+from pipeline.subjects.activations import ModuleUnits, TokenBatch
 from stages.record.merge import merge
+from stages.record.numba_sums import NumbaSums
+from stages.record.partials import BLOCK, BY_BLOCK, PARTIALS
 from stages.record.recorder import Backend, Recorder
 from stages.record.scan import padded_batches
+from stages.record.sums import Accumulator, make_batch
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.record.torch_sums import TorchSums
 
 SEQ_LEN = 12
 SMALL = Record(
@@ -77,31 +82,58 @@ def token_table(corpus: Corpus, config: Record) -> TokenTable:
     return cover_tokens(*count_tokens([batch], config, corpus.special_ids), sum(corpus.widths.values()), config)
 
 
-def scan_arrays(
-    corpus: Corpus, start: int, stop: int, config: Record, backend: Backend = "numba", signed: bool = True
-) -> dict[str, pa.Table]:
-    """Partials of the sequences start..stop; the padding holds activations that nothing may look at."""
-    seq_len = max(len(ids) for ids in corpus.token_ids)
-    modules = {name: ModuleUnits(width, signed) for name, width in corpus.widths.items()}
-    recorder = Recorder(modules, config, token_table(corpus, config), seq_len, corpus.special_ids, backend)
+def batches(corpus: Corpus, start: int, stop: int, config: Record) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:
+    """Batches of the sequences start..stop with the activations; the padding holds some that nothing may look at."""
     sequences = [(seq_id, corpus.token_ids[seq_id]) for seq_id in range(start, min(stop, len(corpus.token_ids)))]
     for batch in padded_batches(sequences, config.batch_size):
-        token_ids, lengths, seq_ids = batch.token_ids, batch.lengths, batch.seq_ids
-        recorder.begin(token_ids, lengths, seq_ids)
+        found = {}
         for name, values in corpus.activations.items():
-            padded = np.full((*token_ids.shape, corpus.widths[name]), 1e9, np.float32)
+            padded = np.full((*batch.token_ids.shape, corpus.widths[name]), 1e9, np.float32)
             padded[:, ::2] = np.nan
-            for row, seq_id in enumerate(seq_ids):
-                padded[row, : lengths[row]] = values[seq_id]
-            recorder.add(name, torch.from_numpy(padded))
-    return recorder.tables()
+            for row, seq_id in enumerate(batch.seq_ids):
+                padded[row, : batch.lengths[row]] = values[seq_id]
+            found[name] = torch.from_numpy(padded)
+        yield batch, found
+
+
+def scan_arrays(
+    corpus: Corpus, start: int, stop: int, config: Record, backend: Backend = "numba"
+) -> dict[str, pa.Table]:
+    """Partials of the sequences start..stop."""
+    modules = {name: ModuleUnits(width) for name, width in corpus.widths.items()}
+    seq_len = max(len(ids) for ids in corpus.token_ids)
+    recorder = Recorder(modules, config, token_table(corpus, config), seq_len, corpus.special_ids, backend)
+    for batch, activations in batches(corpus, start, stop, config):
+        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        for name, values in activations.items():
+            recorder.add(name, values)
+    return whole_tables(recorder)
+
+
+def whole_tables(recorder: Recorder) -> dict[str, pa.Table]:
+    """The partial tables by name, each in one piece."""
+    found = recorder.tables()
+    return {table.name: pa.concat_tables([table.schema.empty_table(), *found[table.name]]) for table in PARTIALS}
+
+
+def accumulate(
+    corpus: Corpus, module: str, part: range, config: Record, backend: Backend = "numba", signed: bool = True
+) -> Accumulator:
+    """The state of one module after some sequences."""
+    tokens = token_table(corpus, config)
+    shape = (corpus.widths[module], max(len(ids) for ids in corpus.token_ids), len(tokens.token_ids), config, signed)
+    found: Accumulator = NumbaSums(*shape) if backend == "numba" else TorchSums(*shape, torch.device("cpu"))
+    for batch, activations in batches(corpus, part.start, part.stop, config):
+        prepared = make_batch(batch.token_ids, batch.lengths, batch.seq_ids, config, tokens, corpus.special_ids)
+        found.add(activations[module], prepared)
+    return found
 
 
 def rows_about(partial: dict[str, pa.Table], module: str, start: int, stop: int) -> dict[str, pa.Table]:
     """What of a partial a merge of some units is given."""
     found = {}
     for name, table in partial.items():
-        first = start - start % 64 if name == "partial_tokens" else start
+        first = start - start % BLOCK if name in BY_BLOCK else start
         index = table["index"].to_numpy()
         chosen = (np.asarray(table["module"].to_pylist(), object) == module) & (index >= first) & (index < stop)
         found[name] = table.filter(pa.array(chosen))
@@ -126,8 +158,6 @@ def record(
             about = [rows_about(partial, module, start, stop) for partial in partials]
             for name, table in merge(about, module, start, stop, config, TEXTS).items():
                 rows[name] += table.to_pylist()
-    for row in rows["exemplars"]:
-        row["activations"] = [None if value != value else value for value in row["activations"]]
     return rows
 
 
@@ -232,35 +262,34 @@ class Unit:
             for t in ranked
         ]
 
-    def exemplars(self, boundaries: list[float] | None) -> list[tuple[str, str, int, int]]:
-        """(band, split, rank, seq_id) of the kept sequences."""
-        peaks = self.peaks()
+    def exemplars(self, about: dict[str, Any]) -> list[tuple[str, str, str, int, int]]:
+        """(polarity, band, split, rank, seq_id) of the kept sequences, given the unit's row."""
+        mirrored = [-boundary for boundary in about["quantile_boundaries_negative"] or []]
+        positive = self.exemplars_of("+", about["quantile_boundaries"] or [])
+        return positive + self.exemplars_of("-", mirrored)
+
+    def exemplars_of(self, polarity: str, boundaries: list[float]) -> list[tuple[str, str, str, int, int]]:
+        """The same of one polarity."""
+        sign = 1 if polarity == "+" else -1
+        peaks = {seq_id: sign * value for seq_id, (_, value) in self.peaks(polarity).items()}
         kept = []
         everything = range(len(self.sequences))
         random = {
             split: [s for s in everything if split_of(s) == split][: getattr(self.config.random, split)]
             for split in SPLITS
         }
-        best = self.top("+")
+        best = self.top(polarity)
         for split in SPLITS:
-            kept += [("top", split, rank, s) for rank, s in enumerate(best[split])]
+            kept += [(polarity, "top", split, rank, s) for rank, s in enumerate(best[split])]
         for split in SPLITS:
-            rank = 0
+            taken, rank = {*random[split], *best[split]}, 0
+            pool = [s for s in sorted(peaks) if s < self.config.pool and split_of(s) == split and s not in taken]
             for band in range(len(self.config.quantiles) + 1):
-                room = getattr(self.config.per_band, split)
-                for s in sorted(peaks):
-                    if (
-                        s >= self.config.pool
-                        or s in random[split]
-                        or s in best[split]
-                        or split_of(s) != split
-                        or not room
-                    ):
-                        continue
-                    assert boundaries is not None
-                    if sum(peaks[s][1] >= boundary for boundary in boundaries) == band:
-                        kept.append(("quantile", split, rank, s))
-                        rank, room = rank + 1, room - 1
+                inside = [s for s in pool if sum(peaks[s] >= boundary for boundary in boundaries) == band]
+                for s in inside[: getattr(self.config.per_band, split)]:
+                    kept.append((polarity, "quantile", split, rank, s))
+                    rank += 1
         for split in SPLITS:
-            kept += [("random", split, rank, s) for rank, s in enumerate(s for s in random[split] if s in peaks)]
+            usable = [s for s in random[split] if s in peaks]
+            kept += [(polarity, "random", split, rank, s) for rank, s in enumerate(usable)]
         return kept

@@ -1,0 +1,99 @@
+"""What recording all MLP neurons of two large models takes, by `estimate`: the cost table of the README.
+
+The models are configurations alone: GPT-2 XL, and one of the shape of Llama 3 8B. The table is Markdown; the last line
+is the same as JSON.
+
+Run it with `python -m tests.benchmarks.bench_sizes`.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
+
+from pipeline.config import Record
+from pipeline.estimate.sizes import Estimate, estimate
+from pipeline.run_file import parse_config
+from pipeline.subjects.facts import describe_model
+
+SEQUENCES, TOKENS = 60_000, 64
+LAYERS = 4
+"""Layers of a run that records a few."""
+PARTS = 16
+
+
+MODELS = (
+    ("GPT-2 XL", "gpt2-xl", GPT2Config(n_layer=48, n_embd=1600, n_head=25)),
+    (
+        "8B Llama",
+        "llama-8b",
+        LlamaConfig(
+            vocab_size=128_256,
+            hidden_size=4096,
+            intermediate_size=14_336,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            tie_word_embeddings=False,
+        ),
+    ),
+)
+
+
+def sizes(folder: Path, layers: int | None = None, parts: int = 1) -> Estimate:
+    """The estimate for the first layers of a model, or all, with the corpus scanned in some parts."""
+    modules = [name for name in describe_model(str(folder)).modules if name.endswith(".mlp")][:layers]
+    batch = Record().batch_size
+    values: dict[str, Any] = {
+        "run": {"name": "sizes", "folder": str(folder)},
+        "subject": {"model": str(folder), "modules": modules},
+        "corpus": {"source": "unused.txt", "seq_len": TOKENS, "max_sequences": SEQUENCES},
+        "record": {"shard_sequences": -(-SEQUENCES // parts // batch) * batch},
+        "explain": {"units": 1},
+    }
+    return estimate(parse_config(values, "sizes.toml"))
+
+
+def forward_flops(folder: Path, config: PreTrainedConfig) -> float:
+    """FLOPs of the layers over all tokens: two for each weight and token; attention's own are below 1 % at 64 tokens."""
+    facts = describe_model(str(folder))
+    tables = facts.vocab_size * facts.hidden_size * (1 if config.tie_word_embeddings else 2)
+    return float(2 * (facts.parameters - tables) * SEQUENCES * TOKENS)
+
+
+def column(folder: Path, config: PreTrainedConfig) -> dict[str, str]:
+    """The rows of the table for one model."""
+    config.save_pretrained(folder)
+    save_file({}, folder / "model.safetensors")
+    everything, some, parts = sizes(folder), sizes(folder, LAYERS), sizes(folder, parts=PARTS)
+    return {
+        "MLP neurons, all layers": f"{everything.units:,}",
+        f"forward passes, {SEQUENCES:,} x {TOKENS} tokens": f"{everything.forward_passes:,}",
+        "FLOPs of these": f"{forward_flops(folder, config):.1e}",
+        "memory of the recorder, all layers": gib(everything.memory_bytes),
+        f"the same, {LAYERS} layers in a run": gib(some.memory_bytes),
+        "disk of partial records, corpus in one part": gib(everything.partial_bytes),
+        f"the same, in {PARTS} parts": gib(parts.partial_bytes),
+        "disk of `units` and `exemplars`": gib(everything.record_bytes),
+    }
+
+
+def gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        columns = {title: column(Path(name) / model, config) for title, model, config in MODELS}
+    print("| | " + " | ".join(columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for row in next(iter(columns.values())):
+        print(f"| {row} | " + " | ".join(found[row] for found in columns.values()) + " |")
+    print(json.dumps(columns))
+
+
+if __name__ == "__main__":
+    main()

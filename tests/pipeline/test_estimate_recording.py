@@ -1,0 +1,114 @@
+"""What recording was estimated to take is what it takes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import PerSplit, Record, RunConfig
+from pipeline.estimate.recording import recorder_bytes, recording, tokens_with, uniform_count
+from pipeline.run_file import parse_config
+from pipeline.schemas import EXEMPLARS, UNITS
+from pipeline.shards import publish
+from pipeline.stage import Shard
+from pipeline.subjects.activations import ModuleUnits
+from pipeline.tables import Tables
+from stages.record.merge import merge
+from stages.record.partial_files import Partials
+from stages.record.partials import PARTIALS
+from stages.record.recorder import Recorder
+from stages.record.scan import padded_batches
+from stages.record.selection import uniform_ids
+from stages.record.tokens import TokenTable
+
+MODULES = {"layers.0.mlp": ModuleUnits(200), "layers.1.mlp": ModuleUnits(300, signed=False)}
+VOCABULARY, LENGTH, SEQUENCES, PART = 2000, 24, 320, 160
+
+
+def run_file(folder: Path, **record: Any) -> RunConfig:
+    return parse_config(
+        {
+            "run": {"name": "r", "folder": str(folder)},
+            "subject": {"model": "unused", "modules": list(MODULES)},
+            "corpus": {"source": "unused.txt", "seq_len": LENGTH, "max_sequences": SEQUENCES},
+            "record": {"shard_sequences": PART, "batch_size": 32, "min_token_count": 1, **record},
+        },
+        "run.toml",
+    )
+
+
+def scanned(config: RunConfig, tokens: TokenTable, start: int) -> Recorder:
+    """A recorder that has seen a part of a corpus."""
+    rng = np.random.default_rng(start)
+    recorder = Recorder(MODULES, config.record, tokens, LENGTH)
+    sequences = [(start + n, rng.integers(0, VOCABULARY, LENGTH).tolist()) for n in range(PART)]
+    for batch in padded_batches(sequences, config.record.batch_size):
+        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        for name, units in MODULES.items():
+            recorder.add(name, torch.from_numpy(rng.standard_normal((32, LENGTH, units.width), np.float32)))
+    return recorder
+
+
+def held(thing: Any) -> int:
+    """Bytes of all arrays that something holds."""
+    if isinstance(thing, np.ndarray):
+        return int(thing.nbytes)
+    if isinstance(thing, dict):
+        return sum(map(held, thing.values()))
+    if isinstance(thing, list | tuple):
+        return sum(map(held, thing))
+    return held(vars(thing)) if hasattr(thing, "__dict__") and not isinstance(thing, Record) else 0
+
+
+@pytest.mark.parametrize("tokens", [0, 400])
+def test_memory_is_right_within_a_fifth(tmp_path: Path, tokens: int) -> None:
+    config = run_file(tmp_path)
+    recorder = scanned(config, TokenTable(np.arange(tokens), 1), 0)
+    expected = recorder_bytes(MODULES, config.record, tokens, LENGTH, SEQUENCES)
+    assert held(recorder._sums) == pytest.approx(expected, rel=0.2)
+
+
+def test_disk_is_right_within_a_quarter(tmp_path: Path) -> None:
+    config = run_file(tmp_path)
+    tokens = TokenTable(np.arange(VOCABULARY), 1)
+    tables = Tables(tmp_path)
+    for part in range(SEQUENCES // PART):
+        pieces = scanned(config, tokens, part * PART).tables()
+        for table in PARTIALS:
+            name = f"part-{part:05d}"
+            publish(tables.file(table, name), pieces[table.name], table, {}, Shard(name, {}), 0.0)
+    partials = Partials(tables)
+    texts = {token_id: f" {token_id}" for token_id in range(VOCABULARY)}
+    for module, units in MODULES.items():
+        rows = merge(partials.about(module, 0, units.width), module, 0, units.width, config.record, texts)
+        for table in (EXEMPLARS, UNITS):
+            publish(tables.file(table, module), rows[table.name], table, {}, Shard(module, {}), 0.0)
+
+    def disk(*wanted: Any) -> int:
+        return sum(path.stat().st_size for table in wanted for path in tables.files(table))
+
+    expected = recording(MODULES, config, VOCABULARY)
+    assert disk(*PARTIALS) == pytest.approx(expected.partials, rel=0.25)
+    assert disk(EXEMPLARS, UNITS) == pytest.approx(expected.tables, rel=0.25)
+
+
+def test_the_uniform_sequences_are_those_that_the_recorder_keeps() -> None:
+    for record in (Record(), Record(pool=10), Record(per_band=PerSplit(explain=0, select=0, report=0), pool=500)):
+        assert uniform_count(record, 10**6) == len(uniform_ids(record))
+        assert uniform_count(record, 7) == (uniform_ids(record) < 7).sum()
+
+
+def test_two_polarities_take_more_than_one_and_sparse_modules_less() -> None:
+    def size(**units: Any) -> int:
+        return recorder_bytes({"m": ModuleUnits(100, **units)}, Record(), 0, 64, 1000)
+
+    assert size(sparse=True, signed=False) < size(signed=False) < size(signed=True)
+
+
+def test_few_tokens_occur_often() -> None:
+    counts = [tokens_with(occurrences, 30_000, 50_000) for occurrences in (1, 3, 10, 100)]
+    assert counts == sorted(counts, reverse=True)
+    assert tokens_with(1, 10**12, 50_000) == 50_000
+    assert tokens_with(3, 5, 50_000) <= 1
