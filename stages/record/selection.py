@@ -2,7 +2,8 @@
 
 - `top`: per unit, polarity and split, the `record.top[split]` sequences with the largest maxima (of -x for the polarity
   '-'), in a total order: activation falling, then seq_id rising. So neither the batches nor the shards decide between
-  equals. With `record.distinct`, of the sequences whose peaks have the same neighbourhood only the first counts.
+  equals. With `record.distinct`, of the sequences whose peaks have the same neighbourhood only the first counts. Of units
+  that are recorded as sparse, only sequences on which they fire are kept.
 - `random`: the first `record.random[split]` sequences of each split in seq_id order. The corpus is shuffled, so this is
   a uniform sample, the same for every unit.
 - `quantile`: the sequences with seq_id < `record.pool` are the pool, a uniform sample too. A pool sequence that is

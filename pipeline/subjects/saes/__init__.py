@@ -3,7 +3,6 @@
 Shapes: N tokens, D dimensions of what is encoded, U latents.
 """
 
-from pipeline.subjects.saes.files import coder_files
 from pipeline.subjects.saes.site import sae_site
 
-__all__ = ["coder_files", "sae_site"]
+__all__ = ["sae_site"]

@@ -17,8 +17,8 @@ from pipeline.subjects.saes.places import Place
 class Coder:
     """A sparse autoencoder or transcoder on disk."""
 
-    files: tuple[Path, ...]
-    """All that its latents depend on."""
+    weights: Path
+    """The file with its tensors."""
     inputs: int
     """D"""
     width: int

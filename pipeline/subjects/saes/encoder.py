@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.subjects.activations import SparseActivations
+from pipeline.subjects.saes import extraction
 
 CHUNK = 2**23
-"""Pre-activations held at a time: 32 MiB of float32."""
+"""Pre-activations held at a time: 32 MiB of float32,"""
+LEAST_TOKENS = 256
+"""or those of this many tokens, as products with fewer rows read the weights too often."""
 LAYER_NORM_EPSILON = 1e-5
 
 Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
@@ -51,8 +54,9 @@ class Encoder:
         """Latents of (B, T, D) activations of any float type; (N, D) ones count as one sequence."""
         width = self.weight.shape[1]
         flat = x.reshape(-1, x.shape[-1])
-        step = max(CHUNK // width, 1)
-        parts = [self._chunk(flat[start : start + step], start) for start in range(0, len(flat), step)]
+        step = max(CHUNK // width, LEAST_TOKENS)
+        room = torch.empty((min(step, len(flat)), width), device=x.device)
+        parts = [self._chunk(flat[start : start + step], start, room) for start in range(0, len(flat), step)]
         positions, units, values = (torch.cat(column) for column in zip(*parts, strict=True))
         sequences, tokens = (x.shape[0], x.shape[1]) if x.ndim == 3 else (1, len(flat))
         return SparseActivations((sequences, tokens, width), positions, units, values)
@@ -64,13 +68,17 @@ class Encoder:
         shift = self.scale * (bias / gain) @ self.weight
         return replace(self, weight=self.weight / gain[:, None], bias=self.bias - shift)
 
-    def _chunk(self, x: torch.Tensor, start: int) -> Found:
-        """Positions, units and values of (N, D) activations, of which the first has position `start`."""
+    def _chunk(self, x: torch.Tensor, start: int, room: torch.Tensor) -> Found:
+        """Positions, units and values of (N, D) activations, of which the first has position `start`.
+
+        Args:
+            room: for the pre-activations of at least as many tokens; its pages are faulted in once for all chunks.
+        """
         prepared = self._prepare(x.detach().float())
         if self.selection == "gated":
-            rows, units, values = self._gated(prepared @ self.weight)
+            rows, units, values = self._gated(torch.mm(prepared, self.weight, out=room[: len(x)]))
         else:
-            before = torch.addmm(self.bias, prepared, self.weight)
+            before = torch.addmm(self.bias, prepared, self.weight, out=room[: len(x)])
             if self.rescale is not None:
                 before *= self.rescale
             rows, units, values = self._select(before)
@@ -88,17 +96,14 @@ class Encoder:
 
     def _select(self, before: torch.Tensor) -> Found:
         """Rows, units and values of the (N, U) pre-activations that stay; NaN stays, to be counted."""
-        if self.selection == "topk":
-            values, units = before.topk(self.k, dim=-1, sorted=False)
-            units, order = units.sort(dim=-1)
-            return _positive(values.gather(1, order), units)
         if self.selection == "groupmax":
             values, places = before.view(len(before), self.k, -1).max(dim=-1)
             size = before.shape[1] // self.k
             return _positive(values, places + torch.arange(0, before.shape[1], size, device=before.device))
+        if self.selection == "topk":
+            return largest(before, self.k)
         assert self.threshold is not None
-        rows, units = (~(before <= self.threshold)).nonzero(as_tuple=True)
-        return rows, units, before[rows, units]
+        return above_threshold(before, self.threshold)
 
     def _gated(self, projected: torch.Tensor) -> Found:
         """Rows, units and magnitudes where (N, U) projections open the gate (Rajamanoharan et al. 2024)."""
@@ -107,6 +112,39 @@ class Encoder:
         magnitudes = projected * self.gain + self.magnitude_bias
         rows, units = (~((projected + self.bias <= 0) | (magnitudes <= 0))).nonzero(as_tuple=True)
         return rows, units, magnitudes[rows, units]
+
+
+def above_threshold(before: torch.Tensor, threshold: torch.Tensor) -> Found:
+    """Rows, units and values of the (N, U) pre-activations above thresholds, (U,) or a scalar."""
+    if before.device.type == "cpu":
+        limits = threshold.expand(before.shape[1]).contiguous()
+        return _tensors(extraction.above_threshold(before.numpy(), limits.numpy()))
+    return above_by_torch(before, threshold)
+
+
+def above_by_torch(before: torch.Tensor, threshold: torch.Tensor) -> Found:
+    """The same on any device."""
+    rows, units = (~(before <= threshold)).nonzero(as_tuple=True)
+    return rows, units, before[rows, units]
+
+
+def largest(before: torch.Tensor, k: int) -> Found:
+    """Rows, units and values of the k largest (N, U) pre-activations of a row that are positive."""
+    if before.device.type == "cpu":
+        return _tensors(extraction.largest(before.numpy(), k))
+    return largest_by_torch(before, k)
+
+
+def largest_by_torch(before: torch.Tensor, k: int) -> Found:
+    """The same on any device, but that any of equal ones may be chosen."""
+    values, units = before.topk(k, dim=-1, sorted=False)
+    units, order = units.sort(dim=-1)
+    return _positive(values.gather(1, order), units)
+
+
+def _tensors(found: extraction.Found) -> Found:
+    rows, units, values = (torch.from_numpy(array) for array in found)
+    return rows, units, values
 
 
 def _positive(values: torch.Tensor, units: torch.Tensor) -> Found:

@@ -40,11 +40,6 @@ def coder_path(settings: SparseCoder, layer: int) -> Path:
     return path
 
 
-def coder_files(settings: SparseCoder, layer: int) -> tuple[Path, ...]:
-    """All files that the latents of a layer's coder depend on."""
-    return open_coder(settings, layer).files
-
-
 def _format(path: Path) -> str:
     if path.is_file():
         names = {path.name}

@@ -38,7 +38,7 @@ def open_gemma_scope(path: Path) -> Coder:
         return Encoder(file.load("W_enc", device), file.load("b_enc", device), "threshold", threshold)
 
     return Coder(
-        files=(file.path,),
+        weights=file.path,
         inputs=inputs,
         width=width,
         place=_place(file.path),

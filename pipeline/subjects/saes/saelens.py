@@ -72,9 +72,8 @@ def open_saelens(folder: Path) -> Coder:
 
     if kind == "topk":
         _k(config, settings, width)
-    scaler = (folder / SCALER,) if config.get("normalize_activations") in (True, "expected_average_only_in") else ()
     return Coder(
-        files=(settings, file.path, *scaler),
+        weights=file.path,
         inputs=inputs,
         width=width,
         place=_place(config, architecture in TRANSCODERS),

@@ -49,7 +49,7 @@ def sae_site(
     reads, undone = where.reads, norm if where.before_gain else None
     if hidden_size is not None and reads != "mlp" and found.inputs != hidden_size:
         raise UserError(
-            f"{name}: {found.files[-1]} encodes {found.inputs} dimensions, and {reads} of this model has {hidden_size}; "
+            f"{name}: {found.weights} encodes {found.inputs} dimensions, and {reads} of this model has {hidden_size}; "
             "choose a coder that was trained on this model"
         )
     module, side = place(reads)
@@ -79,7 +79,7 @@ class LazyEncoder:
     def __call__(self, x: torch.Tensor) -> SparseActivations:
         if x.shape[-1] != self.coder.inputs:
             raise UserError(
-                f"{self.name}: {self.coder.files[-1]} encodes {self.coder.inputs} dimensions, and what it reads has "
+                f"{self.name}: {self.coder.weights} encodes {self.coder.inputs} dimensions, and what it reads has "
                 f"{x.shape[-1]}; choose a coder that was trained on this model, or correct `reads`"
             )
         if x.device not in self._encoders:

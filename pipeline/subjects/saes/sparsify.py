@@ -49,7 +49,7 @@ def open_sparsify(folder: Path) -> Coder:
         )
 
     return Coder(
-        files=(settings, file.path),
+        weights=file.path,
         inputs=inputs,
         width=width,
         place=_place(folder, transcoder),

@@ -30,7 +30,7 @@ def top_rows(corpus: Corpus, config: Record, shard: int, polarity: str, **how: A
         top = accumulate(corpus, MODULE, part, config, **how).sums().top[polarity]
         for unit, slot in zip(*np.nonzero(top.values > -np.inf), strict=True):
             seq_id = int(top.seq_ids[unit, slot])
-            shown = top.vectors[unit, slot, : len(corpus.token_ids[seq_id])]
+            shown = top.vectors[unit : unit + 1][0, slot, : len(corpus.token_ids[seq_id])]
             found[unit].append((float(top.values[unit, slot]), seq_id, int(top.keys[unit, slot]), shown))
     return found
 
