@@ -41,6 +41,16 @@ def column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
 
 
 _FLOATS = pa.list_(pa.float32())
+_MEANS = pa.list_(
+    pa.struct(
+        [
+            pa.field("token_id", pa.int32()),
+            pa.field("token", pa.string()),
+            pa.field("mean_activation", pa.float32()),
+            pa.field("count", pa.int64()),
+        ]
+    )
+)
 _UNIT = [
     column("module", pa.string(), "place in the subject, such as layers.3.mlp"),
     column("index", pa.int32(), "number of the unit in its module"),
@@ -99,20 +109,8 @@ UNITS = TableSchema(
                 _FLOATS,
                 "the same from below, at 1 - record.quantiles; null where '-' is not recorded",
             ),
-            column(
-                "top_tokens",
-                pa.list_(
-                    pa.struct(
-                        [
-                            pa.field("token_id", pa.int32()),
-                            pa.field("token", pa.string()),
-                            pa.field("mean_activation", pa.float32()),
-                            pa.field("count", pa.int64()),
-                        ]
-                    )
-                ),
-                "tokens by falling mean activation, over the explain sequences only",
-            ),
+            column("top_tokens", _MEANS, "tokens by falling mean activation, over the explain sequences only"),
+            column("bottom_tokens", _MEANS, "the same by rising mean activation; null where '-' is not recorded"),
             column("top_tokens_min_count", pa.int64(), "tokens that occur less often are not considered"),
         ]
     ),

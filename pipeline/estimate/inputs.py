@@ -173,9 +173,11 @@ def _with_top_tokens(units: pa.Table, sample: Sequence[Unit], tokens: Sequence[s
     listed = [{"token_id": 0, "token": token, "mean_activation": 1.0, "count": 3} for token in tokens]
     sampled = {(module, index) for module, _, index in sample}
     pairs = zip(units["module"].to_pylist(), units["index"].to_pylist(), strict=True)
-    column = UNITS.schema.get_field_index("top_tokens")
     values = [listed if pair in sampled else None for pair in pairs]
-    return units.set_column(column, UNITS.schema.field(column), pa.array(values, UNITS.schema.field(column).type))
+    for name in ("top_tokens", "bottom_tokens"):
+        field = UNITS.schema.field(name)
+        units = units.set_column(UNITS.schema.get_field_index(name), field, pa.array(values, field.type))
+    return units
 
 
 def _filled(table: TableSchema, columns: dict[str, Any]) -> pa.Table:

@@ -113,7 +113,8 @@ class UnitTotals:
             "histogram_counts": pa.array([counts for _, counts in histograms], pa.list_(pa.int64())),
             "quantile_boundaries": _nullable_lists(self.boundaries("+", config)),
             "quantile_boundaries_negative": _nullable_lists(below),
-            "top_tokens": self._top_tokens(config, token_text),
+            "top_tokens": self._top_tokens("+", config, token_text),
+            "bottom_tokens": self._top_tokens("-", config, token_text),
             "top_tokens_min_count": np.full(width, self.min_count),
         }
         return pa.table(columns, schema=UNITS.schema)
@@ -131,11 +132,14 @@ class UnitTotals:
             below += np.where(np.isfinite(share), np.clip(share, 0, 1), 0) * self.histogram[:, chosen]
         return below
 
-    def _top_tokens(self, config: Record, token_text: Mapping[int, str]) -> pa.ListArray:
-        """The tokens of highest mean activation of each unit, by falling mean, then by rising id."""
+    def _top_tokens(self, polarity: str, config: Record, token_text: Mapping[int, str]) -> pa.Array:
+        """The tokens of highest mean activation of each unit, in the polarity, by falling mean, then by rising id."""
+        kind = UNITS.schema.field("top_tokens").type
+        if polarity not in self.recorded:
+            return pa.nulls(self.stop - self.start, kind)
         seen = np.maximum(self.token_counts, 1)
         means = np.where(self.token_counts > 0, self.token_sums.T / seen, np.nan)  # (U, V)
-        units, places = highest(means, config.top_tokens)
+        units, places = highest(means if polarity == "+" else -means, config.top_tokens)
         texts = pa.array([token_text.get(token_id) for token_id in self.token_ids.tolist()], pa.string())
         columns = {
             "token_id": pa.array(self.token_ids[places].astype(np.int32)),

@@ -29,6 +29,7 @@ def check_against_twin(corpus: Corpus, config: Record, backend: Backend = "numba
         bins = {pair: n for pair, n in zip(pairwise(edges), counts, strict=True) if n}
         assert bins == unit.histogram()
         assert row["top_tokens"] == unit.top_tokens(row["top_tokens_min_count"])
+        assert row["bottom_tokens"] == unit.top_tokens(row["top_tokens_min_count"], -1)
         exemplars = [r for r in found["exemplars"] if (r["module"], r["index"]) == (row["module"], row["index"])]
         kept = [(r["polarity"], r["band"], r["split"], r["rank"], r["seq_id"]) for r in exemplars]
         assert kept == unit.exemplars(row)

@@ -247,8 +247,8 @@ class Unit:
             bins[(bottom, -low)] = int(((-values >= low) & (-values < high)).sum())
         return {edges: count for edges, count in bins.items() if count}
 
-    def top_tokens(self, least: int) -> list[dict[str, Any]]:
-        """Tokens of the explain sequences by falling mean activation, on the grid that sums are exact on."""
+    def top_tokens(self, least: int, sign: int = 1) -> list[dict[str, Any]]:
+        """Tokens of the explain sequences by falling (or rising) mean activation, on the grid that sums are exact on."""
         seen: dict[int, list[int]] = {}
         for seq_id, sequence in enumerate(self.sequences):
             if split_of(seq_id) == "explain":
@@ -256,7 +256,7 @@ class Unit:
                 for position in self.positions(seq_id):
                     seen.setdefault(ids[position], []).append(round(float(sequence[position]) * 2**30))
         means = {token: sum(values) / 2**30 / len(values) for token, values in seen.items() if len(values) >= least}
-        ranked = sorted(means, key=lambda token: (-means[token], token))[: self.config.top_tokens]
+        ranked = sorted(means, key=lambda token: (-sign * means[token], token))[: self.config.top_tokens]
         return [
             {"token_id": t, "token": TEXTS[t], "mean_activation": float(np.float32(means[t])), "count": len(seen[t])}
             for t in ranked
