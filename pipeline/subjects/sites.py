@@ -113,7 +113,14 @@ def _site(base_model: nn.Module, stack: Sequence[nn.Module], name: str) -> Site:
             f"subject.modules: layer {layer} of {type(base_model).__name__} has no MLP whose neurons can be recorded "
             f"(looked for {', '.join(DOWN_PROJECTIONS)}); layers that have one: {have}"
         )
-    return Site(name, found, _inputs(found))
+    return Site(name, found, _inputs(found), vectors=lambda: _vectors(stack[layer], found))
+
+
+def _vectors(block: nn.Module, down: nn.Module) -> UnitVectors:
+    from pipeline.subjects.mlp_vectors import mlp_vectors
+
+    parent = next(part for part in block.modules() if any(child is down for child in part.children()))
+    return mlp_vectors(parent, down)
 
 
 def _stack(base_model: nn.Module) -> Sequence[nn.Module]:
