@@ -59,8 +59,8 @@ def occlusion(
 ) -> Floats:
     """What each token adds: the activation less the one with that token replaced by a neutral one.
 
-    What comes after the last wanted position is replaced all at once first; where that changes nothing, as in a causal model,
-    it is 0 for every token there and none of them is tried alone.
+    What comes after a wanted position is replaced all at once first; where that changes nothing, as in a causal model, it is 0
+    for every token there. Batches are the same whatever else is wanted of the sequence, and so are the numbers.
 
     Args:
         neutral: token id.
@@ -70,18 +70,27 @@ def occlusion(
         (W, T) in activation units; NaN where an activation was not finite.
     """
     original = np.asarray(token_ids, np.int64)
-    end = 1 + max(one.position for one in wanted)
-    cut = original.copy()
-    cut[end:] = neutral
-    whole, without_end = _activations(source, module, np.stack([original, cut]), wanted)
-    tried = end if np.allclose(whole, without_end, rtol=1e-4, atol=1e-6) else len(original)
+    whole, reach = (
+        np.array(column) for column in zip(*(_reach(source, module, original, one, neutral) for one in wanted), strict=True)
+    )  # (W,), (W,)
     found = np.zeros((len(wanted), len(original)), np.float32)
-    for start in range(0, tried, batch):
-        positions = np.arange(start, min(start + batch, tried))
+    for start in range(0, int(reach.max()), batch):
+        positions = np.arange(start, min(start + batch, len(original)))
         variants = np.tile(original, (len(positions), 1))
         variants[np.arange(len(positions)), positions] = neutral
         found[:, positions] = (whole - _activations(source, module, variants, wanted)).T
-    return found
+    return np.where(np.arange(len(original)) < reach[:, None], found, np.float32(0))
+
+
+def _reach(
+    source: ActivationSource, module: str, original: Ints, one: Wanted, neutral: int
+) -> tuple[np.float32, int]:
+    """A wanted activation, and how many tokens from the first on can matter to it."""
+    cut = original.copy()
+    cut[one.position + 1 :] = neutral
+    [whole], [without_end] = _activations(source, module, np.stack([original, cut]), [one])
+    same = bool(np.isclose(whole, without_end, rtol=1e-4, atol=1e-6))
+    return whole, one.position + 1 if same else len(original)
 
 
 def _activations(source: ActivationSource, module: str, variants: Ints, wanted: Sequence[Wanted]) -> Floats:

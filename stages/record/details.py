@@ -19,7 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
-from pipeline.stage import Shard, Stage, chunks
+from pipeline.stage import Shard, Stage
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 from stages.explain.units import unit_shards
@@ -121,16 +121,14 @@ def _token_ids(tables: Tables, seq_ids: set[int]) -> dict[int, list[int]]:
 def attribute(
     context: Context, module: str, exemplars: Sequence[Detailed], token_ids: Mapping[int, Sequence[int]]
 ) -> None:
-    """Set `attribution`. Each sequence is run once for all units that have it as an exemplar."""
+    """Set `attribution`."""
     from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token, occlusion
     from pipeline.subjects.load import load_tokenizer
     from pipeline.subjects.source import open_source
 
     config, subject = context.config, context.config.subject
     neutral = neutral_token(load_tokenizer(subject.model, subject.trust_remote_code))
-    by_sequence = groupby(sorted(exemplars, key=lambda exemplar: exemplar.seq_id), lambda exemplar: exemplar.seq_id)
-    for seq_id, group in tqdm(by_sequence, desc="sequences", unit="sequence", leave=False, disable=None):
-        here = list(group)
+    for seq_id, here in _by_sequence(exemplars):
         wanted = [Wanted(exemplar.peak, exemplar.index) for exemplar in here]
         if config.record.attribution == "occlusion":
             source = context.once(f"source of {module}", lambda config: open_source(config, [module]))
@@ -152,26 +150,21 @@ def add_pairs(
 
     record = context.config.record
     base_model, site = _site(context, module)
-    seq_ids = sorted({exemplar.seq_id for exemplar in exemplars})
-    for batch in chunks(seq_ids, record.batch_size):
-        writes = head_writes(base_model, site, _model_inputs(base_model, [token_ids[seq_id] for seq_id in batch]))
+    device = next(base_model.parameters()).device
+    for seq_id, here in _by_sequence(exemplars):
+        writes = head_writes(base_model, site, {"input_ids": torch.tensor([token_ids[seq_id]], device=device)})
         if writes is None:
             return
-        for exemplar in exemplars:
-            if exemplar.seq_id in batch:
-                sizes = writes.pairs(batch.index(exemplar.seq_id), exemplar.index).cpu()
-                exemplar.pairs = strongest_pairs(sizes, torch.from_numpy(exemplar.counted), record.pairs)
+        for exemplar in here:
+            sizes = writes.pairs(0, exemplar.index).cpu()
+            exemplar.pairs = strongest_pairs(sizes, torch.from_numpy(exemplar.counted), record.pairs)
 
 
-def _model_inputs(base_model: Any, sequences: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Sequences padded on the right, with their mask."""
-    import torch
-
-    device = next(base_model.parameters()).device
-    ids = [torch.tensor(sequence) for sequence in sequences]
-    padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(sequence) for sequence in ids], batch_first=True)
-    return {"input_ids": padded.to(device), "attention_mask": mask.to(device)}
+def _by_sequence(exemplars: Sequence[Detailed]) -> "tqdm[tuple[int, list[Detailed]]]":
+    """The exemplars of each sequence, which is run once for all of them and by itself: so the rows do not depend on the shards."""
+    ordered = sorted(exemplars, key=lambda exemplar: exemplar.seq_id)
+    groups = [(seq_id, list(group)) for seq_id, group in groupby(ordered, lambda exemplar: exemplar.seq_id)]
+    return tqdm(groups, desc="sequences", unit="sequence", leave=False, disable=None)
 
 
 def _site(context: Context, module: str) -> tuple[Any, "Site"]:
