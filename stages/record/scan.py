@@ -105,7 +105,7 @@ def check(config: RunConfig) -> None:
     from pipeline.subjects.load import resolve_device
 
     resolve_device(config.subject.device)
-    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code)
+    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code, config.subject)
 
 
 SCAN = Stage(
