@@ -19,9 +19,10 @@ from torch import nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from pipeline.subjects.architecture import matrix
 from pipeline.subjects.model_activations import LastSiteReached
 from pipeline.subjects.quiet import quiet_transformers
-from pipeline.subjects.sites import Site
+from pipeline.subjects.site import Site
 
 INTERFACE = "neurogloss_pairs"
 """Name of the attention function that is put in for a while."""
@@ -42,7 +43,7 @@ class _Taken:
 
 
 @dataclass(frozen=True)
-class HeadWrites:
+class Movements:
     """What the heads of a layer move, in a batch."""
 
     attention: torch.Tensor
@@ -58,7 +59,7 @@ class HeadWrites:
         return self.attention[sequence, head] * written.norm(dim=-1)
 
 
-def head_writes(base_model: Any, site: Site, inputs: dict[str, torch.Tensor]) -> HeadWrites | None:
+def head_movements(base_model: Any, site: Site, inputs: dict[str, torch.Tensor]) -> Movements | None:
     """Run a batch and take what the heads of a layer move.
 
     Args:
@@ -77,12 +78,9 @@ def head_writes(base_model: Any, site: Site, inputs: dict[str, torch.Tensor]) ->
     )
     if heads != site.width or not unchanged:
         return None
-    weight = site.module.weight
-    assert isinstance(weight, torch.Tensor)
-    outwards = weight if isinstance(site.module, nn.Linear) else weight.T  # GPT-2's Conv1D is transposed
     repeated = taken.values.repeat_interleave(heads // taken.values.shape[1], dim=1)
-    output = outwards.detach().reshape(outwards.shape[0], heads, -1)
-    return HeadWrites(taken.attention.float(), repeated.float(), output.float())
+    weight = matrix(site.module).to(repeated.device)
+    return Movements(taken.attention.float(), repeated.float(), weight.reshape(len(weight), heads, -1))
 
 
 @contextmanager

@@ -18,8 +18,8 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.subjects.activations import ActivationSource, SparseActivations, TokenBatch
-from pipeline.subjects.model_activations import LastSiteReached, hooked
-from pipeline.subjects.sites import Site
+from pipeline.subjects.model_activations import LastSiteReached, hooked, input_device
+from pipeline.subjects.site import Site
 
 STEPS = 32
 """Points on the way from the baseline to the sequence at which gradients are taken."""
@@ -71,7 +71,8 @@ def occlusion(
     """
     original = np.asarray(token_ids, np.int64)
     whole, reach = (
-        np.array(column) for column in zip(*(_reach(source, module, original, one, neutral) for one in wanted), strict=True)
+        np.array(column)
+        for column in zip(*(_reach(source, module, original, one, neutral) for one in wanted), strict=True)
     )  # (W,), (W,)
     found = np.zeros((len(wanted), len(original)), np.float32)
     for start in range(0, int(reach.max()), batch):
@@ -82,9 +83,7 @@ def occlusion(
     return np.where(np.arange(len(original)) < reach[:, None], found, np.float32(0))
 
 
-def _reach(
-    source: ActivationSource, module: str, original: Ints, one: Wanted, neutral: int
-) -> tuple[np.float32, int]:
+def _reach(source: ActivationSource, module: str, original: Ints, one: Wanted, neutral: int) -> tuple[np.float32, int]:
     """A wanted activation, and how many tokens from the first on can matter to it."""
     cut = original.copy()
     cut[one.position + 1 :] = neutral
@@ -133,18 +132,17 @@ def integrated_gradients(
     Raises:
         UserError: the activations of this kind of unit have no gradient.
     """
-    device = next(base_model.parameters()).device
-    ids = torch.tensor([list(token_ids)], device=device)
+    ids = torch.tensor([list(token_ids)], device=input_device(base_model))
     embed = base_model.get_input_embeddings()
     with torch.no_grad():
         there = embed(ids)  # (1, T, D)
         baseline = embed(torch.full_like(ids, neutral))
     way = there - baseline
     points, weights = np.polynomial.legendre.leggauss(steps)
-    found = torch.zeros(len(wanted), ids.shape[1], device=device)
+    found = torch.zeros(len(wanted), ids.shape[1], device=way.device)
     for start in range(0, steps, AT_A_TIME):
         shares, weight = (
-            torch.tensor(values[start : start + AT_A_TIME], dtype=way.dtype, device=device).view(-1, 1, 1)
+            torch.tensor(values[start : start + AT_A_TIME], dtype=way.dtype, device=way.device).view(-1, 1, 1)
             for values in ((points + 1) / 2, weights / 2)
         )
         inputs = (baseline + shares * way).requires_grad_()  # (N, T, D)

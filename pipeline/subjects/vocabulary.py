@@ -6,26 +6,16 @@ Shapes: V tokens, U units, D dimensions of the residual stream.
 import re
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from pipeline.subjects.sites import Site
+from pipeline.subjects.architecture import Paths, norm_scale, part, stack
+from pipeline.subjects.site import Site
 
 _PARENTS = ("", "decoder.", "language_model.", "model.", "text_model.")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
-MLP_NORMS = (
-    "pre_feedforward_layernorm",  # Gemma 2 and 3, whose post_attention_layernorm comes before the residual stream
-    "ln_mlp",
-    "post_attention_layernorm",
-    "ln_2",
-    "norm_2",
-    "final_layer_norm",
-    "input_layernorm",  # attention and MLP in parallel, with one norm: Phi, Falcon
-    "ln_1",
-)
-"""What normalises the input of a layer's MLP, the most specific name first."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +34,10 @@ class Unembedding:
         LayerNorm adds to every vector alike, its bias, is left out, so that the opposite vector gives the opposite.
         A vector of zeros gives zeros.
         """
-        at_head = vectors.to(self.weight.device, self.weight.dtype)
-        size = at_head.square().mean(dim=-1, keepdim=True).sqrt()
-        scaled = at_head / torch.where(size > 0, size, 1)
-        if self.norm is None:
-            return scaled
-        nothing: torch.Tensor = self.norm(torch.zeros_like(scaled[:1]))
-        normed: torch.Tensor = self.norm(scaled)
-        return normed - nothing
+        size = vectors.square().mean(dim=-1, keepdim=True).sqrt()
+        scaled = vectors / torch.where(size > 0, size, 1)
+        normed = scaled if self.norm is None else _without_bias(self.norm, scaled)
+        return normed.to(self.weight.device, self.weight.dtype)
 
 
 def find_unembedding(model: Any, dimensions: int) -> Unembedding | None:
@@ -61,14 +47,14 @@ def find_unembedding(model: Any, dimensions: int) -> Unembedding | None:
     unit writes is then not read off directly.
 
     Args:
-        model: a causal language model with its head, or a model without one.
+        model: a language model with its head, or a model without one.
         dimensions: D.
     """
     head = model.get_output_embeddings()
-    direct = any(child is head for child in model.children())
-    if not isinstance(head, nn.Linear) or not direct or head.in_features != dimensions:
+    others = (child for child in model.children() if child is not head and child is not model.base_model)
+    if not isinstance(head, nn.Linear) or head.in_features != dimensions or any(_parameters(other) for other in others):
         return None
-    return Unembedding(head.weight, find_final_norm(model.base_model))
+    return Unembedding(_rows(head), find_final_norm(model.base_model))
 
 
 def find_final_norm(base_model: nn.Module) -> nn.Module | None:
@@ -78,24 +64,47 @@ def find_final_norm(base_model: nn.Module) -> nn.Module | None:
     return next((modules[path] for path in paths if path in modules), None)
 
 
-def input_side(base_model: Any, site: Site, rows: torch.Tensor) -> torch.Tensor:
-    """Rows (V, D) of the embedding as the units of a site meet them: through the norm of their MLP where it is known."""
-    norm = mlp_norm(base_model, site)
+def embedding_rows(model: Any, site: Site, paths: Paths | None = None) -> torch.Tensor:
+    """(V, D) the embedding as the units of a site meet it: normalised where they read what a norm gives.
+
+    The weight of that norm is left out, as the vectors that units read (`UnitVectors.reads`) have it already.
+    """
+    rows = _rows(model.get_input_embeddings())
+    norm = norm_before(model.base_model, site, paths)
     if norm is None:
         return rows
-    weight = next(norm.parameters(), rows)
-    normed: torch.Tensor = norm(rows.to(weight.device, weight.dtype))
-    return normed
+    normed = _without_bias(norm, rows)
+    scale = norm_scale(norm, rows.shape[1]).to(normed.device)
+    return torch.where(scale == 0, 0, normed / torch.where(scale == 0, 1, scale))
 
 
-def mlp_norm(base_model: nn.Module, site: Site) -> nn.Module | None:
-    """The norm in front of the MLP that holds the neurons of a site; None for other kinds of unit."""
-    path = next((name for name, module in base_model.named_modules() if module is site.module), "")
-    layer = re.match(r".*?\.\d+(?=\.)", path)
-    if layer is None or not re.fullmatch(r"layers\.\d+\.mlp", site.name):
-        return None
-    block = base_model.get_submodule(layer[0])
-    if hasattr(block, "post_feedforward_layernorm") and not hasattr(block, "pre_feedforward_layernorm"):
-        return None  # OLMo 2 norms what the parts of a layer write, not what they read
-    found = (getattr(block, name, None) for name in MLP_NORMS)
-    return next((norm for norm in found if isinstance(norm, nn.Module)), None)
+def norm_before(base_model: nn.Module, site: Site, paths: Paths | None = None) -> nn.Module | None:
+    """The norm whose output a site reads: that of the MLP, for neurons and for what is read in front of them; else None."""
+    block = stack(base_model, paths)[int(site.name.split(".")[1])]
+    neurons = re.fullmatch(r"layers\.\d+\.mlp", site.name) is not None
+    in_front = site.side == "input" and site.module is part(block, "mlp", paths)
+    return part(block, "mlp_norm", paths) if neurons or in_front else None
+
+
+def _without_bias(norm: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
+    """Vectors (N, D) through a norm, less what it makes of zeros."""
+    weight = next(norm.parameters(), vectors)
+    if weight.device.type != "meta":  # else accelerate fetches the weight and moves what it is applied to
+        vectors = vectors.to(weight.device, weight.dtype)
+    with torch.no_grad():
+        return cast(torch.Tensor, norm(vectors) - norm(torch.zeros_like(vectors[:1])))
+
+
+def _rows(layer: Any) -> torch.Tensor:
+    """The weight (V, D) of an embedding or a head where it is, or on the CPU where accelerate keeps it elsewhere."""
+    weight: torch.Tensor = layer.weight
+    if weight.device.type != "meta":
+        return weight.detach()
+    from accelerate.utils import align_module_device
+
+    with align_module_device(layer):
+        return cast(torch.Tensor, layer.weight).detach().cpu().clone()
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

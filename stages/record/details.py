@@ -25,7 +25,7 @@ from pipeline.tables import Tables
 from stages.explain.units import unit_shards
 
 if TYPE_CHECKING:
-    from pipeline.subjects.sites import Site
+    from pipeline.subjects.site import Site
 
 Pairs = list[tuple[int, int, float]]
 
@@ -146,17 +146,18 @@ def add_pairs(
     """Set `pairs`, where the model lets them be had."""
     import torch
 
-    from pipeline.subjects.attention_pairs import head_writes, strongest_pairs
+    from pipeline.subjects.attention_pairs import head_movements, strongest_pairs
+    from pipeline.subjects.model_activations import input_device
 
     record = context.config.record
     base_model, site = _site(context, module)
-    device = next(base_model.parameters()).device
+    device = input_device(base_model)
     for seq_id, here in _by_sequence(exemplars):
-        writes = head_writes(base_model, site, {"input_ids": torch.tensor([token_ids[seq_id]], device=device)})
-        if writes is None:
+        found = head_movements(base_model, site, {"input_ids": torch.tensor([token_ids[seq_id]], device=device)})
+        if found is None:
             return
         for exemplar in here:
-            sizes = writes.pairs(0, exemplar.index).cpu()
+            sizes = found.pairs(0, exemplar.index).cpu()
             exemplar.pairs = strongest_pairs(sizes, torch.from_numpy(exemplar.counted), record.pairs)
 
 
@@ -173,7 +174,9 @@ def _site(context: Context, module: str) -> tuple[Any, "Site"]:
     from pipeline.subjects.sites import find_sites
 
     subject = context.config.subject
-    loaded = load_language_model(subject.model, subject.dtype, subject.device, subject.trust_remote_code)
+    loaded = load_language_model(
+        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
+    )
     base_model = loaded.model.base_model
     return base_model, context.once(f"site of {module}", lambda _: find_sites(base_model, [module], subject)[module])
 

@@ -23,7 +23,8 @@ from pipeline.tables import Tables
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.subjects.sites import Site
+    from pipeline.subjects.architecture import Paths
+    from pipeline.subjects.site import Site
 
 OUTSIDE = ("black_box:", "own:")
 """Beginnings of the names of modules that are no part of the model."""
@@ -81,10 +82,14 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     from pipeline.subjects.sites import find_sites
 
     subject = context.config.subject
-    loaded = load_language_model(subject.model, subject.dtype, subject.device, subject.trust_remote_code)
+    loaded = load_language_model(
+        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
+    )
     site = find_sites(loaded.model.base_model, [shard.key["module"]], subject)[shard.key["module"]]
     vocabulary = context.once("vocabulary", lambda _: listable(loaded.tokenizer, loaded.model))
-    return {UNIT_TOKENS.name: token_rows(loaded.model, site, vocabulary, context.config.record.weight_tokens)}
+    return {
+        UNIT_TOKENS.name: token_rows(loaded.model, site, vocabulary, context.config.record.weight_tokens, subject.paths)
+    }
 
 
 def listable(tokenizer: Any, model: Any) -> Vocabulary:
@@ -97,30 +102,27 @@ def listable(tokenizer: Any, model: Any) -> Vocabulary:
     return Vocabulary({token_id: text for token_id, text in found.items() if text})
 
 
-def token_rows(model: Any, site: "Site", vocabulary: Vocabulary, count: int) -> pa.Table:
+def token_rows(model: Any, site: "Site", vocabulary: Vocabulary, count: int, paths: "Paths | None" = None) -> pa.Table:
     """Rows of the table for the units of a site.
 
     Args:
         model: a transformers model with its head, if it has one.
         count: tokens in each list.
+        paths: where the parts of an unknown model are.
     """
-    from pipeline.subjects.sites import UnitVectors
-    from pipeline.subjects.vocabulary import find_unembedding, input_side
+    from pipeline.subjects.site import UnitVectors
+    from pipeline.subjects.vocabulary import embedding_rows, find_unembedding
 
     vectors = UnitVectors(None, None) if site.vectors is None else site.vectors()
     nothing: list[Listed | None] = [None] * site.width
     columns = {"promoted": nothing, "suppressed": nothing, "input_tokens": nothing}
-    if vectors.writes is not None:
-        head = find_unembedding(model, vectors.writes.shape[1])
-        if head is not None:
-            projected = head.project(vectors.writes.detach())
-            columns["promoted"], columns["suppressed"] = ends(projected, head.weight, vocabulary, count)
-    if vectors.reads is not None:
-        embedding = model.get_input_embeddings().weight
-        if embedding.shape[1] == vectors.reads.shape[1]:
-            rows = input_side(model.base_model, site, embedding)
-            reads = vectors.reads.detach().to(rows.device, rows.dtype)
-            columns["input_tokens"], _ = ends(reads, rows, vocabulary, count)
+    head = None if vectors.writes is None else find_unembedding(model, vectors.writes.shape[1])
+    if head is not None and vectors.writes is not None:
+        projected = head.project(vectors.writes)
+        columns["promoted"], columns["suppressed"] = ends(projected, head.weight, vocabulary, count)
+    if vectors.reads is not None and vectors.reads.shape[1] == model.get_input_embeddings().weight.shape[1]:
+        rows = embedding_rows(model, site, paths)
+        columns["input_tokens"], _ = ends(vectors.reads.to(rows.device, rows.dtype), rows, vocabulary, count)
     lists = {name: [vocabulary.struct(listed) for listed in found] for name, found in columns.items()}
     units = {"module": [site.name] * site.width, "index": list(range(site.width))}
     return pa.table({**units, **lists}, schema=UNIT_TOKENS.schema)

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from pipeline.errors import UserError
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token, occlusion
 from pipeline.subjects.load import load_language_model, load_tokenizer
 from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.sites import Site, find_sites
-from tests.pipeline.subjects.test_sites import CONFIGS
+from pipeline.subjects.site import Site
+from pipeline.subjects.sites import find_sites
+from tests.pipeline.subjects.families import FAMILIES, random_model
 
 NAME = "layers.1.mlp"
 IDS = [7, 12, 33, 4, 4, 41, 9, 20]
@@ -23,10 +23,7 @@ NEUTRAL = 2
 
 def model(name: str) -> Any:
     """A random model, far from linear."""
-    config, _, _ = CONFIGS[name]()
-    config.initializer_range = 0.4
-    torch.manual_seed(2)
-    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False).base_model
+    return random_model(FAMILIES[name].config()).base_model
 
 
 def as_sparse(tensor: torch.Tensor) -> SparseActivations:
@@ -49,6 +46,12 @@ def activations(base_model: Any, ids: Sequence[int]) -> torch.Tensor:
     base_model(torch.tensor([list(ids)]))
     hook.remove()
     return seen[0].view(len(ids), -1)
+
+
+def measured(base_model: Any, ids: Sequence[int], read: object) -> torch.Tensor:
+    """(T, U) as a site with or without `as_sparse` has them."""
+    found = activations(base_model, ids)
+    return found.relu() if read else found
 
 
 def firing(base_model: Any) -> list[Wanted]:
@@ -93,11 +96,12 @@ def test_occlusion_in_a_model_agrees_with_one_text_at_a_time(name: str, read: An
     source = ModelActivations(base_model, {NAME: site_of(base_model, read)})
     wanted = firing(base_model)
     found = occlusion(source, NAME, IDS, wanted, neutral=NEUTRAL, batch=3)
-    measure = (lambda ids: activations(base_model, ids).relu()) if read else (lambda ids: activations(base_model, ids))
-    whole = measure(IDS)
+    whole = measured(base_model, IDS, read)
     for one, values in zip(wanted, found, strict=True):
         for place in range(len(IDS)):
-            occluded = measure([NEUTRAL if other == place else token for other, token in enumerate(IDS)])
+            occluded = measured(
+                base_model, [NEUTRAL if other == place else token for other, token in enumerate(IDS)], read
+            )
             by_hand = whole[one.position, one.unit] - occluded[one.position, one.unit]
             assert values[place] == pytest.approx(float(by_hand), abs=2e-5)
         assert not values[one.position + 1 :].any()
@@ -110,8 +114,7 @@ def test_integrated_gradients_add_up_to_the_difference_to_the_baseline(name: str
     base_model = model(name)
     wanted = firing(base_model)
     found = integrated_gradients(base_model, site_of(base_model, read), IDS, wanted, NEUTRAL, steps=128)
-    measure = torch.relu if read else (lambda values: values)
-    whole, baseline = (measure(activations(base_model, ids)) for ids in (IDS, [NEUTRAL] * len(IDS)))
+    whole, baseline = (measured(base_model, ids, read) for ids in (IDS, [NEUTRAL] * len(IDS)))
     for one, values in zip(wanted, found, strict=True):
         difference = float(whole[one.position, one.unit] - baseline[one.position, one.unit])
         scale = max(abs(difference), float(np.abs(values).max()))
