@@ -25,7 +25,7 @@ from stages import STAGES
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
 WORDS = ["the", "red", "house", "and", "green", "door", "stood", "by", "blue", "water", "seven", "birds", "sang", "of"]
-RECORDING = ("corpus", "record.scan", "record.merge")
+RECORDING = ("corpus", "record.scan", "record.merge", "record.weights", "record.details")
 
 
 class Asked:
