@@ -165,7 +165,7 @@ def test_without_a_record_the_estimate_is_close(tmp_path: Path, model: Path, tex
     for stage in ("", *RECORDING):
         run(config, *([stage] if stage else []))
         found += demands(config, STAGES)
-    stand_in, from_corpus, scanned, recorded = found
+    stand_in, from_corpus, scanned, recorded, *_ = found
     assert stand_in.inputs.startswith("stand-in texts")
     assert from_corpus.inputs.startswith("sequences of the corpus")
     assert (from_corpus.inputs, from_corpus.usage) == (scanned.inputs, scanned.usage)
