@@ -4,7 +4,7 @@ Occlusion asks by trying: each token in turn is replaced by a neutral one and th
 source of activations. Integrated gradients (Sundararajan et al. 2017, Axiomatic attribution for deep networks, equation 1)
 follow the gradient from a baseline, the neutral token at every position, to the sequence; they need a model.
 
-Shapes: W wanted activations, T tokens, D dimensions of an embedding, N variants of the sequence.
+Shapes: W wanted activations, T tokens, D dimensions of an embedding, N variants of the sequence or points on the way to it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,51 +55,43 @@ def neutral_token(tokenizer: Any) -> int:
 
 
 def occlusion(
-    source: ActivationSource, module: str, token_ids: Sequence[int], wanted: Sequence[Wanted], neutral: int, batch: int
+    source: ActivationSource, module: str, token_ids: Sequence[int], one: Wanted, neutral: int, batch: int
 ) -> Floats:
     """What each token adds: the activation less the one with that token replaced by a neutral one.
 
-    What comes after a wanted position is replaced all at once first; where that changes nothing, as in a causal model, it is 0
-    for every token there. Batches are the same whatever else is wanted of the sequence, and so are the numbers.
+    What comes after the wanted position is replaced all at once first; where that changes nothing, as in a causal model, every
+    token there adds 0, and the others are tried without them.
 
     Args:
         neutral: token id.
         batch: sequences run at a time.
 
     Returns:
-        (W, T) in activation units; NaN where an activation was not finite.
+        (T,) in activation units; NaN where an activation was not finite.
     """
     original = np.asarray(token_ids, np.int64)
-    whole, reach = (
-        np.array(column)
-        for column in zip(*(_reach(source, module, original, one, neutral) for one in wanted), strict=True)
-    )  # (W,), (W,)
-    found = np.zeros((len(wanted), len(original)), np.float32)
-    for start in range(0, int(reach.max()), batch):
-        positions = np.arange(start, min(start + batch, len(original)))
-        variants = np.tile(original, (len(positions), 1))
-        variants[np.arange(len(positions)), positions] = neutral
-        found[:, positions] = (whole - _activations(source, module, variants, wanted)).T
-    return np.where(np.arange(len(original)) < reach[:, None], found, np.float32(0))
-
-
-def _reach(source: ActivationSource, module: str, original: Ints, one: Wanted, neutral: int) -> tuple[np.float32, int]:
-    """A wanted activation, and how many tokens from the first on can matter to it."""
+    reach = one.position + 1
     cut = original.copy()
-    cut[one.position + 1 :] = neutral
-    [whole], [without_end] = _activations(source, module, np.stack([original, cut]), [one])
-    same = bool(np.isclose(whole, without_end, rtol=1e-4, atol=1e-6))
-    return whole, one.position + 1 if same else len(original)
+    cut[reach:] = neutral
+    whole, without_end = _activations(source, module, np.stack([original, cut]), one)
+    if not np.isclose(whole, without_end, rtol=1e-4, atol=1e-6):
+        reach = len(original)
+    found = np.zeros(len(original), np.float32)
+    for start in range(0, reach, batch):
+        positions = np.arange(start, min(start + batch, reach))
+        variants = np.tile(original[:reach], (len(positions), 1))
+        variants[np.arange(len(positions)), positions] = neutral
+        found[positions] = whole - _activations(source, module, variants, one)
+    return found
 
 
-def _activations(source: ActivationSource, module: str, variants: Ints, wanted: Sequence[Wanted]) -> Floats:
-    """(N, W) the wanted activations in each variant (N, T) of a sequence."""
+def _activations(source: ActivationSource, module: str, variants: Ints, one: Wanted) -> Floats:
+    """(N,) the wanted activation in each variant (N, T) of a sequence."""
     taken: list[Floats] = []
 
     def receive(name: str, activations: Any) -> None:
         if name == module:
-            columns = [_pick(activations, one).float().cpu() for one in wanted]
-            taken.append(torch.stack(columns, dim=1).numpy().copy())
+            taken.append(_pick(activations, one).float().cpu().numpy().copy())
 
     count, length = variants.shape
     source.run(TokenBatch(variants, np.full(count, length, np.int64), np.arange(count)), receive)

@@ -130,12 +130,13 @@ def attribute(
     neutral = neutral_token(load_tokenizer(subject.model, subject.trust_remote_code))
     for seq_id, here in _by_sequence(exemplars):
         wanted = [Wanted(exemplar.peak, exemplar.index) for exemplar in here]
+        ids = token_ids[seq_id]
         if config.record.attribution == "occlusion":
             source = context.once(f"source of {module}", lambda config: open_source(config, [module]))
-            found = occlusion(source, module, token_ids[seq_id], wanted, neutral, config.record.batch_size)
+            found = [occlusion(source, module, ids, one, neutral, config.record.batch_size) for one in wanted]
         else:
             base_model, site = _site(context, module)
-            found = integrated_gradients(base_model, site, token_ids[seq_id], wanted, neutral)
+            found = list(integrated_gradients(base_model, site, ids, wanted, neutral))
         for exemplar, values in zip(here, found, strict=True):
             exemplar.attribution = values if exemplar.polarity == "+" else -values
 
@@ -162,7 +163,7 @@ def add_pairs(
 
 
 def _by_sequence(exemplars: Sequence[Detailed]) -> "tqdm[tuple[int, list[Detailed]]]":
-    """The exemplars of each sequence, which is run once for all of them and by itself: so the rows do not depend on the shards."""
+    """The exemplars of each sequence. No two sequences are run in one batch, so that the rows do not depend on the shards."""
     ordered = sorted(exemplars, key=lambda exemplar: exemplar.seq_id)
     groups = [(seq_id, list(group)) for seq_id, group in groupby(ordered, lambda exemplar: exemplar.seq_id)]
     return tqdm(groups, desc="sequences", unit="sequence", leave=False, disable=None)
