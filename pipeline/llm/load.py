@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import LanguageModel
 from pipeline.context import Context
+from pipeline.errors import UserError
 from pipeline.fingerprint import canonical
 from pipeline.llm.engine import Engine
 from pipeline.subjects.spec import resolve_model
@@ -46,7 +47,10 @@ def check_engine(engine: LanguageModel | None) -> None:
     from pipeline.subjects.load import resolve_device
 
     resolve_device(engine.device)
-    describe_model(engine.model, engine.trust_remote_code)
+    if not describe_model(engine.model, engine.trust_remote_code).causal:
+        raise UserError(
+            f"engine.model = {engine.model!r} is an encoder, which writes no text; name a causal language model"
+        )
 
 
 def load_engine(engine: LanguageModel | None, context: Context) -> Engine:

@@ -143,8 +143,6 @@ def part(block: nn.Module, name: str, paths: Paths | None = None) -> nn.Module |
     for path in PATHS[name]:
         if path == "post_attention_layernorm" and post_norms != (name == "attn_post_norm"):
             continue  # in Gemma 2 it belongs to what attention writes, elsewhere to what the MLP reads
-        if path == "input_layernorm" and post_norms:
-            continue
         found = descend(block, path)
         if found is not None:
             return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.config import Subject
 from pipeline.subjects.activations import ModuleUnits
@@ -40,6 +40,8 @@ class ModelFacts:
 
     source: ModelSource
     model_type: str
+    causal: bool
+    """Whether it predicts the next token; an encoder does not."""
     layers: int
     hidden_size: int
     vocab_size: int
@@ -67,6 +69,7 @@ def describe_model(spec: str, trust_remote_code: bool = False) -> ModelFacts:
     return ModelFacts(
         source=source,
         model_type=str(config.model_type),
+        causal=model_class(config) is AutoModelForCausalLM,
         layers=int(text.num_hidden_layers),
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),

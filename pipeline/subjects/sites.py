@@ -73,8 +73,9 @@ def _parsed(module: str, layers: int) -> tuple[int, str, str]:
     kinds = {kind.removesuffix(":NAME"): kind.endswith(":NAME") for kind in KINDS}
     if match is None or match["kind"] not in kinds or kinds[match["kind"]] != (match["name"] is not None):
         raise UserError(
-            f"subject.modules: {module!r} is not a kind of module that can be recorded; allowed: layers.0.KIND to "
-            f"layers.{layers - 1}.KIND, where KIND is {', '.join(KINDS)}"
+            f"subject.modules: {module!r} is not a kind of module that can be recorded; allowed: layers.0.mlp to "
+            f"layers.{layers - 1}.mlp, and with another kind in the place of mlp: {', '.join(KINDS[1:])}; "
+            "black_box:NAME; own:NAME"
         )
     layer, kind = int(match["layer"]), module.split(".", 2)[2]
     if layer >= layers:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from tests.integration.byte_tokenizer import byte_tokenizer
 from tests.integration.reduced import call
 
 TEXT = "the red house and a green door stood by blue water while seven birds sang of summer in old trees"
@@ -45,13 +45,7 @@ controls = 2
 
 def save_model(folder: Path, texts: list[str]) -> None:
     """A random GPT-2 of two layers, and a byte-level tokenizer trained on the texts."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"])
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+    fast = byte_tokenizer(texts, eos_token="<|endoftext|>")
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=len(fast), n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5)
     GPT2LMHeadModel(config).save_pretrained(folder)

