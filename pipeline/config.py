@@ -40,7 +40,8 @@ class Run(Section):
 
 class Corpus(Section):
     source: Annotated[str, Field(min_length=1)]
-    """hub:DATASET[@REVISION][/CONFIG], a text, JSONL or Parquet file or folder, or package:NAME."""
+    """hub:DATASET[@REVISION][/CONFIG], a text, JSONL or Parquet file or folder, package:NAME, or own:NAME for the sequences of
+    subject.own.NAME as they are."""
     text_field: str = "text"
     """Field of a JSONL or Parquet record, or column of a hub dataset, that holds the text."""
     hub_split: str = "train"

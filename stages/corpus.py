@@ -1,6 +1,7 @@
 """corpus: text to a uniform sample of windows of token ids, in shuffled order."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,10 +11,12 @@ from pipeline import schemas
 from pipeline.config import Corpus, RunConfig
 from pipeline.context import Context
 from pipeline.corpora.document import Document
+from pipeline.corpora.own import check_own_corpus, own_windows
 from pipeline.corpora.sources import check_corpus, corpus_identity, open_corpus
 from pipeline.corpora.windows import Window, cut_windows, opening_token, sample_windows, tokenize
 from pipeline.errors import UserError
 from pipeline.stage import Shard, Stage
+from pipeline.subjects.identity import OWN, needs_model, own_folder, own_identity
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 
@@ -36,13 +39,16 @@ def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer:
     )
 
 
-def build_corpus(config: Corpus, seed: int, tokenizer: Any, *, show: bool = True) -> pa.Table:
+def build_corpus(config: Corpus, seed: int, tokenizer: Any, own: Path | None = None, *, show: bool = True) -> pa.Table:
     """Read, tokenise, cut and sample a corpus.
+
+    Args:
+        own: the folder of activations whose sequences are the corpus, where they are; they are taken as they are.
 
     Raises:
         UserError: the corpus cannot be read, or no document is as long as a window.
     """
-    opening = opening_token(tokenizer, config.bos)
+    opening = opening_token(tokenizer, config.bos) if own is None else []
     bar = tqdm(desc="corpus", unit="char", unit_scale=True, disable=not show, leave=False)
 
     def counted() -> Iterator[Document]:
@@ -52,7 +58,10 @@ def build_corpus(config: Corpus, seed: int, tokenizer: Any, *, show: bool = True
 
     with bar:
         length, shortest = config.seq_len - len(opening), config.min_tokens - len(opening)
-        windows = cut_windows(tokenize(counted(), tokenizer), length, shortest, seed)
+        if own is None:
+            windows = cut_windows(tokenize(counted(), tokenizer), length, shortest, seed)
+        else:
+            windows = own_windows(own, config, seed, len(tokenizer))
         kept = sample_windows(windows, config.max_sequences)
     if not kept:
         raise UserError(
@@ -63,9 +72,10 @@ def build_corpus(config: Corpus, seed: int, tokenizer: Any, *, show: bool = True
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
+    source = config.corpus.source
     return {
         "corpus": config.corpus.model_dump(exclude={"source"}),
-        "content": corpus_identity(config.corpus),
+        "content": own_identity(config, source) if source.startswith(OWN) else corpus_identity(config.corpus),
         "tokenizer": resolve_model(config.subject.model).revision,
         "seed": config.run.seed,
     }
@@ -81,23 +91,39 @@ def _process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:  # noqa:
 
     subject = context.config.subject
     tokenizer = load_tokenizer(subject.model, subject.trust_remote_code)
-    return {"corpus": build_corpus(context.config.corpus, context.config.run.seed, tokenizer)}
+    return {"corpus": build_corpus(context.config.corpus, context.config.run.seed, tokenizer, _own(context.config))}
+
+
+def _own(config: RunConfig) -> Path | None:
+    """The folder of activations that the corpus is taken from, if it is."""
+    return own_folder(config, config.corpus.source) if config.corpus.source.startswith(OWN) else None
 
 
 def _check(config: RunConfig) -> None:
     """The corpus can be opened, the modules exist, and a sequence fits into the model's context and begins as asked."""
-    from pipeline.subjects.facts import check_modules, describe_model
     from pipeline.subjects.load import load_tokenizer
+    from pipeline.subjects.source import describe_modules
 
-    check_corpus(config.corpus)
+    own = _own(config)
+    if own is None:
+        check_corpus(config.corpus)
+    else:
+        check_own_corpus(own, config.corpus)
+    if needs_model(config.subject.modules):
+        _refuse_long_sequences(config)
+    describe_modules(config)
+    opening_token(load_tokenizer(config.subject.model, config.subject.trust_remote_code), config.corpus.bos)
+
+
+def _refuse_long_sequences(config: RunConfig) -> None:
+    from pipeline.subjects.facts import describe_model
+
     facts = describe_model(config.subject.model, config.subject.trust_remote_code)
     if facts.context_length is not None and config.corpus.seq_len > facts.context_length:
         raise UserError(
             f"corpus.seq_len = {config.corpus.seq_len}, but {config.subject.model} reads at most "
             f"{facts.context_length} tokens; allowed: 2 to {facts.context_length}"
         )
-    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code, config.subject)
-    opening_token(load_tokenizer(config.subject.model, config.subject.trust_remote_code), config.corpus.bos)
 
 
 CORPUS = Stage(

@@ -28,8 +28,9 @@ from pipeline.llm.engine import Abilities
 from pipeline.runner import Stages, survey
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS
 from pipeline.stage import Rows, Shard, Stage
-from pipeline.subjects.facts import check_modules, describe_model
+from pipeline.subjects.facts import describe_model
 from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.source import describe_modules
 
 SAMPLE = 32
 """Units whose prompts are rendered at most."""
@@ -109,9 +110,7 @@ def _evidence_tables(config: RunConfig, tables: SampleTables, finished: set[str]
     """Put in the tables that say which units and sequences there are, where they are missing; the words for it all."""
     if {UNITS.name, EXEMPLARS.name} <= finished:
         return "recorded evidence"
-    subject = config.subject
-    found = check_modules(subject.model, subject.modules, subject.trust_remote_code, subject)
-    tables.replaced[UNITS.name] = all_units({module: units.width for module, units in found.items()})
+    tables.replaced[UNITS.name] = all_units({name: units.width for name, units in describe_modules(config).items()})
     if CORPUS.name in finished:
         return "sequences of the corpus with made-up activations (nothing is recorded yet)"
     tables.replaced[CORPUS.name] = make_corpus(config)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from pipeline.config import PerSplit, RunConfig
-from pipeline.subjects.facts import check_modules, describe_model
+from pipeline.subjects.facts import describe_model
+from pipeline.subjects.source import describe_modules
 
 SEQUENCE_BYTES = 12
 """Bytes of a token in the corpus table before compression: its id, its text and offsets."""
@@ -35,9 +36,7 @@ def estimate(config: RunConfig) -> Estimate:
         UserError: the subject or one of its modules does not exist.
     """
     facts = describe_model(config.subject.model, config.subject.trust_remote_code)
-    subject = config.subject
-    found = check_modules(subject.model, subject.modules, subject.trust_remote_code, subject)
-    widths = [units.width for units in found.values()]
+    widths = [units.width for units in describe_modules(config).values()]
     record, sequences = config.record, config.corpus.max_sequences
     length = config.corpus.seq_len
     explained = _explained(config, widths)

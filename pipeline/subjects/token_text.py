@@ -25,12 +25,17 @@ class TokenTexts:
         self._scheme = _scheme(json.loads(tokenizer.backend_tokenizer.to_str()))
         self._added = {token_id: str(token) for token_id, token in tokenizer.added_tokens_decoder.items()}
         self._known: dict[int, str] = {}
+        self._bytes: dict[int, bytes] = {}
 
     def one(self, token_id: int) -> str:
         """The text of one token, with the white space in front of it."""
         if token_id not in self._known:
-            self._known[token_id] = self._find(token_id)
+            self._known[token_id] = self._utf8(token_id).decode("utf-8", errors="replace")
         return self._known[token_id]
+
+    def joined(self, token_ids: Sequence[int]) -> str:
+        """The text of consecutive tokens; a character whose bytes are spread over them is whole."""
+        return b"".join([self._utf8(token_id) for token_id in token_ids]).decode("utf-8", errors="replace")
 
     def window(self, token_ids: Sequence[int], *, opening: bool) -> list[str]:
         """The texts of consecutive tokens.
@@ -47,24 +52,29 @@ class TokenTexts:
                 texts[first] = texts[first].removeprefix(" ")
         return texts
 
-    def _find(self, token_id: int) -> str:
+    def _utf8(self, token_id: int) -> bytes:
+        if token_id not in self._bytes:
+            self._bytes[token_id] = self._find(token_id)
+        return self._bytes[token_id]
+
+    def _find(self, token_id: int) -> bytes:
         if token_id in self._special:
-            return ""
+            return b""
         piece = self._tokenizer.convert_ids_to_tokens(token_id)
         if piece is None:
-            return ""
+            return b""
         if self._scheme == "sentencepiece" and _BYTE.fullmatch(piece):
-            return bytes([int(piece[3:5], 16)]).decode("utf-8", errors="replace")
+            return bytes([int(piece[3:5], 16)])
         if token_id in self._added:
-            return self._added[token_id]
+            return self._added[token_id].encode()
         if self._scheme == "bytes":
             table = _byte_of_character()
-            return bytes(table[character] for character in piece).decode("utf-8", errors="replace")
+            return bytes(table[character] for character in piece)
         if self._scheme == "sentencepiece":
-            return str(piece.replace("\u2581", " "))
+            return str(piece).replace("\u2581", " ").encode()
         if self._scheme == "wordpiece":
-            return str(piece[2:] if piece.startswith("##") else f" {piece}")
-        return str(self._tokenizer.decode([token_id], clean_up_tokenization_spaces=False))
+            return (str(piece[2:]) if piece.startswith("##") else f" {piece}").encode()
+        return str(self._tokenizer.decode([token_id], clean_up_tokenization_spaces=False)).encode()
 
 
 def _scheme(backend: dict[str, Any]) -> str:

@@ -46,11 +46,9 @@ def refuse_unknown_units(config: RunConfig) -> None:
         UserError: a listed module is not recorded, or it has no unit of that index.
     """
     if isinstance(config.explain.units, dict):
-        from pipeline.subjects.facts import check_modules
+        from pipeline.subjects.source import describe_modules
 
-        subject = config.subject
-        known = check_modules(subject.model, subject.modules, subject.trust_remote_code, subject)
-        widths = {module: units.width for module, units in known.items()}
+        widths = {module: units.width for module, units in describe_modules(config).items()}
         for module, indices in config.explain.units.items():
             _refuse_missing(module, indices, widths)
 

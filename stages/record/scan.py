@@ -4,7 +4,7 @@ Batches lie on a fixed grid of seq_ids, batch b being the sequences from b * bat
 batches. So the activations are the same, to the last bit, however the corpus is split.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from pipeline.context import Context
 from pipeline.schemas import CORPUS
 from pipeline.stage import Shard, Stage
 from pipeline.subjects.activations import ActivationSource, TokenBatch
+from pipeline.subjects.identity import needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNITS
@@ -33,11 +34,16 @@ Sequences = Sequence[tuple[int, Sequence[int]]]
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the partials."""
     subject = config.subject
-    return {
+    model = {
         "model": subject.model,
         "revision": resolve_model(subject.model).revision,
         "dtype": subject.dtype,
+        "paths": subject.paths,
+    }
+    return {
+        **(model if needs_model(subject.modules) else {}),
         "modules": subject.modules,
+        "sources": source_identities(config),
         "record": config.record.model_dump(exclude=LATER),
     }
 
@@ -58,9 +64,10 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
     config, record = context.config, context.config.record
     source = context.once("source", lambda config: open_source(config, config.subject.modules))
-    widths = {name: units.width for name, units in source.modules.items()}
-    tokens = context.once("token_table", lambda _: token_table(context.tables, sum(widths.values()), config))
-    recorder = Recorder(widths, record, tokens, config.corpus.seq_len)
+    special = context.once("special_ids", special_ids)
+    width = sum(units.width for units in source.modules.values())
+    tokens = context.once("token_table", lambda _: token_table(context.tables, width, config, special))
+    recorder = Recorder(source.modules, record, tokens, config.corpus.seq_len, special)
     where = (ds.field("seq_id") >= shard.key["start"]) & (ds.field("seq_id") < shard.key["stop"])
     rows = context.tables.read(CORPUS, where, ["seq_id", "token_ids"]).sort_by("seq_id")
     sequences = list(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
@@ -68,10 +75,18 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     return recorder.tables()
 
 
-def token_table(tables: Tables, units: int, config: RunConfig) -> TokenTable:
+def special_ids(config: RunConfig) -> frozenset[int]:
+    """The special tokens of the subject's tokenizer."""
+    from pipeline.subjects.load import load_tokenizer
+
+    subject = config.subject
+    return frozenset(load_tokenizer(subject.model, subject.trust_remote_code).all_special_ids)
+
+
+def token_table(tables: Tables, units: int, config: RunConfig, special: Collection[int] = ()) -> TokenTable:
     """The tokens whose mean activation is recorded, from a count over the whole corpus."""
     batches = tables.read(CORPUS, columns=["seq_id", "token_ids"]).to_batches()
-    return cover_tokens(*count_tokens(batches, config.record), units, config.record)
+    return cover_tokens(*count_tokens(batches, config.record, special), units, config.record)
 
 
 def scan(source: ActivationSource, recorder: Recorder, sequences: Sequences, batch_size: int) -> None:
@@ -100,12 +115,13 @@ def padded_batches(sequences: Sequences, batch_size: int) -> Iterator[TokenBatch
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where the subject or its device is not there, or it does not have one of the modules."""
-    from pipeline.subjects.facts import check_modules
+    """Raises UserError where the subject or its device is not there, it does not have one of the modules, or one fails."""
     from pipeline.subjects.load import resolve_device
+    from pipeline.subjects.source import check_sources
 
-    resolve_device(config.subject.device)
-    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code, config.subject)
+    if needs_model(config.subject.modules):
+        resolve_device(config.subject.device)
+    check_sources(config)
 
 
 SCAN = Stage(

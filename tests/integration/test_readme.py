@@ -88,7 +88,7 @@ def test_a_query_of_the_data_card_works(query: str, root: Path) -> None:
 
 
 def test_the_python_of_the_data_card_works(root: Path) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", CARD, flags=re.S)
+    [code] = re.findall(r"```python\n(import pandas.*?)```", CARD, flags=re.S)
     names: dict[str, object] = {}
     exec(code.replace("outputs/demo", str(root)).replace("layers.15.mlp", "layers.9.mlp"), names)
     assert len(names["scores"]) > 0  # type: ignore[arg-type]

@@ -148,7 +148,7 @@ def test_a_corpus_that_does_not_fit_is_told_before_any_work(tmp_path: Path, corp
 def test_a_module_that_does_not_exist_is_told_before_any_work(tmp_path: Path, module: str) -> None:
     config = _config(tmp_path)
     subject = config.subject.model_copy(update={"modules": [module]})
-    with pytest.raises(UserError, match=r"layers\.0\.mlp to layers\.29\.mlp"):
+    with pytest.raises(UserError, match=r"layers\.0\.(mlp|KIND) to layers\.29\.(mlp|KIND)"):
         CORPUS.check(config.model_copy(update={"subject": subject}))
 
 

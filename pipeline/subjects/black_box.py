@@ -1,0 +1,226 @@
+"""Units of which only the answers are known: a function from texts to numbers, as the run file names it."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from pipeline.config import BlackBox
+from pipeline.errors import UserError, nearest
+from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
+
+KEPT_BYTES = 1 << 26
+"""Memory for answers that are remembered."""
+TEXT_BYTES = 200
+"""About what a remembered text takes itself."""
+ASKED_TWICE = 16
+"""Texts of the first batch that are asked twice."""
+TOLERANCE = 1e-4
+"""By how much two answers to a text may differ, as a share of the largest answer of the unit."""
+SLOW = 2.0
+"""Seconds after which progress is shown."""
+SAMPLE = (
+    "a",
+    " red",
+    " the house",
+    " in 1969",
+    " and then they",
+    " walked slowly home.",
+    "\n\nThe first",
+    " never saw the sea again",
+)
+"""Texts that are asked twice before anything else."""
+
+Values = npt.NDArray[np.float64]
+
+
+class BlackBoxActivations:
+    """A function of texts as a source of activations; see `ActivationSource`.
+
+    The activation of a token is the function's value for the text of the `window` tokens up to and with it, or of as many as
+    the sequence has before it: as in the corpus, with the white space in front. Where that text is empty (special tokens) the
+    function is not asked and the activation is NaN, as it is where the function says so; the recorder counts it among
+    those that are not finite.
+
+    A text's value must depend on that text alone: texts are asked in batches of equal lengths, equal ones once, and answers
+    are remembered in bounded memory.
+    """
+
+    def __init__(self, module: str, box: BlackBox, text_of: Callable[[Sequence[int]], str] | None = None) -> None:
+        """Import the function and ask it some texts twice.
+
+        Args:
+            module: its name in the run file, `black_box:NAME`.
+            box: its settings there.
+            text_of: from token ids to their text; not needed for `values` alone.
+
+        Raises:
+            UserError: the function is not there, fails, gives something else than finite or infinite numbers in the right
+                shape, or gives other numbers for the same texts.
+        """
+        self.module, self.box = module, box
+        self.modules: Mapping[str, ModuleUnits] = {module: ModuleUnits(box.units)}
+        self._function = load_function(module, box.call)
+        self._text_of = text_of
+        self._known: OrderedDict[str, Values] = OrderedDict()
+        self._room = max(1, KEPT_BYTES // (8 * box.units + TEXT_BYTES))
+        self._tried = False
+        self._ask_twice(SAMPLE)
+
+    def run(self, batch: TokenBatch, receive: Receive) -> None:
+        """Ask for the windows of a batch."""
+        import torch
+
+        assert self._text_of is not None, "activations of tokens need the text of tokens"
+        rows, columns, texts = [], [], []
+        for row, (ids, length) in enumerate(zip(batch.token_ids.tolist(), batch.lengths.tolist(), strict=True)):
+            for column in range(length):
+                text = self._text_of(ids[max(0, column + 1 - self.box.window) : column + 1])
+                if text:
+                    rows.append(row)
+                    columns.append(column)
+                    texts.append(text)
+        if not self._tried:
+            self._ask_twice(list(dict.fromkeys(texts))[:ASKED_TWICE])
+            self._tried = True
+        activations = np.full((*batch.token_ids.shape, self.box.units), np.nan, np.float32)
+        with np.errstate(over="ignore"):
+            activations[rows, columns] = self.values(texts)
+        receive(self.module, torch.from_numpy(activations))
+
+    def values(self, texts: Sequence[str]) -> Values:
+        """(N, U) values of N texts; NaN and infinite ones as the function gives them.
+
+        Raises:
+            UserError: the function fails, or gives something else than numbers in the right shape.
+        """
+        distinct = dict.fromkeys(texts)
+        answers = {text: self._known[text] for text in distinct if text in self._known}
+        missing = sorted((text for text in distinct if text not in answers), key=len)
+        size = self.box.batch_size
+        with tqdm(total=len(missing), desc=self.module, unit="text", leave=False, disable=None, delay=SLOW) as bar:
+            for start in range(0, len(missing), size):
+                part = missing[start : start + size]
+                answers.update(zip(part, self._ask(part), strict=True))
+                bar.update(len(part))
+        self._remember(answers)
+        found = np.stack([answers[text] for text in distinct]) if distinct else np.zeros((0, self.box.units))
+        number = {text: place for place, text in enumerate(distinct)}
+        return found[[number[text] for text in texts]]
+
+    def _remember(self, answers: Mapping[str, Values]) -> None:
+        for text, answer in answers.items():
+            self._known[text] = answer
+            self._known.move_to_end(text)
+        while len(self._known) > self._room:
+            self._known.popitem(last=False)
+
+    def _ask(self, texts: Sequence[str]) -> Values:
+        """(N, U) answers of one call."""
+        try:
+            answer = self._function(list(texts))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{self._name} raised {_told(error)} on {len(texts)} texts, the first {texts[0]!r}; correct the function"
+            ) from error
+        return self._checked(answer, texts)
+
+    def _checked(self, answer: Any, texts: Sequence[str]) -> Values:
+        units = self.box.units
+        expected = f"{len(texts)} numbers" if units == 1 else f"an array ({len(texts)}, {units})"
+        try:
+            values = np.asarray(_off_the_device(answer))
+        except Exception as error:
+            raise UserError(f"{self._name} gave {_shown(answer)} ({_told(error)}); expected {expected}") from error
+        if values.dtype.kind not in "biuf":
+            raise UserError(f"{self._name} gave {_shown(answer)}, which are not numbers; expected {expected}")
+        if values.ndim == 0 or len(values) != len(texts):
+            raise UserError(
+                f"{self._name} was given {len(texts)} texts and gave {values.shape[0] if values.ndim else 'one'} values; "
+                f"expected {expected}"
+            )
+        if values.shape not in {(len(texts), units), *([(len(texts),)] if units == 1 else [])}:
+            raise UserError(
+                f"{self._name} gave an array of shape {values.shape}; expected {expected}: correct the function, or "
+                f"subject.black_boxes.{self.module.partition(':')[2]}.units = {units}"
+            )
+        return values.astype(np.float64).reshape(len(texts), units)
+
+    def _ask_twice(self, texts: Sequence[str]) -> None:
+        """Raise UserError where the function does not give a text the same values again, asked in another order."""
+        if not texts:
+            return
+        first, second = self._ask(texts), self._ask(texts[::-1])[::-1]
+        largest = np.abs(np.where(np.isfinite(first), first, 0)).max(axis=0)
+        equal = np.isclose(first, second, rtol=0, atol=TOLERANCE * largest, equal_nan=True).all(axis=1)
+        if not equal.all():
+            place = int(np.flatnonzero(~equal)[0])
+            raise UserError(
+                f"{self._name} gave {texts[place]!r} {_shown(first[place])} at first and {_shown(second[place])} when asked "
+                "again with the same texts in another order; it must be deterministic and treat each text by itself: fix its "
+                "seed, and switch off dropout"
+            )
+
+    @property
+    def _name(self) -> str:
+        return f"{self.module} ({self.box.call})"
+
+
+def load_function(module: str, call: str) -> Callable[[list[str]], Any]:
+    """Import a function; the working directory is importable.
+
+    Args:
+        module: for messages, what it is called in the run file.
+        call: `package.module:function`.
+
+    Raises:
+        UserError: it cannot be imported, or there is no such function in it.
+    """
+    place, _, path = call.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        found: Any = importlib.import_module(place)
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"{module}: {place} cannot be imported ({_told(error)}); put it into the working directory {os.getcwd()}, "
+            "install it, or correct subject.black_boxes"
+        ) from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            have = nearest(name, [known for known in vars(found) if not known.startswith("_")])
+            raise UserError(f"{module}: {call} is not there, as {place} has no {name!r}; {have}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise UserError(f"{module}: {call} is {_shown(found)} and cannot be called; name a function")
+    return found
+
+
+def _told(error: BaseException) -> str:
+    """An exception with the place in the user's code that it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<")]
+    where = f" at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _off_the_device(answer: Any) -> Any:
+    """What numpy can take of a torch tensor: on the CPU, and of a type that numpy has."""
+    if not hasattr(answer, "detach"):
+        return answer
+    return (answer.detach().double() if answer.is_floating_point() else answer.detach()).cpu()
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,142 @@
+"""What a run file's modules are read from besides the model, and what identifies it: files by content, functions by source.
+
+Imports neither torch nor anything of the user's, as fingerprints are worked out for `status` and `query` too.
+"""
+
+import hashlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.config import BlackBox, RunConfig
+from pipeline.errors import UserError, nearest
+from pipeline.subjects.cache_folder import content_hash
+
+OWN = "own:"
+BLACK_BOX = "black_box:"
+FROM_FILES = re.compile(r"layers\.(?P<layer>\d+)\.(?P<kind>sae|directions):(?P<name>.+)")
+SETTINGS = {"sae": "saes", "directions": "directions"}
+"""Where the run file says what a kind of module is read from."""
+SUFFIXES = {".json", ".npy", ".npz", ".safetensors"}
+"""Endings of the files in a folder that say what its units are."""
+
+Entry = TypeVar("Entry")
+
+
+def needs_model(modules: Iterable[str]) -> bool:
+    """Whether any of the modules is part of the subject's model, and not a function or a folder."""
+    return any(not name.startswith((OWN, BLACK_BOX)) for name in modules)
+
+
+def own_folder(config: RunConfig, module: str) -> Path:
+    """The folder that `own:NAME` stands for.
+
+    Raises:
+        UserError: the run file names no such folder.
+    """
+    return Path(_entry(config.subject.own, "own", module, module.removeprefix(OWN))).expanduser()
+
+
+def black_box(config: RunConfig, module: str) -> BlackBox:
+    """The settings that `black_box:NAME` stands for.
+
+    Raises:
+        UserError: the run file has none of that name.
+    """
+    return _entry(config.subject.black_boxes, "black_boxes", module, module.removeprefix(BLACK_BOX))
+
+
+def source_identities(config: RunConfig) -> dict[str, Any]:
+    """For each module that is not read from the model's own weights alone: whatever can change its activations.
+
+    Only what a module names is looked at, so that a further entry in the run file changes nothing. Where files lie makes no
+    difference. Their hashes are remembered, so that only the first call reads whole files.
+
+    Raises:
+        UserError: a module names something that the run file does not describe, or that is not there.
+    """
+    found = {name: _identity(config, name) for name in config.subject.modules}
+    return {name: identity for name, identity in found.items() if identity}
+
+
+def own_identity(config: RunConfig, module: str) -> str:
+    """SHA-256 over the names and contents of the files of a folder with activations.
+
+    Raises:
+        UserError: there is no such folder, or no file in it.
+    """
+    folder = own_folder(config, module)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(
+            f"subject.own.{module.removeprefix(OWN)} = {str(folder)!r} holds no .safetensors files; "
+            "give a folder that write_activations has filled (see outputs/README.md)"
+        )
+    return _hash(folder, files)
+
+
+def source_file(call: str) -> Path | None:
+    """The file that a black box's module is in, found without importing it; None where it is in no file of its own.
+
+    Args:
+        call: `package.module:function`; the working directory is looked in first.
+    """
+    importlib.invalidate_caches()
+    places: list[str] | None = [os.getcwd(), *sys.path]
+    spec = None
+    parts = call.partition(":")[0].split(".")
+    for depth in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), places)
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or [])
+    path = Path(spec.origin) if spec is not None and spec.origin else None
+    return path if path is not None and path.is_file() else None
+
+
+def _identity(config: RunConfig, module: str) -> dict[str, Any]:
+    if module.startswith(OWN):
+        return {"content": own_identity(config, module)}
+    if module.startswith(BLACK_BOX):
+        box = black_box(config, module)
+        file = source_file(box.call)
+        return box.model_dump(exclude={"batch_size"}) | {"source": None if file is None else content_hash(file)}
+    match = FROM_FILES.fullmatch(module)
+    if match is None:
+        return {}
+    entries: Mapping[str, Any] = getattr(config.subject, SETTINGS[match["kind"]])
+    entry = _entry(entries, SETTINGS[match["kind"]], module, match["name"])
+    settings = entry.model_dump(exclude={"path"})
+    return settings | {"content": _content(f"{SETTINGS[match['kind']]}.{match['name']}", entry.path, match["layer"])}
+
+
+def _content(setting: str, path: str, layer: str) -> str:
+    """Hash of a folder's files; or of a file, with the settings of a sparse coder beside it."""
+    place = Path(path.replace("{layer}", layer)).expanduser()
+    if not place.exists():
+        raise UserError(
+            f"subject.{setting}.path = {path!r}: there is no {place}; correct the path, or put the files there"
+        )
+    if place.is_dir():
+        return _hash(place, sorted(file for file in place.iterdir() if file.suffix in SUFFIXES))
+    beside = sorted(place.parent.glob("*.json")) if setting.startswith("saes.") else []
+    return _hash(place.parent, [place, *beside])
+
+
+def _hash(folder: Path, files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{content_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _entry(entries: Mapping[str, Entry], section: str, module: str, name: str) -> Entry:
+    if name not in entries:
+        have = nearest(name, sorted(entries)) if entries else f"the run file has no [subject.{section}]"
+        raise UserError(f"{module!r} names {name!r}, which subject.{section} does not describe; {have}")
+    return entries[name]

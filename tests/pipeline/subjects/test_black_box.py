@@ -1,0 +1,239 @@
+"""A function of texts as a source of activations: what it is asked, and how it may not answer."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config import BlackBox
+from pipeline.errors import UserError
+from pipeline.subjects.activations import TokenBatch
+from pipeline.subjects.black_box import BlackBoxActivations
+
+FUNCTIONS = '''
+import numpy as np
+import torch
+
+asked = []
+shown = 0
+
+def length(texts):
+    asked.append(list(texts))
+    return [len(text) for text in texts]
+
+def pair(texts):
+    asked.append(list(texts))
+    return np.array([[len(text), text.count("a")] for text in texts])
+
+def tensor(texts):
+    return torch.tensor([[len(text)] for text in texts], dtype=torch.bfloat16, requires_grad=True)
+
+def flags(texts):
+    return [" " in text for text in texts]
+
+def odd(texts):
+    return [float("nan") if "x" in text else float("inf") if "y" in text else 1e300 if "z" in text else 1 for text in texts]
+
+def raises(texts):
+    return [1 / 0 for text in texts]
+
+def short(texts):
+    return [0.0] * (len(texts) - 1)
+
+def one(texts):
+    return 3.0
+
+def nothing(texts):
+    return None
+
+def wide(texts):
+    return np.zeros((len(texts), 3))
+
+def deep(texts):
+    return np.zeros((len(texts), 1, 1))
+
+def words(texts):
+    return list(texts)
+
+def digits(texts):
+    return ["1.5" for text in texts]
+
+def ragged(texts):
+    return [[0.0] * (place + 1) for place in range(len(texts))]
+
+def complex_numbers(texts):
+    return np.zeros(len(texts), complex)
+
+def random(texts):
+    return np.random.default_rng().random(len(texts))
+
+def counter(texts):
+    return list(range(len(texts)))
+
+def late(texts):
+    """Deterministic on texts of letters alone."""
+    return [float("b" in text and np.random.default_rng().random()) for text in texts]
+
+no_function = 3
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The module of functions, in the working directory."""
+    folder = tmp_path_factory.mktemp("functions")
+    (folder / "boxes").mkdir()
+    (folder / "boxes" / "planted.py").write_text(FUNCTIONS)
+    (folder / "boxes" / "broken.py").write_text("import no_such_package_anywhere")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(folder))])
+        yield
+
+
+def opened(function: str, **settings: Any) -> BlackBoxActivations:
+    box = BlackBox(call=f"boxes.planted:{function}", **settings)
+    return BlackBoxActivations("black_box:test", box, lambda ids: "".join(chr(one) for one in ids if one))
+
+
+def asked() -> list[list[str]]:
+    """The calls so far, which are then forgotten."""
+    calls: list[list[str]] = sys.modules["boxes.planted"].asked
+    found = list(calls)
+    calls.clear()
+    return found
+
+
+def batch(*texts: str) -> TokenBatch:
+    """One token a character, 0 for a special token (`_`) and for padding."""
+    lengths = np.asarray([len(text) for text in texts])
+    ids = np.zeros((len(texts), lengths.max()), np.int64)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = [0 if character == "_" else ord(character) for character in text]
+    return TokenBatch(ids, lengths, np.arange(len(texts)))
+
+
+def run(source: BlackBoxActivations, tokens: TokenBatch) -> Any:
+    received: dict[str, Any] = {}
+    source.run(tokens, received.__setitem__)
+    return received["black_box:test"].numpy()
+
+
+def test_a_token_has_the_value_of_the_window_that_ends_with_it() -> None:
+    found = run(opened("pair", units=2, window=3), batch("banana", "ab"))
+    assert found.shape == (2, 6, 2)
+    assert found.dtype == np.float32
+    assert found[0].tolist() == [[1, 0], [2, 1], [3, 1], [3, 2], [3, 1], [3, 2]]
+    assert found[1, :2].tolist() == [[1, 1], [2, 1]]
+
+
+def test_values_agree_with_one_call_a_text_whatever_the_batches() -> None:
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("ab c"), size=rng.integers(1, 5))) for _ in range(300)]
+    for size in (1, 7, 1000):
+        values = opened("pair", units=2, batch_size=size).values(texts)
+        assert values.dtype == np.float64
+        assert values.tolist() == [[len(text), text.count("a")] for text in texts]
+
+
+def test_equal_texts_are_asked_once_in_batches_of_similar_length() -> None:
+    source = opened("length", batch_size=3)
+    asked()
+    texts = ["aa", "b", "cccc", "aa", "ddd", "b", "eeeee", "ff"]
+    assert source.values(texts)[:, 0].tolist() == [len(text) for text in texts]
+    calls = asked()
+    assert [len(text) for call in calls for text in call] == [1, 2, 2, 3, 4, 5]
+    assert max(map(len, calls)) == 3
+    source.values(["cccc", "g"])
+    assert asked() == [["g"]], "answers are remembered"
+
+
+def test_the_memory_of_answers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.subjects.black_box.KEPT_BYTES", 5 * 208)
+    source = opened("length")
+    texts = [f"{number:03}" for number in range(40)]
+    assert source.values(texts)[:, 0].tolist() == [3] * 40, "more texts than there is room for"
+    asked()
+    source.values([texts[-1], texts[0]])
+    assert asked() == [[texts[0]]]
+
+
+def test_no_texts_have_no_values() -> None:
+    assert opened("pair", units=2).values([]).shape == (0, 2)
+
+
+def test_special_tokens_are_no_text_and_windows_of_nothing_are_not_asked() -> None:
+    source = opened("length", window=2)
+    run(source, batch("zz"))
+    asked()
+    found = run(source, batch("__ab"))
+    assert np.isnan(found[0, :2, 0]).all()
+    assert found[0, 2:, 0].tolist() == [1, 2]
+    assert asked() == [["a", "ab"]]
+
+
+def test_values_that_are_not_finite_stay_so() -> None:
+    found = run(opened("odd", window=1), batch("axyz"))
+    assert found[0, 0, 0] == 1
+    assert np.isnan(found[0, 1, 0])
+    assert found[0, 2:, 0].tolist() == [np.inf, np.inf], "1e300 is beyond float32"
+
+
+@pytest.mark.parametrize(("function", "first"), [("tensor", 2.0), ("flags", 0.0)])
+def test_tensors_and_truth_values_are_numbers(function: str, first: float) -> None:
+    assert opened(function).values(["ab"]).tolist() == [[first]]
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("raises", r"raised ZeroDivisionError: .* at .*planted\.py:\d+ on 8 texts, the first 'a'"),
+        ("short", r"was given 8 texts and gave 7 values; expected 8 numbers"),
+        ("one", r"gave one values; expected 8 numbers"),
+        ("nothing", r"gave None, which are not numbers"),
+        ("wide", r"shape \(8, 3\).*units = 1"),
+        ("deep", r"shape \(8, 1, 1\)"),
+        ("words", r"not numbers"),
+        ("digits", r"not numbers"),
+        ("ragged", r"expected 8 numbers"),
+        ("complex_numbers", r"not numbers"),
+        ("random", r"must be deterministic"),
+        ("counter", r"treat each text by itself"),
+        ("no_function", r"is 3 and cannot be called"),
+        ("lenght", r"has no 'lenght'; did you mean 'length'"),
+    ],
+)
+def test_what_is_no_such_function_is_told_at_opening(function: str, says: str) -> None:
+    with pytest.raises(UserError, match=rf"black_box:test.*{function}.*{says}"):
+        opened(function)
+
+
+def test_a_width_that_is_wrong_names_the_setting() -> None:
+    with pytest.raises(UserError, match=r"expected an array \(8, 2\).*subject\.black_boxes\.test\.units = 2"):
+        opened("wide", units=2)
+
+
+def test_texts_of_the_corpus_are_asked_twice_too() -> None:
+    source = opened("late")
+    with pytest.raises(UserError, match="deterministic"):
+        run(source, batch("abba"))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ("no.such.place:function", "no cannot be imported|no.such.place cannot be imported"),
+        ("boxes.broken:function", "no_such_package_anywhere"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_with_its_reason(call: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        BlackBoxActivations("black_box:test", BlackBox(call=call))
+
+
+def test_the_working_directory_is_importable() -> None:
+    opened("length")
+    assert str(Path.cwd()) in sys.path
