@@ -20,6 +20,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
 from pipeline.stage import Shard, Stage
+from pipeline.subjects.identity import BLACK_BOX, OWN
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 from stages.explain.units import unit_shards
@@ -52,7 +53,7 @@ def is_heads(module: str) -> bool:
 
 def is_detailed(module: str, config: RunConfig) -> bool:
     """Whether anything is to be found out about the exemplars of a module."""
-    attributed = config.record.attribution != "none" and not module.startswith("own:")
+    attributed = config.record.attribution != "none" and not module.startswith(OWN)
     return attributed or bool(is_heads(module) and config.record.pairs)
 
 
@@ -196,7 +197,7 @@ def _row(module: str, exemplar: Detailed) -> dict[str, Any]:
 
 def check(config: RunConfig) -> None:
     """Raises UserError where a gradient is asked for of something that has none."""
-    boxes = [module for module in config.subject.modules if module.startswith("black_box:")]
+    boxes = [module for module in config.subject.modules if module.startswith(BLACK_BOX)]
     if config.record.attribution == "integrated_gradients" and boxes:
         raise UserError(
             f'record.attribution = "integrated_gradients", but {", ".join(boxes)} is a function without gradients; '

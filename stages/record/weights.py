@@ -17,6 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.stage import Shard, Stage
+from pipeline.subjects.identity import needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pipeline.subjects.architecture import Paths
     from pipeline.subjects.site import Site
 
-OUTSIDE = ("black_box:", "own:")
-"""Beginnings of the names of modules that are no part of the model."""
 BLOCK = 256
 """Units whose products with all tokens are held at a time."""
 
@@ -50,22 +49,25 @@ class Vocabulary:
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """What can change the listed tokens."""
+    """What can change the listed tokens; nothing where none are to be listed."""
+    modules = modules_of_the_model(config)
+    if not modules or not config.record.weight_tokens:
+        return {}
     subject = config.subject
-    sources = subject.model_dump(include={"saes", "directions", "paths"})
     return {
         "model": subject.model,
         "revision": resolve_model(subject.model).revision,
         "dtype": subject.dtype,
-        "modules": modules_of_the_model(config),
+        "paths": subject.paths,
+        "modules": modules,
+        "sources": {name: found for name, found in source_identities(config).items() if name in modules},
         "weight_tokens": config.record.weight_tokens,
-        **{name: value for name, value in sources.items() if value},
     }
 
 
 def modules_of_the_model(config: RunConfig) -> list[str]:
     """Those modules of the run whose units have weights."""
-    return [name for name in config.subject.modules if not name.startswith(OUTSIDE)]
+    return [name for name in config.subject.modules if needs_model([name])]
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage

@@ -12,7 +12,7 @@ from tests.pipeline.subjects.families import FAMILIES, HEADS, random_model
 
 IDS = torch.tensor([[7, 12, 33, 4, 4, 41], [9, 20, 1, 2, 3, 8]])
 NAME = "layers.1.attn"
-OF_ITS_OWN = ("gpt_neo", "gptj", "bloom", "falcon", "mpt")
+OF_ITS_OWN = ("gpt_neo", "gptj", "bloom", "falcon", "falcon of 40B", "mpt")
 """Families whose attention does not call transformers' interface."""
 
 
@@ -58,7 +58,7 @@ def test_a_pair_is_the_norm_of_what_the_head_moves_between_its_positions(name: s
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in OF_ITS_OWN])
-def test_the_pairs_of_a_position_add_up_to_all_that_the_head_movements_there(name: str) -> None:
+def test_the_pairs_of_a_position_add_up_to_all_that_the_head_writes_there(name: str) -> None:
     base_model, site = model(name)
     writes = head_movements(base_model, site, {"input_ids": IDS})
     assert writes is not None
