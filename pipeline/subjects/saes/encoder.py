@@ -66,7 +66,7 @@ class Encoder:
 
     def _chunk(self, x: torch.Tensor, start: int) -> Found:
         """Positions, units and values of (N, D) activations, of which the first has position `start`."""
-        prepared = self._prepare(x.detach().float())
+        prepared = self._prepare(x.float())
         if self.selection == "gated":
             rows, units, values = self._gated(prepared @ self.weight)
         else:

@@ -12,9 +12,19 @@ from pipeline.runner import run_stage
 from pipeline.stage import Stage
 from stages import STAGES
 from tests.pipeline.subjects.conftest import SENTENCES, save_tiny_llama
+from tests.pipeline.subjects.saes.layouts import draw, saelens_6
 
 PROBES = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+CODER = draw(1, 16, 16)
 MODULES = ("layers.0.mlp", "layers.1.attn", "layers.1.residual", "layers.0.directions:probes")
+
+
+OTHERS = ("layers.1.sae:coder", "black_box:vowels")
+
+
+def vowels(texts: list[str]) -> list[int]:
+    """The black box."""
+    return [sum(text.lower().count(letter) for letter in "aeiou") for text in texts]
 
 
 def small_config(
@@ -29,7 +39,11 @@ def small_config(
     return parse_config(
         {
             "run": {"name": name, "folder": str(folder)},
-            "subject": {"model": str(folder / "model"), "modules": list(modules), "directions": directions},
+            "subject": {
+                "model": str(folder / "model"), "modules": list(modules), "directions": directions,
+                "saes": {"coder": {"path": str(folder / "coder")}},
+                "black_boxes": {"vowels": {"call": "tests.stages.record.small_run:vowels", "window": 2}},
+            },
             "corpus": {"source": str(folder / "text.jsonl"), "seq_len": 12, "min_tokens": 6},
             "record": {
                 "batch_size": 4, "min_token_count": 1, "top": {"explain": 4, "select": 1, "report": 1},
@@ -42,13 +56,15 @@ def small_config(
 
 
 def small_subject(folder: Path) -> None:
-    """A model far from linear, a text, and some directions."""
+    """A model far from linear, a text, some directions, and a sparse autoencoder."""
     save_tiny_llama(folder / "model", initializer_range=0.4)
     words = " ".join(SENTENCES).split()
     rng = np.random.default_rng(0)
     lines = ['{"text": "' + " ".join(rng.choice(words, 30)) + '"}' for _ in range(8)]
     (folder / "text.jsonl").write_text("\n".join(lines), encoding="utf-8")
     np.save(folder / "probes.npy", PROBES)
+    tensors = {"W_enc": CODER.w_enc, "b_enc": CODER.b_enc, "W_dec": CODER.w_dec, "b_dec": CODER.b_dec}
+    saelens_6(folder / "coder", "standard", tensors, d_in=16, hook_name="blocks.1.hook_resid_post")
 
 
 def run_stages(config: RunConfig, names: Sequence[str], stages: Mapping[str, Stage] = STAGES) -> None:

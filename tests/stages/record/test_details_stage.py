@@ -14,7 +14,7 @@ from pipeline.runner import survey
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
 from pipeline.status import status_table
 from pipeline.subjects.attention_pairs import head_movements
-from pipeline.subjects.attribution import neutral_token
+from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.sites import find_sites
 from pipeline.tables import Tables
@@ -23,7 +23,7 @@ from stages.explain.stage import EXPLAIN
 from stages.explain.units import chosen_units
 from stages.record.details import DETAIL, Detailed, attribute, check, plan
 from stages.score.stage import SCORE
-from tests.stages.record.small_run import MODULES, run_stages, small_config, small_subject
+from tests.stages.record.small_run import CODER, MODULES, OTHERS, run_stages, small_config, small_subject, vowels
 
 RECORDED = ["corpus", "record.scan", "record.merge"]
 WHOLE = [*RECORDED, "record.weights", "record.details"]
@@ -149,6 +149,55 @@ def test_the_rows_do_not_depend_on_the_shards(folder: Path, config: RunConfig, r
     assert sorted(rows_of(other), key=key) == sorted(rows, key=key)
 
 
+@pytest.fixture(scope="module")
+def others(folder: Path) -> RunConfig:
+    """Units that are sparse, and units that are no part of a model."""
+    config = small_config(folder, {"attribution": "occlusion"}, {"units": 6}, OTHERS, name="others")
+    run_stages(config, WHOLE)
+    return config
+
+
+def latents(config: RunConfig, ids: list[int]) -> torch.Tensor:
+    """(T, U) of the sparse autoencoder, by hand."""
+    states: list[torch.Tensor] = []
+    model = load_language_model(config.subject.model).model.base_model
+    hook = model.layers[1].register_forward_hook(lambda _, __, output: states.append(output))
+    model(torch.tensor([ids]))
+    hook.remove()
+    encoder, bias, centre = (torch.from_numpy(array).float() for array in (CODER.w_enc, CODER.b_enc, CODER.b_dec))
+    return ((states[0][0] - centre) @ encoder + bias).relu()
+
+
+def test_sparse_units_and_functions_of_texts_are_occluded(others: RunConfig) -> None:
+    rows, known, texts = rows_of(others), peaks(others), token_ids(others)
+    tokenizer = load_language_model(others.subject.model).tokenizer
+    neutral = neutral_token(tokenizer)
+    assert {row["module"] for row in rows} == set(OTHERS)
+    for row in rows:
+        ids, peak = texts[row["seq_id"]], known[key(row)]
+
+        def measure(changed: list[int], row: Row = row, peak: int = peak) -> float:
+            if row["module"] == "black_box:vowels":
+                return float(vowels([tokenizer.decode(changed[max(peak - 1, 0) : peak + 1])])[0])
+            return float(latents(others, changed)[peak, row["index"]])
+
+        by_hand = [measure(ids) - measure([*ids[:place], neutral, *ids[place + 1 :]]) for place in range(len(ids))]
+        np.testing.assert_allclose(row["attribution"], by_hand, rtol=1e-3, atol=1e-3)
+
+
+def test_sparse_units_have_gradients(others: RunConfig) -> None:
+    loaded, module = load_language_model(others.subject.model), OTHERS[0]
+    site = find_sites(loaded.model.base_model, [module], others.subject)[module]
+    assert site.sparse
+    neutral, known, texts = neutral_token(loaded.tokenizer), peaks(others), token_ids(others)
+    for row in [row for row in rows_of(others) if row["module"] == module][::4]:
+        ids, one = texts[row["seq_id"]], Wanted(known[key(row)], row["index"])
+        [found] = integrated_gradients(loaded.model.base_model, site, ids, [one], neutral, steps=128)
+        there, baseline = latents(others, ids), latents(others, [neutral] * len(ids))
+        difference = float(there[one.position, one.unit] - baseline[one.position, one.unit])
+        assert found.sum() == pytest.approx(difference, abs=0.03 * max(float(np.abs(found).max()), abs(difference)))
+
+
 def test_gradients_are_attributed_too(folder: Path) -> None:
     config = small_config(folder, {"attribution": "integrated_gradients"}, {"units": 1}, name="gradients")
     run_stages(config, WHOLE)
@@ -197,8 +246,8 @@ def test_heads_alone_are_looked_into_where_no_attribution_is_asked_for(folder: P
 
 
 def test_a_gradient_of_a_function_of_texts_is_refused(folder: Path) -> None:
-    asked = small_config(folder, {"attribution": "integrated_gradients"}, {}, ["layers.0.mlp", "black_box:length"])
-    with pytest.raises(UserError, match='black_box:length is a function without gradients; write "occlusion"'):
+    asked = small_config(folder, {"attribution": "integrated_gradients"}, {}, ["layers.0.mlp", "black_box:vowels"])
+    with pytest.raises(UserError, match='black_box:vowels is a function without gradients; write "occlusion"'):
         check(asked)
 
 

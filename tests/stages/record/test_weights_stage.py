@@ -16,7 +16,7 @@ from pipeline.subjects.load import load_language_model
 from pipeline.tables import Tables
 from stages import STAGES
 from stages.record.weights import WEIGHTS, Vocabulary, ends, plan
-from tests.stages.record.small_run import MODULES, PROBES, run_stages, small_config, small_subject
+from tests.stages.record.small_run import CODER, MODULES, PROBES, run_stages, small_config, small_subject
 
 COUNT = 5
 
@@ -77,6 +77,26 @@ def test_directions_and_dimensions_are_projected_as_they_are(config: RunConfig, 
             check(row["input_tokens"], model.model.embed_tokens.weight @ vector, largest=True)
 
 
+def test_a_sparse_coder_writes_its_decoder_and_reads_its_encoder(config: RunConfig) -> None:
+    coder = small_config(Path(config.run.folder), {"weight_tokens": COUNT}, {}, ["layers.1.sae:coder"], name="coder")
+    run_stages(coder, ["record.weights"])
+    model = load_language_model(config.subject.model).model
+    encoder, decoder = torch.from_numpy(CODER.w_enc).float(), torch.from_numpy(CODER.w_dec).float()
+    rows = Tables(coder.root).read(UNIT_TOKENS).to_pylist()
+    assert len(rows) == 24
+    for row in rows:
+        check(row["promoted"], model.lm_head.weight @ model.model.norm(decoder[row["index"]] * 1e3), largest=True)
+        check(row["input_tokens"], model.model.embed_tokens.weight @ encoder[:, row["index"]], largest=True)
+
+
+def test_a_changed_file_of_directions_is_another_input(config: RunConfig, tmp_path: Path) -> None:
+    small_subject(tmp_path)
+    other = small_config(tmp_path, {"weight_tokens": COUNT}, {})
+    before = WEIGHTS.settings(other)["sources"]
+    np.save(tmp_path / "probes.npy", -PROBES)
+    assert WEIGHTS.settings(other)["sources"] != before
+
+
 def test_the_text_of_a_token_is_its_own(config: RunConfig, rows: list[dict[str, Any]]) -> None:
     tokenizer = load_language_model(config.subject.model).tokenizer
     for entry in rows[0]["promoted"]:
@@ -97,7 +117,7 @@ def test_no_tokens_are_an_empty_table_that_nothing_waits_for(config: RunConfig) 
 
 
 def test_what_is_no_part_of_the_model_has_no_rows(config: RunConfig) -> None:
-    modules = ["black_box:length", "layers.0.mlp", "own:mine"]
+    modules = ["black_box:vowels", "layers.0.mlp", "own:mine"]
     mixed = small_config(Path(config.run.folder), {}, {}, modules)
     assert [shard.key for shard in plan(mixed, Tables(mixed.root))] == [{"module": "layers.0.mlp"}]
 
