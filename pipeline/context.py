@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.evidence import BANDS, Activations, Evidence, Exemplar, TopToken
-from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
+from pipeline.evidence import BANDS, Activations, Detail, Evidence, Exemplar, Pair, TopToken
+from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, UNITS
 from pipeline.stage import Stage
 from pipeline.tables import Tables
 
@@ -120,6 +120,23 @@ class Context:
             index: list(islice(entries, length))
             for index, length in zip(rows["index"].to_pylist(), lengths, strict=True)
         }
+
+    def details(self, module: str, indices: Sequence[int], polarity: str) -> dict[int, dict[int, Detail]]:
+        """By unit and seq_id, what else is known of the `top` exemplars of the `explain` split; empty where nothing is.
+
+        Raises:
+            PermissionError: the stage does not own that split.
+        """
+        self._permit(["explain"])
+        where = self.tables.is_unit(module, indices) & (ds.field("polarity") == polarity)
+        found: dict[int, dict[int, Detail]] = {index: {} for index in indices}
+        for row in self.tables.read(DETAILS, where).to_pylist():
+            values, pairs = row["attribution"], row["pairs"]
+            found[row["index"]][row["seq_id"]] = Detail(
+                None if values is None else np.array(values, np.float32),
+                None if pairs is None else [Pair(pair["from"], pair["to"], pair["value"]) for pair in pairs],
+            )
+        return found
 
     def _permit(self, splits: Sequence[str]) -> None:
         for split in splits:

@@ -42,6 +42,26 @@ class TopToken:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two positions between which an attention head moves something."""
+
+    source: int
+    target: int
+    value: float
+    """The norm of what is moved."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What else is known of an exemplar of a unit."""
+
+    attribution: Activations | None
+    """(T,) what each token adds to the activation at the peak, in the polarity of the unit; NaN where it is not known."""
+    pairs: list[Pair] | None
+    """Of an attention head, its strongest pairs, the strongest first."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that an explainer may know of a unit; every part of it comes from the `explain` split."""
 

@@ -11,6 +11,8 @@ into their final rows. The modules, from the inside out:
     numba_sums, torch_sums   the running state of a module's units, on a CPU and on any torch device
     recorder    feeds batches to them and turns their state into partial tables
     scan, merge the two stages
+    weights     a stage of its own: tokens that a unit favours and answers to, by the weights alone
+    details     another: attribution and attention pairs in the exemplars of units to be explained
 
 Letters of shapes: B sequences of a batch, T tokens of a sequence, U units, K kept sequences, V tokens of the token
 table, S splits.

@@ -74,11 +74,12 @@ class Encoder:
         Args:
             room: for the pre-activations of at least as many tokens; its pages are faulted in once for all chunks.
         """
-        prepared = self._prepare(x.detach().float())
+        prepared = self._prepare(x.float())
+        out = None if prepared.requires_grad else room[: len(x)]
         if self.selection == "gated":
-            rows, units, values = self._gated(torch.mm(prepared, self.weight, out=room[: len(x)]))
+            rows, units, values = self._gated(torch.mm(prepared, self.weight, out=out))
         else:
-            before = torch.addmm(self.bias, prepared, self.weight, out=room[: len(x)])
+            before = torch.addmm(self.bias, prepared, self.weight, out=out)
             if self.rescale is not None:
                 before *= self.rescale
             rows, units, values = self._select(before)
@@ -118,7 +119,7 @@ def above_threshold(before: torch.Tensor, threshold: torch.Tensor) -> Found:
     """Rows, units and values of the (N, U) pre-activations above thresholds, (U,) or a scalar."""
     if before.device.type == "cpu":
         limits = threshold.expand(before.shape[1]).contiguous()
-        return _tensors(extraction.above_threshold(before.numpy(), limits.numpy()))
+        return _taken(before, extraction.above_threshold(before.detach().numpy(), limits.numpy()))
     return above_by_torch(before, threshold)
 
 
@@ -131,7 +132,7 @@ def above_by_torch(before: torch.Tensor, threshold: torch.Tensor) -> Found:
 def largest(before: torch.Tensor, k: int) -> Found:
     """Rows, units and values of the k largest (N, U) pre-activations of a row that are positive."""
     if before.device.type == "cpu":
-        return _tensors(extraction.largest(before.numpy(), k))
+        return _taken(before, extraction.largest(before.detach().numpy(), k))
     return largest_by_torch(before, k)
 
 
@@ -142,9 +143,10 @@ def largest_by_torch(before: torch.Tensor, k: int) -> Found:
     return _positive(values.gather(1, order), units)
 
 
-def _tensors(found: extraction.Found) -> Found:
+def _taken(before: torch.Tensor, found: extraction.Found) -> Found:
+    """What was found, with the gradient of the (N, U) pre-activations where they have one."""
     rows, units, values = (torch.from_numpy(array) for array in found)
-    return rows, units, values
+    return rows, units, before[rows, units] if before.requires_grad else values
 
 
 def _positive(values: torch.Tensor, units: torch.Tensor) -> Found:

@@ -1,0 +1,218 @@
+"""The record.details stage: what else is known of the `top` exemplars of the units that are to be explained.
+
+Which tokens of the text matter to the activation at its peak (`record.attribution`), and, of attention heads, between which
+positions they move most (`record.pairs`). Only the explain split is looked at: this is evidence for explainers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+from tqdm import tqdm
+
+from pipeline.config import RunConfig
+from pipeline.context import Context
+from pipeline.errors import UserError
+from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
+from pipeline.stage import Shard, Stage
+from pipeline.subjects.identity import BLACK_BOX, OWN
+from pipeline.subjects.spec import resolve_model
+from pipeline.tables import Tables
+from stages.explain.units import unit_shards
+
+if TYPE_CHECKING:
+    from pipeline.subjects.site import Site
+
+Pairs = list[tuple[int, int, float]]
+
+
+@dataclass
+class Detailed:
+    """An exemplar and what has been found out about it."""
+
+    index: int
+    polarity: str
+    seq_id: int
+    peak: int
+    counted: npt.NDArray[np.bool_]
+    """(T,) which positions count."""
+    attribution: npt.NDArray[np.float32] | None = None
+    """(T,) in the polarity."""
+    pairs: Pairs | None = None
+
+
+def is_heads(module: str) -> bool:
+    """Whether the units of a module are attention heads."""
+    return module.endswith(".attn")
+
+
+def is_detailed(module: str, config: RunConfig) -> bool:
+    """Whether anything is to be found out about the exemplars of a module."""
+    attributed = config.record.attribution != "none" and not module.startswith(OWN)
+    return attributed or bool(is_heads(module) and config.record.pairs)
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change the details; nothing where none are wanted."""
+    modules = [module for module in config.subject.modules if is_detailed(module, config)]
+    if not modules:
+        return {}
+    subject, explain = config.subject, config.explain
+    return {
+        "model": subject.model,
+        "revision": resolve_model(subject.model).revision,
+        "dtype": subject.dtype,
+        "modules": modules,
+        "seed": config.run.seed,
+        "explain": explain.model_dump(include={"units", "polarities"}),
+        "attribution": config.record.attribution,
+        "pairs": config.record.pairs if any(is_heads(module) for module in modules) else 0,
+    }
+
+
+def plan(config: RunConfig, tables: Tables) -> list[Shard]:
+    """Shards of the units to be explained in modules that have details."""
+    if not any(is_detailed(module, config) for module in config.subject.modules):
+        return []
+    parts = [shard.key for shard in unit_shards(config, tables, config.explain.shard_units)]
+    wanted = [part for part in parts if is_detailed(part["module"], config)]
+    return [Shard(f"part-{number:05d}", part) for number, part in enumerate(wanted)]
+
+
+def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+    """Look into the exemplars of some units."""
+    config, module = context.config, shard.key["module"]
+    exemplars = top_exemplars(context, module, shard.key["indices"])
+    token_ids = _token_ids(context.tables, {exemplar.seq_id for exemplar in exemplars})
+    if config.record.attribution != "none":
+        attribute(context, module, exemplars, token_ids)
+    if is_heads(module) and config.record.pairs:
+        add_pairs(context, module, exemplars, token_ids)
+    rows = [_row(module, exemplar) for exemplar in exemplars]
+    return {DETAILS.name: pa.Table.from_pylist(rows, schema=DETAILS.schema)}
+
+
+def top_exemplars(context: Context, module: str, indices: Sequence[int]) -> list[Detailed]:
+    """The `top` exemplars of some units in the explain split, by unit, polarity and rank."""
+    config = context.config
+    field = ds.field
+    where = context.tables.is_unit(module, indices) & (field("band") == "top") & (field("split") == "explain")
+    where &= field("polarity").isin(list(config.explain.polarities))
+    rows = context.tables.read(EXEMPLARS, where).sort_by(
+        [("index", "ascending"), ("polarity", "ascending"), ("rank", "ascending")]
+    )
+    found = []
+    for row in rows.to_pylist():
+        counted = np.isfinite(np.array(row["activations"], np.float32))
+        counted[: config.record.skip_positions] = False
+        found.append(Detailed(row["index"], row["polarity"], row["seq_id"], row["peak"], counted))
+    return found
+
+
+def _token_ids(tables: Tables, seq_ids: set[int]) -> dict[int, list[int]]:
+    rows = tables.read(CORPUS, ds.field("seq_id").isin(sorted(seq_ids)), ["seq_id", "token_ids"])
+    return dict(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
+
+
+def attribute(
+    context: Context, module: str, exemplars: Sequence[Detailed], token_ids: Mapping[int, Sequence[int]]
+) -> None:
+    """Set `attribution`."""
+    from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token, occlusion
+    from pipeline.subjects.load import load_tokenizer
+    from pipeline.subjects.source import open_source
+
+    config, subject = context.config, context.config.subject
+    neutral = neutral_token(load_tokenizer(subject.model, subject.trust_remote_code))
+    for seq_id, here in _by_sequence(exemplars):
+        wanted = [Wanted(exemplar.peak, exemplar.index) for exemplar in here]
+        ids = token_ids[seq_id]
+        if config.record.attribution == "occlusion":
+            source = context.once(f"source of {module}", lambda config: open_source(config, [module]))
+            found = [occlusion(source, module, ids, one, neutral, config.record.batch_size) for one in wanted]
+        else:
+            base_model, site = _site(context, module)
+            found = list(integrated_gradients(base_model, site, ids, wanted, neutral))
+        for exemplar, values in zip(here, found, strict=True):
+            exemplar.attribution = values if exemplar.polarity == "+" else -values
+
+
+def add_pairs(
+    context: Context, module: str, exemplars: Sequence[Detailed], token_ids: Mapping[int, Sequence[int]]
+) -> None:
+    """Set `pairs`, where the model lets them be had."""
+    import torch
+
+    from pipeline.subjects.attention_pairs import head_movements, strongest_pairs
+    from pipeline.subjects.model_activations import input_device
+
+    record = context.config.record
+    base_model, site = _site(context, module)
+    device = input_device(base_model)
+    for seq_id, here in _by_sequence(exemplars):
+        found = head_movements(base_model, site, {"input_ids": torch.tensor([token_ids[seq_id]], device=device)})
+        if found is None:
+            return
+        for exemplar in here:
+            sizes = found.pairs(0, exemplar.index).cpu()
+            exemplar.pairs = strongest_pairs(sizes, torch.from_numpy(exemplar.counted), record.pairs)
+
+
+def _by_sequence(exemplars: Sequence[Detailed]) -> "tqdm[tuple[int, list[Detailed]]]":
+    """The exemplars of each sequence. No two sequences are run in one batch, so that the rows do not depend on the shards."""
+    ordered = sorted(exemplars, key=lambda exemplar: exemplar.seq_id)
+    groups = [(seq_id, list(group)) for seq_id, group in groupby(ordered, lambda exemplar: exemplar.seq_id)]
+    return tqdm(groups, desc="sequences", unit="sequence", leave=False, disable=None)
+
+
+def _site(context: Context, module: str) -> tuple[Any, "Site"]:
+    """The model without its head, and a place in it."""
+    from pipeline.subjects.load import load_language_model
+    from pipeline.subjects.sites import find_sites
+
+    subject = context.config.subject
+    loaded = load_language_model(
+        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
+    )
+    base_model = loaded.model.base_model
+    return base_model, context.once(f"site of {module}", lambda _: find_sites(base_model, [module], subject)[module])
+
+
+def _row(module: str, exemplar: Detailed) -> dict[str, Any]:
+    values, pairs = exemplar.attribution, exemplar.pairs
+    return {
+        "module": module,
+        "index": exemplar.index,
+        "polarity": exemplar.polarity,
+        "seq_id": exemplar.seq_id,
+        "attribution": None if values is None else [float(v) if np.isfinite(v) else None for v in values],
+        "pairs": None if pairs is None else [{"from": a, "to": b, "value": value} for a, b, value in pairs],
+    }
+
+
+def check(config: RunConfig) -> None:
+    """Raises UserError where a gradient is asked for of something that has none."""
+    boxes = [module for module in config.subject.modules if module.startswith(BLACK_BOX)]
+    if config.record.attribution == "integrated_gradients" and boxes:
+        raise UserError(
+            f'record.attribution = "integrated_gradients", but {", ".join(boxes)} is a function without gradients; '
+            'write "occlusion"'
+        )
+
+
+DETAIL = Stage(
+    name="record.details",
+    title="look into exemplars",
+    reads=("corpus", "record.merge"),
+    writes=(DETAILS,),
+    settings=settings,
+    plan=plan,
+    process=process,
+    splits=("explain",),
+    check=check,
+)
