@@ -105,8 +105,11 @@ class Evidence:
     def around(self, context: int | None) -> "Evidence":
         """Its exemplars and hard negatives, each cut to the tokens around its peak, and its details cut alike."""
         exemplars = [exemplar.around(context) for exemplar in self.exemplars]
-        parts = {exemplar.seq_id: (exemplar.start, exemplar.start + len(exemplar.tokens)) for exemplar in exemplars}
-        details = {seq_id: self.details[seq_id].within(*parts[seq_id]) for seq_id in parts if seq_id in self.details}
+        details = {}
+        for whole, part in zip(self.exemplars, exemplars, strict=True):
+            if whole.seq_id in self.details:
+                first = part.start - whole.start
+                details[whole.seq_id] = self.details[whole.seq_id].within(first, first + len(part.tokens))
         negatives = [exemplar.around(context) for exemplar in self.negatives]
         return replace(self, exemplars=exemplars, negatives=negatives, details=details)
 

@@ -128,6 +128,16 @@ EXEMPLARS = TableSchema(
     units_per_group=64,
 )
 
+NEGATIVES = TableSchema(
+    "negatives",
+    1,
+    EXEMPLARS.schema.set(
+        EXEMPLARS.schema.get_field_index("band"),
+        column("band", pa.string(), "similar: near by embedding; neighbour: an exemplar of a similar unit"),
+    ),
+    units_per_group=64,
+)
+
 EXPLANATIONS = TableSchema(
     "explanations",
     2,
@@ -202,5 +212,5 @@ SCORES = TableSchema(
     units_per_group=64,
 )
 
-TABLES = {table.name: table for table in (CORPUS, UNITS, EXEMPLARS, EXPLANATIONS, SIMULATIONS, SCORES)}
+TABLES = {table.name: table for table in (CORPUS, UNITS, EXEMPLARS, NEGATIVES, EXPLANATIONS, SIMULATIONS, SCORES)}
 """The tables that people query, by name."""
