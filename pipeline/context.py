@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.evidence import BANDS, Activations, Evidence, Exemplar, TopToken
-from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
+from pipeline.schemas import CORPUS, EXEMPLARS, NEGATIVES, UNITS, TableSchema
 from pipeline.stage import Stage
 from pipeline.tables import Tables
 
@@ -65,16 +65,22 @@ class Context:
                 self._texts.popitem(last=False)
         return found
 
-    def exemplars(self, module: str, indices: Sequence[int], splits: Sequence[str]) -> dict[int, list[Exemplar]]:
-        """The exemplars of some units, `top` first, then `quantile`, then `random`, each by rank.
+    def exemplars(
+        self, module: str, indices: Sequence[int], splits: Sequence[str], of: TableSchema = EXEMPLARS
+    ) -> dict[int, list[Exemplar]]:
+        """The exemplars of some units, by band in the order of BANDS and then by rank.
+
+        Args:
+            of: EXEMPLARS, or NEGATIVES for their hard negatives.
 
         Raises:
             PermissionError: the stage does not own one of the splits.
         """
         self._permit(splits)
-        where = self.tables.is_unit(module, indices) & ds.field("split").isin(list(splits))
+        of_unit = self.tables.is_unit(module, indices) & (ds.field("polarity") == "+")
+        where = of_unit & ds.field("split").isin(list(splits))
         names = ("index", "band", "split", "rank", "seq_id")
-        table = self.tables.read(EXEMPLARS, where, [*names, "activations"])
+        table = self.tables.read(of, where, [*names, "activations"])
         rows = list(zip(*(table[name].to_pylist() for name in names), range(table.num_rows), strict=True))
         rows.sort(key=lambda row: (BANDS.index(row[1]), splits.index(row[2]), row[3]))
         texts = self.tokens(table["seq_id"].to_pylist())
@@ -95,10 +101,16 @@ class Context:
         return {index: sorted(pairs) for index, pairs in found.items()}
 
     def evidence(self, module: str, indices: Sequence[int]) -> list[Evidence]:
-        """What an explainer may see of some units."""
+        """What an explainer may see of some units: whole texts, or explain.context tokens for those that show texts."""
+        explain = self.config.explain
         exemplars = self.exemplars(module, indices, ["explain"])
         tokens = self.top_tokens(module, indices)
-        return [Evidence(module, index, "+", exemplars[index], tokens[index]) for index in indices]
+        hard = self.exemplars(module, indices, ["explain"], NEGATIVES) if explain.negatives == "hard" else {}
+        context = None if explain.explainer == "statistics" else explain.context
+        return [
+            Evidence(module, index, "+", exemplars[index], tokens[index], hard.get(index, [])).around(context)
+            for index in indices
+        ]
 
     def top_tokens(self, module: str, indices: Sequence[int]) -> dict[int, list[TopToken]]:
         """The tokens with the highest mean activation over the `explain` sequences."""

@@ -47,9 +47,7 @@ class Exemplar:
         peak = self.peak if np.isfinite(self.activations).any() else 0
         first = min(max(peak - context // 2, 0), len(self.tokens) - context)
         part = slice(first, first + context)
-        return replace(
-            self, tokens=self.tokens[part], activations=self.activations[part], start=self.start + first
-        )
+        return replace(self, tokens=self.tokens[part], activations=self.activations[part], start=self.start + first)
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,9 @@ class Detail:
     def within(self, start: int, stop: int) -> "Detail":
         """The part about the tokens start..stop alone; a pair that leads out of it is left out."""
         inside = range(start, stop)
-        pairs = [(source - start, to - start, value) for source, to, value in self.pairs if source in inside and to in inside]
+        pairs = [
+            (source - start, to - start, value) for source, to, value in self.pairs if source in inside and to in inside
+        ]
         return Detail(None if self.attribution is None else self.attribution[start:stop], pairs)
 
 

@@ -3,10 +3,14 @@
 from pipeline.stage import Stage
 from stages.corpus import CORPUS
 from stages.explain.stage import EXPLAIN
+from stages.record.embeddings import EMBED
 from stages.record.merge import MERGE
+from stages.record.negatives import NEGATIVE
 from stages.record.scan import SCAN
 from stages.score.stage import SCORE
 from stages.simulate.stage import SIMULATE
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (CORPUS, SCAN, MERGE, EXPLAIN, SIMULATE, SCORE)}
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (CORPUS, SCAN, MERGE, EMBED, NEGATIVE, EXPLAIN, SIMULATE, SCORE)
+}
 """By name; `python -m pipeline GROUP` runs those whose name starts with GROUP."""

@@ -135,7 +135,7 @@ def check(config: RunConfig) -> None:
 EXPLAIN = Stage(
     name="explain",
     title="explain units",
-    reads=("record.merge", "corpus"),
+    reads=("record.merge", "record.negatives", "corpus"),
     writes=(EXPLANATIONS,),
     settings=settings,
     plan=lambda config, tables: unit_shards(config, tables, config.explain.shard_units),
