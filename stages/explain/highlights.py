@@ -92,6 +92,14 @@ def look_alikes(evidence: Evidence, highlights: Highlights) -> list[str]:
     return [marked_text(low[seq_id].tokens, [False] * len(low[seq_id].tokens)) for seq_id in chosen]
 
 
+def hard_negatives(evidence: Evidence, highlights: Highlights) -> list[str]:
+    """Its hard negatives on which the unit stays low, one of each kind in turn, the hardest of each kind first."""
+    low = [one for one in evidence.negatives if np.fmax.reduce(one.activations) < LOW * highlights.highest]
+    kinds = [[one for one in low if one.band == kind] for kind in dict.fromkeys(one.band for one in low)]
+    in_turn = [one for rank in itertools.zip_longest(*kinds) for one in rank if one is not None]
+    return [marked_text(one.tokens, [False] * len(one.tokens)) for one in in_turn[:OTHERS]]
+
+
 def _heat(highlights: Highlights) -> dict[str, float]:
     """The highest activation of each token in the shown exemplars, in shares of the highest, PRESENT at least."""
     shares = np.concatenate([exemplar.activations for exemplar in highlights.shown]) / highlights.highest

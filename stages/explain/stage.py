@@ -123,7 +123,7 @@ def load_explainer(explain: Explain, engine: "Engine") -> Explainer:
         return MaxActivationExplainer(engine, explain.candidates)
     from stages.explain.contrastive import ContrastiveExplainer
 
-    return ContrastiveExplainer(engine, explain.candidates)
+    return ContrastiveExplainer(engine, explain.candidates, explain.negatives)
 
 
 def check(config: RunConfig) -> None:
