@@ -162,9 +162,13 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _negatives_recorded(self) -> "RunConfig":
+    def _evidence_recorded(self) -> "RunConfig":
         if self.explain.negatives == "hard" and not self.record.negatives:
             raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, such as to 10')
+        if self.explain.output_tokens and not self.record.weight_tokens:
+            raise ValueError(
+                "explain.output_tokens needs tokens from the weights; set record.weight_tokens, such as to 10"
+            )
         return self
 
     @property

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.evidence import BANDS, Activations, Evidence, Exemplar, TopToken
-from pipeline.schemas import CORPUS, EXEMPLARS, NEGATIVES, UNITS, TableSchema
+from pipeline.evidence import BANDS, Activations, Detail, Evidence, Exemplar, Pair, TopToken
+from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS, UNITS, TableSchema
 from pipeline.stage import Stage
 from pipeline.tables import Tables
 
@@ -106,9 +106,13 @@ class Context:
         exemplars = self.exemplars(module, indices, ["explain"])
         tokens = self.top_tokens(module, indices)
         hard = self.exemplars(module, indices, ["explain"], NEGATIVES) if explain.negatives == "hard" else {}
+        details = self.details(module, indices, "+")
+        listed = self.output_tokens(module, indices, "+") if explain.output_tokens else dict.fromkeys(indices, ([], []))
         context = None if explain.explainer == "statistics" else explain.context
         return [
-            Evidence(module, index, "+", exemplars[index], tokens[index], hard.get(index, [])).around(context)
+            Evidence(
+                module, index, "+", exemplars[index], tokens[index], hard.get(index, []), details[index], *listed[index]
+            ).around(context)
             for index in indices
         ]
 
@@ -123,6 +127,38 @@ class Context:
             index: list(islice(entries, length))
             for index, length in zip(rows["index"].to_pylist(), lengths, strict=True)
         }
+
+    def details(self, module: str, indices: Sequence[int], polarity: str) -> dict[int, dict[int, Detail]]:
+        """By unit and seq_id, what else is known of the `top` exemplars of the `explain` split; empty where nothing is.
+
+        Raises:
+            PermissionError: the stage does not own that split.
+        """
+        self._permit(["explain"])
+        where = self.tables.is_unit(module, indices) & (ds.field("polarity") == polarity)
+        found: dict[int, dict[int, Detail]] = {index: {} for index in indices}
+        for row in self.tables.read(DETAILS, where).to_pylist():
+            values, pairs = row["attribution"], row["pairs"]
+            found[row["index"]][row["seq_id"]] = Detail(
+                None if values is None else np.array(values, np.float32),
+                None if pairs is None else [Pair(pair["from"], pair["to"], pair["value"]) for pair in pairs],
+            )
+        return found
+
+    def output_tokens(
+        self, module: str, indices: Sequence[int], polarity: str
+    ) -> dict[int, tuple[list[str], list[str]]]:
+        """The tokens that units make more likely and less likely in a polarity, by their weights; empty where none are known.
+
+        A unit that is very negative does the opposite of what it does when it is large.
+        """
+        found: dict[int, tuple[list[str], list[str]]] = {index: ([], []) for index in indices}
+        for row in self.tables.read(UNIT_TOKENS, self.tables.is_unit(module, indices)).to_pylist():
+            promoted, suppressed = (
+                [entry["token"] for entry in row[name] or ()] for name in ("promoted", "suppressed")
+            )
+            found[row["index"]] = (promoted, suppressed) if polarity == "+" else (suppressed, promoted)
+        return found
 
     def _permit(self, splits: Sequence[str]) -> None:
         for split in splits:

@@ -3,8 +3,9 @@
 Shapes: T tokens of a sequence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,15 @@ class Exemplar:
         return replace(self, tokens=self.tokens[part], activations=self.activations[part], start=self.start + first)
 
 
+class Pair(NamedTuple):
+    """Two positions between which an attention head moves something."""
+
+    source: int
+    target: int
+    value: float
+    """The norm of what is moved."""
+
+
 @dataclass(frozen=True)
 class Detail:
     """What is known of an exemplar beyond its activations. Positions count from the exemplar's first token."""
@@ -57,16 +67,17 @@ class Detail:
     attribution: Activations | None = None
     """(T,) how much each token matters to the activation at the peak, negative where it works against it; NaN where that
     is not known, None where it was not worked out."""
-    pairs: Sequence[tuple[int, int, float]] = ()
-    """Of an attention head the strongest (from, to, value): how much it writes at `to` of what it reads at `from`."""
+    pairs: list[Pair] | None = None
+    """Of an attention head, its strongest pairs, the strongest first."""
 
     def within(self, start: int, stop: int) -> "Detail":
         """The part about the tokens start..stop alone; a pair that leads out of it is left out."""
         inside = range(start, stop)
-        pairs = [
-            (source - start, to - start, value) for source, to, value in self.pairs if source in inside and to in inside
-        ]
-        return Detail(None if self.attribution is None else self.attribution[start:stop], pairs)
+        pairs = [pair for pair in self.pairs or () if pair.source in inside and pair.target in inside]
+        return Detail(
+            None if self.attribution is None else self.attribution[start:stop],
+            None if self.pairs is None else [Pair(source - start, to - start, value) for source, to, value in pairs],
+        )
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,54 @@ EXEMPLARS = TableSchema(
     units_per_group=64,
 )
 
+
+def _tokens(name: str, meaning: str) -> pa.Field:
+    """A list of tokens with a number for each."""
+    fields = [pa.field("token_id", pa.int32()), pa.field("token", pa.string()), pa.field("value", pa.float32())]
+    return column(name, pa.list_(pa.struct(fields)), meaning)
+
+
+UNIT_TOKENS = TableSchema(
+    "unit_tokens",
+    1,
+    pa.schema(
+        [
+            *_UNIT,
+            _tokens("promoted", "tokens whose logit grows most with the activation: of unembed(final norm(w_out))"),
+            _tokens(
+                "suppressed", "tokens whose logit falls most, the lowest first; of polarity '-' these are promoted"
+            ),
+            _tokens(
+                "input_tokens", "tokens whose embedding, normed as the unit's input, is most along its input vector"
+            ),
+        ]
+    ),
+    units_per_group=64,
+)
+
+DETAILS = TableSchema(
+    "details",
+    1,
+    pa.schema(
+        [
+            *_UNIT,
+            _POLARITY,
+            column("seq_id", pa.int64(), "the sequence in `corpus`, a `top` exemplar of the explain split"),
+            column("attribution", _FLOATS, "what each token adds to the activation at the peak, in the polarity"),
+            column(
+                "pairs",
+                pa.list_(
+                    pa.struct(
+                        [pa.field("from", pa.int32()), pa.field("to", pa.int32()), pa.field("value", pa.float32())]
+                    )
+                ),
+                "of a head, what it writes most: the norm of what it moves from one position to another",
+            ),
+        ]
+    ),
+    units_per_group=64,
+)
+
 NEGATIVES = TableSchema(
     "negatives",
     1,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evidence import Activations, Detail, Evidence
+from pipeline.evidence import Activations, Detail, Evidence, Pair
 from pipeline.llm.token_lines import show_token
 from stages.explain.highlights import Highlights
 
@@ -69,7 +69,7 @@ def take_notes(evidence: Evidence, highlights: Highlights) -> Notes:
         detail = evidence.details.get(exemplar.seq_id, Detail())
         names = token_names(exemplar.tokens)
         needs = [] if detail.attribution is None else needed(detail.attribution, exemplar.peak)
-        lines = [f"{names[source]} -> {names[to]}" for source, to in strongest(detail.pairs)]
+        lines = [f"{names[source]} -> {names[to]}" for source, to in strongest(detail.pairs or ())]
         texts.append(NotedText(text, lines, [names[place] for place in needs]))
     return Notes(texts, [quoted(token) for token in evidence.promoted])
 
@@ -93,9 +93,9 @@ def token_names(tokens: Sequence[str]) -> list[str]:
     return names
 
 
-def strongest(pairs: Sequence[tuple[int, int, float]]) -> list[tuple[int, int]]:
+def strongest(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
     """(from, to) of the strongest pairs that are above zero, the strongest first; between equals as they come."""
-    ordered = sorted((pair for pair in pairs if pair[2] > 0), key=lambda pair: -pair[2])[:PAIRS]
+    ordered = sorted((pair for pair in pairs if pair.value > 0), key=lambda pair: -pair.value)[:PAIRS]
     return [(source, to) for source, to, value in ordered if value >= LEAST * ordered[0][2]]
 
 
