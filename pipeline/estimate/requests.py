@@ -21,12 +21,13 @@ from pipeline.estimate.inputs import (
     make_corpus,
     make_evidence,
     make_explanations,
+    make_negatives,
 )
 from pipeline.llm.counting import CountingEngine, Usage
 from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import Abilities
 from pipeline.runner import Stages, survey
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, UNITS
 from pipeline.stage import Rows, Shard, Stage
 from pipeline.subjects.facts import check_modules, describe_model
 from pipeline.subjects.load import load_tokenizer
@@ -95,6 +96,10 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str])
         keep_recorded(tables, sample)
     else:
         make_evidence(config, tables, sample)
+    if NEGATIVES.name not in finished and config.record.negatives:
+        make_negatives(config, tables, sample)
+        if EXEMPLARS.name in finished:
+            inputs += " and stand-in negatives"
     if EXPLANATIONS.name not in finished and any(EXPLANATIONS in stages[name].writes for name in stage.reads):
         make_explanations(config, tables, units, sample)
         inputs += " and stand-in explanations"

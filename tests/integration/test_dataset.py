@@ -142,6 +142,8 @@ def test_a_wrong_query_is_told_with_the_tables_and_without_a_traceback(finished:
 def test_status_shows_every_stage(finished: Path) -> None:
     printed = call("status", "--config", str(finished)).stdout
     lines = {line.split()[0]: line.split() for line in printed.splitlines()[2:]}
-    assert list(lines) == ["corpus", "record.scan", "record.merge", "explain", "simulate", "score"]
+    assert list(lines) == [
+        "corpus", "record.scan", "record.merge", "record.embed", "record.negatives", "explain", "simulate", "score",
+    ]  # fmt: skip
     assert lines["record.scan"][1:4] == ["3", "0", "0"]
     assert lines["explain"][1:4] == ["6", "0", "0"]
