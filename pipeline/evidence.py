@@ -51,6 +51,15 @@ class Exemplar:
         return replace(self, tokens=self.tokens[part], activations=self.activations[part], start=self.start + first)
 
 
+@dataclass(frozen=True)
+class TopToken:
+    """A token of the unit's table of tokens by mean activation, over the `explain` sequences only."""
+
+    token: str
+    mean_activation: float
+    count: int
+
+
 class Pair(NamedTuple):
     """Two positions between which an attention head moves something."""
 
@@ -78,15 +87,6 @@ class Detail:
             None if self.attribution is None else self.attribution[start:stop],
             None if self.pairs is None else [Pair(source - start, to - start, value) for source, to, value in pairs],
         )
-
-
-@dataclass(frozen=True)
-class TopToken:
-    """A token of the unit's table of tokens by mean activation, over the `explain` sequences only."""
-
-    token: str
-    mean_activation: float
-    count: int
 
 
 @dataclass(frozen=True)
