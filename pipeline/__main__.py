@@ -43,8 +43,8 @@ for _group in GROUPS:
 
 
 def _run(config: str, shard: str, redo: str, group: str | None) -> None:
-    if redo and redo not in GROUPS:
-        raise UserError(f"--redo {redo!r}; {nearest(redo, GROUPS)}")
+    if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
+        raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
     names = [name for name in STAGES if group is None or name.split(".")[0] == group]
     raise typer.Exit(run_pipeline(load_config(config), STAGES, names, parse_part(shard), redo))
 

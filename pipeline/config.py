@@ -79,9 +79,12 @@ class Explain(Section):
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
     """Which ends of the activations are explained: + the largest ones, - the most negative ones, each as a unit of its own."""
     context: Positive | None = None
-    """Tokens shown around the peak of an exemplar, the peak in the middle; all of the sequence unless given."""
+    """Tokens shown around the peak of an exemplar, the peak in the middle; all of the sequence unless given. `statistics`,
+    which shows none, reads all of it anyway."""
     negatives: Literal["look_alikes", "hard"] = "look_alikes"
     """What `contrastive` shows against a unit: recorded texts that share tokens with its exemplars, or record.negatives."""
+    output_tokens: bool = False
+    """max_activation and contrastive also show the tokens that the unit makes more likely by its weights."""
     candidates: Positive = 4
     """Candidate explanations of a unit at most; the best on `select` is published on `report`."""
     engine: LanguageModel | None = None
@@ -196,6 +199,16 @@ class RunConfig(Section):
                 raise ValueError(
                     f"budget.max_cost needs the prices of {engine.model}; add price_in and price_out to its engine"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _evidence_recorded(self) -> "RunConfig":
+        if self.explain.negatives == "hard" and not self.record.negatives:
+            raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, such as to 10')
+        if self.explain.output_tokens and not self.record.weight_tokens:
+            raise ValueError(
+                "explain.output_tokens needs tokens from the weights; set record.weight_tokens, such as to 10"
+            )
         return self
 
     @property

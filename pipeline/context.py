@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.evidence import BANDS, Activations, Detail, Evidence, Exemplar, Pair, TopToken
-from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, UNITS
+from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS, UNITS, TableSchema
 from pipeline.stage import Stage
 from pipeline.tables import Tables
 
@@ -66,11 +66,19 @@ class Context:
         return found
 
     def exemplars(
-        self, module: str, indices: Sequence[int], splits: Sequence[str], polarity: str = "+"
+        self,
+        module: str,
+        indices: Sequence[int],
+        splits: Sequence[str],
+        polarity: str = "+",
+        of: TableSchema = EXEMPLARS,
     ) -> dict[int, list[Exemplar]]:
-        """The exemplars of some units, `top` first, then `quantile`, then `random`, each by rank.
+        """The exemplars of some units, by band in the order of BANDS and then by rank.
 
         Their activations are in the polarity: those of '-' are negated.
+
+        Args:
+            of: EXEMPLARS, or NEGATIVES for their hard negatives.
 
         Raises:
             PermissionError: the stage does not own one of the splits.
@@ -78,7 +86,7 @@ class Context:
         self._permit(splits)
         where = self.tables.is_unit(module, indices, polarity) & ds.field("split").isin(list(splits))
         names = ("index", "band", "split", "rank", "seq_id")
-        table = self.tables.read(EXEMPLARS, where, [*names, "activations"])
+        table = self.tables.read(of, where, [*names, "activations"])
         rows = list(zip(*(table[name].to_pylist() for name in names), range(table.num_rows), strict=True))
         rows.sort(key=lambda row: (BANDS.index(row[1]), splits.index(row[2]), row[3]))
         texts = self.tokens(table["seq_id"].to_pylist())
@@ -101,10 +109,29 @@ class Context:
         return {index: sorted(pairs) for index, pairs in found.items()}
 
     def evidence(self, module: str, indices: Sequence[int], polarity: str = "+") -> list[Evidence]:
-        """What an explainer may see of some units."""
+        """What an explainer may see of some units: whole texts, or explain.context tokens for those that show texts."""
+        explain = self.config.explain
         exemplars = self.exemplars(module, indices, ["explain"], polarity)
         tokens = self.top_tokens(module, indices, polarity)
-        return [Evidence(module, index, polarity, exemplars[index], tokens[index]) for index in indices]
+        hard = self.exemplars(module, indices, ["explain"], polarity, NEGATIVES) if explain.negatives == "hard" else {}
+        details = self.details(module, indices, polarity)
+        listed: dict[int, tuple[list[str], list[str]]] = {index: ([], []) for index in indices}
+        if explain.output_tokens:
+            listed = self.output_tokens(module, indices, polarity)
+        context = None if explain.explainer == "statistics" else explain.context
+        return [
+            Evidence(
+                module,
+                index,
+                polarity,
+                exemplars[index],
+                tokens[index],
+                hard.get(index, []),
+                details[index],
+                *listed[index],
+            ).around(context)
+            for index in indices
+        ]
 
     def top_tokens(self, module: str, indices: Sequence[int], polarity: str = "+") -> dict[int, list[TopToken]]:
         """The tokens with the highest mean activation, in the polarity, over the `explain` sequences."""
@@ -136,6 +163,21 @@ class Context:
                 None if values is None else np.array(values, np.float32),
                 None if pairs is None else [Pair(pair["from"], pair["to"], pair["value"]) for pair in pairs],
             )
+        return found
+
+    def output_tokens(
+        self, module: str, indices: Sequence[int], polarity: str
+    ) -> dict[int, tuple[list[str], list[str]]]:
+        """The tokens that units make more likely and less likely in a polarity, by their weights; empty where none are known.
+
+        A unit that is very negative does the opposite of what it does when it is large.
+        """
+        found: dict[int, tuple[list[str], list[str]]] = {index: ([], []) for index in indices}
+        for row in self.tables.read(UNIT_TOKENS, self.tables.is_unit(module, indices)).to_pylist():
+            promoted, suppressed = (
+                [entry["token"] for entry in row[name] or ()] for name in ("promoted", "suppressed")
+            )
+            found[row["index"]] = (promoted, suppressed) if polarity == "+" else (suppressed, promoted)
         return found
 
     def _permit(self, splits: Sequence[str]) -> None:

@@ -28,13 +28,13 @@ def run_pipeline(
     """Run the named stages and report; returns the exit code: 0, or 1 where something failed.
 
     Args:
-        redo: name of a stage; what it and the stages after it made is deleted first.
+        redo: name of a stage, or of its group, such as `record`; what it and the stages after it made is deleted first.
 
     Raises:
         UserError: the input is at fault.
     """
     if redo:
-        discard([name for name in stages if name.split(".")[0] == redo], config, stages)
+        discard([name for name in stages if redo in (name, name.split(".")[0])], config, stages)
     before = survey(config, stages)
     missing = [name for name in names if not before[name].finished]
     for name in missing:

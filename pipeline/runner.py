@@ -199,7 +199,7 @@ def _refuse_other(path: Path, footer: Footer, stage: Stage, inputs: Mapping[str,
         changed = "\n".join(f"  {line}" for line in differences(footer.inputs, inputs))
         raise UserError(
             f"{path} was made by {stage.name} with other settings:\n{changed}\n"
-            f"Give the run another name (run.name), or discard what was made: --redo {_group(stage)}"
+            f"Give the run another name (run.name), or discard what was made: --redo {stage.name}"
         )
 
 
@@ -208,7 +208,7 @@ def _refuse_other_plan(path: Path, footer: Footer, stage: Stage, shard: Shard) -
     if footer.shard != canonical(shard.key):
         raise UserError(
             f"{path} covers {footer.shard}, but the plan says {canonical(shard.key)}: the shard size of {stage.name} "
-            f"was changed; set it back, or use --redo {_group(stage)}"
+            f"was changed; set it back, or use --redo {stage.name}"
         )
 
 
@@ -219,10 +219,5 @@ def _refuse_unplanned(paths: Sequence[Path], stage: Stage, shards: list[Shard]) 
         if path.name not in planned:
             raise UserError(
                 f"{path} belongs to no shard of {stage.name} (the shard size was changed, or it is foreign); "
-                f"set the shard size back, move the file away, or use --redo {_group(stage)}"
+                f"set the shard size back, move the file away, or use --redo {stage.name}"
             )
-
-
-def _group(stage: Stage) -> str:
-    """What the command line calls the stage: `record` for record.scan and record.merge."""
-    return stage.name.split(".")[0]

@@ -184,6 +184,16 @@ DETAILS = TableSchema(
     units_per_group=64,
 )
 
+NEGATIVES = TableSchema(
+    "negatives",
+    1,
+    EXEMPLARS.schema.set(
+        EXEMPLARS.schema.get_field_index("band"),
+        column("band", pa.string(), "similar: near by embedding; neighbour: an exemplar of a similar unit"),
+    ),
+    units_per_group=64,
+)
+
 EXPLANATIONS = TableSchema(
     "explanations",
     2,
@@ -321,6 +331,7 @@ TABLES = {
         EXEMPLARS,
         UNIT_TOKENS,
         DETAILS,
+        NEGATIVES,
         EXPLANATIONS,
         SIMULATIONS,
         SCORES,

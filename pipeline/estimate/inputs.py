@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from pipeline.config import RunConfig
 from pipeline.evidence import SPLITS, split_of
 from pipeline.llm.token_lines import few_shot_neurons
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, SCORES, UNITS, TableSchema
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS, TableSchema
 from pipeline.tables import Tables
 
 Unit = tuple[str, str, int]
@@ -55,10 +55,10 @@ def all_units(widths: dict[str, int]) -> pa.Table:
 
 def keep_recorded(tables: SampleTables, sample: Sequence[Unit]) -> None:
     """Hold in memory what was recorded of the sample, so that it is read from disk once."""
-    exemplars = Tables(tables.root).read(EXEMPLARS, _any_of(tables, sample))
-    wanted = ds.field("seq_id").isin(exemplars["seq_id"].unique())
-    tables.replaced[EXEMPLARS.name] = exemplars
-    tables.replaced[CORPUS.name] = Tables(tables.root).read(CORPUS, wanted)
+    kept = {table.name: Tables(tables.root).read(table, _any_of(tables, sample)) for table in (EXEMPLARS, NEGATIVES)}
+    wanted = {seq_id for rows in kept.values() for seq_id in rows["seq_id"].unique().to_pylist()}
+    tables.replaced |= kept
+    tables.replaced[CORPUS.name] = Tables(tables.root).read(CORPUS, ds.field("seq_id").isin(sorted(wanted)))
 
 
 def make_corpus(config: RunConfig) -> pa.Table:
@@ -94,6 +94,19 @@ def make_evidence(config: RunConfig, tables: SampleTables, sample: Sequence[Unit
     tables.replaced[EXEMPLARS.name] = pa.Table.from_pylist(rows, schema=EXEMPLARS.schema)
     listed = list(dict.fromkeys(token for tokens in texts.values() for token in tokens))[: config.record.top_tokens]
     tables.replaced[UNITS.name] = _with_top_tokens(tables.replaced[UNITS.name], sample, listed)
+
+
+def make_negatives(config: RunConfig, tables: SampleTables, sample: Sequence[Unit]) -> None:
+    """As many hard negatives of the explain split as are asked for, from the sequences that the sample has."""
+    corpus = tables.read(CORPUS, columns=["seq_id", "tokens"])
+    texts = dict(zip(corpus["seq_id"].to_pylist(), corpus["tokens"].to_pylist(), strict=True))
+    known = [seq_id for seq_id in sorted(texts) if split_of(seq_id) == "explain"][: config.record.negatives]
+    rows = [
+        {"module": module, "index": index, "polarity": polarity, "band": ("similar", "neighbour")[rank % 2], "rank": rank,
+         "seq_id": seq_id, "peak": 0, "max_activation": 0.0, "activations": [0.0] * len(texts[seq_id]), "split": "explain"}
+        for module, polarity, index in sample for rank, seq_id in enumerate(known)
+    ]  # fmt: skip
+    tables.replaced[NEGATIVES.name] = pa.Table.from_pylist(rows, schema=NEGATIVES.schema)
 
 
 def make_explanations(config: RunConfig, tables: SampleTables, units: Sequence[Unit], sample: Sequence[Unit]) -> None:

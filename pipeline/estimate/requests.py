@@ -21,13 +21,14 @@ from pipeline.estimate.inputs import (
     make_corpus,
     make_evidence,
     make_explanations,
+    make_negatives,
     make_scores,
 )
 from pipeline.llm.counting import CountingEngine, Usage
 from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import Abilities
 from pipeline.runner import Stages, survey
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, SCORES, UNITS
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
 from pipeline.stage import Rows, Shard, Stage
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.load import load_tokenizer
@@ -101,6 +102,10 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str])
         keep_recorded(tables, sample)
     else:
         make_evidence(config, tables, sample)
+    if NEGATIVES.name not in finished and config.record.negatives:
+        make_negatives(config, tables, sample)
+        if EXEMPLARS.name in finished:
+            inputs += " and stand-in negatives"
     if EXPLANATIONS.name not in finished and any(EXPLANATIONS in stages[name].writes for name in stage.reads):
         make_explanations(config, tables, units, sample)
         inputs += " and stand-in explanations"

@@ -39,6 +39,8 @@ class Highlights:
     """The exemplars of `texts`."""
     highest: float
     """The highest activation of the top band."""
+    marked_from: float
+    """The activation from which on a token is marked."""
 
 
 def highlight(evidence: Evidence) -> Highlights:
@@ -63,9 +65,8 @@ def highlight(evidence: Evidence) -> Highlights:
     ends = np.cumsum([len(exemplar.tokens) for exemplar in exemplars])
     rows = [row.tolist() for row in np.split(marked, ends[:-1])]  # N of (T,)
     shown = [(exemplar, row) for exemplar, row in zip(exemplars, rows, strict=True) if any(row)]
-    return Highlights(
-        [marked_text(exemplar.tokens, row) for exemplar, row in shown], [exemplar for exemplar, _ in shown], highest
-    )
+    texts = [marked_text(exemplar.tokens, row) for exemplar, row in shown]
+    return Highlights(texts, [exemplar for exemplar, _ in shown], highest, share * highest)
 
 
 def look_alikes(evidence: Evidence, highlights: Highlights) -> list[str]:
@@ -90,6 +91,17 @@ def look_alikes(evidence: Evidence, highlights: Highlights) -> list[str]:
     }
     chosen = sorted(low, key=lambda seq_id: (-likeness[seq_id], seq_id))[:OTHERS]
     return [marked_text(low[seq_id].tokens, [False] * len(low[seq_id].tokens)) for seq_id in chosen]
+
+
+def hard_negatives(evidence: Evidence, highlights: Highlights) -> list[str]:
+    """Its hard negatives, one of each kind in turn, the hardest of each kind first.
+
+    Left out are those with a token that is marked where it stands in an exemplar.
+    """
+    low = [one for one in evidence.negatives if np.fmax.reduce(one.activations) < highlights.marked_from]
+    kinds = [[one for one in low if one.band == kind] for kind in dict.fromkeys(one.band for one in low)]
+    in_turn = [one for rank in itertools.zip_longest(*kinds) for one in rank if one is not None]
+    return [marked_text(one.tokens, [False] * len(one.tokens)) for one in in_turn[:OTHERS]]
 
 
 def _heat(highlights: Highlights) -> dict[str, float]:

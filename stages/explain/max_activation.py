@@ -6,15 +6,19 @@ from stages.explain.asking import Part, ask
 from stages.explain.base import Candidate
 from stages.explain.examples import conversation, few_shot, question
 from stages.explain.highlights import highlight
+from stages.explain.notes import take_notes
 
 PROMPT_ID = "explain/max_activation.v1"
+NOTED_PROMPT_ID = "explain/max_activation.v2"
+"""For units of which more is known than marked texts; see `notes`."""
 
 
 class MaxActivationExplainer:
     """Asks what the marked tokens of the unit's strongest texts have in common.
 
     A prompt that does not fit the model's context loses few-shot neurons, the last first, and then exemplars, the
-    weakest first. The reply is JSON where the engine sees to a schema, words elsewhere.
+    weakest first. Where more is known than activations (see `notes`), it is shown too. The reply is JSON where the
+    engine sees to a schema, words elsewhere.
     """
 
     name = "max_activation"
@@ -25,12 +29,18 @@ class MaxActivationExplainer:
 
     async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
         """Different replies to one prompt; see `Explainer` and `ask`."""
-        texts = highlight(evidence).texts
+        highlights = highlight(evidence)
+        notes = take_notes(evidence, highlights)
+        prompt_id = NOTED_PROMPT_ID if notes.kinds else PROMPT_ID
+        texts = Part("exemplar", notes.shown, least=1)
         as_json = (await self._engine.abilities()).json_schema
         asked = question(
-            PROMPT_ID,
+            prompt_id,
             as_json,
-            (few_shot(PROMPT_ID), Part("exemplar", texts, least=1)),
-            lambda neurons, texts: conversation(PROMPT_ID, len(neurons), as_json, texts=texts),
+            (few_shot(prompt_id), texts),
+            lambda neurons, texts: conversation(
+                prompt_id, len(neurons), as_json, notes.kinds, texts=texts, **notes.values
+            ),
+            notes.kinds,
         )
         return await ask(self._engine, asked, self._candidates, seed)

@@ -134,7 +134,7 @@ def load_explainer(explain: Explain, engine: "Engine") -> Explainer:
         return MaxActivationExplainer(engine, explain.candidates)
     from stages.explain.contrastive import ContrastiveExplainer
 
-    return ContrastiveExplainer(engine, explain.candidates)
+    return ContrastiveExplainer(engine, explain.candidates, explain.negatives)
 
 
 def check(config: RunConfig) -> None:
@@ -146,7 +146,7 @@ def check(config: RunConfig) -> None:
 EXPLAIN = Stage(
     name="explain",
     title="explain units",
-    reads=("record.merge", "record.weights", "record.details", "corpus"),
+    reads=("record.merge", "record.weights", "record.details", "record.negatives", "corpus"),
     writes=(EXPLANATIONS,),
     settings=settings,
     plan=lambda config, tables: unit_shards(config, tables, config.explain.shard_units),

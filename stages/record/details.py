@@ -87,7 +87,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Look into the exemplars of some units."""
     config, module = context.config, shard.key["module"]
-    exemplars = top_exemplars(context, module, shard.key["indices"])
+    exemplars = top_exemplars(context, module, shard.key["indices"], shard.key["polarity"])
     token_ids = _token_ids(context.tables, {exemplar.seq_id for exemplar in exemplars})
     if config.record.attribution != "none":
         attribute(context, module, exemplars, token_ids)
@@ -97,19 +97,15 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     return {DETAILS.name: pa.Table.from_pylist(rows, schema=DETAILS.schema)}
 
 
-def top_exemplars(context: Context, module: str, indices: Sequence[int]) -> list[Detailed]:
-    """The `top` exemplars of some units in the explain split, by unit, polarity and rank."""
-    config = context.config
+def top_exemplars(context: Context, module: str, indices: Sequence[int], polarity: str) -> list[Detailed]:
+    """The `top` exemplars of some units in the explain split, by unit and rank."""
     field = ds.field
-    where = context.tables.is_unit(module, indices) & (field("band") == "top") & (field("split") == "explain")
-    where &= field("polarity").isin(list(config.explain.polarities))
-    rows = context.tables.read(EXEMPLARS, where).sort_by(
-        [("index", "ascending"), ("polarity", "ascending"), ("rank", "ascending")]
-    )
+    where = context.tables.is_unit(module, indices, polarity) & (field("band") == "top") & (field("split") == "explain")
+    rows = context.tables.read(EXEMPLARS, where).sort_by([("index", "ascending"), ("rank", "ascending")])
     found = []
     for row in rows.to_pylist():
         counted = np.isfinite(np.array(row["activations"], np.float32))
-        counted[: config.record.skip_positions] = False
+        counted[: context.config.record.skip_positions] = False
         found.append(Detailed(row["index"], row["polarity"], row["seq_id"], row["peak"], counted))
     return found
 
@@ -215,4 +211,5 @@ DETAIL = Stage(
     process=process,
     splits=("explain",),
     check=check,
+    method="simulation",
 )

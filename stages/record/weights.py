@@ -173,4 +173,5 @@ WEIGHTS = Stage(
     settings=settings,
     plan=plan,
     process=process,
+    method="simulation",
 )

@@ -145,7 +145,7 @@ def test_a_wrong_query_is_told_with_the_tables_and_without_a_traceback(finished:
 def test_status_shows_every_stage(finished: Path) -> None:
     printed = call("status", "--config", str(finished)).stdout
     lines = {line.split()[0]: line.split() for line in printed.splitlines()[2:]}
-    recording = ["record.scan", "record.merge", "record.weights", "record.details"]
+    recording = ["record.scan", "record.merge", "record.weights", "record.details", "record.embed", "record.negatives"]
     assert list(lines) == ["corpus", *recording, "explain", "simulate", "score", "judge"]
     assert lines["record.scan"][1:4] == ["3", "0", "0"]
     assert lines["explain"][1:4] == ["6", "0", "0"]

@@ -69,6 +69,8 @@ def test_a_missing_key_is_named() -> None:
         ("record", {"quantiles": [0.9, 0.5]}, ["quantiles = [0.9, 0.5]", "rise"]),
         ("explain", {"units": "some"}, ["explain.units", "'some'"]),
         ("explain", {"explainer": "token_activation"}, ["needs a language model", "[explain.engine]"]),
+        ("explain", {"negatives": "hard"}, ['explain.negatives = "hard"', "record.negatives"]),
+        ("explain", {"context": 0}, ["explain.context = 0"]),
         ("simulate", {"simulator": "all_at_once"}, ["needs a language model", "[simulate.engine]"]),
         ("score", {"interval": 1.0}, ["score.interval = 1.0"]),
     ],
@@ -77,6 +79,11 @@ def test_a_wrong_value_is_named_with_what_is_allowed(section: str, values: dict[
     text = message(changed(section, **values))
     for word in words:
         assert word in text
+
+
+def test_tokens_of_the_weights_are_shown_only_where_they_are_recorded() -> None:
+    values = {**changed("explain", output_tokens=True), "record": {"weight_tokens": 0}}
+    assert "explain.output_tokens needs tokens from the weights; set record.weight_tokens" in message(values)
 
 
 def test_a_file_that_is_no_toml_names_the_line(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class Asked:
     def __init__(self, tokenizer: Any) -> None:
         self.encoder = PromptEncoder(tokenizer)
         self.calls = self.prompt_tokens = 0
+        self.questions: list[str] = []
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return len(self.encoder.conversation(messages).ids)
@@ -47,6 +48,7 @@ class Asked:
 
     async def complete(self, request: Request) -> list[Completion]:
         self.calls += 1
+        self.questions.append(request.messages[-1].content)
         tokens = self.count_tokens(request.messages)
         self.prompt_tokens += tokens
         return [Completion(usable_reply(request, number), tokens, 12, finished=True) for number in range(request.n)]
@@ -140,6 +142,25 @@ def test_explaining_asks_for_what_was_estimated(
     assert expected.inputs == "recorded evidence"
     assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
     assert asked.calls == 6
+
+
+def test_hard_negatives_are_estimated_as_they_are_shown(tmp_path: Path, model: Path, texts: Path, asked: Asked) -> None:
+    config = run_file(
+        tmp_path, model, texts,
+        record={"negatives": 6},
+        explain={"explainer": "contrastive", "negatives": "hard"},
+        simulate={"simulator": "word", "engine": None},
+    )  # fmt: skip
+    run(config, "corpus", "record.scan", "record.merge")
+    [before] = demands(config, STAGES)
+    run(config, "record.embed", "record.negatives")
+    [expected] = demands(config, STAGES)
+    run(config, "explain")
+    assert before.inputs == "recorded evidence and stand-in negatives"
+    assert before.usage.prompt_tokens == pytest.approx(expected.usage.prompt_tokens, rel=0.1)
+    assert expected.inputs == "recorded evidence"
+    assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
+    assert any("does not respond to" in question for question in asked.questions)
 
 
 @pytest.mark.parametrize("simulator", ["all_at_once", "generated", "json", "one_at_a_time"])

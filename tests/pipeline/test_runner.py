@@ -12,6 +12,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.run import parse_part, run_pipeline
 from pipeline.runner import Progress, discard, run_stage, survey
+from pipeline.schemas import TableSchema
 from pipeline.tables import Tables
 from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, TOY, processed, toy_config
 
@@ -150,6 +151,19 @@ def test_redo_discards_a_stage_and_those_after_it(tmp_path: Path) -> None:
     run("square", tmp_path)
     discard(["count"], toy_config(tmp_path), TOY)
     assert Tables(tmp_path / "toy").files(SQUARES) == Tables(tmp_path / "toy").files(NUMBERS) == []
+
+
+def test_redo_takes_a_stage_or_the_group_of_its_name(tmp_path: Path) -> None:
+    second = replace(SQUARE, name="toy.square", reads=("toy.count",))
+    later = replace(second, name="later", writes=(TableSchema("later", 1, NUMBERS.schema),))
+    stages = {"toy.count": replace(COUNT, name="toy.count"), "toy.square": second, "later": later}
+    config = toy_config(tmp_path, size=40)
+    counts = {}
+    for redo in ("", "toy.square", "toy", ""):
+        processed.clear()
+        run_pipeline(config, stages, ["toy.count", "toy.square"], redo=redo)
+        counts[redo] = [line.split()[0] for line in processed]
+    assert counts == {"toy.square": ["square"], "toy": ["count", "square"], "": []}
 
 
 def test_a_mistake_found_by_a_check_stops_before_anything_is_written(tmp_path: Path) -> None:

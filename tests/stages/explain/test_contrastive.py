@@ -1,12 +1,14 @@
 """Explanations by a language model that is also shown texts to which the unit does not respond."""
 
 import asyncio
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 
-from pipeline.evidence import Evidence
+from pipeline.evidence import Detail, Evidence, Pair
 from stages.explain.base import Candidate, ExplanationError
-from stages.explain.contrastive import PROMPT_ID, ContrastiveExplainer
+from stages.explain.contrastive import NOTED_PROMPT_ID, PROMPT_ID, ContrastiveExplainer
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, says, text
 
 STRONG = text("the river bank", {"bank": 9.0}, seq_id=1)
@@ -19,8 +21,10 @@ UNIT = evidence(
 )
 
 
-def explain(engine: ScriptedEngine, unit: Evidence = UNIT) -> list[Candidate]:
-    return asyncio.run(ContrastiveExplainer(engine, 2).explain(unit, seed=1))
+def explain(
+    engine: ScriptedEngine, unit: Evidence = UNIT, negatives: Literal["look_alikes", "hard"] = "look_alikes"
+) -> list[Candidate]:
+    return asyncio.run(ContrastiveExplainer(engine, 2, negatives).explain(unit, seed=1))
 
 
 def test_look_alikes_stand_apart_and_without_marks() -> None:
@@ -82,3 +86,49 @@ def test_a_unit_without_an_active_exemplar_is_not_asked_about() -> None:
     with pytest.raises(ExplanationError, match="no exemplar"):
         explain(engine, evidence(text("all quiet", {})))
     assert engine.asked == []
+
+
+HARD = replace(
+    UNIT,
+    negatives=[
+        text("near one", {"one": 1.7}, "similar", 10),
+        text("near two", {"two": 1.9}, "similar", 11),
+        text("near three", {}, "similar", 12),
+        text("theirs four", {}, "neighbour", 13),
+        text("theirs five", {"five": -9.0}, "neighbour", 14),
+        text("theirs six", {}, "neighbour", 15),
+    ],
+)
+
+
+def test_hard_negatives_take_the_place_of_look_alikes_one_kind_after_the_other() -> None:
+    engine = ScriptedEngine(says("the edge of a river"))
+    explain(engine, HARD, "hard")
+    assert engine.question.split("does not respond to:\n")[1].split("\n\n")[0].splitlines() == [
+        "1.  near one", "2.  theirs four", "3.  near three", "4.  theirs five", "5.  theirs six",
+    ]  # fmt: skip
+
+
+def test_a_unit_without_hard_negatives_has_no_look_alikes_in_their_place() -> None:
+    engine = ScriptedEngine(says("the edge of a river"))
+    explain(engine, UNIT, "hard")
+    assert "does not respond" not in engine.question
+
+
+def test_hard_negatives_are_not_shown_unless_they_are_asked_for() -> None:
+    engine = ScriptedEngine(says("the edge of a river"))
+    explain(engine, HARD)
+    assert "near" not in engine.question
+
+
+def test_pairs_stand_below_the_texts_and_not_below_the_counter_examples() -> None:
+    engine = ScriptedEngine(says("the edge of a river"))
+    (candidate,) = explain(engine, replace(HARD, details={1: Detail(None, [Pair(1, 2, 1.0)])}), "hard")
+    assert candidate.prompt_id == NOTED_PROMPT_ID
+    strong, others = engine.question.split("Similar texts")
+    assert strong == 'Texts of neuron 4:\n1.  the river «bank»\n   " river" -> " bank"\n2.  a steep «bank»\n\n'
+    assert "->" not in others
+    for message in engine.asked[0].messages[1:-1:2]:
+        shown, others = message.content.split("Similar texts")
+        assert '" -> "' in shown
+        assert "«" not in others

@@ -1,6 +1,7 @@
 """Which tokens of a unit's texts are marked, and which other texts look like them."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.evidence import Evidence, Exemplar
 from stages.explain.base import ExplanationError
-from stages.explain.highlights import ENOUGH, EXEMPLARS, LOW, OTHERS, SHARES, highlight, look_alikes
+from stages.explain.highlights import ENOUGH, EXEMPLARS, LOW, OTHERS, SHARES, hard_negatives, highlight, look_alikes
 from tests.pipeline.llm.shown import read_marks, read_units
 from tests.stages.explain.scripted import evidence, exemplar, text
 
@@ -107,6 +108,19 @@ def test_a_unit_that_is_low_nowhere_has_no_look_alikes() -> None:
 def test_a_sequence_of_two_bands_is_one_look_alike_and_there_are_only_so_many() -> None:
     others = [text("bank", {}, band, number) for number in range(2, 12) for band in ("quantile", "random")]
     assert look_alike_texts(evidence(TOP, *others)) == [" bank"] * OTHERS
+
+
+def test_a_hard_negative_has_no_token_that_would_be_marked_in_an_exemplar() -> None:
+    words = {f"w{n}": 9.0 for n in range(ENOUGH)}
+    strong = text(" , ".join(words), words)
+    hard = [
+        text("a", {"a": 9 * SHARES[0]}, "similar", 1),
+        text("b", {"b": 9 * SHARES[0] - 0.1}, "similar", 2),
+        Exemplar(3, "neighbour", [" c"], np.array([np.nan], dtype=np.float32)),
+    ]
+    unit = replace(evidence(strong), negatives=hard)
+    assert hard_negatives(unit, highlight(unit)) == [" b"]
+    assert highlight(unit).marked_from == pytest.approx(9 * SHARES[0])
 
 
 HOSTILE = st.sampled_from(

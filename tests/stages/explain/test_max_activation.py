@@ -3,14 +3,16 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from pipeline.evidence import Evidence
+from pipeline.evidence import Detail, Evidence, Pair
 from pipeline.llm.engine import Message
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.examples import MAX_TOKENS
-from stages.explain.max_activation import PROMPT_ID, MaxActivationExplainer
+from stages.explain.max_activation import NOTED_PROMPT_ID, PROMPT_ID, MaxActivationExplainer
 from stages.explain.replies import SCHEMA
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, says, text
 
@@ -104,3 +106,64 @@ def _texts(message: Message) -> list[str]:
     lines = message.content.splitlines()[1:-2]
     assert [line.split(". ")[0] for line in lines] == [str(number) for number in range(1, len(lines) + 1)]
     return lines
+
+
+NOTED = replace(
+    UNIT,
+    details={
+        1: Detail(np.array([1.0, 9.0, 5.0]), [Pair(0, 1, 3.0), Pair(1, 1, 2.0)]),
+        2: Detail(None, [Pair(1, 4, 9.0)]),
+    },
+    promoted=[" bed", "\n"],
+)
+
+
+def test_what_more_is_known_stands_below_the_texts() -> None:
+    engine = ScriptedEngine(says("flowing water"))
+    assert [candidate.prompt_id for candidate in explain(engine, NOTED)] == [NOTED_PROMPT_ID]
+    assert engine.question == (
+        "Texts of neuron 4:\n"
+        '1.  the «river» rose\n   " the" -> " river"\n   " river" -> " river"\n   depends on " rose"\n'
+        '2.  a «stream» and a «canal»\n   " stream" -> " canal"\n\n'
+        'Tokens that neuron 4 makes more likely: " bed", "\\n"\n\n'
+        "Explanation of neuron 4:"
+    )
+
+
+MARKS = {"pairs": '" -> "', "needs": "   depends on ", "promoted": "makes more likely: "}
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_few_shot_neurons_show_what_is_known_of_the_unit_and_nothing_else(kind: str) -> None:
+    detail = Detail(
+        np.array([1.0, 9.0, 5.0]) if kind == "needs" else None, [Pair(0, 1, 3.0)] if kind == "pairs" else None
+    )
+    promoted = [" bed"] if kind == "promoted" else []
+    engine = ScriptedEngine(says("flowing water"))
+    explain(engine, replace(UNIT, details={1: detail}, promoted=promoted))
+    system, *messages = engine.asked[0].messages
+    for message in [message for message in messages if message.role == "user"]:
+        assert {other for other, mark in MARKS.items() if mark in message.content} == {kind}
+    told = {"pairs": "attention heads", "needs": '"depends on"', "promoted": "more likely to write next"}
+    assert {other for other, words in told.items() if words in system.content} == {kind}
+
+
+def test_a_unit_of_which_no_more_is_known_is_shown_as_before() -> None:
+    engine = ScriptedEngine(says("flowing water"))
+    bare = replace(UNIT, details={1: Detail(np.array([0.0, 9.0, 0.0]), []), 99: Detail(None, [Pair(0, 1, 1.0)])})
+    assert [candidate.prompt_id for candidate in explain(engine, bare)] == [PROMPT_ID]
+    assert engine.question == explain_question(UNIT)
+
+
+def test_a_long_prompt_loses_texts_with_all_that_stands_below_them() -> None:
+    shapes = [
+        (engine.question.count("«"), engine.question.count("->"), engine.question.count("likely"))
+        for _, engine in ever_shorter(lambda engine: explain(engine, NOTED), "flowing water")
+    ]
+    assert shapes == [(3, 3, 1)] * 4 + [(1, 2, 1)]
+
+
+def explain_question(unit: Evidence) -> str:
+    engine = ScriptedEngine(says("flowing water"))
+    explain(engine, unit)
+    return engine.question

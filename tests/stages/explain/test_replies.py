@@ -112,7 +112,7 @@ def test_a_reply_that_was_cut_ends_with_its_last_full_sentence_if_it_has_one() -
 @pytest.mark.parametrize("prompt_id", PROMPTS)
 @pytest.mark.parametrize("as_json", [True, False])
 def test_every_sentence_of_an_instruction_is_an_echo(prompt_id: str, as_json: bool) -> None:
-    text = instruction(prompt_id, as_json)
+    text = instruction(prompt_id, as_json, ("pairs", "needs", "promoted"))
     for sentence in text.replace("\n", " ").split(". "):
         if sentence.count(" ") >= 5:
             assert read_explanation(Completion(sentence, 1, 1, True), text) == ""

@@ -1,0 +1,221 @@
+"""The record.negatives stage: hard negatives, sequences that look like a unit's exemplars and leave it low.
+
+For every unit to be explained, in each polarity and split, half of them are `similar` and half `neighbour` (see
+`likeness`); where the number is odd, one more is similar. TRIES times as many are looked at, the hardest first, by
+running the subject on them again, and those are kept on which the unit stays low: below LOW times the smallest of its
+positive top maxima in that polarity and split. A quantile boundary would not do, as almost every sequence of a dense
+unit has a token above the 0.9 quantile of all tokens. So there can be fewer than asked for. A unit without a positive
+top maximum has none. Negatives of a split are sequences of that split.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from pipeline.config import RunConfig
+from pipeline.context import Context
+from pipeline.evidence import SPLITS
+from pipeline.schemas import CORPUS, NEGATIVES
+from pipeline.stage import Shard, Stage, chunks
+from pipeline.tables import Tables
+from stages.explain.units import unit_shards
+from stages.record.embeddings import Embeddings
+from stages.record.likeness import Neighbourhood, Tops, candidates, top_exemplars
+from stages.record.scan import special_ids
+from stages.record.selection import counted_positions
+
+if TYPE_CHECKING:
+    from pipeline.subjects.activations import ActivationSource
+
+LOW = 0.5
+"""A unit stays low below this share of the smallest of its positive top maxima."""
+TRIES = 4
+"""Sequences tried for each that is wanted."""
+BATCH = 16
+"""Sequences in a forward pass, always, so that activations do not depend on what else is run."""
+AT_ONCE = 256
+"""Sequences whose activations are held at a time."""
+KINDS = ("similar", "neighbour")
+
+Key = tuple[int, str, str]
+"""Index, polarity, split."""
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Negative:
+    """A sequence on which a unit stays low."""
+
+    seq_id: int
+    peak: int
+    """Position of the largest activation in the polarity."""
+    activations: Floats
+    """(T,) raw, NaN at positions that do not count."""
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change the rows beyond the recorded evidence."""
+    if not config.record.negatives:
+        return {}
+    return {
+        "seed": config.run.seed,
+        "negatives": config.record.negatives,
+        "units": config.explain.units,
+        "polarities": sorted(config.explain.polarities),
+    }
+
+
+def plan(config: RunConfig, tables: Tables) -> list[Shard]:
+    """Shards of shard_units units to be explained; none without record.negatives."""
+    return unit_shards(config, tables, config.record.shard_units) if config.record.negatives else []
+
+
+def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+    """Find the hard negatives of the units of one shard."""
+    module, indices = shard.key["module"], shard.key["indices"]
+    config = context.config
+    embeddings = context.once("embeddings", lambda _: Embeddings(context))
+    others = context.once(f"neighbours/{module}", lambda _: Neighbourhood(module, context.tables, embeddings, config))
+    tops = {
+        key: found
+        for key, found in top_exemplars(context.tables, module, indices).items()
+        if key[1] == shard.key["polarity"] and max(found[1]) > 0
+    }
+    embeddings.of(sorted({seq_id for seq_ids, _ in tops.values() for seq_id in seq_ids}))  # all at once
+    wanted = wanted_of_kind(config.record.negatives)
+    counts = {kind: TRIES * count for kind, count in wanted.items()}
+    tried = {key: candidates(key, tops, embeddings, others, counts) for key in tops}
+    activations = _activations(module, indices, tried, context)
+    kept = {key: choose(key, tried[key], activations, lowest(tops, key), wanted) for key in tops}
+    return {NEGATIVES.name: rows_of(module, kept)}
+
+
+def wanted_of_kind(negatives: int) -> dict[str, int]:
+    """How many of each kind are wanted."""
+    return {"similar": negatives - negatives // 2, "neighbour": negatives // 2}
+
+
+def lowest(tops: Tops, key: Key) -> float:
+    """The activation below which a unit stays low."""
+    return LOW * min(value for value in tops[key][1] if value > 0)
+
+
+def choose(
+    key: Key,
+    tried: Mapping[str, Sequence[int]],
+    activations: Mapping[tuple[int, int], Floats],
+    limit: float,
+    wanted: Mapping[str, int],
+) -> dict[str, list[Negative]]:
+    """The first sequences of each kind that stay below the limit; none is of both kinds.
+
+    Args:
+        activations: (T,) by index and seq_id, NaN at positions that do not count.
+    """
+    index, polarity, _ = key
+    taken: set[int] = set()
+    found: dict[str, list[Negative]] = {}
+    for kind in KINDS:
+        kept = found.setdefault(kind, [])
+        for seq_id in tried[kind]:
+            values = activations[index, seq_id]
+            directed = values if polarity == "+" else -values
+            if len(kept) == wanted[kind]:
+                break
+            if seq_id not in taken and np.isfinite(values).any() and np.nanmax(directed) < limit:
+                kept.append(Negative(seq_id, int(np.nanargmax(directed)), values))
+                taken.add(seq_id)
+    return found
+
+
+def _activations(
+    module: str, indices: Sequence[int], tried: Mapping[Key, Mapping[str, Sequence[int]]], context: Context
+) -> dict[tuple[int, int], Floats]:
+    """What each unit does on the sequences tried for it, by index and seq_id."""
+    from pipeline.subjects.rerun import activations_on
+
+    source = _open(module, context)
+    units: dict[int, set[int]] = {}
+    for (index, *_), kinds in tried.items():
+        for seq_id in (seq_id for kind in kinds.values() for seq_id in kind):
+            units.setdefault(seq_id, set()).add(index)
+    place = {index: number for number, index in enumerate(indices)}
+    found = {}
+    for part in _sequences(context.tables, sorted(units)):
+        ids = dict(part)
+        for seq_id, values in activations_on(source, module, indices, part, BATCH).items():
+            counted = _counted(ids[seq_id], context)
+            for index in units[seq_id]:
+                own = values[:, place[index]].copy()
+                own[~(counted & np.isfinite(own))] = np.nan
+                found[index, seq_id] = own
+    return found
+
+
+def _open(module: str, context: Context) -> "ActivationSource":
+    """The source of one module's activations; that of the module before it is let go."""
+    from pipeline.subjects.source import open_source
+
+    opened: dict[str, ActivationSource] = context.once("source", lambda _: {})
+    if module not in opened:
+        opened.clear()
+        opened[module] = open_source(context.config, [module])
+    return opened[module]
+
+
+def _sequences(tables: Tables, seq_ids: Sequence[int]) -> Iterator[list[tuple[int, list[int]]]]:
+    """seq_id and token ids of some sequences, AT_ONCE at a time, those of one length together."""
+    rows = tables.read(CORPUS, ds.field("seq_id").isin(list(seq_ids)), ["seq_id", "token_ids"])
+    pairs = list(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
+    yield from chunks(sorted(pairs, key=lambda pair: (len(pair[1]), pair[0])), AT_ONCE)
+
+
+def _counted(token_ids: Sequence[int], context: Context) -> npt.NDArray[np.bool_]:
+    """(T,) whether a position takes part in the record."""
+    special = context.once("special_ids", special_ids)
+    lengths = np.array([len(token_ids)], np.int64)
+    return counted_positions(np.array([token_ids], np.int64), lengths, context.config.record, special)[0]
+
+
+def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]]) -> pa.Table:
+    """Rows of NEGATIVES by unit, polarity, kind, split and rank; positions that do not count are null."""
+    ordered = sorted(
+        (index, polarity, KINDS.index(kind), SPLITS.index(split), rank)
+        for (index, polarity, split), kinds in kept.items()
+        for kind, found in kinds.items()
+        for rank in range(len(found))
+    )
+    negatives = [kept[i, polarity, SPLITS[s]][KINDS[k]][rank] for i, polarity, k, s, rank in ordered]
+    flat = np.concatenate([np.zeros(0, np.float32), *(negative.activations for negative in negatives)])
+    offsets = np.cumsum([0, *(len(negative.activations) for negative in negatives)]).astype(np.int32)
+    columns = {
+        "module": pa.array([module] * len(ordered), pa.string()),
+        "index": [index for index, *_ in ordered],
+        "polarity": [polarity for _, polarity, *_ in ordered],
+        "band": [KINDS[kind] for _, _, kind, *_ in ordered],
+        "rank": [rank for *_, rank in ordered],
+        "seq_id": [negative.seq_id for negative in negatives],
+        "peak": [negative.peak for negative in negatives],
+        "max_activation": [float(negative.activations[negative.peak]) for negative in negatives],
+        "activations": pa.ListArray.from_arrays(offsets, pa.array(flat, mask=np.isnan(flat))),
+        "split": [SPLITS[split] for *_, split, _ in ordered],
+    }
+    return pa.table(columns, schema=NEGATIVES.schema)
+
+
+NEGATIVE = Stage(
+    name="record.negatives",
+    title="look for hard negatives",
+    reads=("record.embed", "record.merge", "corpus"),
+    writes=(NEGATIVES,),
+    settings=settings,
+    plan=plan,
+    process=process,
+    splits=SPLITS,
+    method="simulation",
+)
