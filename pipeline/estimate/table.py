@@ -11,6 +11,8 @@ from pipeline.llm.counting import BLOCK, Usage
 from pipeline.query import format_table
 from pipeline.runner import Stages
 
+MANY_PARTIALS = 8
+"""From this many times the disk of the final rows on, the estimate says how partial records can be fewer."""
 COLUMNS = ["stage", "model", "calls", "prompt tokens", "computed", "reply tokens", "at most", "cost", "at most"]
 
 
@@ -48,7 +50,14 @@ def _sizes(config: RunConfig) -> str:
         ("disk of units and exemplars", f"{found.record_bytes / 2**20:,.0f} MiB"),
         ("disk of other tables, before compression", f"{found.other_bytes / 2**20:,.0f} MiB"),
     ]
-    return format_table(["quantity", "estimate"], rows)
+    table = format_table(["quantity", "estimate"], rows)
+    parts = -(-found.sequences // config.record.shard_sequences)
+    if parts > 1 and found.partial_bytes > MANY_PARTIALS * found.record_bytes:
+        table += (
+            f"\n\nThe corpus is scanned in {parts} parts, and each leaves a partial record of all units. Fewer take less disk: "
+            f"raise record.shard_sequences = {config.record.shard_sequences}, at best to one part for each process that scans."
+        )
+    return table
 
 
 def _requests(found: Sequence[Demand]) -> str:

@@ -242,6 +242,16 @@ def test_a_model_in_this_process_has_no_cost(tmp_path: Path, model: Path, texts:
     assert "counted by its own tokenizer" in printed
 
 
+def test_many_partial_records_are_warned_of(tmp_path: Path, model: Path, texts: Path) -> None:
+    engines = {
+        "explain": {"explainer": "statistics", "engine": None},
+        "simulate": {"simulator": "word", "engine": None},
+    }
+    many = run_file(tmp_path, model, texts, corpus={"max_sequences": 48 * 40}, **engines)
+    assert "scanned in 40 parts" in estimate_table(many, STAGES)
+    assert "parts" not in estimate_table(run_file(tmp_path, model, texts, **engines), STAGES)
+
+
 def test_a_run_without_requests_says_so(tmp_path: Path, model: Path, texts: Path) -> None:
     nothing = {"engine": None}
     config = run_file(
