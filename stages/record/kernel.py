@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """One pass over a batch of activations, in numba.
 
 The activations lie in memory as (B, T, U), or still have to be computed there, as act(gate) * up. For each sequence,

@@ -18,7 +18,7 @@ from stages.record.partials import (
     token_rows,
     unit_rows,
 )
-from stages.record.sums import Accumulator, Batch, make_batch
+from stages.record.sums import Accumulator, Batch, Finisher, make_batch
 from stages.record.tokens import TokenTable
 
 UNITS_AT_ONCE = 1024
@@ -60,6 +60,7 @@ class Recorder:
         self._lengths: dict[int, int] = {}
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
         self._batch: Batch | None = None
+        self._finished: set[str] = set()
 
     def begin(self, token_ids: npt.NDArray[Any], lengths: npt.NDArray[Any], seq_ids: npt.NDArray[Any]) -> None:
         """Announce the batch whose activations follow.
@@ -69,6 +70,7 @@ class Recorder:
             lengths: (B,) real tokens of each sequence.
             seq_ids: (B,) numbers of the sequences, none of which was added before.
         """
+        self._finished.clear()
         self._batch = make_batch(token_ids, lengths, seq_ids, self.config, self.tokens, self.special_ids)
         self._lengths.update(zip(self._batch.seq_ids.tolist(), self._batch.lengths.tolist(), strict=True))
         self._occurrences[self._batch.token_rows] += np.diff(self._batch.starts)
@@ -76,9 +78,24 @@ class Recorder:
     def add(self, module: str, activations: Any) -> None:
         """Take in a module's activations on the current batch: a (B, T, U) torch tensor, or SparseActivations."""
         assert self._batch is not None, "begin() announces a batch first"
-        if module not in self._sums:
-            self._sums[module] = self._accumulator(module, activations)
-        self._sums[module].add(activations, self._batch)
+        if module not in self._finished:
+            self._sum(module, activations).add(activations, self._batch)
+
+    @property
+    def finishes(self) -> bool:
+        """Whether `finish` can be used."""
+        return self.backend != "torch"
+
+    def finish(self, module: str, gate: Any, up: Any, activation: int) -> None:
+        """Compute a module's activations act(gate) * up on the current batch into `gate`, and take them in on the way.
+
+        `add` does nothing for this module until the next batch. See `fused.Finish` for the arguments.
+        """
+        assert self._batch is not None, "begin() announces a batch first"
+        sums = self._sum(module, gate)
+        assert isinstance(sums, Finisher), "only dense units on a CPU are fused"
+        sums.finish(gate, up, activation, self._batch)
+        self._finished.add(module)
 
     def tables(self) -> dict[str, pa.Table]:
         """PARTIAL_UNITS, PARTIAL_EXEMPLARS and PARTIAL_TOKENS by name, sorted by module (as given) and index."""
@@ -92,6 +109,11 @@ class Recorder:
             tokens += token_rows(module, sums, self.tokens, self._occurrences)
         found = {PARTIAL_UNITS: units, PARTIAL_EXEMPLARS: exemplars, PARTIAL_TOKENS: tokens}
         return {table.name: pa.concat_tables([table.schema.empty_table(), *rows]) for table, rows in found.items()}
+
+    def _sum(self, module: str, activations: Any) -> Accumulator:
+        if module not in self._sums:
+            self._sums[module] = self._accumulator(module, activations)
+        return self._sums[module]
 
     def _accumulator(self, module: str, activations: Any) -> Accumulator:
         units = self.modules[module]
