@@ -31,9 +31,6 @@ CHUNK = 64
 ROWS = 8
 COUNTED = 64
 """Units whose histograms stay in the innermost cache while a piece is counted; a part of SUB."""
-STRIDE = BINS + 16
-"""Numbers from one unit's histogram to the next: no power of two, so that equal bins do not share a cache line's place,
-nor a store seem to hit the load of another unit. It makes counting almost twice as fast."""
 FULL = 2**16 - 1
 """Tokens that can be counted in 16 bits."""
 NO_ACTIVATION = -1

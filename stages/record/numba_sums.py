@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
-from stages.record.histogram import BINS
-from stages.record.kernel import FULL, NO_ACTIVATION, STRIDE, add_tokens, scan_batch
+from stages.record.histogram import BINS, STRIDE
+from stages.record.kernel import FULL, NO_ACTIVATION, add_tokens, scan_batch
 from stages.record.selection import NO_SEQUENCE, counts, polarities, uniform_ids
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.threads import over_units

@@ -9,7 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
+from pipeline.evidence import SPLITS
 from pipeline.subjects.activations import ModuleUnits
+from stages.record.histogram import BINS, STRIDE
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -18,7 +20,8 @@ from stages.record.partials import (
     token_rows,
     unit_rows,
 )
-from stages.record.sums import Accumulator, Batch, Finisher, make_batch
+from stages.record.selection import counts, polarities, uniform_ids
+from stages.record.sums import Accumulator, Batch, Finisher, UnitSums, make_batch
 from stages.record.tokens import TokenTable
 
 UNITS_AT_ONCE = 1024
@@ -29,8 +32,11 @@ Backend = Literal["auto", "numba", "torch"]
 class Recorder:
     """The partial evidence of all units of some modules, over any part of the corpus.
 
-    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded by units x kept
-    sequences x tokens, and by `record.token_memory_mb`.
+    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (`recorder_bytes`):
+
+        units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
+        covered tokens x units x 8 bytes, at most `record.token_memory_mb`,
+        units x 2 to 4 KB for the statistics.
 
     Args:
         modules: the units of each module.
@@ -97,6 +103,10 @@ class Recorder:
         sums.finish(gate, up, activation, self._batch)
         self._finished.add(module)
 
+    def sums(self) -> dict[str, UnitSums]:
+        """The state of each module."""
+        return {module: accumulator.sums() for module, accumulator in self._sums.items()}
+
     def tables(self) -> dict[str, pa.Table]:
         """PARTIAL_UNITS, PARTIAL_EXEMPLARS and PARTIAL_TOKENS by name, sorted by module (as given) and index."""
         units, exemplars, tokens = [], [], []
@@ -131,3 +141,22 @@ class Recorder:
         from stages.record.torch_sums import TorchSums
 
         return TorchSums(*shape, device=activations.device)
+
+
+def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
+    """Memory that the state of a recorder takes once it is full.
+
+    For units that give SparseActivations it is a bound: of theirs only slots in use are held.
+
+    Args:
+        covered_tokens: tokens of the token table.
+        seq_len: tokens of the longest sequence.
+    """
+    uniform, slots = len(uniform_ids(config)), sum(counts(config.top))
+    total = 0
+    for units in modules.values():
+        statistics = 8 * 8 + 2 * 4 + 2 * 8 + 2 * STRIDE + 4 * BINS
+        top = len(SPLITS) * (4 + 8 + 8) + slots * (4 + 8 + 8 + 4 * seq_len)
+        kept = len(polarities(config, units.signed)) * top + uniform * 4 * seq_len
+        total += units.width * (statistics + kept + 8 * covered_tokens)
+    return total

@@ -17,6 +17,7 @@ from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import all_sites
 from stages.record.recorder import Recorder
 from stages.record.scan import scan
+from stages.record.sums import UnitSums
 from stages.record.tokens import TokenTable
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
@@ -106,28 +107,30 @@ def test_an_mlp_that_is_not_known_is_left_alone() -> None:
     assert known_mlps(half, all_sites(half)) == {}
 
 
-def tables(model: Any, backend: Any, config: Record) -> dict[str, Any]:
+def recorded(model: Any, backend: Any, config: Record) -> dict[str, UnitSums]:
     source = ModelActivations(model.base_model, all_sites(model.base_model))
     recorder = Recorder(source.modules, config, TokenTable(np.arange(50), 1), 12, backend=backend)
     rng = np.random.default_rng(1)
     sequences = [(s, rng.integers(0, 50, rng.choice([12, 7])).tolist()) for s in range(21)]
     scan(source, recorder, sequences, 4)
-    return {name: table.to_pydict() for name, table in recorder.tables().items()}
+    return recorder.sums()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_a_fused_recording_equals_one_by_hooks(name: str) -> None:
     model = small_model(CONFIGS[name])
     config = Record(batch_size=4, shard_sequences=4)
-    ours, hooks = tables(model, "auto", config), tables(model, "torch", config)
-    units, expected = ours["partial_units"], hooks["partial_units"]
-    assert units["n_tokens"] == expected["n_tokens"]
-    for column in ("min", "max"):
-        np.testing.assert_allclose(units[column], expected[column], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(units["power_sums"], expected["power_sums"], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        ours["partial_tokens"]["sums"][0], hooks["partial_tokens"]["sums"][0], rtol=1e-4, atol=1e-5
-    )
+    fused_sums, hooked_sums = recorded(model, "auto", config), recorded(model, "torch", config)
+    assert list(fused_sums) == ["layers.0.mlp", "layers.1.mlp"]
+    for module, found in fused_sums.items():
+        expected = hooked_sums[module]
+        assert found.n_tokens == expected.n_tokens
+        for field in ("minimum", "maximum", "power_sums", "token_sums"):
+            np.testing.assert_allclose(getattr(found, field), getattr(expected, field), rtol=1e-4, atol=1e-5)
+        for polarity, top in found.top.items():
+            order, other = (np.sort(part.top[polarity].values, axis=1) for part in (found, expected))
+            np.testing.assert_allclose(order, other, rtol=1e-4, atol=1e-6)
+            assert np.isfinite(top.values).any()
 
 
 def test_a_module_is_taken_in_once_whether_it_is_finished_or_added() -> None:
@@ -145,6 +148,7 @@ def test_a_module_is_taken_in_once_whether_it_is_finished_or_added() -> None:
         else:
             values = gate.relu() * up
         recorder.add("m", values)
-        found.append(recorder.tables()["partial_units"].to_pydict())
-    assert found[0] == found[1]
-    assert found[0]["n_tokens"] == [8] * 5
+        found.append(recorder.sums()["m"])
+    assert found[0].n_tokens == found[1].n_tokens == 8
+    np.testing.assert_array_equal(found[0].power_sums, found[1].power_sums)
+    np.testing.assert_array_equal(found[0].histogram, found[1].histogram)
