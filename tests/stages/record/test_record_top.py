@@ -13,8 +13,11 @@ from pipeline.config import Record
 from pipeline.evidence import SPLITS, split_of
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.neighbourhood import neighbourhood_keys
+from stages.record.numba_sums import NumbaSums
 from stages.record.recorder import Backend, Recorder, recorder_bytes
 from stages.record.selection import counted_positions, polarities
+from stages.record.sums import make_batch
+from stages.record.tokens import TokenTable
 from tests.stages.record.test_record_twin import check_against_twin
 from tests.stages.record.twin import SMALL, Corpus, Unit, accumulate, batches, make_corpus, token_table
 
@@ -149,6 +152,31 @@ def test_what_counts_is_real_not_skipped_and_not_special() -> None:
     ]
     off = config.model_copy(update={"skip_special": False})
     assert counted_positions(ids, lengths, off, {5}).sum() == 5
+
+
+def test_wide_modules_and_long_sequences_give_the_same_by_either_backend() -> None:
+    corpus = make_corpus("tied", sequences=5, widths=(2, 1601), seq_len=150)
+    numba, by_torch = (accumulate(corpus, MODULE, range(5), SMALL, backend).sums() for backend in BACKENDS)
+    assert numba.n_tokens == by_torch.n_tokens
+    for name in ("n_nonfinite", "minimum", "maximum", "above", "power_sums", "histogram", "token_sums"):
+        np.testing.assert_array_equal(getattr(numba, name), getattr(by_torch, name))
+    for polarity, top in numba.top.items():
+        values = np.sort(by_torch.top[polarity].values, axis=1)
+        np.testing.assert_array_equal(np.sort(top.values, axis=1), values)
+
+
+@pytest.mark.parametrize("tokens_before", [0, 2**16 - 20])
+def test_counts_survive_the_end_of_the_16_bit_ones(tokens_before: int) -> None:
+    corpus = make_corpus("random", sequences=9)
+    found = NumbaSums(7, 12, 0, SMALL)
+    found.pending = tokens_before
+    for batch, activations in batches(corpus, 0, 9, SMALL):
+        prepared = make_batch(
+            batch.token_ids, batch.lengths, batch.seq_ids, SMALL, TokenTable(np.zeros(0, np.int64), 1)
+        )
+        found.add(activations[MODULE], prepared)
+    assert (found.sums().histogram.sum(axis=1) == found.n_tokens).all()
+    assert bool(found.state[7].any()) == (tokens_before > 0)
 
 
 def test_the_memory_of_a_recorder_is_as_stated() -> None:
