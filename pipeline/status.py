@@ -25,7 +25,8 @@ def status_table(config: RunConfig, stages: Stages) -> str:
     Where replies of endpoints are kept, a third has all that was paid for, in unfinished shards and in vain too.
     """
     columns = ["stage", "done", "failed", "left", "failed rows", "s/shard", "left (s)"]
-    parts = [format_table(columns, [_line(progress) for progress in survey(config, stages).values()])]
+    lines = [_line(progress) for progress in survey(config, stages).values() if progress.stage.takes_part(config)]
+    parts = [format_table(columns, lines)]
     if used := [line for stage in stages.values() for line in _used(stage, config)]:
         heading = ["stage", "model", "prompt tokens", "reply tokens", "cost"]
         parts.append(f"Used by the finished shards:\n{format_table(heading, used)}")
@@ -37,6 +38,8 @@ def status_table(config: RunConfig, stages: Stages) -> str:
 def _line(progress: Progress) -> Line:
     if not progress.ready:
         return [progress.stage.name, "waits", None, None, None, None, None]
+    if not progress.shards:
+        return [progress.stage.name, "not asked for", None, None, None, None, None]
     pace = progress.seconds_per_shard
     left = len(progress.todo)
     return [

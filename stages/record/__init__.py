@@ -7,8 +7,11 @@ into their final rows. The modules, from the inside out:
     histogram   bins taken from a float's bits, and the quantiles read from them
     moments     power sums that come out the same in any order, and the moments made of them
     tokens      the tokens whose mean activation is recorded
-    kernel      one pass over the activations, in numba
-    numba_sums, torch_sums   the running state of a module's units, on a CPU and on any torch device
+    neighbourhood   keys by which sequences with the same peak are told to be the same
+    kernel, winners   one pass over the activations, and the strongest sequences kept from it, in numba
+    threads     units shared out to threads
+    sums        what the running state of a module is
+    numba_sums, torch_sums, torch_winners   that state on a CPU and on any torch device
     recorder    feeds batches to them and turns their state into partial tables
     scan, merge the two stages
     weights     a stage of its own: tokens that a unit favours and answers to, by the weights alone

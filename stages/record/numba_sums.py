@@ -8,11 +8,13 @@ import numpy.typing as npt
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
-from stages.record.histogram import BINS
-from stages.record.kernel import FULL, STRIDE, add_tokens, scan_batch
+from stages.record.histogram import BINS, STRIDE
+from stages.record.kernel import FULL, NO_ACTIVATION, add_tokens, scan_batch
 from stages.record.selection import NO_SEQUENCE, counts, polarities, uniform_ids
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.threads import over_units
+
+Floats = npt.NDArray[np.float32]
 
 
 class NumbaSums:
@@ -45,23 +47,29 @@ class NumbaSums:
     def add(self, activations: Any, batch: Batch) -> None:
         """Take a (B, T, U) tensor in."""
         values = activations.detach().float().cpu().contiguous().numpy()
-        self.n_tokens += len(batch.places)
-        shared = (
-            batch.lengths,
-            batch.seq_ids,
-            batch.splits,
-            batch.counted,
-            batch.keys,
-            batch.places,
-            batch.place_starts,
-        )
-        bits, threshold = values.view(np.int32), np.float32(self.config.density_threshold)
-        rows = values.reshape(-1, self.width)
+        self._scan(values, values[:, :, :0], NO_ACTIVATION, batch)
+
+    def finish(self, gate: Any, up: Any, activation: int, batch: Batch) -> None:
+        """Compute act(gate) * up into `gate`, and take it in.
+
+        Args:
+            gate: a (B, T, U) float32 tensor on the CPU, contiguous.
+            up: another, or None for act(gate) alone.
+            activation: as in `fast_activations`.
+        """
+        values = gate.numpy()
+        self._scan(values, values[:, :, :0] if up is None else up.numpy(), activation, batch)
+
+    def _scan(self, values: Floats, up: Floats, activation: int, batch: Batch) -> None:
+        shared = (batch.seq_ids, batch.splits, batch.counted, batch.keys, batch.places, batch.place_starts)
+        threshold, rows = np.float32(self.config.density_threshold), values.reshape(-1, self.width)
 
         def scan(first: int, last: int) -> None:
             scan_batch(
                 values,
-                bits,
+                values.view(np.int32),
+                up,
+                activation,
                 shared,
                 first,
                 last,
@@ -73,16 +81,16 @@ class NumbaSums:
                 self.top["-"],
                 self.pending,
             )
-            add_tokens(
-                rows[:, first:last], batch.positions, batch.starts, batch.token_rows, self.token_sums[:, first:last]
-            )
+            sums = self.token_sums[:, first:last]
+            add_tokens(rows[:, first:last], batch.positions, batch.starts, batch.token_rows, sums)
 
         over_units(self.width, scan)
+        self.n_tokens += len(batch.places)
         for size in np.diff(batch.place_starts).tolist():
             self.pending = self.pending + size if self.pending + size <= FULL else size
         self._keep_uniform(values, batch)
 
-    def _keep_uniform(self, values: npt.NDArray[np.float32], batch: Batch) -> None:
+    def _keep_uniform(self, values: Floats, batch: Batch) -> None:
         for b, seq_id in enumerate(batch.seq_ids.tolist()):
             if seq_id in self.uniform_ids:
                 rows = values[b, : batch.lengths[b]].copy()

@@ -9,7 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
+from pipeline.evidence import SPLITS
 from pipeline.subjects.activations import ModuleUnits
+from stages.record.histogram import BINS, STRIDE
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -20,7 +22,8 @@ from stages.record.partials import (
     uniform_rows,
     unit_rows,
 )
-from stages.record.sums import Accumulator, Batch, make_batch
+from stages.record.selection import counts, polarities, uniform_ids
+from stages.record.sums import Accumulator, Batch, Finisher, UnitSums, make_batch
 from stages.record.tokens import TokenTable
 
 Backend = Literal["auto", "numba", "torch"]
@@ -29,8 +32,11 @@ Backend = Literal["auto", "numba", "torch"]
 class Recorder:
     """The partial evidence of all units of some modules, over any part of the corpus.
 
-    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded by units x kept
-    sequences x tokens, and by `record.token_memory_mb`.
+    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (`recorder_bytes`):
+
+        units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
+        covered tokens x units x 8 bytes, at most `record.token_memory_mb`,
+        units x 2 to 4 KB for the statistics.
 
     Args:
         modules: the units of each module.
@@ -60,6 +66,7 @@ class Recorder:
         self._lengths: dict[int, int] = {}
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
         self._batch: Batch | None = None
+        self._finished: set[str] = set()
 
     def begin(self, token_ids: npt.NDArray[Any], lengths: npt.NDArray[Any], seq_ids: npt.NDArray[Any]) -> None:
         """Announce the batch whose activations follow.
@@ -69,6 +76,7 @@ class Recorder:
             lengths: (B,) real tokens of each sequence.
             seq_ids: (B,) numbers of the sequences, none of which was added before.
         """
+        self._finished.clear()
         self._batch = make_batch(token_ids, lengths, seq_ids, self.config, self.tokens, self.special_ids)
         self._lengths.update(zip(self._batch.seq_ids.tolist(), self._batch.lengths.tolist(), strict=True))
         self._occurrences[self._batch.token_rows] += np.diff(self._batch.starts)
@@ -76,9 +84,28 @@ class Recorder:
     def add(self, module: str, activations: Any) -> None:
         """Take in a module's activations on the current batch: a (B, T, U) torch tensor, or SparseActivations."""
         assert self._batch is not None, "begin() announces a batch first"
-        if module not in self._sums:
-            self._sums[module] = self._accumulator(module, activations)
-        self._sums[module].add(activations, self._batch)
+        if module not in self._finished:
+            self._sum(module, activations).add(activations, self._batch)
+
+    @property
+    def finishes(self) -> bool:
+        """Whether `finish` can be used."""
+        return self.backend != "torch"
+
+    def finish(self, module: str, gate: Any, up: Any, activation: int) -> None:
+        """Compute a module's activations act(gate) * up on the current batch into `gate`, and take them in on the way.
+
+        `add` does nothing for this module until the next batch. See `fused.Finish` for the arguments.
+        """
+        assert self._batch is not None, "begin() announces a batch first"
+        sums = self._sum(module, gate)
+        assert isinstance(sums, Finisher), "only dense units on a CPU are fused"
+        sums.finish(gate, up, activation, self._batch)
+        self._finished.add(module)
+
+    def sums(self) -> dict[str, UnitSums]:
+        """The state of each module."""
+        return {module: accumulator.sums() for module, accumulator in self._sums.items()}
 
     def tables(self) -> dict[str, Iterator[pa.Table]]:
         """The rows of each partial table by its name, sorted by module (as given) and index.
@@ -97,6 +124,11 @@ class Recorder:
         for module, accumulator in self._sums.items():
             yield from make(module, accumulator)
 
+    def _sum(self, module: str, activations: Any) -> Accumulator:
+        if module not in self._sums:
+            self._sums[module] = self._accumulator(module, activations)
+        return self._sums[module]
+
     def _accumulator(self, module: str, activations: Any) -> Accumulator:
         units = self.modules[module]
         shape = (units.width, self.seq_len, len(self.tokens.token_ids), self.config, units.signed)
@@ -113,3 +145,22 @@ class Recorder:
         from stages.record.torch_sums import TorchSums
 
         return TorchSums(*shape, device=activations.device)
+
+
+def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
+    """Memory that the state of a recorder takes once it is full.
+
+    For units that give SparseActivations it is a bound: of theirs only slots in use are held.
+
+    Args:
+        covered_tokens: tokens of the token table.
+        seq_len: tokens of the longest sequence.
+    """
+    uniform, slots = len(uniform_ids(config)), sum(counts(config.top))
+    total = 0
+    for units in modules.values():
+        statistics = 8 * 8 + 2 * 4 + 2 * 8 + 2 * STRIDE + 4 * BINS
+        top = len(SPLITS) * (4 + 8 + 8) + slots * (4 + 8 + 8 + 4 * seq_len)
+        kept = len(polarities(config, units.signed)) * top + uniform * 4 * seq_len
+        total += units.width * (statistics + kept + 8 * covered_tokens)
+    return total

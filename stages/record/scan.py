@@ -5,6 +5,7 @@ batches. So the activations are the same, to the last bit, however the corpus is
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,8 @@ def scan(source: ActivationSource, recorder: Recorder, sequences: Sequences, bat
         sequences: by rising seq_id, from a multiple of batch_size on.
     """
     bar = tqdm(total=len(sequences), desc="sequences", unit="sequence", leave=False, disable=None)
-    with bar:
+    finished_by = getattr(source, "finished_by", None)
+    with bar, finished_by(recorder.finish) if finished_by and recorder.finishes else nullcontext():
         for batch in padded_batches(sequences, batch_size):
             recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
             source.run(batch, recorder.add)

@@ -16,11 +16,11 @@ def keep_top(sequence, counted, keys, start, high, sign, distinct, seq_id, split
     """Insert a sequence where it beats the worst kept one of its split.
 
     Args:
-        sequence: (T, W) activations of W units.
+        sequence: (T, U) activations of all units.
         counted: (T,) positions that count.
         keys: (T,) neighbourhoods of the positions.
-        start: number of the first unit in its module.
-        high: (W,) largest activations times `sign`; -inf where there is none.
+        start: the first of W units.
+        high: (W,) their largest activations times `sign`; -inf where there is none.
         sign: 1 or -1, the polarity.
         distinct: whether equal neighbourhoods count once.
         slots: (S + 1,) where the slots of each split start, and the end.
@@ -33,11 +33,11 @@ def keep_top(sequence, counted, keys, start, high, sign, distinct, seq_id, split
         if value < worst_value[i] or value == -np.inf or (value == worst_value[i] and seq_id > worst_seq[i]):
             continue
         peak = np.int64(0)
-        while not counted[peak] or sequence[peak, i] * sign != value:
+        while not counted[peak] or sequence[peak, start + i] * sign != value:
             peak += 1
         slot = find_slot(start + i, value, keys[peak], distinct, seq_id, split, slots, top)
         if slot >= 0:
-            fill_slot(sequence, counted, start + i, i, slot, top)
+            fill_slot(sequence, counted, start + i, slot, top)
             find_worst(start + i, split, slots, top)
 
 
@@ -60,11 +60,11 @@ def find_slot(u, value, key, distinct, seq_id, split, slots, top):
 
 
 @njit(cache=True, nogil=True)
-def fill_slot(sequence, counted, u, i, slot, top):
-    """Copy column i of a sequence, NaN where it does not count."""
+def fill_slot(sequence, counted, u, slot, top):
+    """Copy column u of a sequence, NaN where it does not count."""
     target = top[6][u, slot]
-    for t in range(sequence.shape[0]):
-        target[t] = sequence[t, i] if counted[t] else np.float32(np.nan)
+    for t in range(counted.size):
+        target[t] = sequence[t, u] if counted[t] else np.float32(np.nan)
 
 
 @njit(cache=True, nogil=True)

