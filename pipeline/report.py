@@ -8,7 +8,7 @@ _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN N
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _CHOSEN = "status <> 'not_selected'"
 SUMMARY = f"""
-SELECT count(*) AS units, count(correlation) AS scored, avg(correlation) AS correlation,
+SELECT count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
        avg(correlation_random) AS correlation_random, avg(correlation_shuffled) AS control,
        avg(correlation_lookup) AS lookup,
        count(*) FILTER (ci_low > correlation_shuffled) / nullif(count(correlation), 0) AS above_control
@@ -39,9 +39,10 @@ def _sentence(values: dict[str, float | None]) -> str:
         value = values[name]
         return "none" if value is None else f"{value:.3f}"
 
-    share = values["above_control"]
+    share, dead = values["above_control"], values["dead"]
+    silent = f"; {dead} units are dead, they fire nowhere that the explainer may see" if dead else ""
     return (
         f"{values['scored']} of {values['units']} units scored: mean correlation {number('correlation')} "
         f"(random sequences alone {number('correlation_random')}), shuffled control {number('control')}, "
-        f"token lookup {number('lookup')}; interval above the control for {0 if share is None else share:.0%} of them"
+        f"token lookup {number('lookup')}; interval above the control for {0 if share is None else share:.0%} of them{silent}"
     )

@@ -96,7 +96,7 @@ def _check(config: RunConfig) -> None:
             f"corpus.seq_len = {config.corpus.seq_len}, but {config.subject.model} reads at most "
             f"{facts.context_length} tokens; allowed: 2 to {facts.context_length}"
         )
-    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code)
+    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code, config.subject)
     opening_token(load_tokenizer(config.subject.model, config.subject.trust_remote_code), config.corpus.bos)
 
 

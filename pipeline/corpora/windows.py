@@ -115,7 +115,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def opening_token(tokenizer: Any, bos: str) -> list[int]:
-    """The token that every sequence starts with, if any.
+    """The token that every sequence starts with, if any; for encoders such as BERT that is [CLS].
 
     Args:
         bos: yes, no, or auto: as the tokenizer does by itself.
@@ -123,7 +123,7 @@ def opening_token(tokenizer: Any, bos: str) -> list[int]:
     Raises:
         UserError: bos = "yes", and the tokenizer has no such token.
     """
-    token = tokenizer.bos_token_id
+    token = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     if bos == "no":
         return []
     if bos == "yes":

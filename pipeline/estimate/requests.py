@@ -110,7 +110,8 @@ def _evidence_tables(config: RunConfig, tables: SampleTables, finished: set[str]
     if {UNITS.name, EXEMPLARS.name} <= finished:
         return "recorded evidence"
     subject = config.subject
-    tables.replaced[UNITS.name] = all_units(check_modules(subject.model, subject.modules, subject.trust_remote_code))
+    found = check_modules(subject.model, subject.modules, subject.trust_remote_code, subject)
+    tables.replaced[UNITS.name] = all_units({module: units.width for module, units in found.items()})
     if CORPUS.name in finished:
         return "sequences of the corpus with made-up activations (nothing is recorded yet)"
     tables.replaced[CORPUS.name] = make_corpus(config)

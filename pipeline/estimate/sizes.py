@@ -35,8 +35,9 @@ def estimate(config: RunConfig) -> Estimate:
         UserError: the subject or one of its modules does not exist.
     """
     facts = describe_model(config.subject.model, config.subject.trust_remote_code)
-    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code)
-    widths = [facts.widths[module] for module in config.subject.modules]
+    subject = config.subject
+    found = check_modules(subject.model, subject.modules, subject.trust_remote_code, subject)
+    widths = [units.width for units in found.values()]
     record, sequences = config.record, config.corpus.max_sequences
     length = config.corpus.seq_len
     explained = _explained(config, widths)

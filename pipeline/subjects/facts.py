@@ -7,16 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
+from pipeline.config import Subject
+from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.gguf import converted
 from pipeline.subjects.hub import fetch_model
-from pipeline.subjects.load import told_to_the_user
+from pipeline.subjects.load import model_class, told_to_the_user
 from pipeline.subjects.quiet import quiet_transformers
 from pipeline.subjects.sites import all_sites, find_sites
 from pipeline.subjects.spec import ModelSource, resolve_model
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
+OFFSET = {
+    "camembert",
+    "data2vec-text",
+    "longformer",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
+"""Model types that count positions from behind the padding token's id."""
 UNBOUNDED = {"bloom", "mamba", "mamba2", "falcon_mamba", "rwkv", "xlnet"}
 """Model types whose positions have no end, whatever their configuration says."""
 
@@ -34,7 +47,7 @@ class ModelFacts:
     """Tokens a sequence may have; None where there is no end."""
     parameters: int
     widths: dict[str, int]
-    """Units of every module that can be recorded, `layers.0.mlp` first."""
+    """Neurons of every MLP, `layers.0.mlp` first."""
 
     @property
     def modules(self) -> list[str]:
@@ -63,14 +76,20 @@ def describe_model(spec: str, trust_remote_code: bool = False) -> ModelFacts:
     )
 
 
-def check_modules(spec: str, modules: Sequence[str], trust_remote_code: bool = False) -> dict[str, int]:
-    """The width of each module that a run file names, found without weights.
+def check_modules(
+    spec: str, modules: Sequence[str], trust_remote_code: bool = False, subject: Subject | None = None
+) -> dict[str, ModuleUnits]:
+    """The units of each module of a model that a run file names, found without the model's weights.
+
+    Args:
+        subject: what the run file says of the subject: paths of its parts, sparse coders and directions.
 
     Raises:
         UserError: the model has no such module, or one is named twice.
     """
     _, _, model = _skeleton(spec, trust_remote_code)
-    return {name: site.width for name, site in find_sites(model.base_model, modules).items()}
+    sites = find_sites(model.base_model, modules, subject)
+    return {name: ModuleUnits(site.width, site.signed, site.sparse) for name, site in sites.items()}
 
 
 @functools.cache
@@ -80,7 +99,7 @@ def _skeleton(spec: str, trust_remote_code: bool) -> tuple[ModelSource, Any, Any
     with quiet_transformers(), told_to_the_user(source):
         config = _read_config(source, trust_remote_code)
         with torch.device("meta"):
-            return source, config, AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            return source, config, model_class(config).from_config(config, trust_remote_code=trust_remote_code)
 
 
 def context_length(config: Any) -> int | None:
@@ -89,7 +108,8 @@ def context_length(config: Any) -> int | None:
     if text.model_type in UNBOUNDED:
         return None
     lengths = (getattr(text, key, None) for key in CONTEXT_KEYS)
-    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    found = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    return found - int(text.pad_token_id) - 1 if found and text.model_type in OFFSET else found
 
 
 def _read_config(source: ModelSource, trust_remote_code: bool) -> Any:

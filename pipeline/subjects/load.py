@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer."""
+"""Load a language model, a causal one or an encoder, and its tokenizer."""
 
 import functools
 import struct
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from pipeline.errors import UserError
 from pipeline.subjects.gguf import convert_gguf
@@ -23,13 +23,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model, ready for inference."""
+    """A language model, ready for inference."""
 
     model: Any
-    """A transformers causal model in eval mode, its parameters without gradients."""
+    """A transformers model as `model_class` says, in eval mode, its parameters without gradients."""
     tokenizer: Any
     """Its fast tokenizer."""
     device: torch.device
+    """Of the embeddings, where the model is spread over several."""
     name: str
     """The model as the run file names it."""
     revision: str
@@ -37,7 +38,7 @@ class LoadedModel:
 
 
 def load_language_model(
-    model: str, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+    model: str, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, device_map: bool = False
 ) -> LoadedModel:
     """The model that a run file names; the same arguments give the same object within a process.
 
@@ -46,16 +47,21 @@ def load_language_model(
         dtype: of the weights; "auto" is float32 on a CPU and the checkpoint's own type elsewhere.
         device: "auto" is CUDA where there is one, else the CPU.
         trust_remote_code: run the Python code that comes with a model.
+        device_map: let accelerate spread the weights over all devices, and over memory and disk where those do not suffice.
 
     Raises:
         UserError: no such model, device or permission, no safetensors, or no fast tokenizer.
     """
-    return _load(model, dtype, device, trust_remote_code)
+    return _load(model, dtype, device, trust_remote_code, device_map)
 
 
 @functools.cache
-def _load(model: str, dtype: str, device: str, trust_remote_code: bool) -> LoadedModel:
+def _load(model: str, dtype: str, device: str, trust_remote_code: bool, device_map: bool) -> LoadedModel:
     place = resolve_device(device)
+    if device_map and device != "auto":
+        raise UserError(
+            f'device_map = true spreads a model over all devices, but device = {device!r}; write device = "auto"'
+        )
     if dtype not in {"auto", *DTYPES}:
         raise UserError(f"dtype = {dtype!r}; allowed: auto, {', '.join(DTYPES)}")
     kind = DTYPES.get(dtype) or (torch.float32 if place.type == "cpu" else "auto")
@@ -63,11 +69,32 @@ def _load(model: str, dtype: str, device: str, trust_remote_code: bool) -> Loade
     folder = model_folder(source)
     tokenizer = load_tokenizer(model, trust_remote_code)
     with quiet_transformers(), told_to_the_user(source):
-        weights = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=kind, use_safetensors=True, trust_remote_code=trust_remote_code
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        weights = model_class(config).from_pretrained(
+            folder,
+            config=config,
+            dtype=kind,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            device_map="auto" if device_map else None,
         )
-    weights.eval().requires_grad_(False).to(place)
-    return LoadedModel(weights, tokenizer, place, model, source.revision)
+    weights.eval().requires_grad_(False)
+    if device_map:
+        return LoadedModel(weights, tokenizer, weights.get_input_embeddings().weight.device, model, source.revision)
+    return LoadedModel(weights.to(place), tokenizer, place, model, source.revision)
+
+
+def model_class(config: Any) -> Any:
+    """What loads a model with the head that predicts its tokens: causal, or masked where it is an encoder.
+
+    An encoder that was saved without that head is loaded without one, as a head of random weights would say nothing.
+    """
+    known = AutoModelForMaskedLM._model_mapping
+    either = type(config) in AutoModelForCausalLM._model_mapping
+    if type(config) not in known or config.is_encoder_decoder or (either and getattr(config, "is_decoder", True)):
+        return AutoModelForCausalLM
+    saved = config.architectures or ["ForMaskedLM"]
+    return AutoModelForMaskedLM if saved[0].endswith(("ForMaskedLM", "ForPreTraining")) else AutoModel
 
 
 @functools.cache
@@ -139,9 +166,7 @@ def _message(spec: str, error: Exception) -> str:
             "trust_remote_code = true beside model in the run file"
         )
     if "Unrecognized model" in text or "does not recognize this architecture" in text or "model type" in text:
-        return (
-            f"model = {spec!r} is of an architecture that transformers does not know as a causal language model: {text}"
-        )
+        return f"model = {spec!r} is of an architecture that transformers does not know as a language model: {text}"
     return (
         f"model = {spec!r} cannot be loaded ({type(error).__name__}: {text}); check its files, or download them again"
     )

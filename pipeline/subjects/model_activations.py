@@ -1,6 +1,6 @@
 """The activations of a transformers model, taken by hooks during a forward pass."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -15,20 +15,26 @@ class ModelActivations:
     """The sites of a model without its head; see `ActivationSource`."""
 
     def __init__(self, base_model: Any, sites: Mapping[str, Site]) -> None:
-        """base_model: a transformers model without its head, on the device where it is to run."""
+        """base_model: a transformers model without its head, on the device or the devices where it is to run."""
         self.base_model = base_model
         self.sites = dict(sites)
         self.modules = {name: ModuleUnits(site.width, site.signed, site.sparse) for name, site in sites.items()}
 
     def run(self, batch: TokenBatch, receive: Receive) -> None:
         """A forward pass that ends where the last site has been received."""
-        device = next(self.base_model.parameters()).device
+        device = input_device(self.base_model)
         inputs = {"input_ids": torch.from_numpy(batch.token_ids).to(device)}
         if batch.lengths.min() < batch.token_ids.shape[1]:
             mask = np.arange(batch.token_ids.shape[1]) < batch.lengths[:, None]
             inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(device)
-        with torch.inference_mode(), hooked(self.sites, receive), suppress(LastSiteReached):
+        with torch.inference_mode(), hooked(self.sites, receive, batch.token_ids.shape), suppress(LastSiteReached):
             self.base_model(**inputs, use_cache=False)
+
+
+def input_device(base_model: Any) -> torch.device:
+    """Where token ids have to be: with the embeddings, or on the CPU where accelerate fetches those when they are used."""
+    device: torch.device = base_model.get_input_embeddings().weight.device
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 class LastSiteReached(Exception):
@@ -36,14 +42,21 @@ class LastSiteReached(Exception):
 
 
 @contextmanager
-def hooked(sites: Mapping[str, Site], receive: Callable[[str, Any], None]) -> Iterator[None]:
+def hooked(
+    sites: Mapping[str, Site], receive: Callable[[str, Any], None], shape: Sequence[int] | None = None
+) -> Iterator[None]:
     """Call `receive` with a site's name and activations whenever its torch module runs.
 
     The forward pass is left with LastSiteReached when every site has been received once.
+
+    Args:
+        shape: B and T of the batch; some models, such as OPT, flatten the two in front of the MLP.
     """
     waiting = set(sites)
 
     def take(site: Site, tensor: Any) -> None:
+        if tensor.ndim == 2 and shape is not None:
+            tensor = tensor.unflatten(0, tuple(shape))
         receive(site.name, tensor if site.read is None else site.read(tensor))
         waiting.discard(site.name)
         if not waiting:
@@ -58,7 +71,9 @@ def hooked(sites: Mapping[str, Site], receive: Callable[[str, Any], None]) -> It
 
 def _hook(site: Site, take: Callable[[Site, Any], None]) -> Any:
     if site.side == "input":
-        return site.module.register_forward_pre_hook(lambda _, inputs: take(site, inputs[0]))
+        return site.module.register_forward_pre_hook(
+            lambda _, inputs, named: take(site, inputs[0] if inputs else named["hidden_states"]), with_kwargs=True
+        )
     return site.module.register_forward_hook(
         lambda _, __, output: take(site, output if isinstance(output, torch.Tensor) else output[0])
     )

@@ -16,5 +16,7 @@ def open_source(config: RunConfig, modules: Sequence[str]) -> ActivationSource:
         UserError: the subject, or something that belongs to it, is not there.
     """
     subject = config.subject
-    loaded = load_language_model(subject.model, subject.dtype, subject.device, subject.trust_remote_code)
+    loaded = load_language_model(
+        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
+    )
     return ModelActivations(loaded.model.base_model, find_sites(loaded.model.base_model, modules, subject))

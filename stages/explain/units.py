@@ -46,10 +46,11 @@ def refuse_unknown_units(config: RunConfig) -> None:
         UserError: a listed module is not recorded, or it has no unit of that index.
     """
     if isinstance(config.explain.units, dict):
-        from pipeline.subjects.facts import describe_model
+        from pipeline.subjects.facts import check_modules
 
-        known = describe_model(config.subject.model, config.subject.trust_remote_code).widths
-        widths = {module: known[module] for module in config.subject.modules if module in known}
+        subject = config.subject
+        known = check_modules(subject.model, subject.modules, subject.trust_remote_code, subject)
+        widths = {module: units.width for module, units in known.items()}
         for module, indices in config.explain.units.items():
             _refuse_missing(module, indices, widths)
 

@@ -7,6 +7,8 @@ loaded and stored a quarter as often. The histogram's bins, a byte each, are not
 Loops over units are vectorised: they are written over equally indexed one-dimensional views, because an index that
 the compiler cannot prove to be positive keeps it from that.
 
+Counts are kept in 16 bits, half the memory to move, and moved to larger ones before they could overflow.
+
 NaN and infinite activations are found by the sum of squares, which no finite float32 makes infinite; only then is the
 sequence of that one unit gone through again.
 """
@@ -16,14 +18,17 @@ from numba import njit
 
 from stages.record.histogram import BINS, OFFSET, SHIFT
 from stages.record.tokens import GRID_BITS
+from stages.record.winners import keep_top
 
-BLOCK = 1024
-"""Units whose activations on a sequence (256 KiB for 64 tokens) stay in the cache while they are looked at."""
-COUNTED = 128
+BLOCK = 512
+"""Units whose activations on a sequence (128 KiB for 64 tokens) stay in the cache while they are looked at."""
+COUNTED = 32
 """Units whose histograms stay in the innermost cache while a sequence is counted."""
 STRIDE = BINS + 16
 """Numbers from one unit's histogram to the next: no power of two, so that equal bins do not share a cache line's place,
 nor a store seem to hit the load of another unit. It makes counting almost twice as fast."""
+FULL = 2**16 - 1
+"""Tokens that can be counted in 16 bits."""
 I32 = np.int32
 F32 = np.float32
 LAST = I32(BINS // 2 - 1)
@@ -37,8 +42,8 @@ GRID = 1.5 * 2.0 ** (52 - GRID_BITS)
 
 
 @njit(cache=True, nogil=True)
-def four_tokens(a, b, c, d, low, high, above, s1, s2, s3, s4, threshold):
-    """Take four rows of U activations into the running values of a sequence."""
+def four_extremes(a, b, c, d, low, high, above, threshold):
+    """Take four rows of U activations into the extremes of a sequence."""
     one, none = F32(1), F32(0)
     for u in range(a.size):
         w, x, y, z = a[u], b[u], c[u], d[u]
@@ -55,16 +60,21 @@ def four_tokens(a, b, c, d, low, high, above, s1, s2, s3, s4, threshold):
         low[u] = least
         first = (one if w > threshold else none) + (one if x > threshold else none)
         above[u] += first + ((one if y > threshold else none) + (one if z > threshold else none))
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def four_powers(a, b, c, d, s1, s2, s3, s4):
+    """Take four rows of U activations into the power sums of a sequence."""
     for u in range(a.size):
         w, x, y, z = np.float64(a[u]), np.float64(b[u]), np.float64(c[u]), np.float64(d[u])
         ww, xx, yy, zz = w * w, x * x, y * y, z * z
         s1[u] += (w + x) + (y + z)
         s2[u] += (ww + xx) + (yy + zz)
-        s3[u] += (w * ww + x * xx) + (y * yy + z * zz)
-        s4[u] += (ww * ww + xx * xx) + (yy * yy + zz * zz)
+        s3[u] = s3[u] + w * ww + x * xx + y * yy + z * zz
+        s4[u] = s4[u] + ww * ww + xx * xx + yy * yy + zz * zz
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def one_token(a, low, high, above, s1, s2, s3, s4, threshold):
     """Take one row of U activations into the running values of a sequence."""
     for u in range(a.size):
@@ -94,32 +104,25 @@ def find_bins(bits, bins):
 def count_bins(bins, histogram):
     """Count one row of U bins in the (U, STRIDE) histograms."""
     for u in range(histogram.shape[0]):
-        histogram[u, bins[u]] += I32(1)
+        histogram[u, bins[u]] += np.uint16(1)
 
 
 @njit(cache=True, nogil=True)
-def leave_out_nonfinite(column, bits, u, extremes, power, histogram, nonfinite, threshold):
-    """Do one unit's sequence again, without its NaN and infinite activations. Returns how often it fires."""
-    extremes[0, u], extremes[1, u], fires = np.inf, -np.inf, F32(0)
+def leave_out_nonfinite(sequence, bits, places, u, extremes, power, histogram, nonfinite, threshold):
+    """Do unit u's sequence again, without its NaN and infinite activations."""
+    extremes[0, u], extremes[1, u], extremes[2, u] = np.inf, -np.inf, F32(0)
     power[:, u] = 0.0
-    one_bits = np.empty(1, I32)
     one_bin = np.empty(1, np.uint8)
-    for t in range(column.size):
-        if np.isfinite(column[t]):
-            x = np.float64(column[t])
-            extremes[0, u] = min(extremes[0, u], column[t])
-            extremes[1, u] = max(extremes[1, u], column[t])
-            fires += F32(1) if column[t] > threshold else F32(0)
-            power[0, u] += x
-            power[1, u] += x * x
-            power[2, u] += x * (x * x)
-            power[3, u] += (x * x) * (x * x)
+    for t in places:
+        value = sequence[t, u : u + 1]
+        if np.isfinite(value[0]):
+            low, high, above = extremes[0, u : u + 1], extremes[1, u : u + 1], extremes[2, u : u + 1]
+            s1, s2, s3, s4 = power[0, u : u + 1], power[1, u : u + 1], power[2, u : u + 1], power[3, u : u + 1]
+            one_token(value, low, high, above, s1, s2, s3, s4, threshold)
         else:
             nonfinite[u] += 1
-            one_bits[0] = bits[t]
-            find_bins(one_bits, one_bin)
-            histogram[u, one_bin[0]] -= 1
-    extremes[2, u] = fires
+            find_bins(bits[t, u : u + 1], one_bin)
+            histogram[u, one_bin[0]] -= np.uint16(1)
 
 
 @njit(cache=True, nogil=True)
@@ -133,89 +136,98 @@ def add_exactly(total, rest, value):
 
 
 @njit(cache=True, nogil=True)
-def keep_top(sequence, start, high, seq_id, s, slots, top):
-    """Insert a (T, ...) sequence of split s where it beats the worst kept one of the units from `start` on."""
-    worst_value, worst_seq, worst_slot, values, seq_ids, vectors = top
-    for i in range(high.size):
-        u, value = start + i, high[i]
-        if value < worst_value[s, u] or value == -np.inf or (value == worst_value[s, u] and seq_id > worst_seq[s, u]):
-            continue
-        slot = worst_slot[s, u]
-        values[u, slot] = value
-        seq_ids[u, slot] = seq_id
-        for t in range(sequence.shape[0]):
-            vectors[u, slot, t] = sequence[t, u]
-        worst = slots[s]
-        for k in range(slots[s] + 1, slots[s + 1]):
-            lower = values[u, k] < values[u, worst]
-            if lower or (values[u, k] == values[u, worst] and seq_ids[u, k] > seq_ids[u, worst]):
-                worst = k
-        worst_slot[s, u] = worst
-        worst_value[s, u] = values[u, worst]
-        worst_seq[s, u] = seq_ids[u, worst]
-
-
-@njit(cache=True, nogil=True)
-def scan_sequence(sequence, bits, start, width, skip, threshold, extremes, power, bins, histogram, nonfinite):
-    """Statistics of units start..start+width of a (T, ...) sequence, and its counts in their histograms."""
-    length, stop = sequence.shape[0], start + width
+def scan_sequence(sequence, bits, places, threshold, extremes, power, bins, histogram, nonfinite):
+    """Statistics of the W units of a (T, W) sequence at the positions `places`, and their counts in the histograms."""
+    width = sequence.shape[1]
     extremes[0, :], extremes[1, :], extremes[2, :] = np.inf, -np.inf, 0
     power[:, :] = 0.0
     low, high, above = extremes[0, :width], extremes[1, :width], extremes[2, :width]
     s1, s2, s3, s4 = power[0, :width], power[1, :width], power[2, :width], power[3, :width]
-    t = skip
-    while t + 4 <= length:
-        a, b = sequence[t, start:stop], sequence[t + 1, start:stop]
-        c, d = sequence[t + 2, start:stop], sequence[t + 3, start:stop]
-        four_tokens(a, b, c, d, low, high, above, s1, s2, s3, s4, threshold)
-        for near in range(t, t + 4):
-            find_bins(bits[near, start:stop], bins[near])
-        t += 4
-    while t < length:
-        one_token(sequence[t, start:stop], low, high, above, s1, s2, s3, s4, threshold)
-        find_bins(bits[t, start:stop], bins[t])
-        t += 1
+    i, count = 0, places.size
+    while i + 4 <= count:
+        a, b = sequence[places[i]], sequence[places[i + 1]]
+        c, d = sequence[places[i + 2]], sequence[places[i + 3]]
+        four_extremes(a, b, c, d, low, high, above, threshold)
+        four_powers(a, b, c, d, s1, s2, s3, s4)
+        i += 4
+    while i < count:
+        one_token(sequence[places[i]], low, high, above, s1, s2, s3, s4, threshold)
+        i += 1
+    for i in range(count):
+        find_bins(bits[places[i]], bins[i])
     for first in range(0, width, COUNTED):
         last = min(first + COUNTED, width)
-        for t in range(skip, length):
-            count_bins(bins[t, first:last], histogram[first:last])
+        for i in range(count):
+            count_bins(bins[i, first:last], histogram[first:last])
     for u in range(width):
         if not np.isfinite(s2[u]):
-            column, column_bits = sequence[skip:, start + u], bits[skip:, start + u]
-            leave_out_nonfinite(column, column_bits, u, extremes, power, histogram, nonfinite, threshold)
+            leave_out_nonfinite(sequence, bits, places, u, extremes, power, histogram, nonfinite, threshold)
 
 
 @njit(cache=True, nogil=True)
-def scan_batch(activations, bits, lengths, seq_ids, splits, slots, skip, threshold, sums, top):
-    """Take a (B, T, U) batch into the running state of a module; `sums` and `top` as in numba_sums."""
-    total, rest, minimum, maximum, above, nonfinite, histogram = sums
+def add_sequence(extremes, power, start, sums):
+    """Add what was found of a sequence to the state of the units from `start` on."""
+    total, rest, minimum, maximum, above = sums[:5]
+    width = extremes.shape[1]
+    stop = start + width
+    for p in range(4):
+        add_exactly(total[p, start:stop], rest[p, start:stop], power[p])
+    least, most, fires = minimum[start:stop], maximum[start:stop], above[start:stop]
+    for u in range(width):
+        least[u] = min(least[u], extremes[0, u])
+        most[u] = max(most[u], extremes[1, u])
+        fires[u] += np.int64(extremes[2, u])
+
+
+@njit(cache=True, nogil=True)
+def make_room(fast, slow, waiting, coming):
+    """Empty the 16-bit counts of some units before they could overflow. Returns the tokens in them, with those coming."""
+    if waiting + coming <= FULL:
+        return waiting + coming
+    for u in range(fast.shape[0]):
+        for k in range(BINS):
+            slow[u, k] += fast[u, k]
+            fast[u, k] = 0
+    return coming
+
+
+@njit(cache=True, nogil=True)
+def scan_batch(values, bits, batch, first, last, threshold, distinct, slots, sums, largest, smallest, pending):
+    """Take the units first..last of a (B, T, U) batch into the running state of a module.
+
+    Args:
+        bits: the values' bits.
+        batch: lengths, seq_ids, splits, counted, keys, places and place_starts of `Batch`.
+        sums: total and rest of the power sums, minimum, maximum, above, nonfinite, fast counts, histogram (see numba_sums).
+        pending: tokens in the fast counts so far.
+        largest, smallest: the tops of the polarities + and - (see `winners`), without units where not recorded.
+    """
+    lengths, seq_ids, splits, counted, keys, places, starts = batch
     extremes, power = np.empty((3, BLOCK), F32), np.empty((4, BLOCK))
-    bins = np.empty((activations.shape[1], BLOCK), np.uint8)
-    for start in range(0, activations.shape[2], BLOCK):
-        stop = min(start + BLOCK, activations.shape[2])
+    bins = np.empty((values.shape[1], BLOCK), np.uint8)
+    negated = np.empty(BLOCK, F32)
+    for start in range(first, last, BLOCK):
+        stop = min(start + BLOCK, last)
         width = stop - start
-        for b in range(activations.shape[0]):
-            sequence, view = activations[b, : lengths[b]], bits[b, : lengths[b]]
-            scan_sequence(
-                sequence,
-                view,
-                start,
-                width,
-                skip,
-                threshold,
-                extremes,
-                power,
-                bins,
-                histogram[start:stop],
-                nonfinite[start:stop],
-            )
-            for p in range(4):
-                add_exactly(total[p, start:stop], rest[p, start:stop], power[p, :width])
-            for u in range(width):
-                minimum[start + u] = min(minimum[start + u], extremes[0, u])
-                maximum[start + u] = max(maximum[start + u], extremes[1, u])
-                above[start + u] += np.int64(extremes[2, u])
-            keep_top(sequence, start, extremes[1, :width], seq_ids[b], splits[b], slots, top)
+        waiting = pending
+        for b in range(values.shape[0]):
+            sequence, view = values[b, : lengths[b], start:stop], bits[b, : lengths[b], start:stop]
+            at = places[starts[b] : starts[b + 1]]
+            histogram, nonfinite = sums[6][start:stop], sums[5][start:stop]
+            waiting = make_room(histogram, sums[7][start:stop], waiting, at.size)
+            scan_sequence(sequence, view, at, threshold, extremes, power, bins, histogram, nonfinite)
+            add_sequence(extremes[:, :width], power[:, :width], start, sums)
+            if largest[0].shape[1]:
+                high = extremes[1, :width]
+                keep_top(
+                    sequence, counted[b], keys[b], start, high, F32(1), distinct, seq_ids[b], splits[b], slots, largest
+                )
+            if smallest[0].shape[1]:
+                low = negated[:width]
+                low[:] = -extremes[0, :width]
+                keep_top(
+                    sequence, counted[b], keys[b], start, low, F32(-1), distinct, seq_ids[b], splits[b], slots, smallest
+                )
 
 
 @njit(cache=True, nogil=True)

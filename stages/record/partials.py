@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.schemas import TableSchema, column
 from stages.record.histogram import join_zero_bins
-from stages.record.sums import UnitSums
+from stages.record.sums import TopSums, UniformRows, UnitSums
 from stages.record.tokens import TokenTable
 
 UNIFORM = "uniform"
@@ -43,14 +43,17 @@ PARTIAL_UNITS = TableSchema(
 
 PARTIAL_EXEMPLARS = TableSchema(
     "partial_exemplars",
-    1,
+    2,
     pa.schema(
         [
             *_UNIT,
             column("polarity", pa.string(), "'+' or '-' for top, empty for uniform"),
             column("band", pa.string(), "top, or uniform: kept for every unit"),
             column("seq_id", pa.int64(), "the sequence in `corpus`"),
-            column("activations", pa.list_(pa.float32()), "activation of every token"),
+            column(
+                "key", pa.int64(), "hash of the tokens around the peak of a top sequence, 0 without record.distinct"
+            ),
+            column("activations", pa.list_(pa.float32()), "activation of every token, NaN at those that do not count"),
         ]
     ),
     units_per_group=64,
@@ -73,8 +76,8 @@ PARTIAL_TOKENS = TableSchema(
     folder="_partials/tokens",
 )
 
-Uniform = Mapping[int, npt.NDArray[np.float32]]
-"""(T, U) activations of the uniformly kept sequences by seq_id, T real tokens."""
+Uniform = Mapping[int, UniformRows]
+"""The uniformly kept sequences by seq_id."""
 
 
 def unit_rows(module: str, sums: UnitSums, min_count: int) -> pa.Table:
@@ -97,35 +100,57 @@ def unit_rows(module: str, sums: UnitSums, min_count: int) -> pa.Table:
 
 
 def exemplar_rows(module: str, sums: UnitSums, uniform: Uniform, lengths: Mapping[int, int], units: range) -> pa.Table:
-    """Rows of PARTIAL_EXEMPLARS of some units, by index: `top` by seq_id, then `uniform` by seq_id.
+    """Rows of PARTIAL_EXEMPLARS of some units, by index: `top` of each polarity by seq_id, then `uniform` by seq_id.
 
     Args:
         lengths: real tokens of each scanned sequence.
     """
+    tables = [_top_rows(module, polarity, top, lengths, units) for polarity, top in sums.top.items()]
+    if uniform:
+        tables.append(_uniform_rows(module, uniform, units))
+    number = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    joined = pa.concat_tables([PARTIAL_EXEMPLARS.schema.empty_table(), *tables])
+    return joined.take(pa.array(np.lexsort([number, joined["index"].to_numpy()])))
+
+
+def _top_rows(module: str, polarity: str, top: TopSums, lengths: Mapping[int, int], units: range) -> pa.Table:
     part = slice(units.start, units.stop)
-    vectors = sums.top_vectors[part]
-    kept = sorted(uniform)
-    order = np.argsort(sums.top_seq_ids[part], axis=1)
-    top_ids = np.take_along_axis(sums.top_seq_ids[part], order, axis=1)
-    used = np.isfinite(np.take_along_axis(sums.top_values[part], order, axis=1))
-    real = np.concatenate([used, np.ones((len(units), len(kept)), bool)], axis=1)
-    seq_ids = np.concatenate([top_ids, np.tile(np.asarray(kept, np.int64), (len(units), 1))], axis=1)
-    values = np.zeros((*seq_ids.shape, vectors.shape[2]), np.float32)
-    values[:, : order.shape[1]] = np.take_along_axis(vectors, order[:, :, None], axis=1)
-    for place, seq_id in enumerate(kept, start=order.shape[1]):
-        values[:, place, : len(uniform[seq_id])] = uniform[seq_id][:, part].T
-    chosen = seq_ids[real]
-    distinct, places = np.unique(chosen, return_inverse=True)
+    order = np.argsort(top.seq_ids[part], axis=1)
+    seq_ids, keys, values = (
+        np.take_along_axis(array[part], order, axis=1) for array in (top.seq_ids, top.keys, top.values)
+    )
+    used = np.isfinite(values)
+    vectors = np.take_along_axis(top.vectors[part], order[:, :, None], axis=1)[used]
+    distinct, places = np.unique(seq_ids[used], return_inverse=True)
     sizes = np.asarray([lengths[seq_id] for seq_id in distinct.tolist()], dtype=np.int64)[places]
-    is_top = np.broadcast_to(np.arange(real.shape[1]) < order.shape[1], real.shape)[real]
-    within = np.arange(vectors.shape[2]) < sizes[:, None]
+    within = np.arange(vectors.shape[1]) < sizes[:, None]
     columns = {
-        "module": pa.repeat(module, len(chosen)),
-        "index": np.broadcast_to(np.asarray(units, dtype=np.int32)[:, None], real.shape)[real],
-        "polarity": _choice(is_top, "+", ""),
-        "band": _choice(is_top, "top", UNIFORM),
-        "seq_id": chosen,
-        "activations": pa.ListArray.from_arrays(_offsets(sizes), pa.array(values[real][within])),
+        "module": pa.repeat(module, len(sizes)),
+        "index": np.broadcast_to(np.asarray(units, dtype=np.int32)[:, None], used.shape)[used],
+        "polarity": pa.repeat(polarity, len(sizes)),
+        "band": pa.repeat("top", len(sizes)),
+        "seq_id": seq_ids[used],
+        "key": keys[used],
+        "activations": pa.ListArray.from_arrays(_offsets(sizes), pa.array(vectors[within])),
+    }
+    return pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
+
+
+def _uniform_rows(module: str, uniform: Uniform, units: range) -> pa.Table:
+    kept = sorted(uniform)
+    blocks = [uniform[seq_id].block(units.start, units.stop).T for seq_id in kept]
+    count = len(kept) * len(units)
+    columns = {
+        "module": pa.repeat(module, count),
+        "index": np.repeat(np.asarray(units, dtype=np.int32), len(kept)),
+        "polarity": pa.repeat("", count),
+        "band": pa.repeat(UNIFORM, count),
+        "seq_id": np.tile(np.asarray(kept, np.int64), len(units)),
+        "key": np.zeros(count, np.int64),
+        "activations": pa.ListArray.from_arrays(
+            _offsets(np.tile([block.shape[1] for block in blocks], len(units))),
+            pa.array(np.concatenate(blocks, axis=1).ravel()),
+        ),
     }
     return pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
 
@@ -158,9 +183,3 @@ def _lists(values: npt.NDArray[np.generic]) -> pa.ListArray:
 
 def _offsets(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-
-
-def _choice(chosen: npt.NDArray[np.bool_], yes: str, no: str) -> pa.Array:
-    """A column that holds one of two texts."""
-    codes = pa.array(np.where(chosen, 0, 1).astype(np.int8))
-    return pa.DictionaryArray.from_arrays(codes, pa.array([yes, no])).cast(pa.string())

@@ -1,6 +1,7 @@
 """Takes batches of activations in, and gives the partial tables out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
+from pipeline.subjects.activations import ModuleUnits
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -16,7 +18,6 @@ from stages.record.partials import (
     token_rows,
     unit_rows,
 )
-from stages.record.selection import uniform_ids
 from stages.record.sums import Accumulator, Batch, make_batch
 from stages.record.tokens import TokenTable
 
@@ -32,24 +33,30 @@ class Recorder:
     sequences x tokens, and by `record.token_memory_mb`.
 
     Args:
-        widths: units of each module.
+        modules: the units of each module.
         config: what is kept.
         tokens: the tokens whose mean activation is wanted.
         seq_len: tokens of the longest sequence.
+        special_ids: the tokenizer's special tokens, left out of everything where `record.skip_special` is on.
         backend: `torch` keeps the state on the activations' device, `numba` on the CPU; `auto` is torch on CUDA.
     """
 
     def __init__(
-        self, widths: Mapping[str, int], config: Record, tokens: TokenTable, seq_len: int, backend: Backend = "auto"
+        self,
+        modules: Mapping[str, ModuleUnits],
+        config: Record,
+        tokens: TokenTable,
+        seq_len: int,
+        special_ids: Collection[int] = frozenset(),
+        backend: Backend = "auto",
     ) -> None:
-        self.widths = dict(widths)
+        self.modules = dict(modules)
         self.config = config
         self.tokens = tokens
         self.seq_len = seq_len
+        self.special_ids = frozenset(special_ids)
         self.backend = backend
         self._sums: dict[str, Accumulator] = {}
-        self._uniform_ids = set(uniform_ids(config).tolist())
-        self._uniform: dict[str, dict[int, npt.NDArray[np.float32]]] = {name: {} for name in self.widths}
         self._lengths: dict[int, int] = {}
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
         self._batch: Batch | None = None
@@ -62,36 +69,36 @@ class Recorder:
             lengths: (B,) real tokens of each sequence.
             seq_ids: (B,) numbers of the sequences, none of which was added before.
         """
-        self._batch = make_batch(token_ids, lengths, seq_ids, self.config, self.tokens)
+        self._batch = make_batch(token_ids, lengths, seq_ids, self.config, self.tokens, self.special_ids)
         self._lengths.update(zip(self._batch.seq_ids.tolist(), self._batch.lengths.tolist(), strict=True))
         self._occurrences[self._batch.token_rows] += np.diff(self._batch.starts)
 
     def add(self, module: str, activations: Any) -> None:
-        """Take in the (B, T, U) torch tensor of a module's activations on the current batch."""
+        """Take in a module's activations on the current batch: a (B, T, U) torch tensor, or SparseActivations."""
         assert self._batch is not None, "begin() announces a batch first"
         if module not in self._sums:
             self._sums[module] = self._accumulator(module, activations)
         self._sums[module].add(activations, self._batch)
-        for b, seq_id in enumerate(self._batch.seq_ids.tolist()):
-            if seq_id in self._uniform_ids:
-                rows = activations[b, : int(self._batch.lengths[b])].detach().float()
-                self._uniform[module][seq_id] = rows.cpu().numpy().copy()
 
     def tables(self) -> dict[str, pa.Table]:
         """PARTIAL_UNITS, PARTIAL_EXEMPLARS and PARTIAL_TOKENS by name, sorted by module (as given) and index."""
         units, exemplars, tokens = [], [], []
         for module, accumulator in self._sums.items():
-            sums = accumulator.sums()
+            sums, uniform, width = accumulator.sums(), accumulator.uniform(), self.modules[module].width
             units.append(unit_rows(module, sums, self.tokens.min_count))
-            for start in range(0, self.widths[module], UNITS_AT_ONCE):
-                part = range(start, min(start + UNITS_AT_ONCE, self.widths[module]))
-                exemplars.append(exemplar_rows(module, sums, self._uniform[module], self._lengths, part))
+            for start in range(0, width, UNITS_AT_ONCE):
+                part = range(start, min(start + UNITS_AT_ONCE, width))
+                exemplars.append(exemplar_rows(module, sums, uniform, self._lengths, part))
             tokens += token_rows(module, sums, self.tokens, self._occurrences)
         found = {PARTIAL_UNITS: units, PARTIAL_EXEMPLARS: exemplars, PARTIAL_TOKENS: tokens}
         return {table.name: pa.concat_tables([table.schema.empty_table(), *rows]) for table, rows in found.items()}
 
     def _accumulator(self, module: str, activations: Any) -> Accumulator:
-        shape = (self.widths[module], self.seq_len, len(self.tokens.token_ids), self.config)
+        units = self.modules[module]
+        shape = (units.width, self.seq_len, len(self.tokens.token_ids), self.config, units.signed)
+        if units.sparse:
+            sparse: Accumulator = import_module("stages.record.sparse_sums").SparseSums(*shape)
+            return sparse
         backend = self.backend
         if backend == "auto":
             backend = "torch" if activations.device.type == "cuda" else "numba"

@@ -4,7 +4,7 @@ Batches lie on a fixed grid of seq_ids, batch b being the sequences from b * bat
 batches. So the activations are the same, to the last bit, however the corpus is split.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,10 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
     config, record = context.config, context.config.record
     source = context.once("source", lambda config: open_source(config, config.subject.modules))
-    widths = {name: units.width for name, units in source.modules.items()}
-    tokens = context.once("token_table", lambda _: token_table(context.tables, sum(widths.values()), config))
-    recorder = Recorder(widths, record, tokens, config.corpus.seq_len)
+    special = context.once("special_ids", special_ids)
+    width = sum(units.width for units in source.modules.values())
+    tokens = context.once("token_table", lambda _: token_table(context.tables, width, config, special))
+    recorder = Recorder(source.modules, record, tokens, config.corpus.seq_len, special)
     where = (ds.field("seq_id") >= shard.key["start"]) & (ds.field("seq_id") < shard.key["stop"])
     rows = context.tables.read(CORPUS, where, ["seq_id", "token_ids"]).sort_by("seq_id")
     sequences = list(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
@@ -68,10 +69,18 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     return recorder.tables()
 
 
-def token_table(tables: Tables, units: int, config: RunConfig) -> TokenTable:
+def special_ids(config: RunConfig) -> frozenset[int]:
+    """The special tokens of the subject's tokenizer."""
+    from pipeline.subjects.load import load_tokenizer
+
+    subject = config.subject
+    return frozenset(load_tokenizer(subject.model, subject.trust_remote_code).all_special_ids)
+
+
+def token_table(tables: Tables, units: int, config: RunConfig, special: Collection[int] = ()) -> TokenTable:
     """The tokens whose mean activation is recorded, from a count over the whole corpus."""
     batches = tables.read(CORPUS, columns=["seq_id", "token_ids"]).to_batches()
-    return cover_tokens(*count_tokens(batches, config.record), units, config.record)
+    return cover_tokens(*count_tokens(batches, config.record, special), units, config.record)
 
 
 def scan(source: ActivationSource, recorder: Recorder, sequences: Sequences, batch_size: int) -> None:
@@ -105,7 +114,7 @@ def check(config: RunConfig) -> None:
     from pipeline.subjects.load import resolve_device
 
     resolve_device(config.subject.device)
-    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code)
+    check_modules(config.subject.model, config.subject.modules, config.subject.trust_remote_code, config.subject)
 
 
 SCAN = Stage(

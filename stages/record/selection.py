@@ -1,7 +1,8 @@
 """Which sequences are kept for a unit.
 
-- `top`: per unit and split, the `record.top[split]` sequences with the largest maxima, in a total order: activation
-  falling, then seq_id rising. So neither the batches nor the shards decide between equals.
+- `top`: per unit, polarity and split, the `record.top[split]` sequences with the largest maxima (of -x for the polarity
+  '-'), in a total order: activation falling, then seq_id rising. So neither the batches nor the shards decide between
+  equals. With `record.distinct`, of the sequences whose peaks have the same neighbourhood only the first counts.
 - `random`: the first `record.random[split]` sequences of each split in seq_id order. The corpus is shuffled, so this is
   a uniform sample, the same for every unit.
 - `quantile`: the sequences with seq_id < `record.pool` are the pool, a uniform sample too. A pool sequence that is
@@ -10,8 +11,11 @@
   `record.per_band[split]` sequences of each split in seq_id order are kept.
 
 A sequence can be both `top` and `random`: it is then two rows of the same split. Maxima are taken over the positions
-from `record.skip_positions` on that hold a real token and a finite activation; a sequence without any is no exemplar.
+that count (see `counted_positions`) and have a finite activation; a sequence without any is no exemplar.
 """
+
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +34,31 @@ def split_numbers(seq_ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     distinct, places = np.unique(np.asarray(seq_ids, dtype=np.int64), return_inverse=True)
     numbers = np.asarray([SPLITS.index(split_of(seq_id)) for seq_id in distinct.tolist()], dtype=np.int64)
     return numbers[places]
+
+
+def counted_positions(
+    token_ids: npt.NDArray[Any], lengths: npt.NDArray[np.int64], config: Record, special_ids: Collection[int] = ()
+) -> npt.NDArray[np.bool_]:
+    """The positions that statistics are taken over, those of real tokens from `skip_positions` on.
+
+    Args:
+        token_ids: (B, T), padded on the right.
+        lengths: (B,) real tokens of each sequence.
+        special_ids: the tokenizer's special tokens, which do not count where `record.skip_special` is on.
+
+    Returns:
+        (B, T) mask.
+    """
+    place = np.arange(token_ids.shape[1])
+    counted = (place >= config.skip_positions) & (place < lengths[:, None])
+    if config.skip_special and special_ids:
+        counted &= ~np.isin(token_ids, np.fromiter(special_ids, np.int64))
+    return counted
+
+
+def polarities(config: Record, signed: bool) -> tuple[str, ...]:
+    """The recorded polarities of units that can, or cannot, be negative; each once, + first."""
+    return tuple(polarity for polarity in ("+", "-") if polarity in config.polarities and (signed or polarity == "+"))
 
 
 def counts(setting: PerSplit) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What the running state of a module is, whatever computes it."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -7,46 +8,99 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import Record
-from stages.record.selection import split_numbers
+from pipeline.evidence import SPLITS
+from stages.record.neighbourhood import neighbourhood_keys
+from stages.record.selection import counted_positions, split_numbers
 from stages.record.tokens import TokenTable
 
 Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Batch:
     """The sequences of a batch, shared by all modules. B sequences, T tokens, padded on the right."""
 
-    lengths: npt.NDArray[np.int64]
+    lengths: Ints
     """(B,) real tokens."""
-    seq_ids: npt.NDArray[np.int64]
-    splits: npt.NDArray[np.int64]
+    seq_ids: Ints
+    splits: Ints
     """(B,) positions in SPLITS."""
-    positions: npt.NDArray[np.int64]
+    counted: npt.NDArray[np.bool_]
+    """(B, T) positions that the statistics are taken over: no padding, skipped position or special token."""
+    places: Ints
+    """(N,) the counted positions of one sequence after another, each from its sequence's start."""
+    place_starts: Ints
+    """(B + 1,) where in `places` each sequence starts, and the end."""
+    keys: Ints
+    """(B, T) keys of the neighbourhoods (see `neighbourhood`), 0 where record.distinct is off."""
+    positions: Ints
     """Positions in the flattened (B * T,) batch whose activation counts for the token table, equal tokens together."""
-    starts: npt.NDArray[np.int64]
+    starts: Ints
     """Where in `positions` each distinct token starts, and the end."""
-    token_rows: npt.NDArray[np.int64]
+    token_rows: Ints
     """Row of each distinct token in the token table."""
 
 
-def make_batch(token_ids: Array, lengths: Array, seq_ids: Array, config: Record, tokens: TokenTable) -> Batch:
+def make_batch(
+    token_ids: Array,
+    lengths: Array,
+    seq_ids: Array,
+    config: Record,
+    tokens: TokenTable,
+    special_ids: Collection[int] = (),
+) -> Batch:
     """Work out once what every module needs of a batch: (B, T) token ids, (B,) lengths and seq_ids."""
+    lengths, seq_ids = np.asarray(lengths, np.int64), np.asarray(seq_ids, np.int64)
     splits = split_numbers(seq_ids)
-    place = np.arange(token_ids.shape[1])
-    counted = (place >= config.skip_positions) & (place < np.asarray(lengths)[:, None]) & (splits == 0)[:, None]
-    rows = np.where(counted, tokens.rows(token_ids), -1).ravel()
+    counted = counted_positions(token_ids, lengths, config, special_ids)
+    sequence, places = np.nonzero(counted)
+    explain = (splits == SPLITS.index("explain"))[:, None]
+    rows = np.where(counted & explain, tokens.rows(token_ids), -1).ravel()
     order = np.argsort(rows, kind="stable")
     order = order[np.searchsorted(rows[order], 0) :]
     distinct, starts = np.unique(rows[order], return_index=True)
+    if config.distinct:
+        keys = neighbourhood_keys(np.asarray(token_ids, np.int64), lengths, config.distinct_context)
+    else:
+        keys = np.zeros(token_ids.shape, np.int64)
     return Batch(
-        lengths=np.asarray(lengths, np.int64),
-        seq_ids=np.asarray(seq_ids, np.int64),
+        lengths=lengths,
+        seq_ids=seq_ids,
         splits=splits,
+        counted=counted,
+        places=places,
+        place_starts=np.searchsorted(sequence, np.arange(len(seq_ids) + 1)),
+        keys=keys,
         positions=order,
         starts=np.append(starts, len(order)).astype(np.int64),
         token_rows=distinct.astype(np.int64),
     )
+
+
+class Vectors(Protocol):
+    """(U, K, T) numbers, an array or what makes one of them for some units at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, units: slice, /) -> Array: ...
+
+
+@dataclass(frozen=True)
+class TopSums:
+    """The strongest sequences in one polarity, of U units, with K slots and T tokens."""
+
+    values: Array
+    """(U, K) float32 largest activation in the polarity (of -x for '-'), -inf in empty slots; the slots of each split lie
+    together, in no order."""
+    seq_ids: Array
+    """(U, K) int64"""
+    keys: Array
+    """(U, K) int64 keys of the peak's neighbourhood, none twice in a split; 0 where record.distinct is off."""
+    vectors: Vectors
+    """(U, K, T) float32 activations, never negated; NaN at the positions that do not count, meaningless beyond the
+    length of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +108,7 @@ class UnitSums:
     """The state of a module's U units as numpy arrays, ready to be put into tables."""
 
     n_tokens: int
-    """Tokens scanned, those with NaN or infinite activations among them."""
+    """Tokens counted, those with NaN or infinite activations among them."""
     n_nonfinite: Array
     """(U,) int64"""
     minimum: Array
@@ -66,21 +120,40 @@ class UnitSums:
     """(4, 2, U) float64, as in `moments`."""
     histogram: Array
     """(U, BINS) int64"""
-    top_values: Array
-    """(U, K) float32, -inf in empty slots; the slots of each split lie together, in no order."""
-    top_seq_ids: Array
-    """(U, K) int64"""
-    top_vectors: Array
-    """(U, K, T) float32; meaningless beyond the length of the sequence."""
+    top: dict[str, TopSums]
+    """By polarity, as in `selection.polarities`."""
     token_sums: Array
     """(V, U) float64"""
+
+
+class UniformRows(Protocol):
+    """The activations of a module's U units on one uniformly kept sequence of T tokens."""
+
+    def block(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """(T, stop - start) activations of some units, NaN at the positions that do not count."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenseRows:
+    """UniformRows as one array."""
+
+    values: npt.NDArray[np.float32]
+    """(T, U)"""
+
+    def block(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        return self.values[:, start:stop]
 
 
 class Accumulator(Protocol):
     """The running state of one module."""
 
     def add(self, activations: Any, batch: Batch) -> None:
-        """Take a (B, T, U) torch tensor in."""
+        """Take a (B, T, U) torch tensor, or SparseActivations, in."""
         ...
 
     def sums(self) -> UnitSums: ...
+
+    def uniform(self) -> Mapping[int, UniformRows]:
+        """The uniformly kept sequences by seq_id."""
+        ...

@@ -5,7 +5,7 @@ Memory is bounded: a sum for each (token, unit) takes 8 bytes, and where all tok
 The table of top tokens is exact for those.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,20 +40,23 @@ class TokenTable:
 
 
 def count_tokens(
-    corpus: Iterable[pa.RecordBatch], config: Record
+    corpus: Iterable[pa.RecordBatch], config: Record, special_ids: Collection[int] = ()
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Token ids, rising, and their occurrences in the `explain` sequences, skipped positions left out.
+    """Token ids, rising, and their occurrences in the `explain` sequences, skipped positions and special tokens left out.
 
     Args:
         corpus: batches with the columns seq_id and token_ids.
+        special_ids: the tokenizer's special tokens, which do not count where `record.skip_special` is on.
     """
     ids, occurrences = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    special = np.fromiter(special_ids if config.skip_special else (), np.int64)
     for batch in corpus:
         column = batch.column("token_ids")
         lengths = column.value_lengths().to_numpy(zero_copy_only=False)
         flat = column.flatten().to_numpy(zero_copy_only=False)
         starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
         counted = np.arange(len(flat)) - starts >= config.skip_positions
+        counted &= ~np.isin(flat, special)
         splits = split_numbers(batch.column("seq_id").to_numpy(zero_copy_only=False))
         counted &= np.repeat(splits == SPLITS.index("explain"), lengths)
         both = np.concatenate([ids, flat[counted].astype(np.int64)])

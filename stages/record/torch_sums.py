@@ -5,17 +5,18 @@ sequence are added up in another order, so the moments can differ from those of 
 everything else is equal for equal activations.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline.config import Record
-from pipeline.evidence import SPLITS
 from stages.record.histogram import BINS, OFFSET, SHIFT
-from stages.record.selection import NO_SEQUENCE, counts
-from stages.record.sums import Batch, UnitSums
+from stages.record.selection import polarities, uniform_ids
+from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.tokens import GRID_BITS
+from stages.record.torch_winners import TorchTop
 
 GRID = 1.5 * 2.0 ** (52 - GRID_BITS)
 Tensor = torch.Tensor
@@ -24,11 +25,11 @@ Tensor = torch.Tensor
 class TorchSums:
     """Accumulator for U units of sequences of at most T tokens with V covered tokens; the device needs float64."""
 
-    def __init__(self, width: int, seq_len: int, covered: int, config: Record, device: torch.device) -> None:
+    def __init__(
+        self, width: int, seq_len: int, covered: int, config: Record, signed: bool, device: torch.device
+    ) -> None:
         self.config, self.device = config, device
-        self.kept = counts(config.top)
         self.n_tokens = 0
-        slots = sum(self.kept)
 
         def full(value: float, *shape: int, dtype: torch.dtype) -> Tensor:
             return torch.full(shape, value, dtype=dtype, device=device)
@@ -39,31 +40,37 @@ class TorchSums:
         self.nonfinite = full(0, width, dtype=torch.int64)
         self.power_sums = full(0, 4, 2, width, dtype=torch.float64)
         self.histogram = full(0, width * BINS, dtype=torch.int64)
-        self.values = full(-np.inf, width, slots, dtype=torch.float32)
-        self.seq_ids = torch.full((width, slots), NO_SEQUENCE, dtype=torch.int64, device=device)
-        self.vectors = full(0, width, slots, seq_len, dtype=torch.float32)
+        self.top = {
+            polarity: TorchTop(width, seq_len, config, 1 if polarity == "+" else -1, device)
+            for polarity in polarities(config, signed)
+        }
         self.token_sums = full(0, covered, width, dtype=torch.float64)
+        self.uniform_ids = frozenset(uniform_ids(config).tolist())
+        self.kept: dict[int, Tensor] = {}
 
     def add(self, activations: Any, batch: Batch) -> None:
         """Take a (B, T, U) tensor in."""
         x = activations.detach().to(self.device, torch.float32)
-        place = torch.arange(x.shape[1], device=self.device)
-        lengths = self._put(batch.lengths)[:, None]
-        counted = ((place >= self.config.skip_positions) & (place < lengths))[:, :, None]
+        counted = self._put(batch.counted)[:, :, None]
         finite = torch.isfinite(x) & counted
-        self.n_tokens += int(np.maximum(batch.lengths - self.config.skip_positions, 0).sum())
+        self.n_tokens += len(batch.places)
         self.nonfinite += (counted & ~finite).sum((0, 1))
         self.above += ((x > self.config.density_threshold) & finite).sum((0, 1))
-        highs = torch.where(finite, x, -torch.inf).amax(1)
-        self.maximum = torch.maximum(self.maximum, highs.amax(0))
+        self.maximum = torch.maximum(self.maximum, torch.where(finite, x, -torch.inf).amax((0, 1)))
         self.minimum = torch.minimum(self.minimum, torch.where(finite, x, torch.inf).amin((0, 1)))
         self._add_powers(torch.where(finite, x, 0).double())
         self._count_bins(x, finite)
-        for split in range(len(SPLITS)):
-            self._keep_top(x, highs, batch, split)
+        shown = torch.where(counted, x, torch.nan)
+        if self.top:
+            keys, seq_ids, splits = self._put(batch.keys), self._put(batch.seq_ids), batch.splits
+            for top in self.top.values():
+                top.add(shown, keys, seq_ids, splits)
         rows = x.reshape(-1, x.shape[2])[self._put(batch.positions)].double()
         targets = self._put(np.repeat(batch.token_rows, np.diff(batch.starts)))
         self.token_sums.index_add_(0, targets, (rows + GRID) - GRID)
+        for b, seq_id in enumerate(batch.seq_ids.tolist()):
+            if seq_id in self.uniform_ids:
+                self.kept[seq_id] = shown[b, : int(batch.lengths[b])].clone()
 
     def _add_powers(self, x: Tensor) -> None:
         """Sum each sequence's powers over its (B, T, U) positions, then the sequences pairwise by two-sum."""
@@ -84,25 +91,6 @@ class TorchSums:
         bins += torch.arange(x.shape[2], device=self.device) * BINS
         self.histogram.scatter_add_(0, bins.flatten(), finite.flatten().long())
 
-    def _keep_top(self, x: Tensor, highs: Tensor, batch: Batch, split: int) -> None:
-        """Sort the kept and the new sequences of a split; (B, U) highs."""
-        rows = np.flatnonzero(batch.splits == split)
-        first, count = sum(self.kept[:split]), self.kept[split]
-        if not count or not len(rows):
-            return
-        slots, chosen = slice(first, first + count), self._put(rows)
-        values = torch.cat([self.values[:, slots], highs[chosen].T], dim=1)
-        new_ids = self._put(batch.seq_ids)[chosen].expand(x.shape[2], -1)
-        seq_ids = torch.cat([self.seq_ids[:, slots], new_ids], dim=1)
-        order = torch.where(values == -torch.inf, NO_SEQUENCE, seq_ids).argsort(dim=1, stable=True)
-        falling = values.gather(1, order).argsort(dim=1, stable=True, descending=True)
-        order = order.gather(1, falling)[:, :count]
-        new = torch.nn.functional.pad(x[chosen].permute(2, 0, 1), (0, self.vectors.shape[2] - x.shape[1]))
-        vectors = torch.cat([self.vectors[:, slots], new], dim=1)
-        self.values[:, slots] = values.gather(1, order)
-        self.seq_ids[:, slots] = seq_ids.gather(1, order)
-        self.vectors[:, slots] = vectors.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[2]))
-
     def _put(self, array: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
 
@@ -114,12 +102,13 @@ class TorchSums:
             "above": self.above,
             "power_sums": self.power_sums,
             "histogram": self.histogram.view(-1, BINS),
-            "top_values": self.values,
-            "top_seq_ids": self.seq_ids,
-            "top_vectors": self.vectors,
             "token_sums": self.token_sums,
         }
-        return UnitSums(n_tokens=self.n_tokens, **{name: tensor.cpu().numpy() for name, tensor in found.items()})
+        top = {polarity: TopSums(*top.arrays()) for polarity, top in self.top.items()}
+        return UnitSums(n_tokens=self.n_tokens, top=top, **{name: part.cpu().numpy() for name, part in found.items()})
+
+    def uniform(self) -> Mapping[int, DenseRows]:
+        return {seq_id: DenseRows(rows.cpu().numpy()) for seq_id, rows in self.kept.items()}
 
 
 def _add(a: Tensor, b: Tensor) -> Tensor:

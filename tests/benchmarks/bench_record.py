@@ -106,21 +106,22 @@ def main() -> None:
     )
     corpus = build_corpus(settings, 0, loaded.tokenizer)
     sequences = list(zip(corpus["seq_id"].to_pylist(), corpus["token_ids"].to_pylist(), strict=True))
-    widths = {name: sites[name].width for name in names}
-    config = Record()
-    tokens = cover_tokens(*count_tokens(corpus.to_batches(), config), sum(widths.values()), config)
     chosen = {name: sites[name] for name in names}
+    modules = ModelActivations(base_model, chosen).modules
+    config, width = Record(), sum(units.width for units in modules.values())
+    special = loaded.tokenizer.all_special_ids
+    tokens = cover_tokens(*count_tokens(corpus.to_batches(), config, special), width, config)
     with torch.inference_mode():
-        warm = Recorder(widths, config, tokens, TOKENS)
+        warm = Recorder(modules, config, tokens, TOKENS, special)
         measure(base_model, dict(list(chosen.items())[:1]), warm, sequences[:2], 1)
-        recorder = Recorder(widths, config, tokens, TOKENS)
+        recorder = Recorder(modules, config, tokens, TOKENS, special)
         times = measure(base_model, chosen, recorder, sequences, options.bare_every)
     started = time.perf_counter()
     rows = sum(table.num_rows for table in recorder.tables().values())
     closing = time.perf_counter() - started
     found = figures(times, len(sequences) * TOKENS)
     hooks = np.asarray(times.hooks) * 1000
-    print(f"modules {len(names)}, units {sum(widths.values()):,}, sequences {len(sequences):,}")
+    print(f"modules {len(names)}, units {width:,}, sequences {len(sequences):,}")
     print(f"tokens in the token table         {len(tokens.token_ids):10,}")
     print(f"bare pass, median                 {statistics.median(times.bare) * 1000:10.1f} ms CPU")
     print(f"recording pass, median            {statistics.median(times.recording) * 1000:10.1f} ms CPU")

@@ -1,138 +1,91 @@
-"""Module names lead to the projection whose input holds the neurons, in every family of the table."""
+"""Module names lead to sites, and a wrong name is told with what there is."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import transformers as hf
 from torch import nn
 
+from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.sites import DOWN_PROJECTIONS, all_sites, find_sites
-
-SIZES = {
-    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "vocab_size": 50, "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 1,
-    "pad_token_id": 0,
-}  # fmt: skip
-OLD = {
-    "n_embd": 16,
-    "n_layer": 2,
-    "n_head": 2,
-    "vocab_size": 50,
-    "n_positions": 32,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
-EVEN = SIZES | {"num_key_value_heads": 2}
-
-CONFIGS: dict[str, Callable[[], tuple[Any, int, str]]] = {
-    "llama": lambda: (hf.LlamaConfig(**SIZES), 24, "mlp.down_proj"),
-    "qwen3": lambda: (hf.Qwen3Config(**SIZES, head_dim=8), 24, "mlp.down_proj"),
-    "gemma3": lambda: (hf.Gemma3TextConfig(**SIZES, head_dim=8), 24, "mlp.down_proj"),
-    "phi3": lambda: (hf.Phi3Config(**SIZES), 24, "mlp.down_proj"),
-    "gpt2": lambda: (hf.GPT2Config(**OLD), 64, "mlp.c_proj"),
-    "gpt_neo": lambda: (
-        hf.GPTNeoConfig(
-            hidden_size=16, num_layers=2, num_heads=2, vocab_size=50, attention_types=[[["global"], 2]],
-            bos_token_id=0, eos_token_id=1,
-        ), 64, "mlp.c_proj",
-    ),
-    "starcoder2": lambda: (hf.Starcoder2Config(**SIZES), 24, "mlp.c_proj"),
-    "gpt_neox": lambda: (hf.GPTNeoXConfig(**SIZES), 24, "mlp.dense_4h_to_h"),
-    "bloom": lambda: (hf.BloomConfig(hidden_size=16, n_layer=2, n_head=2, vocab_size=50), 64, "mlp.dense_4h_to_h"),
-    "gptj": lambda: (hf.GPTJConfig(**OLD, rotary_dim=4), 64, "mlp.fc_out"),
-    "phi": lambda: (hf.PhiConfig(**EVEN), 24, "mlp.fc2"),
-    "mpt": lambda: (hf.MptConfig(d_model=16, n_layers=2, n_heads=2, vocab_size=50), 64, "ffn.down_proj"),
-    "opt": lambda: (
-        hf.OPTConfig(
-            hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2, vocab_size=50, word_embed_proj_dim=16,
-            max_position_embeddings=32, bos_token_id=0, eos_token_id=1, pad_token_id=0,
-        ), 24, "fc2",
-    ),
-}  # fmt: skip
+from pipeline.subjects.sites import all_sites, find_sites
+from tests.pipeline.subjects.families import FAMILIES, HEADS, HIDDEN, activations, random_model, token_batch
 
 
-def _model(name: str) -> tuple[Any, int, str]:
-    config, width, path = CONFIGS[name]()
-    torch.manual_seed(0)
-    return hf.AutoModelForCausalLM.from_config(config).eval(), width, path
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return random_model(FAMILIES["llama"].config())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_the_input_of_the_site_has_one_number_a_neuron_and_token(name: str) -> None:
-    model, width, path = _model(name)
-    sites = find_sites(model.base_model, ["layers.1.mlp", "layers.0.mlp"])
-    assert list(sites) == ["layers.1.mlp", "layers.0.mlp"], "in the order of the run file"
-    seen: dict[str, torch.Size] = {}
-    for site in sites.values():
-        hook = lambda module, inputs, site=site: seen.__setitem__(site.name, inputs[0].shape)  # noqa: E731
-        site.module.register_forward_pre_hook(hook)
-        assert site.width == width
-    model.base_model(torch.randint(0, 50, (3, 5)))
-    for shape in seen.values():
-        assert shape[-1] == width
-        assert shape.numel() == 3 * 5 * width
-    assert len(seen) == 2
-    named = dict(model.base_model.named_modules())
-    assert any(key.endswith(f"1.{path}") and named[key] is sites["layers.1.mlp"].module for key in named)
+def test_sites_come_in_the_order_of_the_run_file(model: Any) -> None:
+    names = ["layers.1.mlp", "layers.0.residual", "layers.0.attn", "layers.0.mlp"]
+    sites = find_sites(model.base_model, names)
+    assert list(sites) == names
+    assert [site.width for site in sites.values()] == [24, HIDDEN, HEADS, 24]
+    assert list(all_sites(model.base_model)) == ["layers.0.mlp", "layers.1.mlp"]
 
 
-def test_every_structure_of_the_table_is_tested() -> None:
-    assert {_model(name)[2] for name in CONFIGS} == set(DOWN_PROJECTIONS)
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "roberta", "opt"])
+def test_a_batch_of_eight_agrees_with_single_sequences(name: str) -> None:
+    model = random_model(FAMILIES[name].config())
+    modules = [f"layers.1.{kind}" for kind in ("mlp", "attn", "residual", "attn_out", "mlp_out")]
+    lengths = [9, 4, 9, 7, 2, 9, 5, 8]
+    batch = token_batch(lengths)
+    together = activations(model, modules, batch)
+    for row, length in enumerate(lengths):
+        single = type(batch)(
+            batch.token_ids[row : row + 1, :length], batch.lengths[row : row + 1], batch.seq_ids[row : row + 1]
+        )
+        for module, found in activations(model, modules, single).items():
+            torch.testing.assert_close(together[module][row, :length], found[0], rtol=1e-4, atol=1e-5)
 
 
-def test_silencing_a_neuron_takes_its_column_of_the_projection_away() -> None:
-    model, _, _ = _model("gpt2")
-    site = find_sites(model.base_model, ["layers.0.mlp"])["layers.0.mlp"]
-    outputs: list[torch.Tensor] = []
-
-    def silence(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        changed = inputs[0].clone()
-        outputs.append((changed[..., 7:8] * module.weight[7]).detach())  # type: ignore[index]
-        changed[..., 7] = 0
-        return (changed,)
-
-    ids = torch.randint(0, 50, (1, 4))
-    results: list[torch.Tensor] = []
-    site.module.register_forward_hook(lambda module, inputs, output: results.append(output.detach()))
-    model.base_model(ids)
-    site.module.register_forward_pre_hook(silence)
-    model.base_model(ids)
-    torch.testing.assert_close(results[0] - results[1], outputs[0])
+def test_dimensions_are_written_and_read_along_the_axes(model: Any) -> None:
+    sites = find_sites(model.base_model, ["layers.0.residual", "layers.0.attn_out", "layers.0.mlp_out"])
+    for name, site in sites.items():
+        assert site.vectors is not None
+        vectors = site.vectors()
+        assert vectors.writes is not None
+        assert torch.equal(vectors.writes, torch.eye(HIDDEN))
+        assert (vectors.reads is None) == (name != "layers.0.residual")
 
 
 @pytest.mark.parametrize(
     ("module", "says"),
     [
         ("layers.2.mlp", ["layers.2.mlp", "has 2 layers", "layers.0.mlp to layers.1.mlp"]),
-        ("layers.0.attn", ["layers.0.attn", "layers.0.mlp to layers.1.mlp"]),
-        ("mlp", ["'mlp'", "layers.0.mlp to layers.1.mlp"]),
+        ("layers.7.attn_out", ["layers.0.attn_out to layers.1.attn_out"]),
+        ("layers.0.heads", ["'layers.0.heads'", "layers.0.KIND to layers.1.KIND", "attn_out", "directions:NAME"]),
+        ("layers.0.residual_in", ["'layers.0.residual_in'", "KIND is mlp, attn, residual"]),
+        ("layers.0.directions", ["'layers.0.directions'", "directions:NAME"]),
+        ("layers.0.mlp:x", ["'layers.0.mlp:x'", "directions:NAME"]),
+        ("layers.0.directions:x", ["[subject.directions.x]", "it names none"]),
+        ("mlp", ["'mlp'", "layers.0.KIND"]),
         ("layers.-1.mlp", ["layers.-1.mlp", "allowed"]),
         ("layers.01.mlp", ["layers.1.mlp instead of"]),
         ("layers.99999999999999999999.mlp", ["has 2 layers"]),
     ],
 )
-def test_a_wrong_name_is_told_with_what_is_allowed(module: str, says: list[str]) -> None:
-    model, _, _ = _model("llama")
+def test_a_wrong_name_is_told_with_what_is_allowed(model: Any, module: str, says: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         find_sites(model.base_model, [module])
     for part in says:
         assert part in str(caught.value)
 
 
-def test_a_module_named_twice_is_told() -> None:
-    model, _, _ = _model("llama")
+def test_directions_of_another_name_are_told_with_those_there_are(model: Any) -> None:
+    subject = Subject(
+        model="tiny",
+        modules=["x"],
+        directions={name: {"path": "v.npy"} for name in ("probe", "steer")},  # type: ignore[misc]
+    )
+    with pytest.raises(UserError, match=r"\[subject\.directions\.x\].*it names probe, steer"):
+        find_sites(model.base_model, ["layers.0.directions:x"], subject)
+
+
+def test_a_module_named_twice_is_told(model: Any) -> None:
     with pytest.raises(UserError, match=r"layers\.1\.mlp more than once"):
         find_sites(model.base_model, ["layers.1.mlp", "layers.0.mlp", "layers.1.mlp"])
-
-
-def test_layers_without_neurons_of_their_own_are_told() -> None:
-    model = hf.AutoModelForCausalLM.from_config(hf.MixtralConfig(**SIZES, num_local_experts=2))
-    assert all_sites(model.base_model) == {}
-    with pytest.raises(UserError, match="none in this model"):
-        find_sites(model.base_model, ["layers.0.mlp"])
 
 
 def test_a_model_without_layers_is_told() -> None:

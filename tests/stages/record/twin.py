@@ -11,6 +11,7 @@ import torch
 
 from pipeline.config import PerSplit, Record
 from pipeline.evidence import SPLITS, split_of
+from pipeline.subjects.activations import ModuleUnits
 from stages.record.merge import merge
 from stages.record.recorder import Backend, Recorder
 from stages.record.scan import padded_batches
@@ -38,6 +39,7 @@ class Corpus:
 
     token_ids: list[list[int]]
     activations: dict[str, list[Activations]]
+    special_ids: frozenset[int] = frozenset()
 
     @property
     def widths(self) -> dict[str, int]:
@@ -72,15 +74,16 @@ def token_table(corpus: Corpus, config: Record) -> TokenTable:
             "token_ids": pa.array(corpus.token_ids, pa.list_(pa.int32())),
         }
     )
-    return cover_tokens(*count_tokens([batch], config), sum(corpus.widths.values()), config)
+    return cover_tokens(*count_tokens([batch], config, corpus.special_ids), sum(corpus.widths.values()), config)
 
 
 def scan_arrays(
-    corpus: Corpus, start: int, stop: int, config: Record, backend: Backend = "numba"
+    corpus: Corpus, start: int, stop: int, config: Record, backend: Backend = "numba", signed: bool = True
 ) -> dict[str, pa.Table]:
     """Partials of the sequences start..stop; the padding holds activations that nothing may look at."""
     seq_len = max(len(ids) for ids in corpus.token_ids)
-    recorder = Recorder(corpus.widths, config, token_table(corpus, config), seq_len, backend)
+    modules = {name: ModuleUnits(width, signed) for name, width in corpus.widths.items()}
+    recorder = Recorder(modules, config, token_table(corpus, config), seq_len, corpus.special_ids, backend)
     sequences = [(seq_id, corpus.token_ids[seq_id]) for seq_id in range(start, min(stop, len(corpus.token_ids)))]
     for batch in padded_batches(sequences, config.batch_size):
         token_ids, lengths, seq_ids = batch.token_ids, batch.lengths, batch.seq_ids
@@ -123,6 +126,8 @@ def record(
             about = [rows_about(partial, module, start, stop) for partial in partials]
             for name, table in merge(about, module, start, stop, config, TEXTS).items():
                 rows[name] += table.to_pylist()
+    for row in rows["exemplars"]:
+        row["activations"] = [None if value != value else value for value in row["activations"]]
     return rows
 
 
@@ -139,23 +144,56 @@ class Unit:
     def sequences(self) -> list[Activations]:
         return [values[:, self.index] for values in self.corpus.activations[self.module]]
 
-    def counted(self) -> npt.NDArray[np.float64]:
-        """Every finite activation outside the skipped positions."""
-        values = np.concatenate([sequence[self.config.skip_positions :] for sequence in self.sequences])
-        return values[np.isfinite(values)].astype(np.float64)
+    def positions(self, seq_id: int) -> list[int]:
+        """Positions of a sequence that count."""
+        special = self.corpus.special_ids if self.config.skip_special else ()
+        ids = self.corpus.token_ids[seq_id]
+        return [t for t in range(self.config.skip_positions, len(ids)) if ids[t] not in special]
 
-    def peaks(self) -> dict[int, tuple[int, float]]:
-        """Position and value of each sequence's maximum."""
+    def shown(self, seq_id: int) -> Activations:
+        """The activations of a sequence, NaN at the positions that do not count."""
+        shown = np.full(len(self.corpus.token_ids[seq_id]), np.nan, np.float32)
+        for t in self.positions(seq_id):
+            shown[t] = self.sequences[seq_id][t]
+        return shown
+
+    def counted(self) -> npt.NDArray[np.float64]:
+        """Every finite activation at a position that counts."""
+        values = [sequence[self.positions(seq_id)] for seq_id, sequence in enumerate(self.sequences)]
+        joined = np.concatenate(values)
+        return joined[np.isfinite(joined)].astype(np.float64)
+
+    def peaks(self, polarity: str = "+") -> dict[int, tuple[int, float]]:
+        """Position and value of each sequence's maximum, or with the polarity - its minimum."""
         found = {}
         for seq_id, sequence in enumerate(self.sequences):
             best = None
-            for position in range(self.config.skip_positions, len(sequence)):
+            for position in self.positions(seq_id):
                 value = float(sequence[position])
-                if np.isfinite(value) and (best is None or value > best[1]):
+                if np.isfinite(value) and (best is None or (value > best[1] if polarity == "+" else value < best[1])):
                     best = (position, value)
             if best is not None:
                 found[seq_id] = best
         return found
+
+    def top(self, polarity: str) -> dict[str, list[int]]:
+        """By split, the seq_ids of the strongest sequences, of each neighbourhood of the peak only the strongest."""
+        peaks = self.peaks(polarity)
+        sign = 1 if polarity == "+" else -1
+        found: dict[str, list[int]] = {}
+        for split in SPLITS:
+            ranked = sorted((s for s in peaks if split_of(s) == split), key=lambda s: (-sign * peaks[s][1], s))
+            first: dict[Any, int] = {}
+            for s in ranked:
+                first.setdefault(self.neighbourhood(s, peaks[s][0]) if self.config.distinct else s, s)
+            found[split] = list(first.values())[: getattr(self.config.top, split)]
+        return found
+
+    def neighbourhood(self, seq_id: int, peak: int) -> tuple[int | None, ...]:
+        """The token ids around a position, None beyond the ends."""
+        ids = dict(enumerate(self.corpus.token_ids[seq_id]))
+        around = self.config.distinct_context
+        return tuple(ids.get(t) for t in range(peak - around, peak + around + 1))
 
     def moments(self) -> tuple[float, float, float, float]:
         """Mean, variance, skewness and kurtosis by exact rational arithmetic."""
@@ -185,7 +223,7 @@ class Unit:
         for seq_id, sequence in enumerate(self.sequences):
             if split_of(seq_id) == "explain":
                 ids = self.corpus.token_ids[seq_id]
-                for position in range(self.config.skip_positions, len(sequence)):
+                for position in self.positions(seq_id):
                     seen.setdefault(ids[position], []).append(round(float(sequence[position]) * 2**30))
         means = {token: sum(values) / 2**30 / len(values) for token, values in seen.items() if len(values) >= least}
         ranked = sorted(means, key=lambda token: (-means[token], token))[: self.config.top_tokens]
@@ -203,10 +241,8 @@ class Unit:
             split: [s for s in everything if split_of(s) == split][: getattr(self.config.random, split)]
             for split in SPLITS
         }
-        best: dict[str, list[int]] = {}
+        best = self.top("+")
         for split in SPLITS:
-            ranked = sorted((s for s in peaks if split_of(s) == split), key=lambda s: (-peaks[s][1], s))
-            best[split] = ranked[: getattr(self.config.top, split)]
             kept += [("top", split, rank, s) for rank, s in enumerate(best[split])]
         for split in SPLITS:
             rank = 0

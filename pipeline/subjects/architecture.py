@@ -1,0 +1,243 @@
+"""Where transformer families keep their parts: one table of paths, which `subject.paths` of the run file extends.
+
+A part is found by its path, tried in the order of the table, whatever the class of the model. Shapes: B sequences, T tokens, D
+dimensions of the residual stream.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from pipeline.errors import UserError
+
+Side = Literal["input", "output"]
+Paths = Mapping[Any, str]
+"""`subject.paths`: a path by part, which goes before those of the table."""
+
+PATHS: dict[str, dict[str, str]] = {
+    "layers": {  # in the base model
+        "layers": "Llama, Mistral, Qwen, Gemma, OLMo, Phi, GPT-NeoX, ModernBERT",
+        "h": "GPT-2, GPT-Neo, GPT-J, BLOOM, Falcon",
+        "blocks": "MPT",
+        "decoder.layers": "OPT",
+        "encoder.layer": "BERT, RoBERTa, ELECTRA",
+        "transformer.layer": "DistilBERT",
+        "language_model.layers": "image and text",
+        "model.layers": "code of a hub model",
+        "text_model.layers": "image and text",
+    },
+    "down_proj": {  # this one and the others in a layer
+        "mlp.down_proj": "Llama, Mistral, Qwen, Gemma, OLMo, Phi-3, StableLM",
+        "mlp.c_proj": "GPT-2, GPT-Neo, StarCoder2",
+        "mlp.dense_4h_to_h": "GPT-NeoX, Pythia, BLOOM, Falcon",
+        "mlp.fc_out": "GPT-J, CodeGen",
+        "mlp.fc2": "Phi",
+        "mlp.Wo": "ModernBERT",
+        "ffn.down_proj": "MPT",
+        "ffn.lin2": "DistilBERT",
+        "fc2": "OPT",
+        "output.dense": "BERT, RoBERTa, ELECTRA",
+    },
+    "up_proj": {  # of a gated MLP, the projection to the gate
+        "mlp.gate_proj": "Llama, Mistral, Qwen, Gemma, OLMo",
+        "mlp.gate_up_proj": "Phi-3",
+        "mlp.Wi": "ModernBERT",
+        "mlp.up_proj": "Nemotron",
+        "mlp.c_fc": "GPT-2, GPT-Neo, StarCoder2",
+        "mlp.dense_h_to_4h": "GPT-NeoX, Pythia, BLOOM, Falcon",
+        "mlp.fc_in": "GPT-J, CodeGen",
+        "mlp.fc1": "Phi",
+        "ffn.up_proj": "MPT",
+        "ffn.lin1": "DistilBERT",
+        "fc1": "OPT",
+        "intermediate.dense": "BERT, RoBERTa, ELECTRA",
+    },
+    "mlp": {
+        "mlp": "most",
+        "ffn": "MPT, DistilBERT",
+        "fc1": "OPT, which has no module for its MLP: the first part of it",
+        "intermediate": "BERT, RoBERTa, ELECTRA: the first part of it",
+    },
+    "activation": {
+        "mlp.act_fn": "Llama, Mistral, Qwen, Gemma, OLMo",
+        "mlp.activation_fn": "Phi, Phi-3",
+        "mlp.act": "GPT-2, GPT-Neo, GPT-NeoX, GPT-J, StarCoder2, Falcon, ModernBERT",
+        "mlp.gelu_impl": "BLOOM",
+        "ffn.act": "MPT",
+        "ffn.activation": "DistilBERT",
+        "activation_fn": "OPT",
+        "intermediate.intermediate_act_fn": "BERT, RoBERTa, ELECTRA",
+    },
+    "o_proj": {
+        "self_attn.o_proj": "Llama, Mistral, Qwen, Gemma, OLMo, Phi-3",
+        "self_attn.out_proj": "OPT",
+        "self_attn.dense": "Phi",
+        "attn.c_proj": "GPT-2",
+        "attn.attention.out_proj": "GPT-Neo",
+        "attn.out_proj": "GPT-J, CodeGen, MPT",
+        "attn.Wo": "ModernBERT",
+        "attention.dense": "GPT-NeoX, Pythia",
+        "attention.output.dense": "BERT, RoBERTa, ELECTRA",
+        "attention.out_lin": "DistilBERT",
+        "self_attention.dense": "BLOOM, Falcon",
+    },
+    "attn": {
+        "self_attn": "Llama, Mistral, Qwen, Gemma, OLMo, Phi, OPT",
+        "attn.attention": "GPT-Neo",
+        "attn": "GPT-2, GPT-J, CodeGen, MPT, ModernBERT",
+        "attention.self": "BERT, RoBERTa, ELECTRA",
+        "attention": "GPT-NeoX, Pythia, DistilBERT",
+        "self_attention": "BLOOM, Falcon",
+    },
+    "mlp_norm": {  # in front of the MLP
+        "pre_feedforward_layernorm": "Gemma 2, Gemma 3",
+        "ln_mlp": "Falcon, in parallel to attention",
+        "ln_2": "GPT-2, GPT-Neo",
+        "norm_2": "MPT",
+        "mlp_norm": "ModernBERT",
+        "final_layer_norm": "OPT",
+        "post_attention_layernorm": "Llama, Mistral, Qwen, Gemma, Phi-3, GPT-NeoX, Pythia, BLOOM, StarCoder2",
+        "input_layernorm": "Phi, Falcon, Cohere, in parallel to attention",
+        "ln_1": "GPT-J, CodeGen, in parallel to attention",
+    },
+    "mlp_post_norm": {  # on what the MLP writes, before it is added
+        "post_feedforward_layernorm": "Gemma 2, Gemma 3, OLMo 2",
+        "post_mlp_layernorm": "GLM-4",
+    },
+    "attn_post_norm": {
+        "post_self_attn_layernorm": "GLM-4",
+        "post_attention_layernorm": "Gemma 2, Gemma 3, OLMo 2, where post_feedforward_layernorm is too",
+    },
+}
+"""Where each part is, and in which families."""
+
+
+def stack(base_model: nn.Module, paths: Paths | None = None) -> list[nn.Module]:
+    """The layers of a model without its head.
+
+    Raises:
+        UserError: there is no list of layers where one was looked for.
+    """
+    own = (paths or {}).get("layers")
+    for path in [own] if own else PATHS["layers"]:
+        found = descend(base_model, path)
+        if isinstance(found, nn.ModuleList):
+            return list(found)
+    looked = f"subject.paths says {own!r}" if own else f"looked for {', '.join(PATHS['layers'])}"
+    raise UserError(
+        f"the layers of a {type(base_model).__name__} were not found ({looked}); give the path of the list of layers as "
+        f'subject.paths = {{ layers = "..." }}; its parts are {_children(base_model)}'
+    )
+
+
+def part(block: nn.Module, name: str, paths: Paths | None = None) -> nn.Module | None:
+    """A part of a layer, such as `down_proj`; None where the layer has none."""
+    own = (paths or {}).get(name)
+    if own:
+        return descend(block, own)
+    if name == "mlp_norm" and not getattr(block, "do_layer_norm_before", True):
+        return None  # OPT-350m normalises sums
+    post_norms = descend(block, "post_feedforward_layernorm") is not None
+    for path in PATHS[name]:
+        if path == "post_attention_layernorm" and post_norms != (name == "attn_post_norm"):
+            continue  # in Gemma 2 it belongs to what attention writes, elsewhere to what the MLP reads
+        if path == "input_layernorm" and post_norms:
+            continue
+        found = descend(block, path)
+        if found is not None:
+            return found
+    return None
+
+
+def needed(block: nn.Module, name: str, module: str, paths: Paths | None = None) -> nn.Module:
+    """A part that a module of the run file cannot do without.
+
+    Raises:
+        UserError: the layer does not have it, at least not where it was looked for.
+    """
+    found = part(block, name, paths)
+    if found is not None:
+        return found
+    own = (paths or {}).get(name)
+    looked = f"subject.paths says {own!r}" if own else f"looked for {', '.join(PATHS[name])}"
+    raise UserError(
+        f"subject.modules: {module!r} needs the {name} of a {type(block).__name__}, which was not found ({looked}); choose "
+        f'another module, or give its path as subject.paths = {{ {name} = "..." }}; the layer consists of {_children(block)}'
+    )
+
+
+def place(block: nn.Module, reads: str, module: str, paths: Paths | None = None) -> tuple[nn.Module, Side]:
+    """The hook point where a tensor (B, T, dimensions) of a layer is found.
+
+    Args:
+        reads: residual (what the layer gives), residual_in (what it is given), attn_out and mlp_out (what attention and the MLP
+            add to the residual stream, so after the norm that Gemma 2 and 3 put behind them), mlp_in (what the MLP reads,
+            after the norm in front of it), or mlp (its neurons).
+        module: the name in the run file, for messages.
+
+    Raises:
+        UserError: the layer lacks the part.
+    """
+    if reads in {"residual", "residual_in"}:
+        return block, "output" if reads == "residual" else "input"
+    if reads == "attn_out":
+        return part(block, "attn_post_norm", paths) or needed(block, "o_proj", module, paths), "output"
+    if reads == "mlp_in":
+        return needed(block, "mlp", module, paths), "input"
+    if reads == "mlp":
+        return needed(block, "down_proj", module, paths), "input"
+    if reads != "mlp_out":
+        raise ValueError(f"no place {reads!r}")
+    last = part(block, "mlp_post_norm", paths) or part(block, "down_proj", paths)
+    return last or needed(block, "mlp", module, paths), "output"
+
+
+def descend(module: nn.Module, path: str) -> nn.Module | None:
+    """The module at a dotted path."""
+    found: object = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found if isinstance(found, nn.Module) else None
+
+
+def _children(module: nn.Module) -> str:
+    names: Sequence[str] = [name for name, _ in module.named_modules() if name and name.count(".") < 2]
+    return ", ".join(dict.fromkeys(names[:24])) or "nothing"
+
+
+def inputs(projection: nn.Module) -> int:
+    """Number of inputs of a torch Linear, or of GPT-2's Conv1D, which stores its weight transposed."""
+    if isinstance(projection, nn.Linear):
+        return projection.in_features
+    return int(cast(torch.Tensor, projection.weight).shape[0])
+
+
+def matrix(projection: nn.Module) -> torch.Tensor:
+    """The (outputs, inputs) float32 weight of a Linear or a Conv1D on the CPU, wherever accelerate keeps it."""
+    from accelerate.utils import align_module_device
+
+    with align_module_device(projection):
+        weight = cast(torch.Tensor, projection.weight).detach().float().cpu().clone()
+    return weight if isinstance(projection, nn.Linear) else weight.T
+
+
+def norm_scale(norm: nn.Module | None, width: int) -> torch.Tensor:
+    """(D,) what a LayerNorm or RMSNorm multiplies a normalised vector by; ones where there is no norm.
+
+    It is found by applying the norm to a vector of mean 0 that is normalised already, up to a factor: some families store the
+    weight less one.
+    """
+    weights = [] if norm is None else list(norm.parameters())
+    if norm is None or not weights:
+        return torch.ones(width)
+    from accelerate.utils import align_module_device
+
+    with align_module_device(norm), torch.inference_mode():
+        weight = next(norm.parameters())
+        if type(norm) is nn.LayerNorm:
+            return weight.detach().float().cpu().clone()
+        signs = 1.0 - 2.0 * (torch.arange(width, device=weight.device) % 2)
+        probe = (100.0 * signs).to(weight.dtype)
+        return ((norm(probe) - norm(-probe)).float() / 2 * signs).cpu().clone()
