@@ -18,8 +18,9 @@ dense are the MLP neurons of --layers: the input of the down projection, which D
 sparse are the latents of a TopK sparse autoencoder (k = 32) of the residual stream, not trained (see peer/sparse_coder.py),
 which both read from the same files. The last line is JSON, theirs over ours for each kind of unit:
 
-    cpu_ratio_*         CPU time beyond the forward pass: all but what is spent in the model outside of hooks. That our
-                        pass ends at the last recorded layer is not counted in our favour
+    cpu_ratio_*         CPU time beyond the forward pass: all but what is spent in the model outside of hooks; the encoder of
+                        a sparse coder counts. That our pass ends at the last recorded layer is not in our favour here,
+                        but it is in cpu_total_ratio
     cpu_total_ratio_*   CPU time of everything, the forward pass included
     memory_ratio_*      memory of the process at its peak, the model included
     memory_beyond_ratio_*  by how much the work raised that peak above the bare forward pass's

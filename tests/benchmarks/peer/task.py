@@ -80,9 +80,8 @@ def dense_task(folder: Path, layers: Sequence[int], sequences: int) -> Task:
 def sparse_task(folder: Path, layer: int, latents: int, dense: Task) -> Task:
     """The latents of a TopK sparse coder of the residual stream after a layer, on the sequences of the dense task."""
     coder, hook = folder / "coder", f"layers.{layer}"
-    module = "tests.benchmarks.peer.sparse_coder"
     given = [dense.model, dense.tokens, str(layer), str(latents), str(coder / hook)]
-    subprocess.run([sys.executable, "-m", module, *given], check=True)  # not in this process, which is to stay small
+    _python("tests.benchmarks.peer.sparse_coder", *given)  # not in this process, whose memory the sides would inherit
     settings = f'\n[subject.saes.{NAME}]\npath = "{coder}/layers.{{layer}}"\nformat = "sparsify"\nreads = "residual"\n'
     run_files = _run_files("sparse", folder, [f"{hook}.sae:{NAME}"], settings, len(np.load(dense.tokens)))
     return _task("sparse", folder, [hook], str(coder), run_files)
@@ -104,8 +103,7 @@ def _run_files(kind: str, folder: Path, modules: Sequence[str], settings: str, s
             batch=BATCH,
         )
         path.write_text(text, encoding="utf-8")
-        command = [sys.executable, "-m", "pipeline", "corpus", "--config", str(path)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        _python("pipeline", "corpus", "--config", str(path))
         paths.append(path)
     return paths[0], paths[1]
 
@@ -129,3 +127,10 @@ def _task(kind: str, folder: Path, hooks: list[str], coder: str, run_files: tupl
         run_file=str(run_files[0]),
         warm_run_file=str(run_files[1]),
     )
+
+
+def _python(*arguments: str) -> None:
+    """Run a module, and show what it said if it fails."""
+    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"python -m {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
