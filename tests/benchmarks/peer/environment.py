@@ -24,7 +24,7 @@ def peer_python() -> Path:
     Raises:
         UserError: the packages cannot be installed or imported; the message says why.
     """
-    shared = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    shared = sorted({str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib")})
     identity = "\0".join([sys.version, *shared, REQUIREMENTS.read_text(encoding="utf-8")])
     name = f"peer/delphi-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     return _python(folder_made_once(name, lambda folder: _install(folder, shared)))
