@@ -23,7 +23,7 @@ which both read from the same files. The last line is JSON, theirs over ours for
                         but it is in cpu_total_ratio
     cpu_total_ratio_*   CPU time of everything, the forward pass included
     memory_ratio_*      memory of the process at its peak, the model included
-    memory_beyond_ratio_*  by how much the work raised that peak above the bare forward pass's
+    memory_beyond_ratio_*  of that, what was not there before the work began
     disk_ratio_*        what later steps read: Delphi's splits with their tokens; our tables corpus, units and exemplars
     disk_all_ratio_*    the same with our partial tables, which stay until a user deletes them
 
@@ -80,11 +80,12 @@ def figures_of(cost: Mapping[str, float], kept: float, everything: float) -> dic
     return {
         "records": cost["records"],
         "cpu": cost["work"] - cost["inside"],
+        "hooks": cost["hooks"],
         "cpu_total": cost["work"],
         "cpu_less_bare": cost["work"] - cost["bare"],
         "cpu_bare": cost["bare"],
         "memory": cost["peak_mb"],
-        "memory_beyond": cost["peak_mb"] - cost["bare_mb"],
+        "memory_beyond": cost["beyond_mb"],
         "disk": kept / MB,
         "disk_all": everything / MB,
     }
@@ -106,11 +107,12 @@ def compare(task: Task, python: Path, folder: Path) -> dict[str, float]:
 LINES = {
     "records": "units with evidence",
     "cpu": "CPU s beyond the forward pass",
+    "hooks": "of it in hooks",
     "cpu_total": "CPU s in all",
     "cpu_less_bare": "CPU s in all less a bare forward",
     "cpu_bare": "CPU s of a bare forward",
     "memory": "peak memory, MB",
-    "memory_beyond": "of it beyond a bare forward, MB",
+    "memory_beyond": "of it since before the work, MB",
     "disk": "disk, MB",
     "disk_all": "disk with partial tables, MB",
 }
@@ -130,6 +132,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.sequences < BATCH or options.sequences % BATCH:
         parser.error(f"--sequences {options.sequences} is not a multiple of {BATCH}, which Delphi would cut it to")
+    if sys.platform != "linux":
+        print(f"skipped: memory is measured through Linux's /proc, and this is {sys.platform}")
+        return
     try:
         python = peer_python()
     except UserError as error:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,10 +27,12 @@ class Cost:
     """Of that, inside the model's forward passes, without the hooks in them."""
     bare: float = 0.0
     """A bare forward pass over the same batches, without any hook."""
-    bare_mb: float = 0.0
-    """Memory at its peak before the work."""
+    hooks: float = 0.0
+    """Of the work, inside hooks."""
     peak_mb: float = 0.0
-    """Memory at its peak."""
+    """Memory of the process at its peak, from its start on."""
+    beyond_mb: float = 0.0
+    """By how much memory was higher at the peak of the work than before it."""
     records: int = 0
     """Units that something was made for."""
 
@@ -74,7 +77,6 @@ def bare_forward(run: Callable[[torch.Tensor], object], batches: Sequence[torch.
             run(batch)
             seconds.append(time.process_time() - started)
     cost.bare = sorted(seconds)[len(seconds) // 2] * len(batches)
-    cost.bare_mb = _peak_mb()
 
 
 @contextmanager
@@ -87,13 +89,15 @@ def measured(kind: type[nn.Module], cost: Cost) -> Iterator[None]:
     kind.forward = forward.wrap(original)
     for name, register in before.items():
         setattr(nn.Module, name, _registering(register, hooks))
+    resident = _begin_peak()
     started = time.process_time()
     try:
         yield
     finally:
         cost.work = time.process_time() - started
-        cost.inside = forward.seconds - hooks.seconds
-        cost.peak_mb = _peak_mb()
+        cost.inside, cost.hooks = forward.seconds - hooks.seconds, hooks.seconds
+        cost.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        cost.beyond_mb = _status_mb("VmHWM") - resident
         kind.forward = original
         for name, register in before.items():
             setattr(nn.Module, name, register)
@@ -106,5 +110,12 @@ def _registering(register: Callable[..., Any], hooks: _Spans) -> Callable[..., A
     return timed
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _begin_peak() -> float:
+    """Have Linux forget this process's peak, which loading the model has set, and return its memory now, in MB."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _status_mb("VmRSS")
+
+
+def _status_mb(field: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
