@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score judge status estimate doctor query report try test lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-peer
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -101,6 +101,9 @@ bench-endpoint: $(INSTALLED) ## requests a second of the explain stage, over wha
 
 bench-tokens: $(INSTALLED) ## prompt tokens of a unit by each simulator
 	@$(BIN)/python -m tests.benchmarks.bench_tokens
+
+bench-peer: $(INSTALLED) ## CPU, memory and disk of recording, beside Delphi's; not part of bench
+	@$(BIN)/python -m tests.benchmarks.bench_peer
 
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,48 @@
+"""Our side: the stages record.scan and record.merge, run as `python -m pipeline record` runs them.
+
+Run: python -m tests.benchmarks.peer.our_side TASK.json, see `Task` in tests/benchmarks/peer/task.py.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.run import run_pipeline
+from pipeline.run_file import load_config
+from pipeline.schemas import UNITS
+from pipeline.subjects.load import load_language_model
+from pipeline.tables import Tables
+from stages import STAGES
+from tests.benchmarks.peer.clock import Cost, bare_forward, measured
+
+RECORD = ["record.scan", "record.merge"]
+
+
+def record(run_file: str) -> int:
+    """Run the two stages; returns the number of units."""
+    config = load_config(run_file)
+    if run_pipeline(config, STAGES, RECORD):
+        raise SystemExit(f"recording failed, see {config.root}")
+    return Tables(config.root).count(UNITS)
+
+
+def main() -> None:
+    task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    torch.set_num_threads(1)
+    subject = load_config(task["run_file"]).subject
+    model: Any = load_language_model(subject.model, subject.dtype, subject.device).model.base_model
+    record(task["warm_run_file"])
+    cost = Cost()
+    tokens = torch.from_numpy(np.load(task["tokens"]))
+    bare_forward(lambda batch: model(input_ids=batch, use_cache=False), torch.split(tokens, task["batch_size"]), cost)
+    with measured(type(model), cost):
+        cost.records = record(task["run_file"])
+    cost.print()
+
+
+if __name__ == "__main__":
+    main()
