@@ -42,6 +42,8 @@ def sequences(count: int = len(LENGTHS), lengths: Sequence[int] = LENGTHS) -> Se
 class Seen:
     """Stands in for a recorder and keeps every activation of the real tokens."""
 
+    finishes = False
+
     def __init__(self) -> None:
         self.activations: dict[str, dict[int, npt.NDArray[np.float32]]] = {name: {} for name in MODULES}
 
