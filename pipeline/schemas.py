@@ -102,7 +102,11 @@ UNITS = TableSchema(
                 "share of tokens below minus the threshold, by the histogram; null where '-' is not recorded",
             ),
             column("histogram_edges", _FLOATS, "edges of the bins, one more than bins; outer bins are open"),
-            column("histogram_counts", pa.list_(pa.int64()), "tokens in each bin"),
+            column(
+                "histogram_counts",
+                pa.list_(pa.int64()),
+                "tokens in each bin; of dense units those of the first 256 sequences and of a quarter of the others",
+            ),
             column("quantile_boundaries", _FLOATS, "activations at the quantiles record.quantiles of all tokens"),
             column(
                 "quantile_boundaries_negative",

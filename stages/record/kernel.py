@@ -21,7 +21,7 @@ from numba import njit
 from pipeline.subjects.fast_activations import finish_row
 from stages.record.histogram import BINS, OFFSET, SHIFT
 from stages.record.tokens import GRID_BITS
-from stages.record.winners import keep_top
+from stages.record.winners import TILE, keep_top
 
 SUB = 256
 """Units of a piece, whose running values (11 KiB) stay in the innermost cache."""
@@ -49,7 +49,7 @@ def _taking(rows):
     """A function that takes `rows` rows (rows, SUB) of a piece into the running values of its units."""
 
     @njit(cache=True, nogil=True, fastmath={"contract"})
-    def take(piece, bits, bins, extremes, power, threshold):
+    def take(piece, bits, bins, extremes, power, binned, threshold):
         low, high, above = extremes[0], extremes[1], extremes[2]
         for u in range(SUB):
             least, most, fires = low[u], high[u], above[u]
@@ -70,8 +70,9 @@ def _taking(rows):
                 third += x * square
                 fourth += square * square
             s1[u], s2[u], s3[u], s4[u] = first, second, third, fourth
-        for j in range(rows):
-            find_bins(bits[j], bins[j])
+        if binned:
+            for j in range(rows):
+                find_bins(bits[j], bins[j])
 
     return take
 
@@ -98,16 +99,20 @@ def count_bins(bins, histogram):
 
 
 @njit(cache=True, nogil=True)
-def take_piece(piece, bits, bins, count, extremes, power, histogram, threshold):
-    """Take `count` rows of a piece in, and count the bins of as many units as `histogram` has."""
+def take_piece(piece, bits, bins, count, extremes, power, histogram, binned, threshold):
+    """Take `count` rows of a piece in, and where `binned` count the bins of as many units as `histogram` has."""
     done = 0
     while done + ROWS <= count:
         stop = done + ROWS
-        take_rows(piece[done:stop], bits[done:stop], bins[done:stop], extremes, power, threshold)
+        take_rows(piece[done:stop], bits[done:stop], bins[done:stop], extremes, power, binned, threshold)
         done = stop
     while done < count:
-        take_row(piece[done : done + 1], bits[done : done + 1], bins[done : done + 1], extremes, power, threshold)
+        take_row(
+            piece[done : done + 1], bits[done : done + 1], bins[done : done + 1], extremes, power, binned, threshold
+        )
         done += 1
+    if not binned:
+        return
     for first in range(0, histogram.shape[0], COUNTED):
         last = min(first + COUNTED, histogram.shape[0])
         for i in range(count):
@@ -115,7 +120,7 @@ def take_piece(piece, bits, bins, count, extremes, power, histogram, threshold):
 
 
 @njit(cache=True, nogil=True)
-def leave_out_nonfinite(column, bits, places, u, extremes, power, histogram, nonfinite, threshold):
+def leave_out_nonfinite(column, bits, places, u, extremes, power, histogram, nonfinite, binned, threshold):
     """Do unit u's sequence again, `column` of which the positions `places` count, without what is not finite."""
     least, most, fires, one_bin = F32(np.inf), F32(-np.inf), F32(0), np.empty(1, np.uint8)
     power[:, u] = 0.0
@@ -131,8 +136,9 @@ def leave_out_nonfinite(column, bits, places, u, extremes, power, histogram, non
             power[3, u] += square * square
         else:
             nonfinite[u] += 1
-            find_bins(bits[t : t + 1], one_bin)
-            histogram[u, one_bin[0]] -= ONE16
+            if binned:
+                find_bins(bits[t : t + 1], one_bin)
+                histogram[u, one_bin[0]] -= ONE16
     extremes[0, u], extremes[1, u], extremes[2, u] = least, most, fires
 
 
@@ -206,16 +212,17 @@ def scan_batch(
         bits: the same memory as int32.
         up: what the activated gate is multiplied by, (B, T, U), or (B, T, 0) for nothing.
         activation: as in `fast_activations`, or NO_ACTIVATION where `values` are finished.
-        batch: seq_ids, splits, counted, keys, places and place_starts of `Batch`.
+        batch: seq_ids, splits, counted, binned, keys, places and place_starts of `Batch`.
         sums: total and rest of the power sums, minimum, maximum, above, nonfinite, fast counts, histogram (see numba_sums).
         largest, smallest: the tops of the polarities + and - (see `winners`), without units where not recorded.
         pending: tokens in the fast counts so far.
     """
-    seq_ids, splits, counted, keys, places, starts = batch
+    seq_ids, splits, counted, binned, keys, places, starts = batch
     extremes, power = np.empty((PIECES, 3, SUB), F32), np.empty((PIECES, 4, SUB))
     pieces, bins = np.zeros((PIECES, CHUNK + 1, SUB), F32), np.empty((CHUNK, SUB), np.uint8)
     piece_bits, negated = pieces.view(I32), np.empty(SUB, F32)
     length = values.shape[1]
+    room = (np.empty(SUB + 1, np.int64), np.empty((TILE, length), F32), np.zeros(1, F32))
     for wide in range(first, last, PIECES * SUB):
         end = min(wide + PIECES * SUB, last)
         waiting = pending
@@ -223,7 +230,8 @@ def scan_batch(
             extremes[:, 0], extremes[:, 1], extremes[:, 2] = np.inf, -np.inf, 0
             power[:] = 0.0
             at = places[starts[b] : starts[b + 1]]
-            waiting = make_room(sums[6][wide:end], sums[7][wide:end], waiting, at.size)
+            if binned[b]:
+                waiting = make_room(sums[6][wide:end], sums[7][wide:end], waiting, at.size)
             for t in range(0, length, CHUNK):
                 rows = fill_pieces(
                     values[b], up[b], activation, wide, end, t, min(t + CHUNK, length), counted[b], pieces
@@ -231,7 +239,15 @@ def scan_batch(
                 for k in range(-(-(end - wide) // SUB)):
                     start, stop = wide + k * SUB, min(wide + (k + 1) * SUB, end)
                     take_piece(
-                        pieces[k], piece_bits[k], bins, rows, extremes[k], power[k], sums[6][start:stop], threshold
+                        pieces[k],
+                        piece_bits[k],
+                        bins,
+                        rows,
+                        extremes[k],
+                        power[k],
+                        sums[6][start:stop],
+                        binned[b],
+                        threshold,
                     )
             for k in range(-(-(end - wide) // SUB)):
                 start, stop = wide + k * SUB, min(wide + (k + 1) * SUB, end)
@@ -246,14 +262,17 @@ def scan_batch(
                             power[k],
                             sums[6][start:stop],
                             sums[5][start:stop],
+                            binned[b],
                             threshold,
                         )
                 add_sequence(extremes[k], power[k], start, stop, sums)
                 if largest[0].shape[1]:
                     high = extremes[k, 1, : stop - start]
                     keep_top(
+                        pieces[k],
+                        length <= CHUNK,
                         values[b],
-                        counted[b],
+                        at,
                         keys[b],
                         start,
                         high,
@@ -263,14 +282,17 @@ def scan_batch(
                         splits[b],
                         slots,
                         largest,
+                        room,
                     )
                 if smallest[0].shape[1]:
                     low = negated[: stop - start]
                     for u in range(low.size):
                         low[u] = -extremes[k, 0, u]
                     keep_top(
+                        pieces[k],
+                        length <= CHUNK,
                         values[b],
-                        counted[b],
+                        at,
                         keys[b],
                         start,
                         low,
@@ -280,6 +302,7 @@ def scan_batch(
                         splits[b],
                         slots,
                         smallest,
+                        room,
                     )
 
 

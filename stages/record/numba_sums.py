@@ -10,6 +10,7 @@ from pipeline.config import Record
 from pipeline.evidence import SPLITS
 from stages.record.histogram import BINS, STRIDE
 from stages.record.kernel import FULL, NO_ACTIVATION, add_tokens, scan_batch
+from stages.record.memory import zeros
 from stages.record.selection import NO_SEQUENCE, counts, polarities, uniform_ids
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.threads import over_units
@@ -26,22 +27,25 @@ class NumbaSums:
         if seq_len > FULL:
             raise ValueError(f"sequences of {seq_len} tokens; at most {FULL} can be counted")
         self.n_tokens = self.pending = 0
-        self.state = (
-            np.zeros((4, width)),
-            np.zeros((4, width)),
-            np.full(width, np.inf, np.float32),
-            np.full(width, -np.inf, np.float32),
-            np.zeros(width, np.int64),
-            np.zeros(width, np.int64),
-            np.zeros((width, STRIDE), np.uint16),
-            np.zeros((width, BINS), np.int32),
-        )
+        sums, numbers, slots = ((4, width), np.float64), ((width,), np.int64), int(self.slots[-1])
+        shapes = [sums, sums, *[((width,), np.float32)] * 2, numbers, numbers]
+        shapes += [((width, STRIDE), np.uint16), ((width, BINS), np.int32)]
+        top = top_shapes(width, slots, seq_len)
         recorded = polarities(config, signed)
-        self.top = {
-            polarity: empty_top(width if polarity in recorded else 0, seq_len, config) for polarity in ("+", "-")
-        }
-        self.token_sums = np.zeros((covered, width))
-        self.uniform_ids = frozenset(uniform_ids(config).tolist())
+        self.uniform_ids = {seq_id: row for row, seq_id in enumerate(uniform_ids(config).tolist())}
+        kept = ((len(self.uniform_ids), seq_len, width), np.float32)
+        found = zeros([*shapes, *top * len(recorded), ((covered, width), np.float64), kept])
+        self.state = tuple(found[: len(shapes)])
+        self.state[2][:], self.state[3][:] = np.inf, -np.inf
+        self.token_sums, self.uniform_rows = found[-2:]
+        self.top = {}
+        for polarity in ("+", "-"):
+            if polarity in recorded:
+                start = len(shapes) + len(top) * recorded.index(polarity)
+                self.top[polarity] = tuple(found[start : start + len(top)])
+            else:
+                self.top[polarity] = tuple(zeros(top_shapes(0, slots, seq_len)))
+            empty(self.top[polarity], self.slots)
         self.kept: dict[int, DenseRows] = {}
 
     def add(self, activations: Any, batch: Batch) -> None:
@@ -61,7 +65,15 @@ class NumbaSums:
         self._scan(values, values[:, :, :0] if up is None else up.numpy(), activation, batch)
 
     def _scan(self, values: Floats, up: Floats, activation: int, batch: Batch) -> None:
-        shared = (batch.seq_ids, batch.splits, batch.counted, batch.keys, batch.places, batch.place_starts)
+        shared = (
+            batch.seq_ids,
+            batch.splits,
+            batch.counted,
+            batch.binned,
+            batch.keys,
+            batch.places,
+            batch.place_starts,
+        )
         threshold, rows = np.float32(self.config.density_threshold), values.reshape(-1, self.width)
 
         def scan(first: int, last: int) -> None:
@@ -86,14 +98,15 @@ class NumbaSums:
 
         over_units(self.width, scan)
         self.n_tokens += len(batch.places)
-        for size in np.diff(batch.place_starts).tolist():
+        for size in np.diff(batch.place_starts)[batch.binned].tolist():
             self.pending = self.pending + size if self.pending + size <= FULL else size
         self._keep_uniform(values, batch)
 
     def _keep_uniform(self, values: Floats, batch: Batch) -> None:
         for b, seq_id in enumerate(batch.seq_ids.tolist()):
             if seq_id in self.uniform_ids:
-                rows = values[b, : batch.lengths[b]].copy()
+                rows = self.uniform_rows[self.uniform_ids[seq_id], : batch.lengths[b]]
+                rows[:] = values[b, : batch.lengths[b]]
                 rows[~batch.counted[b, : batch.lengths[b]]] = np.nan
                 self.kept[seq_id] = DenseRows(rows)
 
@@ -116,18 +129,24 @@ class NumbaSums:
         return self.kept
 
 
-def empty_top(width: int, seq_len: int, config: Record) -> tuple[npt.NDArray[Any], ...]:
-    """The state of one polarity, as in `winners`. A split without slots is never beaten."""
-    kept = np.asarray(counts(config.top))
-    starts = np.concatenate([[0], np.cumsum(kept)])
-    slots = int(starts[-1])
-    worst = np.where(kept > 0, -np.inf, np.inf).astype(np.float32)
-    return (
-        np.repeat(worst[:, None], width, axis=1),
-        np.full((len(SPLITS), width), NO_SEQUENCE),
-        np.repeat(starts[:-1, None], width, axis=1).astype(np.int64),
-        np.full((width, slots), -np.inf, np.float32),
-        np.full((width, slots), NO_SEQUENCE),
-        np.zeros((width, slots), np.int64),
-        np.empty((width, slots, seq_len), np.float32),
-    )
+def top_shapes(width: int, slots: int, seq_len: int) -> list[tuple[tuple[int, ...], type]]:
+    """The arrays of one polarity, as in `winners`."""
+    worst = (len(SPLITS), width)
+    return [
+        (worst, np.float32),
+        (worst, np.int64),
+        (worst, np.int64),
+        ((width, slots), np.float32),
+        ((width, slots), np.int64),
+        ((width, slots), np.int64),
+        ((width, slots, seq_len), np.float32),
+    ]
+
+
+def empty(top: tuple[npt.NDArray[Any], ...], slots: npt.NDArray[np.int64]) -> None:
+    """Make the slots of one polarity empty. A split without slots is never beaten."""
+    worst_value, worst_seq, worst_slot, values, seq_ids, *_ = top
+    worst_value[:] = np.where(np.diff(slots) > 0, -np.inf, np.inf)[:, None]
+    worst_slot[:] = slots[:-1, None]
+    worst_seq[:] = seq_ids[:] = NO_SEQUENCE
+    values[:] = -np.inf

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from pipeline.config import Record
 from stages.record.histogram import BINS
-from stages.record.numba_sums import empty_top
+from stages.record.memory import zeros
+from stages.record.numba_sums import empty, top_shapes
 from stages.record.selection import counts, polarities, uniform_ids
 from stages.record.sparse_kernel import scan_triples
 from stages.record.sums import Batch, TopSums, UniformRows, UnitSums
@@ -115,8 +116,9 @@ class Kept:
     """The kept sequences of one polarity, with K slots a unit; a growing pool holds a row for each slot in use."""
 
     def __init__(self, width: int, seq_len: int, config: Record) -> None:
-        pool = np.empty((0, seq_len), np.float32)
-        self.top = (*empty_top(width, 0, config)[:6], pool)
+        starts = np.concatenate([[0], np.cumsum(counts(config.top))]).astype(np.int64)
+        self.top = (*zeros(top_shapes(width, int(starts[-1]), 0)[:6]), np.empty((0, seq_len), np.float32))
+        empty(self.top, starts)
         """As in `winners`, but for the pool."""
         self.rows = np.full(self.top[3].shape, -1, np.int32)
         """(U, K) row of the pool, -1 for an empty slot."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
 from stages.record.neighbourhood import neighbourhood_keys
-from stages.record.selection import counted_positions, split_numbers
+from stages.record.selection import counted_positions, in_histogram, split_numbers
 from stages.record.tokens import TokenTable
 
 Array = npt.NDArray[Any]
@@ -28,6 +28,8 @@ class Batch:
     """(B,) positions in SPLITS."""
     counted: npt.NDArray[np.bool_]
     """(B, T) positions that the statistics are taken over: no padding, skipped position or special token."""
+    binned: npt.NDArray[np.bool_]
+    """(B,) sequences that the histograms of dense units are taken over."""
     places: Ints
     """(N,) the counted positions of one sequence after another, each from its sequence's start."""
     place_starts: Ints
@@ -69,6 +71,7 @@ def make_batch(
         seq_ids=seq_ids,
         splits=splits,
         counted=counted,
+        binned=in_histogram(seq_ids),
         places=places,
         place_starts=np.searchsorted(sequence, np.arange(len(seq_ids) + 1)),
         keys=keys,

@@ -59,7 +59,7 @@ class TorchSums:
         self.maximum = torch.maximum(self.maximum, torch.where(finite, x, -torch.inf).amax((0, 1)))
         self.minimum = torch.minimum(self.minimum, torch.where(finite, x, torch.inf).amin((0, 1)))
         self._add_powers(torch.where(finite, x, 0).double())
-        self._count_bins(x, finite)
+        self._count_bins(x, finite & self._put(batch.binned)[:, None, None])
         shown = torch.where(counted, x, torch.nan)
         if self.top:
             keys, seq_ids, splits = self._put(batch.keys), self._put(batch.seq_ids), batch.splits

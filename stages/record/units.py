@@ -108,7 +108,7 @@ class UnitTotals:
             "min": _nullable(self.minimum),
             "max": _nullable(self.maximum),
             "density": _nullable(self.counts["n_above"] / some),
-            "density_negative": _nullable(self._below(-config.density_threshold) / some),
+            "density_negative": _nullable(self._below(-config.density_threshold)),
             "histogram_edges": pa.array([edges for edges, _ in histograms], pa.list_(pa.float32())),
             "histogram_counts": pa.array([counts for _, counts in histograms], pa.list_(pa.int64())),
             "quantile_boundaries": _nullable_lists(self.boundaries("+", config)),
@@ -120,7 +120,7 @@ class UnitTotals:
         return pa.table(columns, schema=UNITS.schema)
 
     def _below(self, level: float) -> npt.NDArray[np.float64]:
-        """(U,) tokens below an activation by the histogram, those of the bin about zero left out; NaN without '-'."""
+        """(U,) share of tokens below an activation by the histogram, those of the bin about zero left out; NaN without '-'."""
         if "-" not in self.recorded:
             return np.full(self.stop - self.start, np.nan)
         chosen = int(np.searchsorted(INNER_EDGES, np.float32(level), side="right"))
@@ -130,7 +130,8 @@ class UnitTotals:
             with np.errstate(divide="ignore", invalid="ignore"):
                 share = (np.log(abs(level)) - np.log(low)) / (np.log(high) - np.log(low))
             below += np.where(np.isfinite(share), np.clip(share, 0, 1), 0) * self.histogram[:, chosen]
-        return below
+        total = self.histogram.sum(axis=1)
+        return below / np.where(total > 0, total, np.nan)
 
     def _top_tokens(self, polarity: str, config: Record, token_text: Mapping[int, str]) -> pa.Array:
         """The tokens of highest mean activation of each unit, in the polarity, by falling mean, then by rising id."""

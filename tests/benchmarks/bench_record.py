@@ -13,7 +13,7 @@ model computes, and one as the pipeline records, in which it computes them on th
     tokens_per_second   of recording passes
     peak_mb             memory of the process at its peak, the model included
 
-Run it with `python -m tests.benchmarks.bench_record [--modules demo] [--sequences 1000] [--threads 2]`.
+Run it with `python -m tests.benchmarks.bench_record [--modules demo] [--sequences 1000] [--top 20] [--threads 2]`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Corpus, Record
+from pipeline.config import Corpus, PerSplit, Record
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import all_sites
@@ -111,14 +111,15 @@ def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
     }
 
 
-def open_subject(modules: str, sequences: int) -> Subject:
+def open_subject(modules: str, sequences: int, top: int) -> Subject:
     loaded = load_language_model(MODEL)
     sites = all_sites(loaded.model.base_model)
     chosen = {name: site for name, site in sites.items() if modules == "all" or name in DEMO}
     source = ModelActivations(loaded.model.base_model, chosen)
     settings = Corpus(source="package:gensim-wikipedia", seq_len=TOKENS, min_tokens=TOKENS, max_sequences=sequences)
     corpus = build_corpus(settings, 0, loaded.tokenizer)
-    config, special = Record(), list(loaded.tokenizer.all_special_ids)
+    kept = PerSplit(explain=top // 2, select=top // 4, report=top - top // 2 - top // 4)
+    config, special = Record(top=kept), list(loaded.tokenizer.all_special_ids)
     width = sum(units.width for units in source.modules.values())
     tokens = cover_tokens(*count_tokens(corpus.to_batches(), config, special), width, config)
     pairs = list(zip(corpus["seq_id"].to_pylist(), corpus["token_ids"].to_pylist(), strict=True))
@@ -129,11 +130,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modules", choices=["demo", "all"], default="all", help="three layers, or all thirty")
     parser.add_argument("--sequences", type=int, default=1000)
+    parser.add_argument(
+        "--top", type=int, default=20, help="top sequences kept of a unit and polarity; the pipeline's default is 40"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bare-every", type=int, default=4, help="a bare pass before every n-th recording pass")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    subject = open_subject(options.modules, options.sequences)
+    subject = open_subject(options.modules, options.sequences, options.top)
     for fuse in (False, True):
         measure(subject, subject.sequences[:2], 1, fuse)
     hooked = measure(subject, subject.sequences, options.bare_every, fuse=False)

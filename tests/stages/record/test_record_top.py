@@ -181,18 +181,25 @@ def test_counts_survive_the_end_of_the_16_bit_ones(tokens_before: int) -> None:
 
 def test_the_memory_of_a_recorder_is_as_stated() -> None:
     config = Record(pool=24)
+    sums = NumbaSums(200, 32, 15, config)
+    arrays = [*sums.state, *sums.top["+"], *sums.top["-"], sums.token_sums, *sums.uniform_rows]
+    taken = sum(array.nbytes for array in arrays)
+    stated = recorder_bytes({"layers.0.mlp": ModuleUnits(200)}, config, 15, 32)
+    assert abs(stated / taken - 1) < 0.02
+
+
+def test_a_recorder_takes_little_memory_beside_its_state() -> None:
+    config = Record(pool=24)
     corpus = make_corpus("random", sequences=120, widths=(200,), seq_len=32)
     tokens = token_table(corpus, config)
-    modules = {"layers.0.mlp": ModuleUnits(200)}
     tracemalloc.start()
     try:
-        recorder = Recorder(modules, config, tokens, 32, backend="numba")
-        before = tracemalloc.get_traced_memory()[0]
+        recorder = Recorder({"layers.0.mlp": ModuleUnits(200)}, config, tokens, 32, backend="numba")
         for batch, activations in batches(corpus, 0, 120, config):
             recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
             recorder.add("layers.0.mlp", activations["layers.0.mlp"])
             del activations
-        taken = tracemalloc.get_traced_memory()[0] - before
+        taken = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert abs(recorder_bytes(modules, config, len(tokens.token_ids), 32) / taken - 1) < 0.2
+    assert taken < 0.1 * recorder_bytes(recorder.modules, config, len(tokens.token_ids), 32)
