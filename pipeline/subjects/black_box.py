@@ -162,20 +162,30 @@ class BlackBoxActivations:
             )
         return values.astype(np.float64).reshape(len(texts), units)
 
-    def _ask_twice(self, texts: Sequence[str]) -> None:
-        """Raise UserError where the function does not give a text the same values again, asked in another order."""
-        if not texts:
-            return
-        first, second = self._ask(texts), self._ask(texts[::-1])[::-1]
-        largest = np.abs(np.where(np.isfinite(first), first, 0)).max(axis=0)
-        equal = np.isclose(first, second, rtol=0, atol=TOLERANCE * largest, equal_nan=True).all(axis=1)
+    def confirm(self, texts: Sequence[str], values: Values) -> None:
+        """Ask again about texts that were answered, and not remember it.
+
+        Args:
+            values: (N, U) as `values` gave them.
+
+        Raises:
+            UserError: the answers differ by more than rounding, or the function fails.
+        """
+        again = self._ask(texts)
+        largest = np.abs(np.where(np.isfinite(values), values, 0)).max(axis=0)
+        equal = np.isclose(values, again, rtol=0, atol=TOLERANCE * largest, equal_nan=True).all(axis=1)
         if not equal.all():
             place = int(np.flatnonzero(~equal)[0])
             raise UserError(
-                f"{self._name} gave {texts[place]!r} {_shown(first[place])} at first and {_shown(second[place])} when asked "
-                "again with the same texts in another order; it must be deterministic and treat each text by itself: fix its "
-                "seed, and switch off dropout"
+                f"{self._name} gave {texts[place]!r} {_shown(values[place])} at first and {_shown(again[place])} when asked "
+                "again beside other texts; it must be deterministic and treat each text by itself: fix its seed, and switch off "
+                "dropout"
             )
+
+    def _ask_twice(self, texts: Sequence[str]) -> None:
+        """Raise UserError where the function does not give a text the same values again, asked in another order."""
+        if texts:
+            self.confirm(texts[::-1], self._ask(texts)[::-1])
 
     @property
     def _name(self) -> str:
