@@ -51,9 +51,22 @@ def next_word(
     batches = TextBatches(loaded.tokenizer, "auto", longest, loaded.device.type, opening=False, padding=False)
     last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(loaded.model.forward).parameters else {}
 
+    room = batches.longest - len(loaded.tokenizer(prompt, add_special_tokens=True)["input_ids"])
+    if room < 1:
+        raise UserError(
+            f"prompt = {prompt[:60]!r}... leaves no room for a text in {batches.longest} tokens; shorten it"
+        )
+
+    def cut(text: str) -> str:
+        """So much of a text that the end of the prompt is read too."""
+        ends = loaded.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
+        return text if len(ends) <= room else text[: ends[room - 1][1]]
+
     def logits(texts: list[str]) -> Values:
         found = np.full((len(texts), len(wanted)), np.nan)
-        for batch in batches.batches([prompt.replace(TEXT, text) for text in texts]):
+        for batch in batches.batches([prompt.replace(TEXT, cut(text)) for text in texts]):
             ids = torch.from_numpy(batch.tokens.token_ids).to(loaded.device)
             with torch.inference_mode():
                 given = (
