@@ -107,7 +107,7 @@ def compare(config: RunConfig, ways: list[Ask], ngrams: int, rounds: int) -> tup
         own = texts[number * ngrams : (number + 1) * ngrams]
         jobs = {"stage": lambda number=number: stage(number), "module": lambda own=own: best(own)}
         order = ["stage", "module"] if number % 2 else ["module", "stage"]
-        taken = {name: timed(jobs[name]) for name in order}  # type: ignore[arg-type]
+        taken = {name: timed(jobs[name]) for name in order}
         fractions.append(taken["module"] / taken["stage"])
         speeds.append(ngrams / taken["stage"])
         print(f"  round {number}: stage {taken['stage']:.2f} s, module {taken['module']:.2f} s")

@@ -1,5 +1,7 @@
 """What n-grams are made of: words, numbers and marks as they stand, or tokens; never across a document's end."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from pipeline.corpora.document import Document
@@ -17,7 +19,7 @@ from stages.sasc.pieces import (
 LETTERS = "abcdefgh"
 
 
-def joined(ids: list[int] | tuple[int, ...]) -> str:
+def joined(ids: Sequence[int]) -> str:
     """Tokens are letters, 8 is a blank, 9 a part of a character."""
     return "".join([*LETTERS, " ", "\ufffd"][token] for token in ids)
 

@@ -39,11 +39,12 @@ def test_responses_are_those_of_the_function_of_texts(place: Path, alone: Path, 
     listed = table(alone, "_ngrams/list")
     assert len(listed) == 200
     wanted = values(place, module, listed["text"].to_list())
-    responses = table(alone, "responses").query("module == @module").set_index(["index", "polarity"])
+    responses = table(alone, "responses").query("module == @module")
     ngrams = table(alone, "ngrams").query("module == @module").set_index(["index", "polarity"])
     signed = module not in {"layers.1.sae:small", "layers.1.attn"}
     assert len(responses) == wanted.shape[1] * (2 if signed else 1)
-    for (unit, polarity), row in responses.iterrows():
+    for row in responses.to_dict("records"):
+        unit, polarity = row["index"], row["polarity"]
         own = wanted[:, unit]
         np.testing.assert_allclose([row["mean"], row["sigma"]], [own.mean(), own.std()], rtol=1e-9, atol=1e-12)
         assert row["n_ngrams"] == 200
@@ -83,8 +84,8 @@ def test_rows_do_not_depend_on_the_shards(place: Path, alone: Path) -> None:
     for name in ("responses", "ngrams"):
         whole = table(alone, name).query("module in @modules")
         keys = [key for key in ("module", "index", "polarity", "rank") if key in whole]
-        ordered = [frame.sort_values(keys, ignore_index=True) for frame in (whole, table(cut, name))]
-        pd.testing.assert_frame_equal(*ordered, check_exact=True)
+        one, other = (frame.sort_values(keys, ignore_index=True) for frame in (whole, table(cut, name)))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 def test_chosen_units_alone_are_scanned(place: Path) -> None:
