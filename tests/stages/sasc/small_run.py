@@ -92,7 +92,7 @@ def write_place(folder: Path) -> Path:
 
 def run_file(place: Path, name: str, modules: list[str], record: Any = None, **sasc: Any) -> RunConfig:
     """A run in `place`, which is the working directory."""
-    boxes = {
+    boxes: dict[str, dict[str, Any]] = {
         module.partition(":")[2]: {
             "call": f"sasc_functions:{module.partition(':')[2]}",
             "units": 3 if module == GOOD else 1,
@@ -100,6 +100,11 @@ def run_file(place: Path, name: str, modules: list[str], record: Any = None, **s
             "batch_size": 32,
         }
         for module in [GOOD, *BAD]
+    }
+    boxes["near"] = {
+        "call": "pipeline.black_boxes.concept:concept",
+        "arguments": {"concepts": ["an animal", "a number"]},
+        "units": 2,
     }
     sections: dict[str, Any] = {
         "run": {"name": name, "folder": str(place), "methods": ["sasc"]},

@@ -108,6 +108,14 @@ def test_ngrams_of_tokens_are_listed_as_they_stand(place: Path) -> None:
     assert table(root, "responses")["status"].to_list() == ["ok"] * 4 + ["dead"] * 2
 
 
+def test_a_ready_made_black_box_finds_what_is_near_to_its_concepts(place: Path) -> None:
+    root = run_ngrams(run_file(place, "near", ["black_box:near"], sizes=[1]))
+    best = table(root, "ngrams").query("polarity == '+' and rank < 3").groupby("index")["text"].agg(set)
+    assert {"fox", "dog"} <= best[0]
+    assert "1984" in best[1]
+    assert not {"fox", "dog"} & best[1]
+
+
 @pytest.mark.parametrize(
     ("modules", "sasc", "says"),
     [
