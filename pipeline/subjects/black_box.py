@@ -1,9 +1,5 @@
 """Units of which only the answers are known: a function from texts to numbers, as the run file names it."""
 
-import importlib
-import os
-import sys
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +9,10 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline.config import BlackBox
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
+from pipeline.subjects.callables import open_function, shown, told
+from pipeline.subjects.time_limit import TooSlow, time_limit
 
 KEPT_BYTES = 1 << 26
 """Memory for answers that are remembered."""
@@ -67,7 +65,7 @@ class BlackBoxActivations:
         """
         self.module, self.box = module, box
         self.modules: Mapping[str, ModuleUnits] = {module: ModuleUnits(box.units)}
-        self._function = load_function(module, box.call)
+        self._function = open_function(module, box)
         self._text_of = text_of
         self._known: OrderedDict[str, Values] = OrderedDict()
         self._room = max(1, KEPT_BYTES // (8 * box.units + TEXT_BYTES))
@@ -125,12 +123,18 @@ class BlackBoxActivations:
     def _ask(self, texts: Sequence[str]) -> Values:
         """(N, U) answers of one call."""
         try:
-            answer = self._function(list(texts))
+            with time_limit(self.box.timeout):
+                answer = self._function(list(texts))
+        except TooSlow:
+            raise UserError(
+                f"{self._name} took more than {self.box.timeout} s for {len(texts)} texts; make it faster, lower its batch_size, "
+                "or raise its timeout"
+            ) from None
         except MemoryError:
             raise
         except Exception as error:
             raise UserError(
-                f"{self._name} raised {_told(error)} on {len(texts)} texts, the first {texts[0]!r}; correct the function"
+                f"{self._name} raised {told(error)} on {len(texts)} texts, the first {texts[0]!r}; correct the function"
             ) from error
         return self._checked(answer, texts)
 
@@ -140,9 +144,9 @@ class BlackBoxActivations:
         try:
             values = np.asarray(_off_the_device(answer))
         except Exception as error:
-            raise UserError(f"{self._name} gave {_shown(answer)} ({_told(error)}); expected {expected}") from error
+            raise UserError(f"{self._name} gave {shown(answer)} ({told(error)}); expected {expected}") from error
         if values.dtype.kind not in "biuf":
-            raise UserError(f"{self._name} gave {_shown(answer)}, which are not numbers; expected {expected}")
+            raise UserError(f"{self._name} gave {shown(answer)}, which are not numbers; expected {expected}")
         if values.ndim == 0 or len(values) != len(texts):
             raise UserError(
                 f"{self._name} was given {len(texts)} texts and gave {values.shape[0] if values.ndim else 'one'} values; "
@@ -155,63 +159,34 @@ class BlackBoxActivations:
             )
         return values.astype(np.float64).reshape(len(texts), units)
 
-    def _ask_twice(self, texts: Sequence[str]) -> None:
-        """Raise UserError where the function does not give a text the same values again, asked in another order."""
-        if not texts:
-            return
-        first, second = self._ask(texts), self._ask(texts[::-1])[::-1]
-        largest = np.abs(np.where(np.isfinite(first), first, 0)).max(axis=0)
-        equal = np.isclose(first, second, rtol=0, atol=TOLERANCE * largest, equal_nan=True).all(axis=1)
+    def confirm(self, texts: Sequence[str], values: Values) -> None:
+        """Ask again about texts that were answered, and not remember it.
+
+        Args:
+            values: (N, U) as `values` gave them.
+
+        Raises:
+            UserError: the answers differ by more than rounding, or the function fails.
+        """
+        again = self._ask(texts)
+        largest = np.abs(np.where(np.isfinite(values), values, 0)).max(axis=0)
+        equal = np.isclose(values, again, rtol=0, atol=TOLERANCE * largest, equal_nan=True).all(axis=1)
         if not equal.all():
             place = int(np.flatnonzero(~equal)[0])
             raise UserError(
-                f"{self._name} gave {texts[place]!r} {_shown(first[place])} at first and {_shown(second[place])} when asked "
-                "again with the same texts in another order; it must be deterministic and treat each text by itself: fix its "
-                "seed, and switch off dropout"
+                f"{self._name} gave {texts[place]!r} {shown(values[place])} at first and {shown(again[place])} when asked "
+                "again beside other texts; it must be deterministic and treat each text by itself: fix its seed, and switch off "
+                "dropout"
             )
+
+    def _ask_twice(self, texts: Sequence[str]) -> None:
+        """Raise UserError where the function does not give a text the same values again, asked in another order."""
+        if texts:
+            self.confirm(texts[::-1], self._ask(texts)[::-1])
 
     @property
     def _name(self) -> str:
         return f"{self.module} ({self.box.call})"
-
-
-def load_function(module: str, call: str) -> Callable[[list[str]], Any]:
-    """Import a function; the working directory is importable.
-
-    Args:
-        module: for messages, what it is called in the run file.
-        call: `package.module:function`.
-
-    Raises:
-        UserError: it cannot be imported, or there is no such function in it.
-    """
-    place, _, path = call.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    importlib.invalidate_caches()
-    try:
-        found: Any = importlib.import_module(place)
-    except (Exception, SystemExit) as error:
-        raise UserError(
-            f"{module}: {place} cannot be imported ({_told(error)}); put it into the working directory {os.getcwd()}, "
-            "install it, or correct subject.black_boxes"
-        ) from error
-    for name in path.split("."):
-        if not hasattr(found, name):
-            have = nearest(name, [known for known in vars(found) if not known.startswith("_")])
-            raise UserError(f"{module}: {call} is not there, as {place} has no {name!r}; {have}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise UserError(f"{module}: {call} is {_shown(found)} and cannot be called; name a function")
-    return found
-
-
-def _told(error: BaseException) -> str:
-    """An exception with the place in the user's code that it comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<")]
-    where = f" at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
-    return f"{type(error).__name__}: {error}{where}"
 
 
 def _off_the_device(answer: Any) -> Any:
@@ -219,8 +194,3 @@ def _off_the_device(answer: Any) -> Any:
     if not hasattr(answer, "detach"):
         return answer
     return (answer.detach().double() if answer.is_floating_point() else answer.detach()).cpu()
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,94 @@
+"""The logit that a language model gives to a word after a prompt that holds the text."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.errors import UserError
+from pipeline.subjects.facts import describe_model
+from pipeline.subjects.load import LoadedModel, load_language_model
+from pipeline.subjects.text_batches import TextBatches
+
+Values = npt.NDArray[np.float64]
+TEXT = "{text}"
+
+
+def next_word(
+    words: str | Sequence[str],
+    model: str,
+    prompt: str = TEXT,
+    against: str | Sequence[str] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Callable[[list[str]], Values]:
+    """f(x) is the logit of a word after the prompt with x in it, with one unit for each word.
+
+    Args:
+        words: each a single token of the model, with the space in front that it has in running text.
+        model: a causal model, as subject.model.
+        prompt: holds {text} once, such as "{text}\\nThe mood of this text is".
+        against: words of which the mean logit is taken off, which leaves out what moves all words alike.
+        device: where the model runs.
+        dtype: as subject.dtype.
+
+    Raises:
+        UserError: the prompt has no {text}, a word is not one token, or the model is not there or is not causal.
+    """
+    if prompt.count(TEXT) != 1:
+        raise UserError(f"prompt = {prompt!r}; expected {TEXT} in it once, where the text is to stand")
+    loaded = load_language_model(model, dtype, device)
+    if loaded.model.get_output_embeddings() is None or "ForCausalLM" not in type(loaded.model).__name__:
+        raise UserError(
+            f"model = {model!r} is {type(loaded.model).__name__}, which predicts no next word; name a causal model"
+        )
+    wanted, others = _tokens(words, loaded), _tokens(against, loaded)
+    if not wanted:
+        raise UserError(f'words = {words!r}; expected words, such as [" good", " bad"]')
+    longest = describe_model(model, False).context_length
+    batches = TextBatches(loaded.tokenizer, "auto", longest, loaded.device.type, opening=False, padding=False)
+    last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(loaded.model.forward).parameters else {}
+
+    room = batches.longest - len(loaded.tokenizer(prompt, add_special_tokens=True)["input_ids"])
+    if room < 1:
+        raise UserError(
+            f"prompt = {prompt[:60]!r}... leaves no room for a text in {batches.longest} tokens; shorten it"
+        )
+
+    def cut(text: str) -> str:
+        """So much of a text that the end of the prompt is read too."""
+        ends = loaded.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
+        return text if len(ends) <= room else text[: ends[room - 1][1]]
+
+    def logits(texts: list[str]) -> Values:
+        found = np.full((len(texts), len(wanted)), np.nan)
+        for batch in batches.batches([prompt.replace(TEXT, cut(text)) for text in texts]):
+            ids = torch.from_numpy(batch.tokens.token_ids).to(loaded.device)
+            with torch.inference_mode():
+                given = (
+                    loaded.model(input_ids=ids, use_cache=False, **last).logits[:, -1].double().cpu().numpy()
+                )  # (B, V)
+            values = given[:, wanted] - (given[:, others].mean(axis=1, keepdims=True) if others else 0.0)
+            found[batch.places] = values[: len(batch.places)]
+        return found
+
+    return logits
+
+
+def _tokens(words: str | Sequence[str], loaded: LoadedModel) -> list[int]:
+    """The token of each word."""
+    found = []
+    for word in [words] if isinstance(words, str) else list(words):
+        ids = loaded.tokenizer(word, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            pieces = loaded.tokenizer.convert_ids_to_tokens(ids)
+            raise UserError(
+                f"the word {word!r} is {len(ids)} tokens of {loaded.name}: {pieces}; expected one token, perhaps with a space in "
+                "front or another spelling"
+            )
+        found.append(int(ids[0]))
+    return found

@@ -1,0 +1,192 @@
+"""What is kept of the responses to n-grams while they come: exact sums, and the n-grams with the strongest ones.
+
+The result does not depend on the order in which n-grams come, nor on how they are spread over shards: sums carry what
+float64 rounds away, and ties have a total order, by response and then by ngram_id.
+
+Shapes: B n-grams of a batch, U units, K n-grams kept of each unit.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from stages.record.moments import SPLITTER
+from stages.sasc.tables import NGRAM_PARTIALS
+
+AT_ONCE = 1 << 16
+"""Candidates gathered before the best are picked, at least."""
+TERMS = 3
+NONE = np.iinfo(np.int64).max
+
+Ints = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+
+
+class Strongest:
+    """The K n-grams with the largest responses of each unit."""
+
+    def __init__(self, units: int, kept: int) -> None:
+        self._units, self._kept = units, kept
+        self._most = max(AT_ONCE, units * kept)
+        self._found: list[tuple[Ints, Doubles, Ints]] = []
+        self._pending = 0
+        self._bound = torch.full((units,), -torch.inf, dtype=torch.float64)
+        self._bound_id = torch.full((units,), NONE)
+
+    def add(self, ngram_ids: torch.Tensor, values: torch.Tensor) -> None:
+        """Take in (B, U) float64 responses to the n-grams (B,); those that are not finite are passed over."""
+        if self._bound.device != values.device:
+            self._bound, self._bound_id = self._bound.to(values.device), self._bound_id.to(values.device)
+        better = (values > self._bound) | ((values == self._bound) & (ngram_ids[:, None] < self._bound_id))
+        rows, units = torch.nonzero(better & values.isfinite(), as_tuple=True)
+        if len(rows):
+            strong = values[rows, units]
+            self._found.append((units.cpu().numpy(), strong.cpu().numpy(), ngram_ids[rows].cpu().numpy()))
+            self._pending += len(rows)
+        if self._pending > self._most:
+            self._pick()
+
+    def lists(self) -> tuple[Ints, Doubles, Ints]:
+        """Unit, response and ngram_id of what is kept: by unit, then by falling response, then by ngram_id."""
+        self._pick()
+        return self._found[0]
+
+    def _pick(self) -> None:
+        empty = (np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
+        units, values, ids = (np.concatenate(parts) for parts in zip(empty, *self._found, strict=True))
+        order = best(units, values, ids, self._kept)
+        self._found, self._pending = [(units[order], values[order], ids[order])], 0
+        counts = np.bincount(units[order], minlength=self._units)
+        full = np.flatnonzero(counts == self._kept)
+        last = np.cumsum(counts)[full] - 1
+        self._bound[full] = torch.from_numpy(values[order][last]).to(self._bound)
+        self._bound_id[full] = torch.from_numpy(ids[order][last]).to(self._bound_id)
+
+
+def best(units: Ints, values: Doubles, ids: Ints, kept: int) -> Ints:
+    """The places of the `kept` largest values of each unit: by unit, then by falling value, then by rising id."""
+    order = np.lexsort([ids, -values, units])
+    _, first, sizes = np.unique(units[order], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(first, sizes)
+    return order[rank < kept]
+
+
+class ModuleResponses:
+    """The responses of some units of a module."""
+
+    def __init__(self, module: str, indices: list[int], largest: int, smallest: int) -> None:
+        """
+        Args:
+            indices: numbers of the U units in the module.
+            largest: n-grams with the largest responses that are kept.
+            smallest: n-grams with the smallest responses.
+        """
+        self.module, self.indices = module, indices
+        self._largest, self._smallest = Strongest(len(indices), largest), Strongest(len(indices), smallest)
+        self._ngrams = 0
+        self._nonfinite = np.zeros(len(indices), np.int64)
+        self._first = np.full(len(indices), NONE)
+        self._sums = Sums(len(indices))
+
+    def add(self, ngram_ids: Ints, values: torch.Tensor) -> None:
+        """Take in responses of the units: (B, U) float32 or float64, on any device."""
+        ids = torch.from_numpy(np.asarray(ngram_ids)).to(values.device)
+        self._ngrams += len(ngram_ids)
+        finite = values.isfinite()
+        if not finite.all():
+            self._nonfinite += (~finite).sum(dim=0).cpu().numpy()
+            first = torch.where(finite, NONE, ids[:, None]).amin(dim=0).cpu().numpy()
+            self._first = np.minimum(self._first, first)
+        self._sums.add(values.masked_fill(~finite, 0.0))
+        doubles = values.double()
+        self._largest.add(ids, doubles)
+        self._smallest.add(ids, -doubles)
+
+    def rows(self) -> pa.Table:
+        """Rows of NGRAM_PARTIALS, by unit."""
+        units = len(self.indices)
+        columns = {
+            "module": pa.repeat(self.module, units),
+            "index": np.asarray(self.indices, np.int32),
+            "n_ngrams": np.full(units, self._ngrams),
+            "n_nonfinite": self._nonfinite,
+            "first_nonfinite": pa.array(self._first, mask=self._first == NONE),
+            "sums": list(self._sums.terms().reshape(units, 2 * TERMS)),
+            "largest": self._lists(self._largest, 1.0),
+            "smallest": self._lists(self._smallest, -1.0),
+            "error": pa.nulls(units, pa.string()),
+        }
+        return pa.table(columns, schema=NGRAM_PARTIALS.schema)
+
+    def _lists(self, strongest: Strongest, sign: float) -> pa.ListArray:
+        units, values, ids = strongest.lists()
+        ends = np.cumsum(np.bincount(units, minlength=len(self.indices)))
+        kind = NGRAM_PARTIALS.schema.field("largest").type
+        entries = pa.StructArray.from_arrays([ids, sign * values + 0.0], fields=list(kind.value_type))
+        return pa.ListArray.from_arrays(pa.array([0, *ends], pa.int32()), entries, type=kind)
+
+
+def failed_rows(module: str, indices: list[int], error: str) -> pa.Table:
+    """Rows of NGRAM_PARTIALS of a module that gives no responses."""
+    units = len(indices)
+    columns = {
+        "module": pa.repeat(module, units),
+        "index": np.asarray(indices, np.int32),
+        "n_ngrams": np.zeros(units, np.int64),
+        "n_nonfinite": np.zeros(units, np.int64),
+        "first_nonfinite": pa.nulls(units, pa.int64()),
+        "sums": [[0.0] * 2 * TERMS] * units,
+        "largest": [[]] * units,
+        "smallest": [[]] * units,
+        "error": pa.repeat(error, units),
+    }
+    return pa.table(columns, schema=NGRAM_PARTIALS.schema)
+
+
+class Sums:
+    """Sums of x and of x^2 of each unit, as TERMS numbers that add up to them.
+
+    What additions of float64 round away is kept (Knuth's two-sum) and added up likewise, of float32 once and of float64 twice:
+    about 106 and 159 bits. So another order of adding changes the sums, and what is made of them, far below the last bit
+    of what is published.
+    """
+
+    def __init__(self, units: int) -> None:
+        self._rows = [torch.zeros(0, units, dtype=torch.float64)] * 2
+
+    def add(self, values: torch.Tensor) -> None:
+        """Add (B, U) finite values: float32, whose squares are exact in float64, or float64, whose squares take two."""
+        wide = values.double()
+        parts = [wide * wide]
+        if values.dtype == torch.float64:
+            high = SPLITTER * wide  # Dekker 1971
+            high = high - (high - wide)
+            low = wide - high
+            parts.append(((high * high - parts[0]) + 2.0 * high * low) + low * low)
+        depth = len(parts)
+        for power, rows in enumerate(([wide], parts)):
+            self._rows[power] = distilled(torch.cat([self._rows[power].to(wide.device), *rows]), depth)
+
+    def terms(self) -> Doubles:
+        """(U, 2, TERMS) of x and of x^2."""
+        padded = [torch.nn.functional.pad(rows, (0, 0, 0, TERMS - len(rows))) for rows in self._rows]
+        found: Doubles = torch.stack(padded).permute(2, 0, 1).cpu().numpy()
+        return found
+
+
+def distilled(rows: torch.Tensor, depth: int) -> torch.Tensor:
+    """(depth + 1, U) float64 whose sum is that of the rows (B, U): it, what it lacks, what that lacks, and so on."""
+    terms = []
+    for _ in range(depth):
+        lost = []
+        while len(rows) > 1:
+            half = len(rows) // 2
+            one, other = rows[:half], rows[half : 2 * half]
+            total = one + other
+            part = total - one
+            lost.append((one - (total - part)) + (other - part))
+            rows = torch.cat([total, rows[2 * half :]])
+        terms.append(rows)
+        rows = torch.cat(lost) if lost else torch.zeros_like(rows)
+    return torch.cat([*terms, rows.sum(dim=0, keepdim=True)])
