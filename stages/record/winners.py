@@ -106,18 +106,26 @@ def insert(column, at, keys, u, extreme, sign, distinct, seq_id, split, slots, t
     slot = find_slot(u, extreme * sign, keys[at[peak]], distinct, seq_id, split, slots, top)
     if slot < 0:
         return
-    vectors = top[6]
-    before = 0
-    for r in range(at.size):
-        while before < at[r]:
-            vectors[u, slot, before] = NAN
-            before += 1
-        vectors[u, slot, before] = column[r]
-        before += 1
-    while before < vectors.shape[2]:
-        vectors[u, slot, before] = NAN
-        before += 1
+    copy_column(column, at, top[6][u, slot])
     find_worst(u, split, slots, top)
+
+
+@njit(cache=True, nogil=True)
+def copy_column(column, at, vector):
+    """Write (N,) activations to their N positions of T, and NaN to the others."""
+    first, end = at[0], at[0] + at.size
+    if at[-1] == end - 1:  # as in most sequences: all positions count but the first ones
+        for t in range(first):
+            vector[t] = NAN
+        inside = vector[first:end]
+        for r in range(inside.size):
+            inside[r] = column[r]
+        for t in range(end, vector.size):
+            vector[t] = NAN
+        return
+    vector[:] = NAN
+    for r in range(at.size):
+        vector[at[r]] = column[r]
 
 
 @njit(cache=True, nogil=True)
@@ -143,10 +151,11 @@ def find_worst(u, split, slots, top):
     """Note which slot the next sequence has to beat."""
     worst_value, worst_seq, worst_slot, values, seq_ids, _, _ = top
     worst = slots[split]
-    for k in range(slots[split] + 1, slots[split + 1]):
-        lower = values[u, k] < values[u, worst]
-        if lower or (values[u, k] == values[u, worst] and seq_ids[u, k] > seq_ids[u, worst]):
-            worst = k
+    least = values[u, worst]
+    for k in range(worst + 1, slots[split + 1]):
+        value = values[u, k]
+        if value < least or (value == least and seq_ids[u, k] > seq_ids[u, worst]):
+            worst, least = k, value
     worst_slot[split, u] = worst
-    worst_value[split, u] = values[u, worst]
+    worst_value[split, u] = least
     worst_seq[split, u] = seq_ids[u, worst]
