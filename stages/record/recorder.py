@@ -67,6 +67,9 @@ class Recorder:
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
         self._batch: Batch | None = None
         self._finished: set[str] = set()
+        if backend == "numba" or (backend == "auto" and not has_gpu()):
+            for module in self.modules:
+                self._sums[module] = self._accumulator(module, "numba")
 
     def begin(self, token_ids: npt.NDArray[Any], lengths: npt.NDArray[Any], seq_ids: npt.NDArray[Any]) -> None:
         """Announce the batch whose activations follow.
@@ -126,18 +129,16 @@ class Recorder:
 
     def _sum(self, module: str, activations: Any) -> Accumulator:
         if module not in self._sums:
-            self._sums[module] = self._accumulator(module, activations)
+            backend = "numba" if self.backend == "auto" and activations.device.type == "cpu" else "torch"
+            self._sums[module] = self._accumulator(module, backend, activations)
         return self._sums[module]
 
-    def _accumulator(self, module: str, activations: Any) -> Accumulator:
+    def _accumulator(self, module: str, backend: str, activations: Any = None) -> Accumulator:
         units = self.modules[module]
         shape = (units.width, self.seq_len, len(self.tokens.token_ids), self.config, units.signed)
         if units.sparse:
             sparse: Accumulator = import_module("stages.record.sparse_sums").SparseSums(*shape)
             return sparse
-        backend = self.backend
-        if backend == "auto":
-            backend = "torch" if activations.device.type == "cuda" else "numba"
         if backend == "numba":
             from stages.record.numba_sums import NumbaSums
 
@@ -145,6 +146,13 @@ class Recorder:
         from stages.record.torch_sums import TorchSums
 
         return TorchSums(*shape, device=activations.device)
+
+
+def has_gpu() -> bool:
+    """Whether activations could come from one, so that where their sums go has to be seen first."""
+    from torch import cuda
+
+    return cuda.is_available()
 
 
 def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:

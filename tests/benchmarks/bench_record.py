@@ -10,6 +10,7 @@ model computes, and one as the pipeline records, in which it computes them on th
     total_ratio         CPU time of a recording pass, which ends at the last recorded layer, over a bare one, medians
     wall_ratio          the same of seconds
     hooked_ratio        total_ratio of the run by hooks
+    setup_seconds       CPU time in which the recorder gets its memory, once for a shard of any length
     tokens_per_second   of recording passes
     peak_mb             memory of the process at its peak, the model included
 
@@ -49,6 +50,8 @@ class Times:
     bare_wall: list[float] = field(default_factory=list)
     recording: list[float] = field(default_factory=list)
     recording_wall: list[float] = field(default_factory=list)
+    setup: float = 0.0
+    """CPU seconds in which the recorder gets its memory, once."""
     hooks: list[float] = field(default_factory=list)
     """CPU seconds of the recorder alone."""
 
@@ -69,8 +72,9 @@ class Subject:
 
 def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Times:
     """Run bare and recording passes in turns."""
-    times, recorder = Times(), subject.recorder()
-    inside = 0.0
+    started = time.process_time()
+    recorder = subject.recorder()
+    times, inside = Times(setup=time.process_time() - started), 0.0
 
     def receive(name: str, activations: torch.Tensor) -> None:
         nonlocal inside
@@ -106,6 +110,7 @@ def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
         "total_ratio": statistics.median(fused.recording) / statistics.median(fused.bare),
         "wall_ratio": statistics.median(fused.recording_wall) / statistics.median(fused.bare_wall),
         "hooked_ratio": statistics.median(hooked.recording) / forward,
+        "setup_seconds": hooked.setup,
         "tokens_per_second": tokens / sum(fused.recording_wall),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
