@@ -9,9 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
-from pipeline.evidence import SPLITS
+from pipeline.estimate.recording import recorder_bytes
 from pipeline.subjects.activations import ModuleUnits
-from stages.record.histogram import BINS, STRIDE
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -22,9 +21,10 @@ from stages.record.partials import (
     uniform_rows,
     unit_rows,
 )
-from stages.record.selection import counts, polarities, uniform_ids
 from stages.record.sums import Accumulator, Batch, Finisher, UnitSums, make_batch
 from stages.record.tokens import TokenTable
+
+__all__ = ["Backend", "Recorder", "recorder_bytes"]
 
 Backend = Literal["auto", "numba", "torch"]
 
@@ -145,22 +145,3 @@ class Recorder:
         from stages.record.torch_sums import TorchSums
 
         return TorchSums(*shape, device=activations.device)
-
-
-def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
-    """Memory that the state of a recorder takes once it is full.
-
-    For units that give SparseActivations it is a bound: of theirs only slots in use are held.
-
-    Args:
-        covered_tokens: tokens of the token table.
-        seq_len: tokens of the longest sequence.
-    """
-    uniform, slots = len(uniform_ids(config)), sum(counts(config.top))
-    total = 0
-    for units in modules.values():
-        statistics = 8 * 8 + 2 * 4 + 2 * 8 + 2 * STRIDE + 4 * BINS
-        top = len(SPLITS) * (4 + 8 + 8) + slots * (4 + 8 + 8 + 4 * seq_len)
-        kept = len(polarities(config, units.signed)) * top + uniform * 4 * seq_len
-        total += units.width * (statistics + kept + 8 * covered_tokens)
-    return total
