@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
-from pipeline.estimate.recording import recorder_bytes
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
@@ -23,8 +22,6 @@ from stages.record.partials import (
 )
 from stages.record.sums import Accumulator, Batch, Finisher, UnitSums, make_batch
 from stages.record.tokens import TokenTable
-
-__all__ = ["Backend", "Recorder", "recorder_bytes"]
 
 Backend = Literal["auto", "numba", "torch"]
 
@@ -145,3 +142,10 @@ class Recorder:
         from stages.record.torch_sums import TorchSums
 
         return TorchSums(*shape, device=activations.device)
+
+
+def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
+    """Memory that the state of a recorder takes once it is full, as it is estimated; see there."""
+    from pipeline.estimate import recording
+
+    return recording.recorder_bytes(modules, config, covered_tokens, seq_len)
