@@ -186,7 +186,11 @@ class RunConfig(Section):
         if missing:
             raise ValueError(f'explain.polarities names "{missing[0]}"; add it to record.polarities')
         if self.explain.negatives == "hard" and not self.record.negatives:
-            raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, for example to 10')
+            raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, such as to 10')
+        if self.explain.output_tokens and not self.record.weight_tokens:
+            raise ValueError(
+                "explain.output_tokens needs tokens from the weights; set record.weight_tokens, such as to 10"
+            )
         return self
 
     @model_validator(mode="after")
@@ -199,16 +203,6 @@ class RunConfig(Section):
                 raise ValueError(
                     f"budget.max_cost needs the prices of {engine.model}; add price_in and price_out to its engine"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _evidence_recorded(self) -> "RunConfig":
-        if self.explain.negatives == "hard" and not self.record.negatives:
-            raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, such as to 10')
-        if self.explain.output_tokens and not self.record.weight_tokens:
-            raise ValueError(
-                "explain.output_tokens needs tokens from the weights; set record.weight_tokens, such as to 10"
-            )
         return self
 
     @property

@@ -35,6 +35,7 @@ class Context:
         self.worker = worker
         self.tables = Tables(config.root)
         self._made: dict[str, Any] = {}
+        self._keys: dict[str, str] = {}
         self._texts: OrderedDict[int, list[str]] = OrderedDict()
         self._texts_in_use = threading.Lock()
 
@@ -44,6 +45,13 @@ class Context:
             self._made[name] = make(self.config)
         made: T = self._made[name]
         return made
+
+    def latest(self, name: str, key: str, make: Callable[[RunConfig], T]) -> T:
+        """As `once`, but what was made for another key is let go: of what there is for each module, one is in memory."""
+        if self._keys.get(name) != key:
+            self._made.pop(name, None)
+            self._keys[name] = key
+        return self.once(name, make)
 
     async def aclose(self) -> None:
         """Give back what was made and has to be given back, such as connections."""

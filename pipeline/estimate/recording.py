@@ -64,9 +64,15 @@ def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size:
 
 
 def recorder_bytes(
-    modules: Mapping[str, ModuleUnits], record: Record, covered: int, seq_len: int, sequences: int
+    modules: Mapping[str, ModuleUnits], record: Record, covered: int, seq_len: int, sequences: int = 2**62
 ) -> int:
-    """Memory of a recorder of some modules, with as many covered tokens."""
+    """Memory of a recorder of some modules, once it is full.
+
+    Args:
+        covered: tokens of the token table.
+        seq_len: tokens of the longest sequence.
+        sequences: sequences of the corpus, more than are kept unless given.
+    """
     total = 0
     for module in modules.values():
         polarities = len(recorded(record, module))

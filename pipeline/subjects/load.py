@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
+from pipeline.config import Subject
 from pipeline.errors import UserError
 from pipeline.subjects.gguf import convert_gguf
 from pipeline.subjects.hub import fetch_model
@@ -53,6 +54,13 @@ def load_language_model(
         UserError: no such model, device or permission, no safetensors, or no fast tokenizer.
     """
     return _load(model, dtype, device, trust_remote_code, device_map)
+
+
+def load_subject(subject: Subject) -> LoadedModel:
+    """The subject of a run file; see load_language_model."""
+    return load_language_model(
+        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
+    )
 
 
 @functools.cache

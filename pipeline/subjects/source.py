@@ -1,14 +1,16 @@
 """The source of the activations that a run file asks for: the model, functions of texts and folders as one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
 from pipeline.subjects.facts import check_modules
+from pipeline.subjects.fused import Finish
 from pipeline.subjects.identity import BLACK_BOX, OWN, black_box, needs_model, own_folder
-from pipeline.subjects.load import load_language_model, load_tokenizer
+from pipeline.subjects.load import load_subject, load_tokenizer
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.own import own_files, own_units
 from pipeline.subjects.own_activations import OwnActivations, corpus_places
@@ -30,6 +32,13 @@ class CombinedActivations:
         for source in self.sources:
             source.run(batch, receive)
 
+    @contextmanager
+    def finished_by(self, finish: Finish) -> Iterator[frozenset[str]]:
+        """While this lasts, `finish` computes the activations of the sites of the model that it gives; see `fused`."""
+        models = [source for source in self.sources if isinstance(source, ModelActivations)]
+        with ExitStack() as stack:
+            yield frozenset().union(*[stack.enter_context(model.finished_by(finish)) for model in models])
+
 
 def open_source(config: RunConfig, modules: Sequence[str]) -> ActivationSource:
     """What runs over batches of tokens and gives the activations of some modules.
@@ -45,10 +54,7 @@ def open_source(config: RunConfig, modules: Sequence[str]) -> ActivationSource:
     own = {name: own_folder(config, name) for name in modules if name.startswith(OWN)}
     sources: list[ActivationSource] = []
     if parts:
-        loaded = load_language_model(
-            subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
-        )
-        base_model = loaded.model.base_model
+        base_model = load_subject(subject).model.base_model
         sources.append(ModelActivations(base_model, find_sites(base_model, parts, subject)))
     sources += [open_black_box(config, name) for name in modules if name.startswith(BLACK_BOX)]
     if own:

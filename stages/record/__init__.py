@@ -3,6 +3,7 @@
 `scan` turns a range of the corpus into partial evidence for all units, `merge` turns the partials of a range of units
 into their final rows. The modules, from the inside out:
 
+    sequences   the corpus as the stages take it
     selection   which sequences are kept, and in which order
     histogram   bins taken from a float's bits, and the quantiles read from them
     moments     power sums that come out the same in any order, and the moments made of them
@@ -16,6 +17,7 @@ into their final rows. The modules, from the inside out:
     scan, merge the two stages
     weights     a stage of its own: tokens that a unit favours and answers to, by the weights alone
     details     another: attribution and attention pairs in the exemplars of units to be explained
+    embeddings, likeness, negatives     two more: sequences near to exemplars, and those on which a unit stays low
 
 Letters of shapes: B sequences of a batch, T tokens of a sequence, U units, K kept sequences, V tokens of the token
 table, S splits.

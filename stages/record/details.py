@@ -18,12 +18,13 @@ from tqdm import tqdm
 from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
+from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.stage import Shard, Stage
 from pipeline.subjects.identity import BLACK_BOX, OWN
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 from stages.explain.units import unit_shards
+from stages.record.sequences import token_ids_of
 
 if TYPE_CHECKING:
     from pipeline.subjects.site import Site
@@ -88,7 +89,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Look into the exemplars of some units."""
     config, module = context.config, shard.key["module"]
     exemplars = top_exemplars(context, module, shard.key["indices"], shard.key["polarity"])
-    token_ids = _token_ids(context.tables, {exemplar.seq_id for exemplar in exemplars})
+    token_ids = token_ids_of(context.tables, {exemplar.seq_id for exemplar in exemplars})
     if config.record.attribution != "none":
         attribute(context, module, exemplars, token_ids)
     if is_heads(module) and config.record.pairs:
@@ -110,11 +111,6 @@ def top_exemplars(context: Context, module: str, indices: Sequence[int], polarit
     return found
 
 
-def _token_ids(tables: Tables, seq_ids: set[int]) -> dict[int, list[int]]:
-    rows = tables.read(CORPUS, ds.field("seq_id").isin(sorted(seq_ids)), ["seq_id", "token_ids"])
-    return dict(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
-
-
 def attribute(
     context: Context, module: str, exemplars: Sequence[Detailed], token_ids: Mapping[int, Sequence[int]]
 ) -> None:
@@ -129,7 +125,7 @@ def attribute(
         wanted = [Wanted(exemplar.peak, exemplar.index) for exemplar in here]
         ids = token_ids[seq_id]
         if config.record.attribution == "occlusion":
-            source = context.once(f"source of {module}", lambda config: open_source(config, [module]))
+            source = context.latest("source", module, lambda config: open_source(config, [module]))
             found = [occlusion(source, module, ids, one, neutral, config.record.batch_size) for one in wanted]
         else:
             base_model, site = _site(context, module)
@@ -168,15 +164,12 @@ def _by_sequence(exemplars: Sequence[Detailed]) -> "tqdm[tuple[int, list[Detaile
 
 def _site(context: Context, module: str) -> tuple[Any, "Site"]:
     """The model without its head, and a place in it."""
-    from pipeline.subjects.load import load_language_model
+    from pipeline.subjects.load import load_subject
     from pipeline.subjects.sites import find_sites
 
     subject = context.config.subject
-    loaded = load_language_model(
-        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
-    )
-    base_model = loaded.model.base_model
-    return base_model, context.once(f"site of {module}", lambda _: find_sites(base_model, [module], subject)[module])
+    base_model = load_subject(subject).model.base_model
+    return base_model, context.latest("site", module, lambda _: find_sites(base_model, [module], subject)[module])
 
 
 def _row(module: str, exemplar: Detailed) -> dict[str, Any]:

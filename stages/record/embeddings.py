@@ -20,6 +20,7 @@ from pipeline.stage import Shard, Stage
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 from stages.record.selection import split_numbers
+from stages.record.sequences import sequence_shards
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
@@ -98,12 +99,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of shard_sequences sequences of the corpus, as far as the pool reaches; none without record.negatives."""
     if not config.record.negatives:
         return []
-    total, size = min(tables.count(CORPUS), REACH), config.record.shard_sequences
-    starts = range(0, total, size)
-    return [
-        Shard(f"part-{number:05d}", {"start": start, "stop": min(start + size, total)})
-        for number, start in enumerate(starts)
-    ]
+    return sequence_shards(min(tables.count(CORPUS), REACH), config.record.shard_sequences)
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:

@@ -16,10 +16,8 @@ from pipeline.evidence import SPLITS
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.stage import Shard, Stage
 from pipeline.tables import Tables
-from stages.record import exemplars
 from stages.record.partial_files import Partials, widths
 from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_UNITS
-from stages.record.strongest import Strongest
 from stages.record.units import UnitTotals
 
 
@@ -41,6 +39,9 @@ def merge(
     Returns:
         Tables `units`, with one row for each unit, and `exemplars`.
     """
+    from stages.record import exemplars
+    from stages.record.strongest import Strongest
+
     totals, uniform = UnitTotals(start, stop), exemplars.Uniform(start, stop)
     strongest = Strongest(start, stop, config)
     for partial in partials:

@@ -10,27 +10,23 @@ top maximum has none. Negatives of a split are sequences of that split.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.evidence import SPLITS
-from pipeline.schemas import CORPUS, NEGATIVES
+from pipeline.schemas import NEGATIVES
 from pipeline.stage import Shard, Stage, chunks
 from pipeline.tables import Tables
 from stages.explain.units import unit_shards
 from stages.record.embeddings import Embeddings
 from stages.record.likeness import Neighbourhood, Tops, candidates, top_exemplars
-from stages.record.scan import special_ids
 from stages.record.selection import counted_positions
-
-if TYPE_CHECKING:
-    from pipeline.subjects.activations import ActivationSource
+from stages.record.sequences import special_ids, token_ids_of
 
 LOW = 0.5
 """A unit stays low below this share of the smallest of its positive top maxima."""
@@ -80,7 +76,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     module, indices = shard.key["module"], shard.key["indices"]
     config = context.config
     embeddings = context.once("embeddings", lambda _: Embeddings(context))
-    others = context.once(f"neighbours/{module}", lambda _: Neighbourhood(module, context.tables, embeddings, config))
+    others = context.latest("neighbours", module, lambda _: Neighbourhood(module, context.tables, embeddings, config))
     tops = {
         key: found
         for key, found in top_exemplars(context.tables, module, indices).items()
@@ -138,8 +134,9 @@ def _activations(
 ) -> dict[tuple[int, int], Floats]:
     """What each unit does on the sequences tried for it, by index and seq_id."""
     from pipeline.subjects.rerun import activations_on
+    from pipeline.subjects.source import open_source
 
-    source = _open(module, context)
+    source = context.latest("source", module, lambda config: open_source(config, [module]))
     units: dict[int, set[int]] = {}
     for (index, *_), kinds in tried.items():
         for seq_id in (seq_id for kind in kinds.values() for seq_id in kind):
@@ -157,21 +154,9 @@ def _activations(
     return found
 
 
-def _open(module: str, context: Context) -> "ActivationSource":
-    """The source of one module's activations; that of the module before it is let go."""
-    from pipeline.subjects.source import open_source
-
-    opened: dict[str, ActivationSource] = context.once("source", lambda _: {})
-    if module not in opened:
-        opened.clear()
-        opened[module] = open_source(context.config, [module])
-    return opened[module]
-
-
 def _sequences(tables: Tables, seq_ids: Sequence[int]) -> Iterator[list[tuple[int, list[int]]]]:
     """seq_id and token ids of some sequences, AT_ONCE at a time, those of one length together."""
-    rows = tables.read(CORPUS, ds.field("seq_id").isin(list(seq_ids)), ["seq_id", "token_ids"])
-    pairs = list(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
+    pairs = token_ids_of(tables, seq_ids).items()
     yield from chunks(sorted(pairs, key=lambda pair: (len(pair[1]), pair[0])), AT_ONCE)
 
 

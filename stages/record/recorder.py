@@ -9,9 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
-from pipeline.evidence import SPLITS
 from pipeline.subjects.activations import ModuleUnits
-from stages.record.histogram import BINS, STRIDE
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -22,7 +20,6 @@ from stages.record.partials import (
     uniform_rows,
     unit_rows,
 )
-from stages.record.selection import counts, polarities, uniform_ids
 from stages.record.sums import Accumulator, Batch, Finisher, UnitSums, make_batch
 from stages.record.tokens import TokenTable
 
@@ -156,19 +153,7 @@ def has_gpu() -> bool:
 
 
 def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
-    """Memory that the state of a recorder takes once it is full.
+    """Memory that the state of a recorder takes once it is full, as it is estimated; see there."""
+    from pipeline.estimate import recording
 
-    For units that give SparseActivations it is a bound: of theirs only slots in use are held.
-
-    Args:
-        covered_tokens: tokens of the token table.
-        seq_len: tokens of the longest sequence.
-    """
-    uniform, slots = len(uniform_ids(config)), sum(counts(config.top))
-    total = 0
-    for units in modules.values():
-        statistics = 8 * 8 + 2 * 4 + 2 * 8 + 2 * STRIDE + 4 * BINS
-        top = len(SPLITS) * (4 + 8 + 8) + slots * (4 + 8 + 8 + 4 * seq_len)
-        kept = len(polarities(config, units.signed)) * top + uniform * 4 * seq_len
-        total += units.width * (statistics + kept + 8 * covered_tokens)
-    return total
+    return recording.recorder_bytes(modules, config, covered_tokens, seq_len)

@@ -23,6 +23,7 @@ from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
+from stages.record.sequences import sequence_shards, special_ids
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
 
 LATER = {"quantiles", "shard_sequences", "shard_units", "weight_tokens", "negatives", "attribution", "pairs"}
@@ -51,12 +52,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of shard_sequences sequences."""
-    total, size = tables.count(CORPUS), config.record.shard_sequences
-    starts = range(0, total, size)
-    return [
-        Shard(f"part-{number:05d}", {"start": start, "stop": min(start + size, total)})
-        for number, start in enumerate(starts)
-    ]
+    return sequence_shards(tables.count(CORPUS), config.record.shard_sequences)
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
@@ -74,14 +70,6 @@ def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
     sequences = list(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
     scan(source, recorder, sequences, record.batch_size)
     return recorder.tables()
-
-
-def special_ids(config: RunConfig) -> frozenset[int]:
-    """The special tokens of the subject's tokenizer."""
-    from pipeline.subjects.load import load_tokenizer
-
-    subject = config.subject
-    return frozenset(load_tokenizer(subject.model, subject.trust_remote_code).all_special_ids)
 
 
 def token_table(tables: Tables, units: int, config: RunConfig, special: Collection[int] = ()) -> TokenTable:

@@ -80,13 +80,11 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - th
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """List the tokens of one module's units."""
-    from pipeline.subjects.load import load_language_model
+    from pipeline.subjects.load import load_subject
     from pipeline.subjects.sites import find_sites
 
     subject = context.config.subject
-    loaded = load_language_model(
-        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
-    )
+    loaded = load_subject(subject)
     site = find_sites(loaded.model.base_model, [shard.key["module"]], subject)[shard.key["module"]]
     vocabulary = context.once("vocabulary", lambda _: listable(loaded.tokenizer, loaded.model))
     return {

@@ -83,12 +83,17 @@ def test_activations_are_those_of_the_model_run_by_hand(own: Path) -> None:
     seen: dict[str, torch.Tensor] = {}
     model.transformer.h[1].mlp.c_proj.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
     exemplars = pd.read_parquet(own / "exemplars").query("module == 'layers.1.mlp' and index == 5")
-    for row in exemplars.sample(8, random_state=0).to_dict("records"):
+    assert set(exemplars["polarity"]) == {"+", "-"}
+    for row in exemplars.groupby("polarity").sample(6, random_state=0).to_dict("records"):
         with torch.no_grad():
             model(torch.tensor([corpus[row["seq_id"]].tolist()]))
         by_hand = seen["x"][0, :, 5].numpy()
-        np.testing.assert_allclose(row["activations"], by_hand, atol=1e-5)
-        assert row["peak"] == 1 + by_hand[1:].argmax()
+        recorded = np.asarray(row["activations"], np.float32)
+        assert np.isnan(recorded[0]), "the first position is skipped"
+        np.testing.assert_allclose(recorded[1:], by_hand[1:], atol=1e-5)
+        directed = by_hand[1:] if row["polarity"] == "+" else -by_hand[1:]
+        assert row["peak"] == 1 + directed.argmax()
+        assert row["max_activation"] == recorded[row["peak"]]
 
 
 def test_windows_stay_within_documents_and_hostile_text_stays_text(own: Path) -> None:

