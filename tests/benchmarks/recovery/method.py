@@ -1,0 +1,72 @@
+"""SASC as the stages do it, from their own functions: what `make bench-recovery` measures."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from stages.sasc.candidates import draws
+from stages.sasc.scoring import choose, null_scores, sasc_score
+from stages.sasc.summarise import Summariser
+from stages.sasc.synthesis import Synthesizer
+
+from pipeline.config import Sasc
+from tests.benchmarks.recovery.harness import Judged
+from tests.benchmarks.recovery.modules import Array, Encoder, generator
+
+DRAWS = 4
+"""Draws for each candidate at most; one that says the same again is drawn anew."""
+
+
+@dataclass(frozen=True)
+class SascMethod:
+    """See `harness.Method`."""
+
+    summariser: Summariser
+    synthesizer: Synthesizer
+    encoder: Encoder
+    """Random directions of its space are the functions without a concept."""
+    sasc: Sasc
+    _written: dict[tuple[str, int], tuple[list[str], list[str]]] = field(default_factory=dict)
+
+    async def explain(self, ranked: Sequence[tuple[str, float]], seed: int) -> list[str]:
+        """Up to sasc.candidates different explanations, each from another draw."""
+        kept = list(ranked[: self.sasc.kept])
+        drawn = draws([text for text, _ in kept], self.sasc, np.random.default_rng(seed))
+        found: dict[str, str] = {}
+        for number, ngrams in enumerate(itertools.islice(drawn, DRAWS * self.sasc.candidates)):
+            text = await self.summariser.summarise(ngrams, kept, seed + number)
+            found.setdefault(text.strip().lower(), text)
+            if len(found) == self.sasc.candidates:
+                break
+        return list(found.values())
+
+    async def texts(self, explanation: str, seed: int) -> tuple[Sequence[str], Sequence[str]]:
+        """Asked once for each explanation and seed."""
+        if (explanation, seed) not in self._written:
+            texts = await self.synthesizer.write(explanation, self.sasc.texts, seed)
+            self._written[explanation, seed] = (texts.relevant, texts.baseline)
+        return self._written[explanation, seed]
+
+    def score(self, relevant: Array, baseline: Array, sigma: float) -> float:
+        """In standard deviations of the responses to n-grams."""
+        return sasc_score(relevant, baseline, sigma)
+
+    def choose(self, scores: Sequence[float]) -> int:
+        """The place of the winner."""
+        return choose(scores)
+
+    def p_value(self, judged: Sequence[Judged], winner: int, ngrams: Sequence[str], seed: int) -> float:
+        """(1 + nulls that do as well) / (1 + nulls); each null chooses among the same candidates for itself."""
+        directions = generator("nulls", seed).standard_normal(
+            (self.encoder.encode(ngrams[:1]).shape[1], self.sasc.nulls)
+        )
+        relevant = [self.encoder.encode(one.relevant) @ directions for one in judged]  # each (texts, nulls)
+        baseline = [self.encoder.encode(one.baseline) @ directions for one in judged]
+        sigma = np.std(self.encoder.encode(ngrams) @ directions, axis=0)  # (nulls,)
+        nulls = null_scores(
+            [(texts[0::2], against[0::2]) for texts, against in zip(relevant, baseline, strict=True)],
+            [(texts[1::2], against[1::2]) for texts, against in zip(relevant, baseline, strict=True)],
+            sigma,
+        )
+        return float((1 + np.sum(nulls >= judged[winner].score_report)) / (1 + len(nulls)))
