@@ -1,6 +1,6 @@
 """The score of an explanation by texts for and against it, its interval, and what functions without a concept score.
 
-Shapes: N texts, K candidates, R random functions, D numbers of an embedding.
+Shapes: N texts, K candidates, R random functions.
 """
 
 from collections.abc import Sequence
@@ -71,46 +71,6 @@ def p_value(score: float, nulls: Values) -> float:
     """(1 + random functions that score at least as much) / (1 + random functions); NaN for a score that is not finite."""
     known = nulls[np.isfinite(nulls)]
     return float((1 + np.sum(known >= score)) / (1 + len(known))) if np.isfinite(score) else np.nan
-
-
-def null_directions(ngrams: npt.NDArray[np.float32], top: Sequence[int], count: int, rng: np.random.Generator) -> Values:
-    """(D, R) directions without a concept that happen to like the unit's top n-grams as much as such a direction likes its own.
-
-    An explanation was made from n-grams that its unit responds to, so it fits even a unit without a concept better than a
-    random direction does. Each direction is therefore drawn at random and then turned towards the top n-grams, until its mean
-    response to them, in its standard deviations over all n-grams, is what it was for the n-grams that it liked best before.
-
-    Args:
-        ngrams: (N, D) embeddings of n-grams, those of `top` among them.
-        top: rows of the n-grams that the explanations were drawn from.
-    """
-    vectors = np.asarray(ngrams, dtype=np.float64) - np.mean(ngrams, axis=0, dtype=np.float64)  # (N, D)
-    directions = rng.standard_normal((vectors.shape[1], count))  # (D, R)
-    if not len(top) or len(top) >= len(vectors):
-        return directions
-    centre = vectors[list(top)].mean(axis=0)  # (D,)
-    length = float(np.linalg.norm(centre))
-    if length == 0:
-        return directions
-    towards = centre / length
-    own = vectors @ directions  # (N, R)
-    liked = np.sort(own, axis=0)[-len(top) :].mean(axis=0) / np.maximum(own.std(axis=0), 1e-12)  # (R,)
-    across = directions - np.outer(towards, towards @ directions)
-    return across + np.outer(towards, _share(vectors @ across, vectors @ towards, length, liked))
-
-
-def _share(across: Values, along: Values, length: float, wanted: Values) -> Values:
-    """(R,) how much of the way towards the top n-grams makes `length` * share / std(across + share * along) = wanted.
-
-    Where the wanted value is beyond reach, the share at which it is nearly reached.
-    """
-    var_across, var_along = across.var(axis=0), float(along.var())
-    together = ((across - across.mean(axis=0)) * (along - along.mean())[:, None]).mean(axis=0)
-    square = length**2 - wanted**2 * var_along  # square x^2 - 2 half x - rest = 0
-    half, rest = wanted**2 * together, wanted**2 * var_across
-    root = np.sqrt(np.maximum(half**2 + square * rest, 0))
-    far = 10 * np.sqrt(var_across / max(var_along, 1e-12))
-    return np.where(square > 0, np.minimum((half + root) / np.where(square > 0, square, 1), far), far)
 
 
 def _finite(values: npt.ArrayLike) -> Values:
