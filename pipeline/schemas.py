@@ -3,59 +3,18 @@
 The meaning of every column stands in its field's metadata; `outputs/README.md` is checked against it.
 """
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
-UNIT_KEYS = ["module", "index", "polarity"]
-EXPLANATION_KEYS = [*UNIT_KEYS, "explainer", "candidate"]
-
-
-@dataclass(frozen=True)
-class TableSchema:
-    """A table's name, version and columns."""
-
-    name: str
-    version: int
-    schema: pa.Schema
-    units_per_group: int | None = None
-    """Row groups are cut after this many units, so that one unit is found without a scan."""
-    rows_per_group: int = 1024
-    """Rows of a row group where groups are not cut by units."""
-    folder: str = ""
-    """Folder in the run's folder; the table's name unless given."""
-
-    @property
-    def path(self) -> str:
-        return self.folder or self.name
-
-    @property
-    def tag(self) -> str:
-        """What the footer says: `scores/1`."""
-        return f"{self.name}/{self.version}"
-
-
-def column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
-    """A column with its meaning."""
-    return pa.field(name, kind, metadata={"meaning": meaning})
-
-
-_FLOATS = pa.list_(pa.float32())
-_UNIT = [
-    column("module", pa.string(), "place in the subject, such as layers.3.mlp"),
-    column("index", pa.int32(), "number of the unit in its module"),
-]
-_POLARITY = column("polarity", pa.string(), "'+': large activations; '-': very negative ones")
-_EXPLANATION = [
-    *_UNIT,
-    _POLARITY,
-    column("explainer", pa.string(), "method that wrote the explanation"),
-    column("candidate", pa.int32(), "number of the candidate, 0 is the explainer's own favourite"),
-]
-_OUTCOME = [
-    column("status", pa.string(), "ok, or why there is no result"),
-    column("error", pa.string(), "what went wrong, in words; null where nothing did"),
-]
+from pipeline.columns import EXPLANATION as _EXPLANATION
+from pipeline.columns import EXPLANATION_KEYS as EXPLANATION_KEYS
+from pipeline.columns import FLOATS as _FLOATS
+from pipeline.columns import OUTCOME as _OUTCOME
+from pipeline.columns import POLARITY as _POLARITY
+from pipeline.columns import UNIT as _UNIT
+from pipeline.columns import UNIT_KEYS as UNIT_KEYS
+from pipeline.columns import TableSchema as TableSchema
+from pipeline.columns import column as column
+from pipeline.sasc_schemas import SASC_TABLES
 
 CORPUS = TableSchema(
     "corpus",
@@ -259,6 +218,6 @@ EXAMPLE_SCORES = TableSchema(
 
 TABLES = {
     table.name: table
-    for table in (CORPUS, UNITS, EXEMPLARS, EXPLANATIONS, SIMULATIONS, SCORES, JUDGEMENTS, EXAMPLE_SCORES)
+    for table in (CORPUS, UNITS, EXEMPLARS, EXPLANATIONS, SIMULATIONS, SCORES, JUDGEMENTS, EXAMPLE_SCORES, *SASC_TABLES)
 }
 """The tables that people query, by name."""

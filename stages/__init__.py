@@ -6,8 +6,14 @@ from stages.explain.stage import EXPLAIN
 from stages.judge.stage import JUDGE
 from stages.record.merge import MERGE
 from stages.record.scan import SCAN
+from stages.sasc.ngram_list import LIST
+from stages.sasc.ngram_merge import MERGE as MERGE_NGRAMS
+from stages.sasc.ngram_scan import SCAN as SCAN_NGRAMS
 from stages.score.stage import SCORE
 from stages.simulate.stage import SIMULATE
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (CORPUS, SCAN, MERGE, EXPLAIN, SIMULATE, SCORE, JUDGE)}
+_SIMULATION = (CORPUS, SCAN, MERGE, EXPLAIN, SIMULATE, SCORE, JUDGE)
+_SASC = (LIST, SCAN_NGRAMS, MERGE_NGRAMS)
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (*_SIMULATION, *_SASC)}
 """By name; `python -m pipeline GROUP` runs those whose name starts with GROUP."""

@@ -1,6 +1,6 @@
 """The sections about the subject: the model, where its units are, and what else can be a unit."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -37,12 +37,16 @@ class BlackBox(Section):
 
     call: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
     """package.module:function, a Python callable from a list of N texts to N numbers, or to an array (N, U)."""
+    arguments: dict[str, Any] | None = None
+    """Where given, `call` names a factory that is called with them once and returns the function."""
     units: Positive = 1
     """U, the numbers it gives for a text."""
     window: Positive = 3
     """The activation of a token is the value for the text of this many tokens up to and with it."""
     batch_size: Positive = 256
     """Texts given to it at a time."""
+    timeout: Positive = 600
+    """Seconds that it may take for them."""
     version: str = ""
     """Change it where the function changes: it is part of what identifies the rows."""
 

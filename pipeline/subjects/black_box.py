@@ -15,6 +15,7 @@ from tqdm import tqdm
 from pipeline.config import BlackBox
 from pipeline.errors import UserError, nearest
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
+from pipeline.subjects.time_limit import TooSlow, time_limit
 
 KEPT_BYTES = 1 << 26
 """Memory for answers that are remembered."""
@@ -67,7 +68,7 @@ class BlackBoxActivations:
         """
         self.module, self.box = module, box
         self.modules: Mapping[str, ModuleUnits] = {module: ModuleUnits(box.units)}
-        self._function = load_function(module, box.call)
+        self._function = open_function(module, box)
         self._text_of = text_of
         self._known: OrderedDict[str, Values] = OrderedDict()
         self._room = max(1, KEPT_BYTES // (8 * box.units + TEXT_BYTES))
@@ -125,7 +126,13 @@ class BlackBoxActivations:
     def _ask(self, texts: Sequence[str]) -> Values:
         """(N, U) answers of one call."""
         try:
-            answer = self._function(list(texts))
+            with time_limit(self.box.timeout):
+                answer = self._function(list(texts))
+        except TooSlow:
+            raise UserError(
+                f"{self._name} took more than {self.box.timeout} s for {len(texts)} texts; make it faster, lower its batch_size, "
+                "or raise its timeout"
+            ) from None
         except MemoryError:
             raise
         except Exception as error:
@@ -155,24 +162,66 @@ class BlackBoxActivations:
             )
         return values.astype(np.float64).reshape(len(texts), units)
 
-    def _ask_twice(self, texts: Sequence[str]) -> None:
-        """Raise UserError where the function does not give a text the same values again, asked in another order."""
-        if not texts:
-            return
-        first, second = self._ask(texts), self._ask(texts[::-1])[::-1]
-        largest = np.abs(np.where(np.isfinite(first), first, 0)).max(axis=0)
-        equal = np.isclose(first, second, rtol=0, atol=TOLERANCE * largest, equal_nan=True).all(axis=1)
+    def confirm(self, texts: Sequence[str], values: Values) -> None:
+        """Ask again about texts that were answered, and not remember it.
+
+        Args:
+            values: (N, U) as `values` gave them.
+
+        Raises:
+            UserError: the answers differ by more than rounding, or the function fails.
+        """
+        again = self._ask(texts)
+        largest = np.abs(np.where(np.isfinite(values), values, 0)).max(axis=0)
+        equal = np.isclose(values, again, rtol=0, atol=TOLERANCE * largest, equal_nan=True).all(axis=1)
         if not equal.all():
             place = int(np.flatnonzero(~equal)[0])
             raise UserError(
-                f"{self._name} gave {texts[place]!r} {_shown(first[place])} at first and {_shown(second[place])} when asked "
-                "again with the same texts in another order; it must be deterministic and treat each text by itself: fix its "
-                "seed, and switch off dropout"
+                f"{self._name} gave {texts[place]!r} {_shown(values[place])} at first and {_shown(again[place])} when asked "
+                "again beside other texts; it must be deterministic and treat each text by itself: fix its seed, and switch off "
+                "dropout"
             )
+
+    def _ask_twice(self, texts: Sequence[str]) -> None:
+        """Raise UserError where the function does not give a text the same values again, asked in another order."""
+        if texts:
+            self.confirm(texts[::-1], self._ask(texts)[::-1])
 
     @property
     def _name(self) -> str:
         return f"{self.module} ({self.box.call})"
+
+
+def open_function(module: str, box: BlackBox) -> Callable[[list[str]], Any]:
+    """The function of a black box, made by its factory where it has one.
+
+    Args:
+        module: for messages, what it is called in the run file.
+
+    Raises:
+        UserError: it is not there, or the factory does not make one of the arguments.
+    """
+    factory: Callable[..., Any] = load_function(module, box.call)
+    if box.arguments is None:
+        return factory
+    try:
+        made: Any = factory(**box.arguments)
+    except MemoryError:
+        raise
+    except UserError as error:
+        raise UserError(f"{module}: {error}") from error
+    except Exception as error:
+        raise UserError(
+            f"{module}: {box.call} raised {_told(error)} when it was called with subject.black_boxes.{module.partition(':')[2]}."
+            "arguments; correct them, or leave them out where it is the function itself"
+        ) from error
+    if not callable(made):
+        raise UserError(
+            f"{module}: {box.call} gave {_shown(made)} for its arguments, expected a function; leave arguments out where it is "
+            "the function itself"
+        )
+    found: Callable[[list[str]], Any] = made
+    return found
 
 
 def load_function(module: str, call: str) -> Callable[[list[str]], Any]:

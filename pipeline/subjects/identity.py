@@ -16,12 +16,15 @@ from typing import Any, TypeVar
 from pipeline.config import BlackBox, RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.subjects.cache_folder import content_hash
+from pipeline.subjects.spec import resolve_model
 
 OWN = "own:"
 BLACK_BOX = "black_box:"
 FROM_FILES = re.compile(r"layers\.(?P<layer>\d+)\.(?P<kind>sae|directions):(?P<name>.+)")
 SETTINGS = {"sae": "saes", "directions": "directions"}
 """Where the run file says what a kind of module is read from."""
+MODELS = {"embedder", "model"}
+"""Arguments of a factory that name a model."""
 SUFFIXES = {".json", ".npy", ".npz", ".safetensors"}
 """Endings of the files in a folder that say what its units are."""
 
@@ -105,7 +108,9 @@ def _identity(config: RunConfig, module: str) -> dict[str, Any]:
     if module.startswith(BLACK_BOX):
         box = black_box(config, module)
         file = source_file(box.call)
-        return box.model_dump(exclude={"batch_size"}) | {"source": None if file is None else content_hash(file)}
+        settings = box.model_dump(exclude={"batch_size", "timeout", "arguments"})
+        made = {} if box.arguments is None else {"arguments": _argument("", box.arguments)}
+        return settings | made | {"source": None if file is None else content_hash(file)}
     match = FROM_FILES.fullmatch(module)
     if match is None:
         return {}
@@ -113,6 +118,20 @@ def _identity(config: RunConfig, module: str) -> dict[str, Any]:
     entry = _entry(entries, SETTINGS[match["kind"]], module, match["name"])
     settings = entry.model_dump(exclude={"path"})
     return settings | {"content": _content(f"{SETTINGS[match['kind']]}.{match['name']}", entry.path, match["layer"])}
+
+
+def _argument(name: str, value: Any) -> Any:
+    """What an argument of a factory is known by: a file by its content, a model by its revision, all else by itself."""
+    if isinstance(value, Mapping):
+        return {key: _argument(key, part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_argument("", part) for part in value]
+    if not isinstance(value, str):
+        return value
+    if name in MODELS:
+        return {"revision": resolve_model(value).revision}
+    path = Path(value).expanduser()
+    return {"content": content_hash(path)} if path.suffix and path.is_file() else value
 
 
 def _content(setting: str, path: str, layer: str) -> str:

@@ -1,0 +1,82 @@
+"""The logits of a classifier of texts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from pipeline.errors import UserError, nearest
+from pipeline.subjects.load import load_tokenizer, model_folder, resolve_device, told_to_the_user
+from pipeline.subjects.quiet import quiet_transformers
+from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.text_batches import TextBatches
+
+Values = npt.NDArray[np.float64]
+
+
+def class_logit(
+    model: str, classes: str | int | Sequence[str | int] | None = None, device: str = "auto"
+) -> Callable[[list[str]], Values]:
+    """f(x) is the logit of a class, with one unit for each class.
+
+    Args:
+        model: a transformers model for sequence classification: a hub id or a folder with safetensors.
+        classes: labels of the model, or their numbers; all of them in their order unless given.
+        device: where it runs.
+
+    Raises:
+        UserError: the model or its device is not there, it is no classifier, or it has no such class.
+    """
+    place = resolve_device(device)
+    source = resolve_model(model)
+    tokenizer = load_tokenizer(model)
+    with quiet_transformers(), told_to_the_user(source):
+        folder = model_folder(source)
+        config = AutoConfig.from_pretrained(folder)
+        _refuse_no_classifier(model, config)
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, dtype=torch.float32, use_safetensors=True
+        )
+    classifier.eval().requires_grad_(False).to(place)
+    wanted = _classes(model, classes, config)
+    batches = TextBatches(tokenizer, "auto", getattr(config, "max_position_embeddings", None), place.type)
+
+    def logits(texts: list[str]) -> Values:
+        found = np.full((len(texts), len(wanted)), np.nan)
+        for batch in batches.batches(texts):
+            ids = torch.from_numpy(batch.tokens.token_ids)
+            within = torch.arange(ids.shape[1]) < torch.from_numpy(batch.tokens.lengths)[:, None]
+            with torch.inference_mode():
+                given = classifier(input_ids=ids.to(place), attention_mask=within.long().to(place)).logits
+            found[batch.places] = given[: len(batch.places), wanted].double().cpu().numpy()
+        return found
+
+    return logits
+
+
+def _refuse_no_classifier(model: str, config: Any) -> None:
+    """A head of random weights would say nothing."""
+    saved = config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in saved):
+        raise UserError(
+            f"model = {model!r} was saved as {', '.join(saved) or 'nothing that it names'} and has no trained classifier; name one "
+            "saved as ...ForSequenceClassification"
+        )
+
+
+def _classes(model: str, classes: str | int | Sequence[str | int] | None, config: Any) -> list[int]:
+    labels = [str(config.id2label[number]) for number in range(config.num_labels)]
+    if classes is None:
+        return list(range(len(labels)))
+    found = []
+    for one in [classes] if isinstance(classes, str | int) else list(classes):
+        if isinstance(one, int) and 0 <= one < len(labels):
+            found.append(one)
+        elif one in labels:
+            found.append(labels.index(str(one)))
+        else:
+            raise UserError(f"{model!r} has no class {one!r}; {nearest(str(one), labels)}")
+    return found

@@ -1,0 +1,38 @@
+"""How near a text is to a concept in the space of a sentence embedder: the synthetic modules of Singh et al. 2023."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import UserError
+from pipeline.subjects.embedder import DEFAULT, load_embedder
+
+Values = npt.NDArray[np.float64]
+
+
+def concept(
+    concepts: str | Sequence[str], embedder: str = DEFAULT, device: str = "cpu"
+) -> Callable[[list[str]], Values]:
+    """f(x) = -|| e(x) - e(concept) ||, with one unit for each concept; from -2 to 0, as embeddings have length 1.
+
+    Args:
+        concepts: words or phrases.
+        embedder: a folder, hub id or package.
+        device: where it runs; auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        UserError: no concept, or no such embedder or device.
+    """
+    listed = [concepts] if isinstance(concepts, str) else list(concepts)
+    if not listed or not all(isinstance(one, str) and one.strip() for one in listed):
+        raise UserError(f'concepts = {concepts!r}; expected words or phrases, such as ["the sea"]')
+    embed = load_embedder(embedder, device)
+    centres = embed.encode(listed).astype(np.float64)  # (U, D)
+
+    def distances(texts: list[str]) -> Values:
+        vectors = embed.encode(texts).astype(np.float64)  # (N, D)
+        squares = [((vectors - centre) ** 2).sum(axis=1) for centre in centres]
+        return -np.sqrt(np.stack(squares, axis=1))
+
+    return distances

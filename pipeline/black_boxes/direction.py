@@ -1,0 +1,42 @@
+"""A linear head, or directions, on the embedding of a text: probes, classifiers, axes of meaning."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.black_boxes.arrays import bias_of, matrix_for
+from pipeline.subjects.embedder import DEFAULT, load_embedder
+
+Values = npt.NDArray[np.float64]
+
+
+def direction(
+    path: str,
+    key: str | None = None,
+    bias: str | None = None,
+    normalise: bool = False,
+    embedder: str = DEFAULT,
+    device: str = "cpu",
+) -> Callable[[list[str]], Values]:
+    """f(x) = W e(x) + b, with one unit for each row of W.
+
+    Args:
+        path: a .safetensors, .npz or .npy file with W, (units, dimensions of the embedding), or a single vector.
+        key: its name in the file; not needed where the file holds one array.
+        bias: name of b, (units,), in the same file; 0 unless given.
+        normalise: divide each row by its length, so that f is a projection.
+        embedder: a folder, hub id or package.
+        device: where it runs.
+
+    Raises:
+        UserError: the file or the embedder is not there, or they do not fit together.
+    """
+    embed = load_embedder(embedder, device)
+    weights = matrix_for("direction", path, key, embed.width, "the embedding", normalise)
+    offset = bias_of("direction", path, bias, len(weights))
+
+    def heads(texts: list[str]) -> Values:
+        return embed.encode(texts).astype(np.float64) @ weights.T + offset
+
+    return heads

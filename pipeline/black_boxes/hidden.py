@@ -1,0 +1,78 @@
+"""The hidden states of a layer on the tokens of texts.
+
+Shapes: N texts, B texts of a batch, T tokens, D dimensions of the residual stream.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.config import Subject
+from pipeline.errors import UserError
+from pipeline.subjects.facts import check_modules, describe_model
+from pipeline.subjects.load import LoadedModel, load_language_model
+from pipeline.subjects.model_activations import ModelActivations
+from pipeline.subjects.sites import find_sites
+from pipeline.subjects.text_batches import Ids, TextBatches
+
+Values = npt.NDArray[np.float64]
+
+
+class HiddenStates:
+    """The residual stream after a layer of a model."""
+
+    def __init__(self, model: str, layer: int, device: str = "auto", dtype: str = "auto") -> None:
+        """
+        Args:
+            model: as subject.model.
+            layer: counted from 0; what it gives is read.
+
+        Raises:
+            UserError: no such model, layer or device.
+        """
+        module = f"layers.{layer}.residual"
+        subject = Subject(model=model, modules=[module])
+        self.width = check_modules(model, [module], False, subject)[module].width
+        loaded = load_language_model(model, dtype, device)
+        self._source = ModelActivations(loaded.model.base_model, find_sites(loaded.model.base_model, [module], subject))
+        self._batches = text_batches(loaded)
+
+    def each(self, texts: Sequence[str]) -> Iterator[tuple[Ids, torch.Tensor, torch.Tensor]]:
+        """Places of M of the texts, their (M, T, D) float32 states, and (M, T) which tokens are text."""
+        for batch in self._batches.batches(texts):
+            taken: list[torch.Tensor] = []
+            self._source.run(batch.tokens, lambda _, states, taken=taken: taken.append(states.float().clone()))
+            count = len(batch.places)
+            counted = torch.from_numpy(batch.counted).to(taken[0].device)
+            yield batch.places, taken[0][:count], counted[:count]
+
+
+def text_batches(loaded: LoadedModel) -> TextBatches:
+    """How a loaded model reads texts that stand alone."""
+    return TextBatches(loaded.tokenizer, "auto", describe_model(loaded.name, False).context_length, loaded.device.type)
+
+
+def on_texts(
+    states: HiddenStates, units: int, respond: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> Callable[[list[str]], Values]:
+    """A function of texts from one of hidden states; NaN for texts without a token.
+
+    Args:
+        respond: from (M, T, D) states and (M, T) which tokens are text to (M, U) responses.
+    """
+
+    def values(texts: list[str]) -> Values:
+        found = np.full((len(texts), units), np.nan)
+        for places, hidden, counted in states.each(texts):
+            found[places] = respond(hidden, counted).double().cpu().numpy()
+        return found
+
+    return values
+
+
+def refuse_other(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises UserError where an argument is not one of those allowed."""
+    if value not in allowed:
+        raise UserError(f"{name} = {value!r}; allowed: {', '.join(allowed)}")

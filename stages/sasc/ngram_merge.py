@@ -1,0 +1,71 @@
+"""The ngrams.merge stage: partial responses to the mean, the spread and the strongest n-grams of every unit.
+
+However the list was cut into shards, the rows are the same (see stages/sasc/responses.py).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from pipeline.config import RunConfig
+from pipeline.context import Context
+from pipeline.stage import Shard, Stage, chunks
+from pipeline.tables import Tables
+from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
+
+SHARD_UNITS = 512
+
+Ints = npt.NDArray[np.int64]
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change the rows beyond the partials."""
+    return {"kept": config.sasc.kept, "polarities": config.sasc.polarities}
+
+
+def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
+    """Shards of at most SHARD_UNITS of the scanned units of a module."""
+    rows = pq.read_table(tables.files(NGRAM_PARTIALS)[0], columns=["module", "index"])
+    units: dict[str, list[int]] = {}
+    for module, index in zip(rows["module"].to_pylist(), rows["index"].to_pylist(), strict=True):
+        units.setdefault(module, []).append(index)
+    parts = [
+        {"module": module, "first": part[0], "last": part[-1]}
+        for module, indices in units.items()
+        for part in chunks(indices, SHARD_UNITS)
+    ]
+    return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]
+
+
+def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+    """Merge the partials of a range of units of a module."""
+    from pipeline.subjects.source import describe_modules
+    from stages.sasc.merging import merge
+
+    module, first, last = shard.key["module"], shard.key["first"], shard.key["last"]
+    modules = context.once("modules", describe_modules)
+    sasc = context.config.sasc
+    polarities = [polarity for polarity in sasc.polarities if polarity == "+" or modules[module].signed]
+    where = (ds.field("module") == module) & (ds.field("index") >= first) & (ds.field("index") <= last)
+    files = context.tables.files(NGRAM_PARTIALS)
+    partials = [context.tables.read(NGRAM_PARTIALS, where, shard=path.stem) for path in files]
+    ngrams = context.once("list", lambda _: context.tables.read(NGRAM_LIST).sort_by("ngram_id"))
+    responses, strongest = merge(partials, polarities, sasc.kept, ngrams)
+    return {RESPONSES.name: responses, NGRAMS.name: strongest}
+
+
+MERGE = Stage(
+    name="ngrams.merge",
+    title="merge responses",
+    reads=("ngrams.scan", "ngrams.list"),
+    writes=(NGRAMS, RESPONSES),
+    settings=settings,
+    plan=plan,
+    process=process,
+    method="sasc",
+)
