@@ -6,6 +6,7 @@ small corpus written for the concept:
     default     all of them
     restricted  those that also occur in the corpus of another concept
     noisy       all, with noise of 3 standard deviations of the 100 largest responses
+    unnamed     those that the concept's pattern does not match, so that no n-gram gives the answer (not in the publication)
 
 Half of the concepts are set aside: nobody looks at results on them while the explainer is tuned. The last line is JSON;
 its keys without a prefix are of that half:
@@ -15,6 +16,7 @@ its keys without a prefix are of that half:
     unranked_SETTING        the first candidate does
     similarity_SETTING      cosine of the winner's and the keyword's embeddings
     auc_SETTING             of the score for telling right candidates from wrong ones
+    shown_SETTING           one of the ten n-grams with the largest responses does: what listing them would give
     null_false_discovery    share of modules without a concept (random directions) whose winner has p < 0.05
 
 Run it with `python -m tests.benchmarks.bench_recovery [--half tuning] [--explainer language_model --base-url URL --model NAME]`.

@@ -29,7 +29,9 @@ def figures(outcomes: Sequence[Outcome], encoder: Encoder) -> Figures:
     Returns:
         accuracy (of the winner), any_of_5 (a hit among the candidates), unranked (the first candidate), similarity
         (cosine of the winner's and the keyword's embeddings), auc (of the score over all candidates of planted modules),
-        and null_false_discovery (share of modules without a concept whose winner has p < ALPHA); None for no module.
+        shown (the concept's pattern matches one of the ten n-grams with the largest responses: who just lists them has a
+        hit), null_false_discovery (share of modules without a concept whose winner has p < ALPHA) and discovery (the same
+        of planted modules); None for no module.
     """
     planted = [outcome for outcome in outcomes if outcome.concept is not None]
     nulls = [outcome for outcome in outcomes if outcome.concept is None]
@@ -43,8 +45,9 @@ def figures(outcomes: Sequence[Outcome], encoder: Encoder) -> Figures:
         "unranked": _mean([hits[0] for hits in right]),
         "similarity": _mean([float(a @ b) for a, b in zip(winners, keywords, strict=True)]),
         "auc": auc(scores, [hit for hits in right for hit in hits]),
+        "shown": _mean([any(map(outcome.names_concept, outcome.top)) for outcome in planted]),
         "null_false_discovery": _mean([outcome.p_value < ALPHA for outcome in nulls]),
-        "planted_p_below": _mean([outcome.p_value < ALPHA for outcome in planted]),
+        "discovery": _mean([outcome.p_value < ALPHA for outcome in planted]),
     }
 
 
@@ -59,10 +62,11 @@ def by_kind(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
 def table(found: dict[tuple[str, Setting], Figures]) -> str:
     """A line for each half and setting, with the published accuracy beside ours."""
     names = list(next(iter(found.values())))
-    lines = [f"{'half':8}{'setting':12}{'published':>10}" + "".join(f"{name:>22}" for name in names)]
+    lines = [f"{'half':8}{'setting':12}{'published':>10}" + "".join(f"{_heading(name):>12}" for name in names)]
     for (half, setting), row in found.items():
         cells = ["-" if row[name] is None else f"{row[name]:.3f}" for name in names]
-        lines.append(f"{half:8}{setting:12}{PUBLISHED[setting]:10.3f}" + "".join(f"{cell:>22}" for cell in cells))
+        published = f"{PUBLISHED[setting]:.3f}" if setting in PUBLISHED else "-"
+        lines.append(f"{half:8}{setting:12}{published:>10}" + "".join(f"{cell:>12}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -79,6 +83,10 @@ def as_json(found: dict[tuple[str, Setting], Figures], pooled: dict[str, Figures
 
 def _mean(values: Sequence[float] | Sequence[bool]) -> float | None:
     return float(np.mean(values)) if len(values) else None
+
+
+def _heading(name: str) -> str:
+    return "null found" if name == "null_false_discovery" else name
 
 
 def _rounded(value: float | None) -> float | None:

@@ -20,6 +20,9 @@ from tests.benchmarks.recovery.modules import (
     shown_ngrams,
 )
 
+TOP = 10
+"""N-grams looked at to see whether the answer stands among them."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -64,6 +67,8 @@ class Outcome:
     held_out: bool
     setting: Setting
     seed: int
+    top: Sequence[str]
+    """The n-grams with the largest responses."""
     candidates: Sequence[str]
     scores: Sequence[float]
     """Of all candidates on the texts that do not choose."""
@@ -77,7 +82,11 @@ class Outcome:
 
     def right(self) -> list[bool]:
         """Of each candidate, whether it names the concept; all false for a module without one."""
-        return [self.concept is not None and self.concept.matches(text) for text in self.candidates]
+        return [self.names_concept(text) for text in self.candidates]
+
+    def names_concept(self, text: str) -> bool:
+        """Whether the pattern of the module's concept matches."""
+        return self.concept is not None and self.concept.matches(text)
 
 
 def modules_of(concepts: Sequence[Concept], encoder: Encoder, held_out: bool) -> list[Module]:
@@ -104,6 +113,7 @@ async def explain_module(
         module.held_out,
         setting,
         seed,
+        [text for text, _ in ranked[:TOP]],
         candidates,
         [one.score_report for one in judged],
         winner,

@@ -3,6 +3,7 @@
 N texts or n-grams, D numbers of an embedding.
 """
 
+import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from tokenizers import pre_tokenizers
 
 from tests.benchmarks.recovery.concepts import Concept
 
-Setting = Literal["default", "restricted", "noisy"]
-SETTINGS: tuple[Setting, ...] = ("default", "restricted", "noisy")
+Setting = Literal["default", "restricted", "noisy", "unnamed"]
+SETTINGS: tuple[Setting, ...] = ("default", "restricted", "noisy", "unnamed")
 PUBLISHED: Mapping[Setting, float] = {"default": 0.883, "restricted": 0.667, "noisy": 0.679}
 """Share of 54 concepts found again, Singh et al. 2023."""
 SIZES = (1, 2, 3)
@@ -78,7 +79,8 @@ def generator(*names: str | int) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(str(name).encode()) for name in names])
 
 
-def ngrams_of(sentences: Sequence[str]) -> dict[str, str]:
+@functools.cache
+def ngrams_of(sentences: tuple[str, ...]) -> Mapping[str, str]:
     """The unique n-grams of SIZES words and punctuation marks, never across a sentence's end: lower case to first form."""
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
     found: dict[str, str] = {}
@@ -92,13 +94,18 @@ def ngrams_of(sentences: Sequence[str]) -> dict[str, str]:
 
 
 def shown_ngrams(module: Module, setting: Setting, concepts: Sequence[Concept]) -> list[str]:
-    """The n-grams of a module's corpus; if restricted, those that also occur in the corpus of another concept."""
+    """The n-grams of a module's corpus.
+
+    If restricted, those that also occur in the corpus of another concept; if unnamed, those that the concept's pattern
+    does not match, so that no n-gram gives the answer.
+    """
     own = ngrams_of(module.corpus)
-    if setting != "restricted":
-        return list(own.values())
-    others = [sentence for other in concepts if other.corpus != module.corpus for sentence in other.corpus]
-    elsewhere = ngrams_of(others)
-    return [text for key, text in own.items() if key in elsewhere]
+    if setting == "restricted":
+        elsewhere = [ngrams_of(other.corpus) for other in concepts if other.corpus != module.corpus]
+        return [text for key, text in own.items() if any(key in ngrams for ngrams in elsewhere)]
+    if setting == "unnamed" and module.concept is not None:
+        return [text for text in own.values() if not module.concept.matches(text)]
+    return list(own.values())
 
 
 def responses(module: Module, ngrams: Sequence[str], setting: Setting, seed: int) -> Array:

@@ -92,6 +92,15 @@ def test_accuracy_is_of_the_winner_and_unranked_of_the_first() -> None:
     assert (worst["accuracy"], worst["auc"]) == (0.0, None)
 
 
+def test_shown_is_whether_the_top_ngrams_give_the_answer() -> None:
+    rows = outcomes(Told(["words"]), FEW)
+    planted = [row for row in rows if row.concept]
+    hits = [any(row.concept.matches(text) for text in row.top) for row in planted if row.concept]
+    assert figures(rows, WordsEncoder())["shown"] == pytest.approx(np.mean(hits))
+    assert any(hits)
+    assert all(len(row.top) == 10 for row in rows)
+
+
 def test_false_discoveries_are_counted_on_modules_without_a_concept() -> None:
     assert figures(outcomes(Told(["words"], p=0.04), FEW), WordsEncoder())["null_false_discovery"] == 1.0
     assert figures(outcomes(Told(["words"], p=0.05), FEW), WordsEncoder())["null_false_discovery"] == 0.0
@@ -123,7 +132,7 @@ def test_a_planted_module_is_the_distance_to_its_keyword() -> None:
 
 
 def test_ngrams_are_those_of_a_twin_and_do_not_cross_a_sentence() -> None:
-    sentences = ["The cat sat.", "the Dog, the cat"]
+    sentences = ("The cat sat.", "the Dog, the cat")
     words = [["The", "cat", "sat", "."], ["the", "Dog", ",", "the", "cat"]]
     expected = {" ".join(row[i : i + n]).lower() for row in words for n in (1, 2, 3) for i in range(len(row) - n + 1)}
     found = ngrams_of(sentences)
@@ -139,6 +148,13 @@ def test_restricted_ngrams_also_occur_in_another_corpus() -> None:
     assert 50 < len(restricted) < len(everything)
     assert set(restricted) <= set(everything)
     assert all(any(ngram.lower() in other for other in others) for ngram in restricted)
+
+
+def test_unnamed_ngrams_never_give_the_answer() -> None:
+    module = planted_module(CONCEPTS[5], WordsEncoder())
+    everything, unnamed = shown_ngrams(module, "default", CONCEPTS), shown_ngrams(module, "unnamed", CONCEPTS)
+    assert [text for text in everything if not CONCEPTS[5].matches(text)] == unnamed
+    assert 100 < len(unnamed) < len(everything)
 
 
 def test_noise_is_of_three_deviations_of_the_largest_responses() -> None:
