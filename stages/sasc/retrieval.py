@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from stages.sasc.texts import Texts, normalised, usable
+from stages.sasc.candidates import normalised
+from stages.sasc.texts import Texts, usable
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

@@ -43,7 +43,9 @@ def interval(
     """Ends of the percentile bootstrap interval of `sasc_score`; the texts of each kind are drawn anew by themselves."""
     if not np.isfinite(sasc_score(relevant, baseline, sigma)):
         return np.nan, np.nan
-    differences = (_resampled(_finite(relevant), resamples, rng) - _resampled(_finite(baseline), resamples, rng)) / sigma
+    differences = (
+        _resampled(_finite(relevant), resamples, rng) - _resampled(_finite(baseline), resamples, rng)
+    ) / sigma
     low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 

@@ -45,8 +45,26 @@ SHOWN = {
 }
 """Forms that may be named, and the words for them; where several hold, the first two are."""
 PERSONS = {
-    "the first person (I, we)": frozenset("i me my mine myself we us our ours ourselves i'm i've i'll i'd we're".split()),
-    "the second person (you)": frozenset("you your yours yourself you're you've you'll".split()),
+    "the first person (I, we)": frozenset(
+        [
+            "i",
+            "me",
+            "my",
+            "mine",
+            "myself",
+            "we",
+            "us",
+            "our",
+            "ours",
+            "ourselves",
+            "i'm",
+            "i've",
+            "i'll",
+            "i'd",
+            "we're",
+        ]
+    ),
+    "the second person (you)": frozenset(["you", "your", "yours", "yourself", "you're", "you've", "you'll"]),
     "she and her": frozenset(("she", "her", "hers", "herself")),
     "he and his": frozenset(("he", "him", "his", "himself")),
 }

@@ -71,7 +71,9 @@ class LanguageModelSynthesizer:
             if len(written.texts) >= count:
                 written.error = ""
                 break
-            written.error = f"{len(written.texts)} of {count} texts could be used; the last reply was {reply.text[:80]!r}"
+            written.error = (
+                f"{len(written.texts)} of {count} texts could be used; the last reply was {reply.text[:80]!r}"
+            )
         return written
 
 
@@ -91,7 +93,9 @@ class _Written:
 def _messages(prompt_id: str, explanation: str, count: int, as_json: bool) -> tuple[Message, ...]:
     return (
         Message("system", render(prompt_id, part="system", as_json=as_json).strip()),
-        Message("user", render(prompt_id, part="request", explanation=explanation, count=count, as_json=as_json).strip()),
+        Message(
+            "user", render(prompt_id, part="request", explanation=explanation, count=count, as_json=as_json).strip()
+        ),
     )
 
 

@@ -18,7 +18,9 @@ _LEAD_IN = re.compile(
     r"(?:sure|certainly|of course|okay|ok|here (?:are|is)|below (?:are|is)|these are|as requested|i(?:'m| am) sorry|as an ai|note:)\b",
     re.IGNORECASE,
 )
-_SUBJECT = re.compile(r"\b(?:texts?|sentences?|examples?|list|help|descriptions?|fit|language model|assist)\b", re.IGNORECASE)
+_SUBJECT = re.compile(
+    r"\b(?:texts?|sentences?|examples?|list|help|descriptions?|fit|language model|assist)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
