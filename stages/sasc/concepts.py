@@ -50,8 +50,8 @@ people; names of people; first names; surnames; famous people; titles of people;
 places; names of countries; names of cities; nationalities; names of companies; brands; organisations; languages;
 titles of works; numbers; dates; days of the week; months; years; times of day; durations; centuries; ages;
 quantities; sizes; weights; lengths; temperatures; speeds; percentages; amounts of money; units of measurement;
-ordinal numbers; fractions; abbreviations; addresses; shapes; materials; parts of things; the whole; groups; lists;
-order; position; body parts; relations between people; physical appearance; character; abilities
+ordinal numbers; fractions; abbreviations; addresses; shapes; materials;;;;;;; body parts;; physical appearance;
+character; abilities
 """
 _FEELINGS = """
 feelings; happiness; joy; fun; excitement; enthusiasm; hope; optimism; relief; gratitude; pride; love and affection;
@@ -77,7 +77,7 @@ things; finding; searching; waiting; arriving; leaving; meeting; helping; teachi
 speaking; listening; seeing; looking; hiding; breaking; repairing; making; destroying; cutting; opening and closing;
 eating; drinking; touching; hitting; kissing; laughing; crying; shouting; playing; working; resting; trying; choosing;
 deciding; possession; existence; names and naming; hypothetical situations; passive voice; past tense; first person;
-second person; plural nouns; adjectives; adverbs; pronouns; verbs; time; place; manner; amount; degree; superlatives
+second person; plural nouns; adjectives; adverbs; pronouns; verbs;;;;;; superlatives
 """
 _STYLES = """
 informal speech; slang; swearing; baby talk; formal language; formal letters; business letters; official documents;
@@ -96,5 +96,6 @@ CONCEPTS: tuple[str, ...] = tuple(
         " ".join(name.split())
         for part in (_NATURE, _SCIENCE, _SOCIETY, _LIFE, _PEOPLE, _FEELINGS, _ACTS, _STYLES)
         for name in part.split(";")
+        if name.strip()
     )
 )

@@ -19,8 +19,8 @@ TERMS = 4
 """Words of the n-grams that an explanation shows at most."""
 SECOND = 0.75
 """Fit of the second name, as a share of the first's, with which it is named too."""
-WEAK = 1.0
-"""Fit below which a name says less than a shared form does."""
+WEAK = 0.9
+"""Fit below which no name is given: a shared form, or else the strongest n-grams, say more."""
 
 
 class EmbeddedSummariser:
@@ -59,8 +59,9 @@ class EmbeddedSummariser:
     def _sentence(self, ranked: Sequence[Named], drawn: Sequence[str]) -> str:
         forms = shared_forms(drawn, self._naming.vocabulary)
         first, second = ranked[0], ranked[1]
-        if forms and first.fit < WEAK:
-            return f"phrases with {' and '.join(forms)}, such as {_quoted(drawn[:TERMS])}"
+        if first.fit < WEAK:
+            with_forms = f"with {' and '.join(forms)}, " if forms else ""
+            return f"phrases {with_forms}such as {_quoted(drawn[:TERMS])}"
         name = first.text
         if second.fit >= SECOND * first.fit:
             name += f" and {second.text}" if " and " not in name else f", {second.text}"

@@ -70,7 +70,7 @@ def _numbered(text: str) -> list[str]:
     for match in _ITEM.finditer(text):
         if int(match[1]) == len(starts) + 1:
             starts.append(match.span())
-    ends = [begin for begin, _ in starts[1:]] + [len(text)]
+    ends = [*(begin for begin, _ in starts[1:]), *([len(text)] if starts else [])]
     return [_first_paragraph(text[stop:end]) for (_, stop), end in zip(starts, ends, strict=True)]
 
 

@@ -1,7 +1,7 @@
 """The score.sasc stage: how much more a unit responds to texts for an explanation than to texts against it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from stages.sasc.tables import NGRAM_LIST, RESPONSES, SASC_SCORES, SYNTHETIC_TEX
 
 NGRAM_SAMPLE = 2_000
 """N-grams that random functions are standardised on, at most."""
+REMEMBERED = 20_000
+"""Texts whose responses are kept."""
 COPIED = ("module", "index", "polarity", "explainer", "candidate", "text", "status", "error")
 
 Values = npt.NDArray[np.float64]
@@ -33,10 +35,19 @@ class RandomFunctions:
     embedder: Any
     directions: Values  # (D, R)
     sigma: Values  # (R,)
+    known: dict[str, Values] = field(default_factory=dict)
+    """Responses to texts that were asked before: passages serve many explanations."""
 
     def values(self, texts: Sequence[str]) -> Values:
         """(N, R) responses."""
-        return np.asarray(self.embedder.encode(list(texts)).astype(np.float64) @ self.directions)
+        missing = [text for text in dict.fromkeys(texts) if text not in self.known]
+        if len(self.known) + len(missing) > REMEMBERED:
+            self.known.clear()
+            missing = list(dict.fromkeys(texts))
+        vectors = self.embedder.encode(missing).astype(np.float64)
+        # Row by row, as the last bits of a product of matrices depend on how many rows there are.
+        self.known.update((text, vector @ self.directions) for text, vector in zip(missing, vectors, strict=True))
+        return np.stack([self.known[text] for text in texts])
 
 
 def settings(config: RunConfig) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from stages.explain.statistics.features import FUNCTION_WORDS
 from stages.simulate.word.forms import FORMS
 from stages.simulate.word.text import Text
 
@@ -81,12 +80,6 @@ def shared_forms(ngrams: Sequence[str], vocabulary: frozenset[str]) -> list[str]
     found = [_forms(ngram, vocabulary) for ngram in ngrams]
     named = [*PERSONS, *SHOWN.values()]
     return [form for form in named if sum(form in one for one in found) >= MOST_SHARE * len(ngrams)][:2]
-
-
-def all_function_words(ngrams: Sequence[str]) -> bool:
-    """Whether hardly any n-gram has a word of content."""
-    empty = sum(all(word.lower() in FUNCTION_WORDS or not word.isalpha() for word in ngram.split()) for ngram in ngrams)
-    return empty >= MOST_SHARE * len(ngrams)
 
 
 def _forms(ngram: str, vocabulary: frozenset[str]) -> set[str]:
