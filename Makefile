@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge status estimate doctor query report try test lint format clean \
-	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens
+.PHONY: help setup run corpus record explain simulate score judge ngrams status estimate doctor query report try test lint format clean \
+	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -52,6 +52,9 @@ score: $(INSTALLED) ## score the words by the correlation
 judge: $(INSTALLED) ## have a language model say which texts fit the words (judge.methods)
 	@$(STAGE)
 
+ngrams: $(INSTALLED) ## evaluate the n-grams of the corpus (run.methods with sasc)
+	@$(STAGE)
+
 status: $(INSTALLED) ## each stage's shards done, failed, left, and pace
 	@$(PIPELINE) status --config $(CONFIG)
 
@@ -79,7 +82,7 @@ lint: $(INSTALLED) ## ruff and mypy --strict
 format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: bench-record bench-simulator bench-simulate bench-endpoint bench-tokens ## run all benchmarks; each ends with a line of JSON
+bench: bench-record bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc ## run all benchmarks; each ends with a line of JSON
 
 bench-record: $(INSTALLED) ## share of a forward pass that recording takes, and its memory
 	@$(BIN)/python -m tests.benchmarks.bench_record
@@ -95,6 +98,9 @@ bench-endpoint: $(INSTALLED) ## requests a second of the explain stage, over wha
 
 bench-tokens: $(INSTALLED) ## prompt tokens of a unit by each simulator
 	@$(BIN)/python -m tests.benchmarks.bench_tokens
+
+bench-sasc: $(INSTALLED) ## n-grams evaluated a second, over what the module itself does
+	@$(BIN)/python -m tests.benchmarks.bench_sasc
 
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

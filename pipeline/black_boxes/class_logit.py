@@ -12,7 +12,7 @@ from pipeline.errors import UserError, nearest
 from pipeline.subjects.load import load_tokenizer, model_folder, resolve_device, told_to_the_user
 from pipeline.subjects.quiet import quiet_transformers
 from pipeline.subjects.spec import resolve_model
-from pipeline.subjects.text_batches import TextBatches
+from pipeline.subjects.text_batches import LONGEST, TextBatches
 
 Values = npt.NDArray[np.float64]
 
@@ -42,15 +42,19 @@ def class_logit(
         )
     classifier.eval().requires_grad_(False).to(place)
     wanted = _classes(model, classes, config)
-    batches = TextBatches(tokenizer, "auto", getattr(config, "max_position_embeddings", None), place.type)
+    if classifier.config.pad_token_id is None:
+        classifier.config.pad_token_id = (
+            -1
+        )  # decoders look for the last token that is no padding, of which there is none here
+    longest = min(getattr(config, "max_position_embeddings", LONGEST), tokenizer.model_max_length)
+    batches = TextBatches(tokenizer, "auto", longest, place.type, opening=False, padding=False)
 
     def logits(texts: list[str]) -> Values:
         found = np.full((len(texts), len(wanted)), np.nan)
         for batch in batches.batches(texts):
-            ids = torch.from_numpy(batch.tokens.token_ids)
-            within = torch.arange(ids.shape[1]) < torch.from_numpy(batch.tokens.lengths)[:, None]
+            ids = torch.from_numpy(batch.tokens.token_ids).to(place)
             with torch.inference_mode():
-                given = classifier(input_ids=ids.to(place), attention_mask=within.long().to(place)).logits
+                given = classifier(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
             found[batch.places] = given[: len(batch.places), wanted].double().cpu().numpy()
         return found
 

@@ -57,7 +57,7 @@ def dictionary(
 
     def respond(hidden: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         codes = sparse_codes(hidden.flatten(0, 1).double(), atoms.to(hidden.device), penalty, positive, steps)
-        return pooled(codes.unflatten(0, counted.shape), counted, cast(Pool, pool))
+        return pooled(codes.reshape(*counted.shape, len(atoms)), counted, cast(Pool, pool))
 
     return on_texts(states, len(atoms), respond)
 
@@ -84,10 +84,8 @@ def sparse_codes(
     momentum = 1.0
     for _ in range(steps):
         moved = ahead - step * (ahead @ gram - matched)
-        if positive:
-            following = (moved - step * penalty).clamp_min(0.0)
-        else:
-            following = torch.nn.functional.softshrink(moved, step * penalty)
+        size = moved if positive else moved.abs()
+        following = (size - step * penalty).clamp_min(0.0) * (1.0 if positive else moved.sign())
         grown = (1.0 + (1.0 + 4.0 * momentum**2) ** 0.5) / 2.0
         ahead = following + (momentum - 1.0) / grown * (following - codes)
         codes, momentum = following, grown

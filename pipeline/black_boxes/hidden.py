@@ -12,7 +12,7 @@ import torch
 from pipeline.config import Subject
 from pipeline.errors import UserError
 from pipeline.subjects.facts import check_modules, describe_model
-from pipeline.subjects.load import LoadedModel, load_language_model
+from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import find_sites
 from pipeline.subjects.text_batches import Ids, TextBatches
@@ -37,21 +37,21 @@ class HiddenStates:
         self.width = check_modules(model, [module], False, subject)[module].width
         loaded = load_language_model(model, dtype, device)
         self._source = ModelActivations(loaded.model.base_model, find_sites(loaded.model.base_model, [module], subject))
-        self._batches = text_batches(loaded)
+        longest = describe_model(model, False).context_length
+        self._batches = TextBatches(loaded.tokenizer, "auto", longest, loaded.device.type)
 
     def each(self, texts: Sequence[str]) -> Iterator[tuple[Ids, torch.Tensor, torch.Tensor]]:
         """Places of M of the texts, their (M, T, D) float32 states, and (M, T) which tokens are text."""
         for batch in self._batches.batches(texts):
             taken: list[torch.Tensor] = []
-            self._source.run(batch.tokens, lambda _, states, taken=taken: taken.append(states.float().clone()))
+
+            def receive(_: str, states: torch.Tensor, taken: list[torch.Tensor] = taken) -> None:
+                taken.append(states.float().clone())
+
+            self._source.run(batch.tokens, receive)
             count = len(batch.places)
             counted = torch.from_numpy(batch.counted).to(taken[0].device)
             yield batch.places, taken[0][:count], counted[:count]
-
-
-def text_batches(loaded: LoadedModel) -> TextBatches:
-    """How a loaded model reads texts that stand alone."""
-    return TextBatches(loaded.tokenizer, "auto", describe_model(loaded.name, False).context_length, loaded.device.type)
 
 
 def on_texts(

@@ -1,14 +1,16 @@
 """The logit that a language model gives to a word after a prompt that holds the text."""
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.black_boxes.hidden import text_batches
 from pipeline.errors import UserError
+from pipeline.subjects.facts import describe_model
 from pipeline.subjects.load import LoadedModel, load_language_model
+from pipeline.subjects.text_batches import TextBatches
 
 Values = npt.NDArray[np.float64]
 TEXT = "{text}"
@@ -45,20 +47,31 @@ def next_word(
     wanted, others = _tokens(words, loaded), _tokens(against, loaded)
     if not wanted:
         raise UserError(f'words = {words!r}; expected words, such as [" good", " bad"]')
-    batches = text_batches(loaded)
-    head = loaded.model.get_output_embeddings()
+    longest = describe_model(model, False).context_length
+    batches = TextBatches(loaded.tokenizer, "auto", longest, loaded.device.type, opening=False, padding=False)
+    last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(loaded.model.forward).parameters else {}
+
+    room = batches.longest - len(loaded.tokenizer(prompt, add_special_tokens=True)["input_ids"])
+    if room < 1:
+        raise UserError(
+            f"prompt = {prompt[:60]!r}... leaves no room for a text in {batches.longest} tokens; shorten it"
+        )
+
+    def cut(text: str) -> str:
+        """So much of a text that the end of the prompt is read too."""
+        ends = loaded.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
+        return text if len(ends) <= room else text[: ends[room - 1][1]]
 
     def logits(texts: list[str]) -> Values:
         found = np.full((len(texts), len(wanted)), np.nan)
-        for batch in batches.batches([prompt.replace(TEXT, text) for text in texts]):
+        for batch in batches.batches([prompt.replace(TEXT, cut(text)) for text in texts]):
             ids = torch.from_numpy(batch.tokens.token_ids).to(loaded.device)
-            within = torch.arange(ids.shape[1]) < torch.from_numpy(batch.tokens.lengths)[:, None]
             with torch.inference_mode():
-                states = loaded.model.base_model(
-                    input_ids=ids, attention_mask=within.long().to(loaded.device), use_cache=False
-                ).last_hidden_state
-                last = states[torch.arange(len(ids)), torch.from_numpy(batch.tokens.lengths) - 1]
-                given = head(last).double().cpu().numpy()  # (B, V)
+                given = (
+                    loaded.model(input_ids=ids, use_cache=False, **last).logits[:, -1].double().cpu().numpy()
+                )  # (B, V)
             values = given[:, wanted] - (given[:, others].mean(axis=1, keepdims=True) if others else 0.0)
             found[batch.places] = values[: len(batch.places)]
         return found

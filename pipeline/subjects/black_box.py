@@ -1,9 +1,5 @@
 """Units of which only the answers are known: a function from texts to numbers, as the run file names it."""
 
-import importlib
-import os
-import sys
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +9,9 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline.config import BlackBox
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
+from pipeline.subjects.callables import open_function, shown, told
 from pipeline.subjects.time_limit import TooSlow, time_limit
 
 KEPT_BYTES = 1 << 26
@@ -137,7 +134,7 @@ class BlackBoxActivations:
             raise
         except Exception as error:
             raise UserError(
-                f"{self._name} raised {_told(error)} on {len(texts)} texts, the first {texts[0]!r}; correct the function"
+                f"{self._name} raised {told(error)} on {len(texts)} texts, the first {texts[0]!r}; correct the function"
             ) from error
         return self._checked(answer, texts)
 
@@ -147,9 +144,9 @@ class BlackBoxActivations:
         try:
             values = np.asarray(_off_the_device(answer))
         except Exception as error:
-            raise UserError(f"{self._name} gave {_shown(answer)} ({_told(error)}); expected {expected}") from error
+            raise UserError(f"{self._name} gave {shown(answer)} ({told(error)}); expected {expected}") from error
         if values.dtype.kind not in "biuf":
-            raise UserError(f"{self._name} gave {_shown(answer)}, which are not numbers; expected {expected}")
+            raise UserError(f"{self._name} gave {shown(answer)}, which are not numbers; expected {expected}")
         if values.ndim == 0 or len(values) != len(texts):
             raise UserError(
                 f"{self._name} was given {len(texts)} texts and gave {values.shape[0] if values.ndim else 'one'} values; "
@@ -177,7 +174,7 @@ class BlackBoxActivations:
         if not equal.all():
             place = int(np.flatnonzero(~equal)[0])
             raise UserError(
-                f"{self._name} gave {texts[place]!r} {_shown(values[place])} at first and {_shown(again[place])} when asked "
+                f"{self._name} gave {texts[place]!r} {shown(values[place])} at first and {shown(again[place])} when asked "
                 "again beside other texts; it must be deterministic and treat each text by itself: fix its seed, and switch off "
                 "dropout"
             )
@@ -192,84 +189,8 @@ class BlackBoxActivations:
         return f"{self.module} ({self.box.call})"
 
 
-def open_function(module: str, box: BlackBox) -> Callable[[list[str]], Any]:
-    """The function of a black box, made by its factory where it has one.
-
-    Args:
-        module: for messages, what it is called in the run file.
-
-    Raises:
-        UserError: it is not there, or the factory does not make one of the arguments.
-    """
-    factory: Callable[..., Any] = load_function(module, box.call)
-    if box.arguments is None:
-        return factory
-    try:
-        made: Any = factory(**box.arguments)
-    except MemoryError:
-        raise
-    except UserError as error:
-        raise UserError(f"{module}: {error}") from error
-    except Exception as error:
-        raise UserError(
-            f"{module}: {box.call} raised {_told(error)} when it was called with subject.black_boxes.{module.partition(':')[2]}."
-            "arguments; correct them, or leave them out where it is the function itself"
-        ) from error
-    if not callable(made):
-        raise UserError(
-            f"{module}: {box.call} gave {_shown(made)} for its arguments, expected a function; leave arguments out where it is "
-            "the function itself"
-        )
-    found: Callable[[list[str]], Any] = made
-    return found
-
-
-def load_function(module: str, call: str) -> Callable[[list[str]], Any]:
-    """Import a function; the working directory is importable.
-
-    Args:
-        module: for messages, what it is called in the run file.
-        call: `package.module:function`.
-
-    Raises:
-        UserError: it cannot be imported, or there is no such function in it.
-    """
-    place, _, path = call.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    importlib.invalidate_caches()
-    try:
-        found: Any = importlib.import_module(place)
-    except (Exception, SystemExit) as error:
-        raise UserError(
-            f"{module}: {place} cannot be imported ({_told(error)}); put it into the working directory {os.getcwd()}, "
-            "install it, or correct subject.black_boxes"
-        ) from error
-    for name in path.split("."):
-        if not hasattr(found, name):
-            have = nearest(name, [known for known in vars(found) if not known.startswith("_")])
-            raise UserError(f"{module}: {call} is not there, as {place} has no {name!r}; {have}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise UserError(f"{module}: {call} is {_shown(found)} and cannot be called; name a function")
-    return found
-
-
-def _told(error: BaseException) -> str:
-    """An exception with the place in the user's code that it comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<")]
-    where = f" at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
-    return f"{type(error).__name__}: {error}{where}"
-
-
 def _off_the_device(answer: Any) -> Any:
     """What numpy can take of a torch tensor: on the CPU, and of a type that numpy has."""
     if not hasattr(answer, "detach"):
         return answer
     return (answer.detach().double() if answer.is_floating_point() else answer.detach()).cpu()
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

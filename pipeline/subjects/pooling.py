@@ -45,7 +45,7 @@ def _sparse(activations: SparseActivations, counted: torch.Tensor, pool: Pool) -
         return found / counted.sum(dim=1, keepdim=True)
     if pool == "last":
         return found.index_copy(0, places, values).reshape(texts, units)
-    floor = torch.full_like(found, -torch.inf).index_reduce(0, places, values, "amax")
+    floor = torch.full_like(found, -torch.inf).scatter_reduce(0, places, values, "amax")
     seen = torch.zeros_like(found).index_add(0, places, torch.ones_like(values)).reshape(texts, units)
     whole = seen == counted.sum(dim=1, keepdim=True)  # no token is left on which the unit is 0
     largest = floor.reshape(texts, units)

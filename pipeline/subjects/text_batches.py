@@ -48,6 +48,9 @@ class TextBatches:
         bos: Literal["auto", "yes", "no"] = "auto",
         longest: int | None = None,
         device: str = "cpu",
+        *,
+        opening: bool = True,
+        padding: bool = True,
     ) -> None:
         """
         Args:
@@ -55,13 +58,16 @@ class TextBatches:
             bos: corpus.bos; "no" leaves out all special tokens.
             longest: tokens that the model reads at most.
             device: the type of the device that batches are made for.
+            opening: put a token in front where the tokenizer does not.
+            padding: long texts of similar length may share a batch.
         """
+        self._exact = EXACT if padding else LONGEST
         self._tokenizer, self._special = tokenizer, bos != "no"
-        self._longest = min(longest or LONGEST, LONGEST)
-        self._tokens = BATCH_TOKENS.get(device, BATCH_TOKENS[""])
+        self.longest = min(longest or LONGEST, LONGEST)
+        self.batch_tokens = BATCH_TOKENS.get(device, BATCH_TOKENS[""])
         openings = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id)
         known = [token for token in openings if token is not None]
-        self._opening = known[:1] if self._special else []
+        self._opening = known[:1] if self._special and opening else []
 
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[bool]]]:
         """The token ids of each text, and which of them are text."""
@@ -70,7 +76,7 @@ class TextBatches:
             add_special_tokens=self._special,
             split_special_tokens=True,
             truncation=True,
-            max_length=max(2, self._longest - len(self._opening)),
+            max_length=max(2, self.longest - len(self._opening)),
             return_special_tokens_mask=True,
             return_attention_mask=False,
             verbose=False,
@@ -87,8 +93,8 @@ class TextBatches:
         for start in range(0, len(texts), TOGETHER):
             for place, (ids, counted) in enumerate(self.encode(texts[start : start + TOGETHER]), start):
                 if any(counted):
-                    length = len(ids) if len(ids) <= EXACT else -(-len(ids) // EXACT) * EXACT
-                    groups.setdefault(min(length, self._longest), []).append((place, ids, counted))
+                    length = len(ids) if len(ids) <= self._exact else -(-len(ids) // EXACT) * EXACT
+                    groups.setdefault(min(length, self.longest), []).append((place, ids, counted))
         for length, members in sorted(groups.items()):
             size = self.rows(length)
             for start in range(0, len(members), size):
@@ -96,7 +102,7 @@ class TextBatches:
 
     def rows(self, length: int) -> int:
         """B of a batch of texts of this many tokens."""
-        return max(4, self._tokens // length)
+        return max(4, self.batch_tokens // length)
 
 
 def _batch(members: list[tuple[int, list[int], list[bool]]], length: int, size: int) -> TextBatch:

@@ -33,7 +33,7 @@ class TextFunction(Protocol):
         ...
 
 
-AGAIN = 64
+AGAIN = 256
 """One in so many texts is asked again, and at least one in each call."""
 FIRST = 16
 """Texts of the first call that are asked again, at least."""

@@ -72,7 +72,7 @@ class Places:
         high = len(spans) - int(bool(spans) and len(tokens) >= self._full and spans[-1][1] == len(text))
         return [
             (self._number.get(read_words(form).key), firsts[first], stops[stop - 1])
-            for form, first, stop in word_forms(text, self._sizes)
+            for form, first, stop in word_forms(text, self._sizes, 0, spans)
             if first >= low and stop <= high
         ]
 

@@ -1,14 +1,15 @@
 """From partial responses to the rows of the tables `responses` and `ngrams`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from stages.record.moments import add, divide, multiply
-from stages.sasc.responses import NONE, best
+from stages.sasc.responses import NONE, TERMS, best
 from stages.sasc.tables import NGRAMS, RESPONSES
 
 Ints = npt.NDArray[np.int64]
@@ -43,7 +44,7 @@ def merge(
     units = len(keys)
     counts = np.sum([part["n_ngrams"].to_numpy() for part in partials], axis=0)
     nonfinite = np.sum([part["n_nonfinite"].to_numpy() for part in partials], axis=0)
-    mean, sigma = mean_and_sigma(counts - nonfinite, _sums(partials, units))
+    mean, sigma = _moments(partials, counts - nonfinite)
     tops = {polarity: _strongest(partials, units, polarity, kept) for polarity in COLUMN}
     outcomes = _outcomes(partials, counts, nonfinite, sigma, _constant(tops, units), ngrams["text"])
     known = np.asarray([outcome.status != "failed" for outcome in outcomes])
@@ -62,26 +63,28 @@ def merge(
     return responses, _by_unit(strongest, NGRAMS.schema)
 
 
-def mean_and_sigma(counts: Ints, sums: Doubles) -> tuple[Doubles, Doubles]:
-    """Mean and population standard deviation; NaN without responses.
+def mean_and_sigma(count: int, terms: Sequence[Doubles]) -> tuple[float, float]:
+    """Mean and population standard deviation, the sums taken as they are; NaN where they are not finite or of nothing.
 
     Args:
-        counts: (U,) finite responses.
-        sums: (2, 2, U) sums of x and of x^2, as pairs.
+        count: finite responses.
+        terms: (2, TERMS) sums of x and of x^2 of each part of the list.
     """
-    with np.errstate(all="ignore"):
-        number = np.where(counts > 0, counts, np.nan).astype(np.float64)
-        mean, square = divide(sums[0], number), divide(sums[1], number)
-        variance = add(square, -multiply(mean, mean))[0]
-        return mean[0], np.sqrt(np.maximum(variance, 0.0))
+    if not count or not all(np.isfinite(part).all() for part in terms):
+        return math.nan, math.nan
+    mean, square = (
+        sum((Fraction(term) for part in terms for term in part[power].tolist()), Fraction(0)) / count
+        for power in range(2)
+    )
+    return float(mean), math.sqrt(max(square - mean * mean, Fraction(0)))
 
 
-def _sums(partials: Sequence[pa.Table], units: int) -> Doubles:
-    total = np.zeros((2, 2, units))
-    for part in partials:
-        own = part["sums"].combine_chunks().flatten().to_numpy().reshape(units, 2, 2).transpose(1, 2, 0)
-        total = np.stack([add(total[power], own[power]) for power in range(2)])
-    return total
+def _moments(partials: Sequence[pa.Table], counts: Ints) -> tuple[Doubles, Doubles]:
+    """Mean and standard deviation of each unit."""
+    lists = [part["sums"].combine_chunks().flatten().to_numpy().reshape(len(counts), 2, TERMS) for part in partials]
+    found = [mean_and_sigma(count, [part[unit] for part in lists]) for unit, count in enumerate(counts.tolist())]
+    mean, sigma = np.asarray(found, np.float64).reshape(-1, 2).T
+    return mean, sigma
 
 
 Top = tuple[Ints, Doubles, Ints]

@@ -82,7 +82,7 @@ def _ngrams(context: Context, start: int, stop: int) -> "Ngrams":
 
 def check(config: RunConfig) -> None:
     """Raises UserError where a module, a unit, the device or a function is not there; what functions answer is not looked at."""
-    from pipeline.subjects.black_box import load_function
+    from pipeline.subjects.callables import load_function
     from pipeline.subjects.identity import black_box
     from pipeline.subjects.load import resolve_device
     from pipeline.subjects.source import describe_modules

@@ -4,6 +4,7 @@ While they are counted, an n-gram is a form: a string from which its key, its te
 the same key are one n-gram, whose text is the commonest of its forms.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,13 +45,16 @@ def _splitter() -> Any:
     return Split(Regex(WORD), "removed", invert=True)
 
 
-def word_forms(text: str, sizes: Iterable[int], first: int = 0) -> list[tuple[str, int, int]]:
+def word_forms(
+    text: str, sizes: Iterable[int], first: int = 0, spans: Sequence[tuple[int, int]] | None = None
+) -> list[tuple[str, int, int]]:
     """The form of each n-gram of a text, and the numbers of its first word and of the one after its last.
 
     Args:
         first: n-grams that end before this word are left out.
+        spans: of the words, where they are known.
     """
-    spans = word_spans(text)
+    spans = word_spans(text) if spans is None else spans
     words = [text[start:stop] for start, stop in spans]
     linked = [
         word + SEPARATOR + (" " if stop < following else "")
@@ -99,10 +103,12 @@ def forms_of_words(documents: Iterable[Document], sizes: Sequence[int]) -> Itera
     tail = ""
     for document in documents:
         tail = tail if document.continues else ""
-        before, text = len(word_spans(tail)), tail + document.text
-        yield [form for form, *_ in word_forms(text, sizes, before)]
-        spans = word_spans(text)[-(max(sizes) - 1) :] if max(sizes) > 1 else []
-        tail = text[spans[0][0] :] if spans else ""
+        text = tail + document.text
+        spans = word_spans(text)
+        before = bisect_left(spans, (len(tail), 0))
+        yield [form for form, *_ in word_forms(text, sizes, before, spans)]
+        last = spans[-(max(sizes) - 1) :] if max(sizes) > 1 else []
+        tail = text[last[0][0] :] if last else ""
 
 
 def forms_of_tokens(

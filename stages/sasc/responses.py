@@ -1,7 +1,7 @@
 """What is kept of the responses to n-grams while they come: exact sums, and the n-grams with the strongest ones.
 
-The result does not depend on the order in which n-grams come, nor on how they are spread over shards: sums are pairs of
-float64 as in stages/record/moments.py, and ties have a total order, by response and then by ngram_id.
+The result does not depend on the order in which n-grams come, nor on how they are spread over shards: sums carry what
+float64 rounds away, and ties have a total order, by response and then by ngram_id.
 
 Shapes: B n-grams of a batch, U units, K n-grams kept of each unit.
 """
@@ -11,11 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from stages.record.moments import SPLITTER, add, renormalised
+from stages.record.moments import SPLITTER
 from stages.sasc.tables import NGRAM_PARTIALS
 
 AT_ONCE = 1 << 16
 """Candidates gathered before the best are picked, at least."""
+TERMS = 3
 NONE = np.iinfo(np.int64).max
 
 Ints = npt.NDArray[np.int64]
@@ -86,7 +87,7 @@ class ModuleResponses:
         self._ngrams = 0
         self._nonfinite = np.zeros(len(indices), np.int64)
         self._first = np.full(len(indices), NONE)
-        self._sums = np.zeros((2, 2, len(indices)))
+        self._sums = Sums(len(indices))
 
     def add(self, ngram_ids: Ints, values: torch.Tensor) -> None:
         """Take in responses of the units: (B, U) float32 or float64, on any device."""
@@ -97,9 +98,7 @@ class ModuleResponses:
             self._nonfinite += (~finite).sum(dim=0).cpu().numpy()
             first = torch.where(finite, NONE, ids[:, None]).amin(dim=0).cpu().numpy()
             self._first = np.minimum(self._first, first)
-        known = values.masked_fill(~finite, 0.0)
-        for power, sums in enumerate(power_sums(known)):
-            self._sums[power] = add(self._sums[power], sums)
+        self._sums.add(values.masked_fill(~finite, 0.0))
         doubles = values.double()
         self._largest.add(ids, doubles)
         self._smallest.add(ids, -doubles)
@@ -113,7 +112,7 @@ class ModuleResponses:
             "n_ngrams": np.full(units, self._ngrams),
             "n_nonfinite": self._nonfinite,
             "first_nonfinite": pa.array(self._first, mask=self._first == NONE),
-            "sums": list(self._sums.transpose(2, 0, 1).reshape(units, 4)),
+            "sums": list(self._sums.terms().reshape(units, 2 * TERMS)),
             "largest": self._lists(self._largest, 1.0),
             "smallest": self._lists(self._smallest, -1.0),
             "error": pa.nulls(units, pa.string()),
@@ -137,7 +136,7 @@ def failed_rows(module: str, indices: list[int], error: str) -> pa.Table:
         "n_ngrams": np.zeros(units, np.int64),
         "n_nonfinite": np.zeros(units, np.int64),
         "first_nonfinite": pa.nulls(units, pa.int64()),
-        "sums": [[0.0] * 4] * units,
+        "sums": [[0.0] * 2 * TERMS] * units,
         "largest": [[]] * units,
         "smallest": [[]] * units,
         "error": pa.repeat(error, units),
@@ -145,32 +144,49 @@ def failed_rows(module: str, indices: list[int], error: str) -> pa.Table:
     return pa.table(columns, schema=NGRAM_PARTIALS.schema)
 
 
-def power_sums(values: torch.Tensor) -> tuple[Doubles, Doubles]:
-    """Sums of x and of x^2 over the rows, (2, U) each, a leading part and a rest.
+class Sums:
+    """Sums of x and of x^2 of each unit, as TERMS numbers that add up to them.
 
-    Args:
-        values: (B, U) finite; squares of float32 are exact in float64, those of float64 are carried as pairs (Dekker 1971).
+    What additions of float64 round away is kept (Knuth's two-sum) and added up likewise, of float32 once and of float64 twice:
+    about 106 and 159 bits. So another order of adding changes the sums, and what is made of them, far below the last bit
+    of what is published.
     """
-    wide = values.double()
-    squares = wide * wide
-    rest = torch.zeros_like(wide)
-    if values.dtype == torch.float64:
-        high = SPLITTER * wide
-        high = high - (high - wide)
-        low = wide - high
-        rest = ((high * high - squares) + 2.0 * high * low) + low * low
-    return _summed(wide, torch.zeros_like(wide)), _summed(squares, rest)
+
+    def __init__(self, units: int) -> None:
+        self._rows = [torch.zeros(0, units, dtype=torch.float64)] * 2
+
+    def add(self, values: torch.Tensor) -> None:
+        """Add (B, U) finite values: float32, whose squares are exact in float64, or float64, whose squares take two."""
+        wide = values.double()
+        parts = [wide * wide]
+        if values.dtype == torch.float64:
+            high = SPLITTER * wide  # Dekker 1971
+            high = high - (high - wide)
+            low = wide - high
+            parts.append(((high * high - parts[0]) + 2.0 * high * low) + low * low)
+        depth = len(parts)
+        for power, rows in enumerate(([wide], parts)):
+            self._rows[power] = distilled(torch.cat([self._rows[power].to(wide.device), *rows]), depth)
+
+    def terms(self) -> Doubles:
+        """(U, 2, TERMS) of x and of x^2."""
+        padded = [torch.nn.functional.pad(rows, (0, 0, 0, TERMS - len(rows))) for rows in self._rows]
+        found: Doubles = torch.stack(padded).permute(2, 0, 1).cpu().numpy()
+        return found
 
 
-def _summed(high: torch.Tensor, low: torch.Tensor) -> Doubles:
-    """The sum over the rows of pairs (B, U), by halves, with what each addition rounds away carried along."""
-    while len(high) > 1:
-        half = len(high) // 2
-        odd_high, odd_low = high[2 * half :], low[2 * half :]
-        one, other = high[:half], high[half : 2 * half]
-        total = one + other
-        part = total - one
-        lost = (one - (total - part)) + (other - part)
-        high = torch.cat([total, odd_high])
-        low = torch.cat([low[:half] + low[half : 2 * half] + lost, odd_low])
-    return renormalised(high.cpu().numpy()[0], low.cpu().numpy()[0])
+def distilled(rows: torch.Tensor, depth: int) -> torch.Tensor:
+    """(depth + 1, U) float64 whose sum is that of the rows (B, U): it, what it lacks, what that lacks, and so on."""
+    terms = []
+    for _ in range(depth):
+        lost = []
+        while len(rows) > 1:
+            half = len(rows) // 2
+            one, other = rows[:half], rows[half : 2 * half]
+            total = one + other
+            part = total - one
+            lost.append((one - (total - part)) + (other - part))
+            rows = torch.cat([total, rows[2 * half :]])
+        terms.append(rows)
+        rows = torch.cat(lost) if lost else torch.zeros_like(rows)
+    return torch.cat([*terms, rows.sum(dim=0, keepdim=True)])

@@ -32,7 +32,7 @@ NGRAM_PARTIALS = TableSchema(
             column("n_ngrams", pa.int64(), "n-grams with a response, NaN and infinite ones among them"),
             column("n_nonfinite", pa.int64(), "n-grams whose response was NaN or infinite"),
             column("first_nonfinite", pa.int64(), "the first n-gram with such a response; null for none"),
-            column("sums", pa.list_(pa.float64()), "sums of x and x^2, each as a leading part and a rest"),
+            column("sums", pa.list_(pa.float64()), "sums of x and of x^2, each as three terms that add up to it"),
             column("largest", _TOP, "n-grams with the largest responses, by falling response, then by ngram_id"),
             column("smallest", _TOP, "n-grams with the smallest responses, by rising response, then by ngram_id"),
             column("error", pa.string(), "why the module has no responses here; null where it has"),

@@ -1,7 +1,9 @@
 """A function of texts as a source of activations: what it is asked, and how it may not answer."""
 
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pipeline.config import BlackBox
 from pipeline.errors import UserError
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
+from pipeline.subjects.time_limit import TooSlow, time_limit
 
 FUNCTIONS = '''
 import numpy as np
@@ -78,6 +81,19 @@ def late(texts):
     return [float("b" in text and np.random.default_rng().random()) for text in texts]
 
 no_function = 3
+
+def sleeps(texts):
+    import time
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+def factory(power, shift=0):
+    if power > 9:
+        raise OverflowError("too high")
+    return (lambda texts: [len(text) ** power + shift for text in texts]) if power else None
 '''
 
 
@@ -237,3 +253,44 @@ def test_a_module_that_cannot_be_imported_is_told_with_its_reason(call: str, say
 def test_the_working_directory_is_importable() -> None:
     opened("length")
     assert str(Path.cwd()) in sys.path
+
+
+def test_a_factory_is_called_once_with_its_arguments() -> None:
+    source = opened("factory", arguments={"power": 2, "shift": 1})
+    assert source.values(["ab", "abc"])[:, 0].tolist() == [5, 10]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            {"power": 10},
+            r"factory raised OverflowError: too high at .*planted\.py:\d+ when it was called with .*test.arguments",
+        ),
+        ({"strength": 1}, r"factory raised TypeError: .*strength.*correct them"),
+        ({"power": 0}, r"factory gave None for its arguments, expected a function"),
+    ],
+)
+def test_arguments_that_make_no_function_are_told(arguments: dict[str, int], says: str) -> None:
+    with pytest.raises(UserError, match=rf"black_box:test: .*{says}"):
+        opened("factory", arguments=arguments)
+
+
+def test_a_function_that_does_not_come_back_is_ended() -> None:
+    with pytest.raises(UserError, match=r"sleeps\) took more than 1 s for 8 texts; make it faster"):
+        opened("sleeps", timeout=1)
+
+
+def test_outside_the_main_thread_the_end_of_a_slow_block_is_waited_for() -> None:
+    def work() -> str:
+        try:
+            with time_limit(0.01):
+                time.sleep(0.05)
+        except TooSlow:
+            return "too slow"
+        return "in time"
+
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(work).result() == "too slow"
+    with time_limit(60):
+        pass

@@ -116,6 +116,24 @@ def test_a_function_is_known_by_its_settings_and_its_source(tmp_path: Path, monk
     assert identity() != first
 
 
+def test_arguments_of_a_factory_count_and_files_among_them_by_content(tmp_path: Path, tiny_llama: Path) -> None:
+    def identity(**arguments: Any) -> Any:
+        entry = {"call": "pipeline.black_boxes.direction:direction", "arguments": arguments}
+        return source_identities(run_file(["black_box:f"], black_boxes={"f": entry}))["black_box:f"]
+
+    (tmp_path / "a.npy").write_bytes(b"one")
+    (tmp_path / "b.npy").write_bytes(b"one")
+    (tmp_path / "c.npy").write_bytes(b"two")
+    first = identity(path=str(tmp_path / "a.npy"), words=["sea", "sky"])
+    assert identity(path=str(tmp_path / "b.npy"), words=["sea", "sky"]) == first
+    assert identity(path=str(tmp_path / "c.npy"), words=["sea", "sky"]) != first
+    assert identity(path=str(tmp_path / "a.npy"), words=["sea", "land"]) != first
+    assert identity(nested={"deep": [str(tmp_path / "a.npy")]}) == identity(nested={"deep": [str(tmp_path / "b.npy")]})
+    model = identity(model=str(tiny_llama))
+    assert len(model["arguments"]["model"]["revision"]) == 64
+    assert identity(concepts=[str(tmp_path)]) != identity(concepts=["tests"]), "a word that is also a folder is a word"
+
+
 def test_functions_of_installed_packages_are_found_and_built_in_ones_have_no_file() -> None:
     found = source_file("json.decoder:JSONDecoder")
     assert found is not None

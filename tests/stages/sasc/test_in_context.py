@@ -1,0 +1,113 @@
+"""Responses from the sequences that hold an n-gram, against a plain twin that looks at one occurrence after another."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import RunConfig
+from pipeline.subjects.activations import TokenBatch
+from pipeline.subjects.source import open_source
+from stages.sasc.in_context import Places
+from stages.sasc.pieces import word_spans
+from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table, write_place
+
+MODULES = ["layers.0.mlp", "layers.1.sae:small", "layers.0.directions:axes"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_place(tmp_path_factory.mktemp("in_context"))
+
+
+@pytest.fixture(autouse=True)
+def working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def activations(
+    config: RunConfig, module: str, token_ids: list[int]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """(T, U) of one sequence by itself."""
+    found = []
+    ids = np.asarray([token_ids])
+    batch = TokenBatch(ids, np.asarray([len(token_ids)]), np.zeros(1, np.int64))
+
+    def receive(_: str, given: object) -> None:
+        if isinstance(given, torch.Tensor):
+            found.append(given[0].double().numpy().copy())
+        else:
+            dense = np.zeros(given.shape[1:])  # type: ignore[attr-defined]
+            dense[given.positions, given.units] = given.values  # type: ignore[attr-defined]
+            found.append(dense)
+
+    open_source(config, [module]).run(batch, receive)
+    return found[0]
+
+
+def twin(root: Path, config: RunConfig, module: str, text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
+    """The mean over the occurrences of an n-gram of words; None where it is in no sequence."""
+    wanted = [text[start:stop].lower() for start, stop in word_spans(text)]
+    found = []
+    for row in table(root, "corpus").to_dict("records"):
+        tokens = list(row["tokens"])
+        whole = "".join(tokens)
+        spans = word_spans(whole)
+        for first in range(len(spans) - len(wanted) + 1):
+            part = spans[first : first + len(wanted)]
+            low, high = part[0][0], part[-1][1]
+            inside, place = [], 0
+            for number, token in enumerate(tokens):
+                if place < high and place + len(token) > low:
+                    inside.append(number)
+                place += len(token)
+            broken = (low == 0 and row["start"] > 0) or (high == len(whole) and len(tokens) == config.corpus.seq_len)
+            if [whole[a:b].lower() for a, b in part] != wanted or broken or inside[0] < config.record.skip_positions:
+                continue
+            values = activations(config, module, row["token_ids"].tolist())[inside]
+            found.append({"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[config.sasc.pool])
+    return np.mean(found, axis=0) if found else None
+
+
+@pytest.mark.parametrize("pool", ["max", "mean", "last"])
+def test_responses_are_the_means_over_the_occurrences(place: Path, pool: str) -> None:
+    config = run_file(
+        place, f"in-{pool}", MODULES, reading="in_context", pool=pool, max_ngrams=25, sizes=[1, 3], kept=30
+    )
+    root = run_ngrams(config)
+    listed = table(root, "_ngrams/list")
+    for module in MODULES:
+        means = [twin(root, config, module, text) for text in listed["text"]]
+        seen = [number for number, mean in enumerate(means) if mean is not None]
+        wanted = np.stack([mean for mean in means if mean is not None])
+        ngrams = table(root, "ngrams").query("module == @module and polarity == '+'")
+        for unit, rows in ngrams.groupby("index"):
+            own = wanted[:, int(str(unit))]
+            found = rows.set_index("ngram_id")["response"].loc[seen]
+            np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-6)
+        responses = table(root, "responses").query("module == @module and polarity == '+'")
+        assert set(responses["n_ngrams"]) == {len(seen)}
+        np.testing.assert_allclose(responses["sigma"], wanted.std(axis=0), rtol=1e-3, atol=1e-6)
+
+
+def test_a_small_memory_for_sums_changes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = ["layers.0.mlp", GOOD]
+    whole = run_ngrams(run_file(place, "once", modules, reading="in_context"))
+    monkeypatch.setattr("stages.sasc.scanning.SUM_BYTES", 8 * 24 * 60)
+    cut = run_ngrams(run_file(place, "often", modules, reading="in_context"))
+    for name in ("responses", "ngrams"):
+        assert table(cut, name).equals(table(whole, name))
+    assert len(list((cut / "_ngrams" / "partials").iterdir())) == 1
+
+
+def test_words_that_a_sequence_cuts_and_the_first_position_are_left_out(place: Path) -> None:
+    config = run_file(place, "places", ["layers.0.mlp"])
+    tokens = ["ing", " the", " red", ",", " fo"] + [" x"] * 26 + [" foxe"]
+    assert len(tokens) == config.corpus.seq_len
+    places = Places(["ing", "the", "the red,", "fo", "foxe", "RED"], config, lambda ids: "")
+    assert places.find(5, range(32), tokens) == [(1, 1, 2), (5, 2, 3), (3, 4, 5), (2, 1, 4)]
+    assert places.find(0, range(32), tokens) == places.find(5, range(32), tokens), (
+        "the first position is an attention sink"
+    )
+    assert (4, 30, 31) in places.find(0, range(31), tokens[1:]), "a document's end cuts no word"
