@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score judge status estimate doctor query report try test lint format clean \
-	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens
+	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens bench-recovery bench-planted
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -79,7 +79,7 @@ lint: $(INSTALLED) ## ruff and mypy --strict
 format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: bench-record bench-simulator bench-simulate bench-endpoint bench-tokens ## run all benchmarks; each ends with a line of JSON
+bench: bench-record bench-simulator bench-simulate bench-endpoint bench-tokens bench-recovery bench-planted ## run all benchmarks; each ends with a line of JSON
 
 bench-record: $(INSTALLED) ## share of a forward pass that recording takes, and its memory
 	@$(BIN)/python -m tests.benchmarks.bench_record
@@ -95,6 +95,12 @@ bench-endpoint: $(INSTALLED) ## requests a second of the explain stage, over wha
 
 bench-tokens: $(INSTALLED) ## prompt tokens of a unit by each simulator
 	@$(BIN)/python -m tests.benchmarks.bench_tokens
+
+bench-recovery: $(INSTALLED) ## how often SASC finds planted concepts again, in three published settings
+	@$(BIN)/python -m tests.benchmarks.bench_recovery
+
+bench-planted: $(INSTALLED) ## how often explanations name the rule of planted units, and the scores of right and wrong ones
+	@$(BIN)/python -m tests.benchmarks.bench_planted
 
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
