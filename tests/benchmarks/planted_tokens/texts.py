@@ -92,10 +92,10 @@ def _with_passages(documents: Sequence[str]) -> Iterator[tuple[str, list[tuple[s
         for place, paragraph in enumerate(paragraphs, start=1):
             parts.append(paragraph)
             if place % step == 0 and len(spans) < len(share):
-                kind, passage = share[len(spans)]
+                kind, inserted = share[len(spans)]
                 start = sum(map(len, parts)) + len(parts)
-                spans.append((kind, start, start + len(passage)))
-                parts.append(passage)
+                spans.append((kind, start, start + len(inserted)))
+                parts.append(inserted)
         yield "\n".join(parts), spans
 
 

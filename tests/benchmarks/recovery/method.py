@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from pipeline.config import Sasc
 from stages.sasc.candidates import themes
 from stages.sasc.scoring import choose, null_scores, p_value, sasc_score
 from stages.sasc.summarise import Summariser
 from stages.sasc.synthesis import Synthesizer
-
-from pipeline.config import Sasc
 from tests.benchmarks.recovery.harness import Judged
 from tests.benchmarks.recovery.modules import Array, Encoder, generator
 
