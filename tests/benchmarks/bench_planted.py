@@ -96,7 +96,7 @@ def results(folder: Path, units: Sequence[TokenUnit], simulator: Simulator) -> l
     exemplars = pd.read_parquet(folder / "exemplars").query("split == 'report' and polarity == '+'")
     done = []
     for index, unit in enumerate(units):
-        rows = exemplars[exemplars["index"] == index]
+        rows = exemplars[exemplars["index"] == index].drop_duplicates("seq_id")
         texts = [list(tokens[seq_id]) for seq_id in rows["seq_id"]]
         true = [np.asarray(values, dtype=np.float64) for values in rows["activations"]]
         other = units[(index + WRONG) % len(units)]
