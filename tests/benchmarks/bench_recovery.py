@@ -34,8 +34,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from stages.sasc.summarise import EmbeddedSummariser, LanguageModelSummariser, Summariser
-from stages.sasc.synthesis import LanguageModelSynthesizer, RetrievedSynthesizer, Synthesizer
 
 from pipeline.config import Budget, LanguageModel, Sasc
 from pipeline.llm.endpoint import open_endpoint
@@ -43,6 +41,8 @@ from pipeline.llm.engine import Engine
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.load import load_engine_model
 from pipeline.subjects.embedder import Embedder, load_embedder
+from stages.sasc.summarise import EmbeddedSummariser, LanguageModelSummariser, Summariser
+from stages.sasc.synthesis import LanguageModelSynthesizer, RetrievedSynthesizer, Synthesizer
 from tests.benchmarks.recovery.concepts import load_concepts
 from tests.benchmarks.recovery.figures import Figures, as_json, by_kind, figures, table
 from tests.benchmarks.recovery.harness import Outcome, explain_all, modules_of

@@ -3,12 +3,13 @@
 N sequences of T tokens at most, U units.
 """
 
-import bisect
-import fractions
+import ast
 import heapq
 import inspect
 import json.decoder
-import string
+import posixpath
+import shlex
+import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ import numpy.typing as npt
 from tests.benchmarks.planted_tokens.units import TokenUnit
 
 FOLDER = Path(__file__).parent
-MODULES = (bisect, fractions, heapq, json.decoder, string, textwrap)
+MODULES = (heapq, json.decoder, posixpath, shlex, statistics, textwrap)
 """Of the standard library, whose source is the code."""
 CODE_LINES = 9
 """Lines of a passage of code."""
-CODE_PASSAGES = 24
+CODE_EACH = 4
+"""Passages of a module."""
 KINDS = ("code", "french", "german")
 Flags = npt.NDArray[np.bool_]
 
@@ -44,17 +46,20 @@ class Sequenced:
 def passages() -> list[tuple[str, str]]:
     """Kind and text of all passages, the kinds in turn."""
     found = {kind: (FOLDER / f"{kind}.txt").read_text(encoding="utf-8").splitlines() for kind in ("french", "german")}
-    found["code"] = [piece for module in MODULES for piece in _code(module)][:CODE_PASSAGES]
+    found["code"] = [piece for module in MODULES for piece in _code(module)]
     most = max(map(len, found.values()))
     return [(kind, found[kind][number]) for number in range(most) for kind in KINDS if number < len(found[kind])]
 
 
 def _code(module: ModuleType) -> list[str]:
-    """Pieces of CODE_LINES lines of a module's functions and classes."""
-    parts = [part for _, part in inspect.getmembers(module) if inspect.isfunction(part) or inspect.isclass(part)]
-    sources = [inspect.getsource(part) for part in parts if part.__module__ == module.__name__]
-    lines = [line for source in sources for line in source.splitlines() if line.strip()]
-    return ["\n".join(lines[start : start + CODE_LINES]) for start in range(0, len(lines) - CODE_LINES, CODE_LINES)][:6]
+    """CODE_EACH pieces of CODE_LINES lines of a module's functions, without their docstrings, which are prose."""
+    lines: list[str] = []
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.FunctionDef):
+            node.body = node.body[1:] if ast.get_docstring(node) is not None and len(node.body) > 1 else node.body
+            lines += ast.unparse(node).splitlines()
+    starts = range(0, len(lines) - CODE_LINES, CODE_LINES)
+    return ["\n".join(lines[start : start + CODE_LINES]) for start in starts][:CODE_EACH]
 
 
 def sequences(documents: Sequence[str], tokenizer: Any, count: int, length: int, seed: int = 0) -> list[Sequenced]:
@@ -87,10 +92,10 @@ def _with_passages(documents: Sequence[str]) -> Iterator[tuple[str, list[tuple[s
         for place, paragraph in enumerate(paragraphs, start=1):
             parts.append(paragraph)
             if place % step == 0 and len(spans) < len(share):
-                kind, passage = share[len(spans)]
+                kind, inserted = share[len(spans)]
                 start = sum(map(len, parts)) + len(parts)
-                spans.append((kind, start, start + len(passage)))
-                parts.append(passage)
+                spans.append((kind, start, start + len(inserted)))
+                parts.append(inserted)
         yield "\n".join(parts), spans
 
 

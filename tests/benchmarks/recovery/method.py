@@ -1,21 +1,17 @@
 """SASC as the stages do it, from their own functions: what `make bench-recovery` measures."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from stages.sasc.candidates import draws
-from stages.sasc.scoring import choose, null_scores, sasc_score
-from stages.sasc.summarise import Summariser
-from stages.sasc.synthesis import Synthesizer
 
 from pipeline.config import Sasc
+from stages.sasc.candidates import themes
+from stages.sasc.scoring import choose, null_scores, p_value, sasc_score
+from stages.sasc.summarise import Summariser
+from stages.sasc.synthesis import Synthesizer
 from tests.benchmarks.recovery.harness import Judged
 from tests.benchmarks.recovery.modules import Array, Encoder, generator
-
-DRAWS = 4
-"""Draws for each candidate at most; one that says the same again is drawn anew."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +27,8 @@ class SascMethod:
 
     async def explain(self, ranked: Sequence[tuple[str, float]], seed: int) -> list[str]:
         """Up to sasc.candidates different explanations, each from another draw."""
-        kept = list(ranked[: self.sasc.kept])
-        drawn = draws([text for text, _ in kept], self.sasc, np.random.default_rng(seed))
-        found: dict[str, str] = {}
-        for number, ngrams in enumerate(itertools.islice(drawn, DRAWS * self.sasc.candidates)):
-            text = await self.summariser.summarise(ngrams, kept, seed + number)
-            found.setdefault(text.strip().lower(), text)
-            if len(found) == self.sasc.candidates:
-                break
-        return list(found.values())
+        found = await themes(self.summariser, ranked[: self.sasc.kept], self.sasc, seed)
+        return [theme.candidate.text for theme in found]
 
     async def texts(self, explanation: str, seed: int) -> tuple[Sequence[str], Sequence[str]]:
         """Asked once for each explanation and seed."""
@@ -69,4 +58,4 @@ class SascMethod:
             [(texts[1::2], against[1::2]) for texts, against in zip(relevant, baseline, strict=True)],
             sigma,
         )
-        return float((1 + np.sum(nulls >= judged[winner].score_report)) / (1 + len(nulls)))
+        return p_value(judged[winner].score_report, nulls)

@@ -67,8 +67,8 @@ def null_modules(concepts: Sequence[Concept], encoder: Encoder, held_out: bool) 
 
 def _null_module(name: str, concept: Concept, encoder: Encoder) -> Module:
     width = encoder.encode([concept.keyword]).shape[1]
-    direction = generator("direction", name, str(concept.held_out)).standard_normal(width)
-    direction /= np.linalg.norm(direction)
+    direction = generator("direction", name, str(concept.held_out)).standard_normal((width,))
+    direction = direction / np.linalg.norm(direction)
     return Module(
         name, lambda texts: encoder.encode(texts).astype(np.float64) @ direction, concept.corpus, concept.held_out
     )
