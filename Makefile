@@ -1,9 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score judge ngrams synthesize status estimate doctor query report try test lint format clean \
-	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc
-.PHONY: help setup run corpus record explain simulate score judge status estimate doctor query report try test lint format clean \
-	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens bench-recovery bench-planted
+	bench bench-record bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -106,6 +104,7 @@ bench-tokens: $(INSTALLED) ## prompt tokens of a unit by each simulator
 
 bench-sasc: $(INSTALLED) ## n-grams evaluated a second, over what the module itself does
 	@$(BIN)/python -m tests.benchmarks.bench_sasc
+
 bench-recovery: $(INSTALLED) ## how often SASC finds planted concepts again, in three published settings
 	@$(BIN)/python -m tests.benchmarks.bench_recovery
 
