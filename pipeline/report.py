@@ -19,9 +19,10 @@ FROM scores WHERE {_CHOSEN}"""
 
 
 SASC_SUMMARY = """
-SELECT count(*) AS units, count(score) AS scored, avg(score) AS score, avg(null_mean) AS random,
-       count(*) FILTER (p_value < 0.05) AS significant, count(*) FILTER (status = 'failed') AS failed
-FROM sasc_scores WHERE status <> 'not_selected'"""
+SELECT count(*) AS units, count(score) AS scored, avg(score) AS score, avg(random) AS random,
+       count(*) FILTER (p < 0.05) AS significant, count(*) FILTER (failed AND score IS NULL) AS failed
+FROM (SELECT max(score) AS score, max(null_mean) AS random, max(p_value) AS p, bool_or(status = 'failed') AS failed
+      FROM sasc_scores GROUP BY module, "index", polarity)"""
 
 
 def final_report(root: Path, seed: int) -> str:

@@ -20,7 +20,7 @@ def short(texts):
     """The letters of short texts; of others it knows nothing."""
     return [len(text) if len(text) < 30 else float("nan") for text in texts]
 '''
-CONCEPTS = ["animals", "war and soldiers"]
+CONCEPTS = ["politics and government", "mental illness"]
 
 
 def reduced(folder: Path) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def reduced(folder: Path) -> dict[str, Any]:
     values["subject"]["modules"] = ["black_box:concepts", "black_box:short", "layers.4.mlp"]
     values["subject"]["black_boxes"]["concepts"] |= {"arguments": {"concepts": CONCEPTS}, "units": 2}
     values["subject"]["black_boxes"]["short"] = {"call": "short_texts:short"}
-    values["corpus"] |= {"max_sequences": 96, "max_documents": 20}
-    values["sasc"] |= {"max_ngrams": 500, "candidates": 2, "texts": 12, "nulls": 99, "bootstrap": 100, "shard_units": 2}
+    values["corpus"] |= {"max_sequences": 64, "max_documents": 8}
+    values["sasc"] |= {"max_ngrams": 300, "candidates": 2, "texts": 12, "nulls": 299, "bootstrap": 100, "shard_units": 2}
     values["sasc"] |= {
         "polarities": ["+", "-"],
         "units": {"black_box:concepts": [0, 1], "black_box:short": [0], "layers.4.mlp": [7]},
@@ -55,19 +55,26 @@ def table(root: Path, name: str) -> pd.DataFrame:
     return pd.read_parquet(root / name)
 
 
+def mean_of(texts: pd.DataFrame, half: str, kind: str) -> float:
+    return float(texts.query("half == @half and kind == @kind")["response"].to_numpy().mean())
+
+
 def test_every_unit_has_one_published_score_or_says_why_not(root: Path) -> None:
     scores = table(root, "sasc_scores")
-    published = scores.query("status != 'not_selected'").groupby(["module", "index", "polarity"])["status"].unique()
-    assert len(published) == 8
-    for (module, _, _), statuses in published.items():
-        assert set(statuses) == ({"failed"} if module == "black_box:short" else {"ok"})
+    rows = scores.query("status != 'not_selected'").to_dict("records")
+    units = {(row["module"], row["index"], row["polarity"]) for row in rows}
+    assert len(units) == 8
+    assert sum(row["status"] == "ok" for row in rows) == 6
+    assert all((row["status"] == "failed") == (row["module"] == "black_box:short") for row in rows)
     assert scores.query("status != 'ok'")["score"].isna().all()
 
 
 def test_planted_concepts_are_explained_and_score_above_random_functions(root: Path) -> None:
-    scores = table(root, "sasc_scores").query("status == 'ok' and polarity == '+'").set_index(["module", "index"])
-    for unit, words in enumerate((("animal",), ("war", "soldier", "battle"))):
-        row = scores.loc[("black_box:concepts", unit)]
+    where = "status == 'ok' and polarity == '+' and module == 'black_box:concepts'"
+    rows = table(root, "sasc_scores").query(where).sort_values("index").to_dict("records")
+    for row, words in zip(
+        rows, (("politic", "government", "parliament"), ("mental", "psycholog", "illness")), strict=True
+    ):
         assert any(word in row["text"] for word in words), row["text"]
         assert row["score"] > row["null_high"]
         assert row["p_value"] <= 0.05
@@ -80,9 +87,8 @@ def test_the_published_score_is_that_of_the_texts_that_did_not_choose(root: Path
         same = "module == @row['module'] and index == @row['index'] and polarity == @row['polarity']"
         own, unit = texts.query(f"{same} and candidate == @row['candidate']"), responses.query(same)
         sign = 1 if row["polarity"] == "+" else -1
-        means = own.groupby(["half", "kind"])["response"].mean()
         select, report = (
-            sign * (means[half, "relevant"] - means[half, "baseline"]) / unit["sigma"].item()
+            sign * (mean_of(own, half, "relevant") - mean_of(own, half, "baseline")) / unit["sigma"].item()
             for half in ("select", "report")
         )
         assert row["score_select"] == pytest.approx(select)
@@ -94,7 +100,8 @@ def test_the_published_score_is_that_of_the_texts_that_did_not_choose(root: Path
 def test_the_best_candidate_on_the_select_half_is_published(root: Path) -> None:
     scores = table(root, "sasc_scores").query("module != 'black_box:short'")
     for _, rows in scores.groupby(["module", "index", "polarity"]):
-        assert rows.loc[rows["score_select"].idxmax(), "status"] == "ok"
+        best = rows.sort_values("score_select", ascending=False).to_dict("records")[0]
+        assert best["status"] == "ok"
 
 
 def test_halves_share_no_text_and_texts_are_passages_of_the_corpus(root: Path) -> None:
@@ -124,11 +131,13 @@ def test_p_values_are_those_of_random_directions_of_the_embedding_space(root: Pa
     found: dict[str, list[np.ndarray[Any, Any]]] = {"select": [], "report": []}
     for _, rows in own.groupby("candidate"):
         for half, part in rows.groupby("half"):
-            pro, con = (values[part.query("kind == @kind")["row"]].mean(axis=0) for kind in ("relevant", "baseline"))
+            pro, con = (
+                values[part.query("kind == @kind")["row"].to_numpy()].mean(axis=0) for kind in ("relevant", "baseline")
+            )
             found[str(half)].append((pro - con) / sigma)
     nulls = np.stack(found["report"])[np.argmax(found["select"], axis=0), np.arange(400)]
     assert row["null_mean"] == pytest.approx(nulls.mean(), abs=0.15)
-    assert row["null_high"] == pytest.approx(np.quantile(nulls, 0.95), abs=0.3)
+    assert row["null_high"] == pytest.approx(np.quantile(nulls, 0.95), abs=0.35)
 
 
 def test_a_function_without_numbers_for_texts_ends_in_named_failures(root: Path) -> None:
@@ -144,5 +153,5 @@ def test_the_report_at_the_end_shows_the_best(root: Path) -> None:
     report = final_report(root, 0)
     assert "Best explained" in report
     assert "black_box:concepts" in report
-    assert "6 of 8 units scored" in report or "units scored" in report
-    assert "failed" in report
+    assert "6 of 8 units scored" in report
+    assert "2 failed" in report
