@@ -4,7 +4,7 @@ Their activations are files such as another program would write (`own:planted`);
 passages of code, French and German. The explainer is `statistics`, the simulator `word`. For each unit, the right explanation
 and that of another unit are simulated on the report sequences too. The last line is JSON:
 
-    named           share of units whose published explanation names the concept (a pattern for each unit, fixed beforehand)
+    named           share of units whose published explanation names the concept: a pattern for each unit matches it, quoted words apart
     found           share whose published explanation names it, or lists words that are mostly the unit's
     any_candidate   share with such an explanation among the candidates
     score_found     mean correlation of the published explanation
