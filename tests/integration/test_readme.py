@@ -21,7 +21,8 @@ README = Path("README.md").read_text(encoding="utf-8")
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")
 COMMANDS = sorted({line.split("  #")[0].strip() for line in re.findall(r"^    (make [^\n]*)$", README, flags=re.M)})
 ENDPOINT = "pipeline/presets/endpoint.toml"
-OF_THE_SETUP = {"make run", "make test", "make setup", f"make run CONFIG={ENDPOINT}"}
+SASC = "pipeline/presets/sasc.toml"
+OF_THE_SETUP = {"make run", "make test", "make setup", f"make run CONFIG={ENDPOINT}", f"make run CONFIG={SASC}"}
 """These are what runs these tests, or are run by a test of their own; their recipes are read instead."""
 
 
@@ -73,12 +74,15 @@ def test_the_readme_names_the_two_commands_first() -> None:
 
 
 def test_the_run_file_of_the_readme_is_valid_and_so_is_its_engine_behind_an_endpoint() -> None:
-    whole, part = (tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", README, flags=re.S))
+    whole, part, sasc = (tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", README, flags=re.S))
     assert parse_config(whole, "README.md").run.name == "my-run"
     whole["explain"]["engine"] = part["explain"].pop("engine")
     config = parse_config(whole | {"budget": part["budget"]}, "README.md")
     assert config.explain.engine is not None
     assert config.explain.engine.base_url is not None
+    assert parse_config(
+        sasc | {"run": sasc["run"] | whole["run"], "corpus": whole["corpus"]}, "README.md"
+    ).sasc.synthesize_engine
 
 
 @pytest.mark.parametrize("query", re.findall(r"```sql\n(.*?)```", CARD, flags=re.S))
