@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams status estimate doctor query report try test lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-peer
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize status estimate doctor query report try test lint format clean \
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -55,6 +55,9 @@ judge: $(INSTALLED) ## have a language model say which texts fit the words (judg
 ngrams: $(INSTALLED) ## evaluate the n-grams of the corpus (run.methods with sasc)
 	@$(STAGE)
 
+synthesize: $(INSTALLED) ## texts for and against each explanation (run.methods with sasc)
+	@$(STAGE)
+
 status: $(INSTALLED) ## each stage's shards done, failed, left, and pace
 	@$(PIPELINE) status --config $(CONFIG)
 
@@ -82,7 +85,7 @@ lint: $(INSTALLED) ## ruff and mypy --strict
 format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc ## run all benchmarks; each ends with a line of JSON
+bench: bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted ## run all benchmarks; each ends with a line of JSON
 
 bench-record: $(INSTALLED) ## share of a forward pass that recording takes, and its memory
 	@$(BIN)/python -m tests.benchmarks.bench_record
@@ -110,6 +113,12 @@ bench-peer: $(INSTALLED) ## CPU, memory and disk of recording, beside Delphi's; 
 
 bench-sasc: $(INSTALLED) ## n-grams evaluated a second, over what the module itself does
 	@$(BIN)/python -m tests.benchmarks.bench_sasc
+
+bench-recovery: $(INSTALLED) ## how often SASC finds planted concepts again, in three published settings
+	@$(BIN)/python -m tests.benchmarks.bench_recovery
+
+bench-planted: $(INSTALLED) ## how often explanations name the rule of planted units, and the scores of right and wrong ones
+	@$(BIN)/python -m tests.benchmarks.bench_planted
 
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

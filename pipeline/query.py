@@ -14,6 +14,9 @@ FORMATS = ("table", "csv", "json", "parquet")
 TOP_EXPLANATIONS = """
 SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
 FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC LIMIT 20"""
+TOP_THEMES = """
+SELECT module, "index", polarity, score, ci_low, ci_high, p_value, text
+FROM sasc_scores WHERE score IS NOT NULL ORDER BY score DESC LIMIT 20"""
 
 
 def open_views(root: Path) -> duckdb.DuckDBPyConnection:
@@ -44,7 +47,7 @@ def run_query(root: Path, sql: str | None, style: str) -> None:
         raise UserError(f"--format {style!r}; allowed: {', '.join(FORMATS)}")
     connection = open_views(root)
     try:
-        result = connection.sql(sql or TOP_EXPLANATIONS)
+        result = connection.sql(sql or _best(connection))
         if result is None:
             raise UserError("the query has no result; write a SELECT")
         _write(result, style)
@@ -53,6 +56,12 @@ def run_query(root: Path, sql: str | None, style: str) -> None:
         raise UserError(
             f"{error}\nTables of this run: {views}; their columns are described in outputs/README.md"
         ) from None
+
+
+def _best(connection: duckdb.DuckDBPyConnection) -> str:
+    """The query for the best explanations of the methods that the run has used."""
+    views = {name for (name,) in connection.sql("SHOW TABLES").fetchall()}
+    return TOP_THEMES if "sasc_scores" in views and "scores" not in views else TOP_EXPLANATIONS
 
 
 def _write(result: duckdb.DuckDBPyRelation, style: str) -> None:

@@ -1,6 +1,9 @@
 """What a finished run says at its end: where the dataset is, how to query it, and some of its explanations."""
 
 from pathlib import Path
+from typing import Any
+
+from duckdb import DuckDBPyConnection
 
 from pipeline.query import format_table, open_views
 
@@ -15,9 +18,22 @@ SELECT count(*) AS units, count(correlation) AS scored, count(*) FILTER (status 
 FROM scores WHERE {_CHOSEN}"""
 
 
+SASC_SUMMARY = """
+SELECT count(*) AS units, count(score) AS scored, avg(score) AS score, avg(random) AS random,
+       count(*) FILTER (p < 0.05) AS significant, count(*) FILTER (failed AND score IS NULL) AS failed
+FROM (SELECT max(score) AS score, max(null_mean) AS random, max(p_value) AS p, bool_or(status = 'failed') AS failed
+      FROM sasc_scores GROUP BY module, "index", polarity)"""
+
+
 def final_report(root: Path, seed: int) -> str:
-    """Where the dataset is, how to query it, the best explanations and some drawn at random."""
+    """Where the dataset is, how to query it, the best explanations and some drawn at random, for each method."""
     connection = open_views(root)
+    views = {name for (name,) in connection.sql("SHOW TABLES").fetchall()}
+    methods = (("scores", _of_simulation), ("sasc_scores", _of_sasc))
+    return "\n\n".join(report(connection, root, seed) for table, report in methods if table in views)
+
+
+def _of_simulation(connection: DuckDBPyConnection, root: Path, seed: int) -> str:
     parts = [
         f"Dataset: {root}/scores/*.parquet (and units, exemplars, explanations, simulations beside it)",
         f'Query:   make query SQL="SELECT text, correlation FROM scores ORDER BY correlation DESC" RUN={root}',
@@ -28,10 +44,35 @@ def final_report(root: Path, seed: int) -> str:
     ):
         rows = connection.sql(f"SELECT {_COLUMNS} FROM scores WHERE {_CHOSEN} ORDER BY {order} LIMIT {limit}")
         parts += ["", title, format_table(rows.columns, rows.fetchall())]
-    summary = connection.sql(SUMMARY)
-    values = dict(zip(summary.columns, summary.fetchall()[0], strict=True))
-    parts += ["", _sentence(values)]
+    return "\n".join([*parts, "", _sentence(_values(connection, SUMMARY))])
+
+
+def _of_sasc(connection: DuckDBPyConnection, root: Path, seed: int) -> str:
+    columns = """module, "index", polarity AS sign, score, CASE WHEN ci_low IS NULL THEN NULL
+        ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, p_value AS p, text"""
+    parts = [
+        f"Dataset: {root}/sasc_scores/*.parquet (and responses, ngrams, themes, synthetic_texts beside it)",
+        f'Query:   make query SQL="SELECT text, score FROM sasc_scores ORDER BY score DESC" RUN={root}',
+    ]
+    for title, order in (
+        ("Best explained by n-grams", "score DESC NULLS LAST"),
+        ("Drawn at random", f'hash(module, "index", {seed})'),
+    ):
+        rows = connection.sql(f"SELECT {columns} FROM sasc_scores WHERE {_CHOSEN} ORDER BY {order} LIMIT 8")
+        parts += ["", title, format_table(rows.columns, rows.fetchall())]
+    values = _values(connection, SASC_SUMMARY)
+    mean, random = ("none" if values[name] is None else f"{values[name]:.2f}" for name in ("score", "random"))
+    parts += [
+        "",
+        f"{values['scored']} of {values['units']} units scored: mean score {mean} (random functions {random}), p < 0.05 for "
+        f"{values['significant']} of them" + (f"; {values['failed']} failed" if values["failed"] else ""),
+    ]
     return "\n".join(parts)
+
+
+def _values(connection: DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    row = connection.sql(sql)
+    return dict(zip(row.columns, row.fetchall()[0], strict=True))
 
 
 def _sentence(values: dict[str, float | None]) -> str:

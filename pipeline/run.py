@@ -54,7 +54,7 @@ def run_pipeline(
 
 
 def _conclude(config: RunConfig, found: dict[str, Progress], names: Sequence[str]) -> int:
-    if "simulation" in config.run.methods and all(progress.finished for progress in found.values()):
+    if all(progress.finished for progress in found.values()):
         from pipeline.report import final_report
 
         tqdm.write(final_report(config.root, config.run.seed))

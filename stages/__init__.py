@@ -10,15 +10,18 @@ from stages.record.merge import MERGE
 from stages.record.negatives import NEGATIVE
 from stages.record.scan import SCAN
 from stages.record.weights import WEIGHTS
+from stages.sasc.explain import EXPLAIN as EXPLAIN_SASC
 from stages.sasc.ngram_list import LIST
 from stages.sasc.ngram_merge import MERGE as MERGE_NGRAMS
 from stages.sasc.ngram_scan import SCAN as SCAN_NGRAMS
+from stages.sasc.score import SCORE as SCORE_SASC
+from stages.sasc.synthesize import SYNTHESIZE
 from stages.score.stage import SCORE
 from stages.simulate.stage import SIMULATE
 
 _RECORD = (CORPUS, SCAN, MERGE, WEIGHTS, DETAIL, EMBED, NEGATIVE)
 _SIMULATION = (EXPLAIN, SIMULATE, SCORE, JUDGE)
-_SASC = (LIST, SCAN_NGRAMS, MERGE_NGRAMS)
+_SASC = (LIST, SCAN_NGRAMS, MERGE_NGRAMS, EXPLAIN_SASC, SYNTHESIZE, SCORE_SASC)
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*_RECORD, *_SIMULATION, *_SASC)}
 """By name; `python -m pipeline GROUP` runs those whose name starts with GROUP."""

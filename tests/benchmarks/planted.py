@@ -39,7 +39,7 @@ class Planted:
         return values
 
 
-def _listed(words: str) -> Fires:
+def listed(words: str) -> Fires:
     members = frozenset(words.split())
     return lambda text, index: text[index].text.lower() in members
 
@@ -176,24 +176,24 @@ FORM = [
     ("numbers", "numbers", "words that are not numbers", _number),
     ("years", "years", "anything except years", _matching(r"1[0-9]{3}|20[0-2][0-9]")),
     ("months", "months of the year", "anything but months", lambda t, i: t[i].text.lower() in MONTHS.split() and t[i].text[:1].isupper()),
-    ("past", "past-tense verbs", "words other than past-tense verbs", _listed(PAST)),
+    ("past", "past-tense verbs", "words other than past-tense verbs", listed(PAST)),
     ("after_of", 'words right after "of"', 'words that are not right after "of"', _beside(-1, "of")),
     ("before_and", 'words right before "and" or "or"', 'words that are not right before "and" or "or"', _beside(1, "and or")),
     ("parentheses", "words inside parentheses", "words that are not inside parentheses", _enclosed),
     ("names", "capitalised names", "words that are not capitalised", _named),
     ("punctuation", "punctuation marks", "everything but punctuation", _matching(r"[^\w\s]+")),
     ("commas", "commas", "everything except commas", _matching(r"[,]")),
-    ("negation", "negation words", "anything but negation", _listed("""
+    ("negation", "negation words", "anything but negation", listed("""
         not no never none nothing neither nor without cannot don't didn't doesn't wasn't isn't
     """)),
     ("ing", 'words ending in "-ing"', 'words not ending in "-ing"', _matching(r"[A-Za-z]{3,}ing")),
     ("first", "the first word of a sentence", "words that are not at the start of a sentence", _opens_sentence),
     ("acronyms", "words in all capital letters", "words that are not in all capital letters", _matching(r"[A-Z]{2,}")),
-    ("quoted", 'the words "the", "a" and "an"', 'any word but not "the", "a" or "an"', _listed("the a an")),
-    ("pronouns", "pronouns", "words that are not pronouns", _listed("""
+    ("quoted", 'the words "the", "a" and "an"', 'any word but not "the", "a" or "an"', listed("the a an")),
+    ("pronouns", "pronouns", "words that are not pronouns", listed("""
         he she it they we i you him her them his their its our my your himself itself themselves who
     """)),
 ]  # fmt: skip
 UNITS = [
-    Planted(name, explanation, f"anything except {explanation}", _listed(words)) for name, explanation, words in MEANING
+    Planted(name, explanation, f"anything except {explanation}", listed(words)) for name, explanation, words in MEANING
 ] + [Planted(name, explanation, opposite, fires) for name, explanation, opposite, fires in FORM]

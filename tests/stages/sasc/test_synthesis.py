@@ -1,0 +1,105 @@
+"""Texts that a language model writes, and passages of the corpus."""
+
+import asyncio
+import zlib
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.llm.engine import EngineError, Refused
+from pipeline.subjects.embedder import Embedder
+from stages.sasc.retrieval import RetrievedSynthesizer, cut_passages
+from stages.sasc.synthesis import LanguageModelSynthesizer
+from tests.stages.explain.scripted import ScriptedEngine
+
+
+def numbered(first: int, count: int, word: str) -> str:
+    texts = (
+        f"{n}. The {word} was seen by {chr(97 + (first + n) // 20)}{chr(97 + (first + n) % 20)} there."
+        for n in range(1, count + 1)
+    )
+    return "\n".join(texts)
+
+
+def test_what_is_missing_is_asked_for_again() -> None:
+    replies = [numbered(0, 6, "ship"), numbered(4, 10, "ship"), numbered(0, 10, "house"), numbered(20, 10, "house")]
+    engine = ScriptedEngine(lambda request, number: replies[request])
+    texts = asyncio.run(LanguageModelSynthesizer(engine).write("ships", 12, 0))
+    assert len(texts.relevant) == len(set(texts.relevant)) == 12
+    assert all("ship" in text for text in texts.relevant)
+    assert len(texts.baseline) == 12
+    assert texts.error == ""
+    assert texts.prompt_ids == ("sasc/relevant.v1", "sasc/baseline.v1")
+    assert "fits this description: ships" in engine.asked[-1].messages[-1].content
+    assert [request.attempt for request in engine.asked] == [0, 1, 0, 1]
+    assert texts.completion_tokens[0] == sum(len(reply.split()) for reply in replies[:2])
+
+
+def test_texts_of_one_kind_are_no_texts_of_the_other() -> None:
+    engine = ScriptedEngine(lambda request, number: numbered(0, 10, "ship"))
+    texts = asyncio.run(LanguageModelSynthesizer(engine).write("ships", 10, 0))
+    assert len(texts.relevant) == 10
+    assert texts.baseline == []
+    assert "0 of 10 texts could be used" in texts.error
+
+
+def test_refusals_are_asked_again_and_errors_are_told() -> None:
+    replies: list[str | EngineError] = [Refused("no", 5, 2), numbered(0, 10, "ship"), EngineError("server is gone")]
+    texts = asyncio.run(
+        LanguageModelSynthesizer(ScriptedEngine(lambda request, _: replies[request])).write("ships", 10, 0)
+    )
+    assert len(texts.relevant) == 10
+    assert texts.baseline == []
+    assert texts.error == "server is gone"
+
+
+class Bags:
+    """Embeds a text as the set of its words."""
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        vectors = np.full((len(texts), 64), 1e-3, np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().strip(".").split():
+                vectors[row, zlib.crc32(word.encode()) % 64] += 1
+        found: npt.NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return found
+
+
+def bags() -> Embedder:
+    return cast(Embedder, Bags())  # it has all that passages need of an embedder
+
+
+def test_passages_for_an_explanation_are_the_nearest_and_those_against_it_are_far_and_as_long() -> None:
+    near = [f"ships sailed {'very ' * n}far away {chr(97 + n)}." for n in range(4)]
+    far = [f"dogs eat {'much ' * (n % 4)}meat daily {chr(97 + n)}." for n in range(16)]
+    synthesizer = RetrievedSynthesizer(near + far, bags())
+    texts = asyncio.run(synthesizer.write("ships sailed far away", 4, 0))
+    assert set(texts.relevant) == set(near)
+    assert set(texts.baseline) < set(far)
+    assert sorted(len(text.split()) for text in texts.baseline) == sorted(len(text.split()) for text in near)
+    assert texts.origin == "retrieved"
+    assert texts.error == ""
+
+
+def test_a_small_corpus_gives_fewer_passages_and_says_so() -> None:
+    passages = [f"this is passage {word}." for word in ("one", "two", "three", "four")]
+    texts = asyncio.run(RetrievedSynthesizer(passages, bags()).write("this", 10, 0))
+    assert len(texts.relevant) == len(texts.baseline) == 2
+    assert not set(texts.relevant) & set(texts.baseline)
+    assert "4 passages" in texts.error
+
+
+def test_passages_are_whole_sentences_each_once() -> None:
+    windows = [
+        ("The first sentence is whole. The second one ends", True),
+        (" cut off here. A sentence in the middle. And it was", False),
+        ('x. A sentence in the middle! Too short. "Is this one a question?" he asked.', False),
+    ]
+    assert cut_passages(windows, 10, np.random.default_rng(0)) == [
+        "The first sentence is whole.",
+        "A sentence in the middle.",
+        '"Is this one a question?" he asked.',
+    ]
+    assert len(cut_passages(windows, 2, np.random.default_rng(0))) == 2
