@@ -112,3 +112,13 @@ def test_a_unit_of_which_the_tables_say_nothing_has_no_details(folder: Path) -> 
         Tables(folder / "r").file(table, "part-00000").unlink()
     found = evidence(folder, negatives="hard", output_tokens=True)
     assert (found.details, found.negatives, found.promoted) == ({}, [], [])
+
+
+def test_what_is_made_for_a_module_is_kept_until_another_one_is_asked_for() -> None:
+    sections = {"run": {"name": "r"}, "subject": {"model": "m", "modules": [MODULE]}, "corpus": {"source": "c.txt"}}
+    context = Context(parse_config(sections, "test"), STAGES["explain"])
+    made = [context.latest("source", key, lambda config: [config.run.name]) for key in "aaba"]
+    assert made[0] is made[1]
+    assert len({id(thing) for thing in made}) == 3
+    assert context.latest("site", "a", lambda _: ["another thing of the same module"]) != made[3]
+    assert context.latest("source", "a", lambda _: []) is made[3]
