@@ -21,6 +21,7 @@ from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.selection import uniform_ids
+from stages.record.sums import DenseRows
 from stages.record.tokens import TokenTable
 
 MODULES = {"layers.0.mlp": ModuleUnits(200), "layers.1.mlp": ModuleUnits(300, signed=False)}
@@ -52,7 +53,9 @@ def scanned(config: RunConfig, tokens: TokenTable, start: int) -> Recorder:
 
 
 def held(thing: Any) -> int:
-    """Bytes of all arrays that something holds."""
+    """Bytes of all arrays that something holds; DenseRows are views of one of them."""
+    if isinstance(thing, DenseRows):
+        return 0
     if isinstance(thing, np.ndarray):
         return int(thing.nbytes)
     if isinstance(thing, dict):
