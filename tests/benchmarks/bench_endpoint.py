@@ -125,8 +125,7 @@ def explain(recorded: RunConfig, number: int, url: str) -> Round:
     engine = {"model": "m", "base_url": url, "concurrency": PLACES}
     run = {"name": f"round-{number}", "folder": recorded.run.folder}
     config = parse_config(RUN | {"run": run, "explain": EXPLAIN | {"engine": engine}}, "bench")
-    for table in ("corpus", "units", "exemplars", "_partials"):
-        shutil.copytree(recorded.root / table, config.root / table)
+    shutil.copytree(recorded.root, config.root)
     started, cpu = time.perf_counter(), time.process_time()
     run_stage(STAGES["explain"], config, STAGES, show=False)
     took, cpu = time.perf_counter() - started, time.process_time() - cpu
