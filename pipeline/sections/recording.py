@@ -23,7 +23,7 @@ class Record(Section):
     pool: Count = 96
     """Uniformly drawn sequences (all splits together) among which quantile bands look for their exemplars."""
     quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = [0.5, 0.9, 0.99, 0.999]
-    """Boundaries of the bands, quantiles of the activations of all tokens."""
+    """Boundaries of the bands, quantiles of the activations of the tokens, read from the histogram."""
     density_threshold: float = 0.0
     """A token counts as firing above this activation."""
     top_tokens: Count = 64

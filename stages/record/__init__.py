@@ -9,7 +9,9 @@ into their final rows. The modules, from the inside out:
     moments     power sums that come out the same in any order, and the moments made of them
     tokens      the tokens whose mean activation is recorded
     neighbourhood   keys by which sequences with the same peak are told to be the same
-    kernel, winners   one pass over the activations, and the strongest sequences kept from it, in numba
+    pieces, kernel, winners   one pass over the activations, and the strongest sequences kept from it, in numba
+    sparse_kernel, sparse_sums   the same of activations that are mostly zero
+    memory      where the state lies
     threads     units shared out to threads
     sums        what the running state of a module is
     numba_sums, torch_sums, torch_winners   that state on a CPU and on any torch device

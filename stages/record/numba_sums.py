@@ -9,8 +9,9 @@ import numpy.typing as npt
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
 from stages.record.histogram import BINS, STRIDE
-from stages.record.kernel import FULL, NO_ACTIVATION, add_tokens, scan_batch
+from stages.record.kernel import FULL, add_tokens, scan_batch
 from stages.record.memory import zeros
+from stages.record.pieces import NO_ACTIVATION
 from stages.record.selection import NO_SEQUENCE, counts, polarities, uniform_ids
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.threads import over_units

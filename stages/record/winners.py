@@ -21,7 +21,7 @@ NAN = np.float32(np.nan)
 
 
 @njit(cache=True, nogil=True)
-def keep_top(piece, whole, sequence, at, keys, start, high, sign, distinct, seq_id, split, slots, top, room):
+def keep_top(piece, whole, sequence, at, start, high, sign, about, top, room):
     """Insert a sequence where it beats the worst kept one of its split.
 
     Args:
@@ -29,16 +29,16 @@ def keep_top(piece, whole, sequence, at, keys, start, high, sign, distinct, seq_
         whole: whether the piece holds all of them; otherwise they are looked up in `sequence`.
         sequence: (T, U) activations of all units.
         at: (N,) positions that count.
-        keys: (T,) neighbourhoods of the positions.
         start: the first of the W units.
         high: (W,) their largest activations times `sign`; -inf where there is none.
         sign: 1 or -1, the polarity.
-        distinct: whether equal neighbourhoods count once.
-        slots: (S + 1,) where the slots of each split start, and the end.
+        about: of the sequence, keys (T,) of the neighbourhoods of its positions, its seq_id and its split; slots (S + 1,) where
+            the slots of each split start, and the end; and whether equal neighbourhoods count once.
         top: worst_value, worst_seq and worst_slot, each (S, U); values, seq_ids and keys, each (U, K); vectors
             (U, K, T). `values` are times `sign`.
         room: chosen (W + 1,), columns (TILE, T) and touched (1,), to work in.
     """
+    keys, seq_id, split, slots, distinct = about
     chosen, columns, touched = room
     count = find_beaten(start, high, seq_id, split, top, chosen)
     touched[0] = touch(start, chosen[:count], split, slots, top)
