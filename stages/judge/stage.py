@@ -20,7 +20,7 @@ from pipeline.flow import side_by_side
 from pipeline.llm.engine import Engine
 from pipeline.llm.load import check_engine, engine_settings, load_engine, shards_in_flight
 from pipeline.prompts import digests_with_examples
-from pipeline.schemas import EXAMPLE_SCORES, JUDGEMENTS, SCORES
+from pipeline.schemas import EXAMPLE_SCORES, JUDGEMENTS, NEGATIVES, SCORES
 from pipeline.stage import Rows, Shard, Stage
 from pipeline.tables import Tables
 from stages.explain.units import draw, unit_name, unit_shards
@@ -52,7 +52,7 @@ async def process(shard: Shard, context: Context) -> Rows:
     module, polarity, indices = shard.key["module"], shard.key["polarity"], shard.key["indices"]
     engine = context.once("engine", lambda _: load_engine(context.config.judge.engine, context))
     published = context.once(f"published of {module} {polarity}", lambda _: _published(module, polarity, context))
-    exemplars = await asyncio.to_thread(context.exemplars, module, indices, ("report",), polarity)
+    exemplars = await asyncio.to_thread(_report_exemplars, module, indices, polarity, context)
     in_process = context.config.judge.engine is None or context.config.judge.engine.base_url is None
 
     async def judge(index: int) -> list[tuple[list[Row], Row]]:
@@ -67,6 +67,13 @@ async def process(shard: Shard, context: Context) -> Rows:
         JUDGEMENTS.name: pa.Table.from_pylist(rows, schema=JUDGEMENTS.schema),
         EXAMPLE_SCORES.name: _scores_table([score for _, score in judged]),
     }
+
+
+def _report_exemplars(module: str, indices: list[int], polarity: str, context: Context) -> dict[int, list[Exemplar]]:
+    """The exemplars of some units, and their hard negatives where there are any."""
+    found = context.exemplars(module, indices, ("report",), polarity)
+    hard = context.exemplars(module, indices, ("report",), polarity, NEGATIVES)
+    return {index: [*found[index], *hard[index]] for index in indices}
 
 
 def _published(module: str, polarity: str, context: Context) -> list[Row]:
@@ -180,7 +187,7 @@ def _scores_table(rows: Sequence[Row]) -> pa.Table:
 JUDGE = Stage(
     name="judge",
     title="judge explanations",
-    reads=("score", "record.merge", "corpus"),
+    reads=("score", "record.merge", "record.negatives", "corpus"),
     writes=(JUDGEMENTS, EXAMPLE_SCORES),
     settings=settings,
     plan=plan,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 
 import pipeline.estimate.requests
@@ -21,7 +22,9 @@ from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.engine import Abilities, Completion, Message, NumberScores, Passage, Request
 from pipeline.run_file import parse_config
 from pipeline.runner import run_stage
+from pipeline.schemas import JUDGEMENTS
 from pipeline.subjects.load import load_tokenizer
+from pipeline.tables import Tables
 from stages import STAGES
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
@@ -183,10 +186,14 @@ def test_simulating_asks_for_what_was_estimated(
     assert expected.usage.computed_tokens < expected.usage.prompt_tokens / 2
 
 
-def test_judging_asks_for_what_was_estimated(tmp_path: Path, model: Path, texts: Path, asked: Asked) -> None:
+@pytest.mark.parametrize("negatives", [0, 4])
+def test_judging_asks_for_what_was_estimated(
+    negatives: int, tmp_path: Path, model: Path, texts: Path, asked: Asked
+) -> None:
     engine = {"model": "large", "base_url": "http://127.0.0.1:9/v1", "tokenizer": str(model)}
     judge = {"methods": ["detection", "fuzzing"], "engine": engine, "controls": 1}
-    config = run_file(tmp_path, model, texts, simulate={"simulator": "word", "engine": None}, judge=judge)
+    word = {"simulator": "word", "engine": None}
+    config = run_file(tmp_path, model, texts, simulate=word, judge=judge, record={"negatives": negatives})
     run(config, *RECORDING, "explain", "simulate")
     before = demands(config, STAGES)[-1]
     run(config, "score")
@@ -196,6 +203,8 @@ def test_judging_asks_for_what_was_estimated(tmp_path: Path, model: Path, texts:
     assert (before.stage, before.inputs) == ("judge", "recorded evidence and stand-in explanations")
     assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
     assert before.usage.calls == pytest.approx(expected.usage.calls, rel=0.1)
+    bands = Tables(config.root).read(JUDGEMENTS).filter(ds.field("method") == "detection")["band"].to_pylist()
+    assert ("similar" in bands) == (negatives > 0)
 
 
 def test_without_a_record_the_estimate_is_close(tmp_path: Path, model: Path, texts: Path) -> None:
