@@ -123,6 +123,4 @@ bench-planted: $(INSTALLED) ## how often explanations name the rule of planted u
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
-# As pipeline/__init__.py has it, for what imports torch before the pipeline.
-export OMP_WAIT_POLICY ?= PASSIVE
 export SQL EXPLANATION TEXT

@@ -110,31 +110,21 @@ def gelu(x):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
-def finish_row(kind, gate, up, out):
-    """Put act(gate) * up, or act(gate) where `up` is empty, into `gate` and into `out`. Rows of U, 0 and U."""
-    n = gate.size
-    if kind == SILU:
-        for u in range(n):
-            gate[u] = silu(gate[u])
-    elif kind == GELU_TANH:
-        for u in range(n):
-            gate[u] = gelu_tanh(gate[u])
-    elif kind == GELU:
-        for u in range(n):
-            gate[u] = gelu(gate[u])
-    else:
-        for u in range(n):
-            gate[u] = gate[u] if gate[u] > F32(0) or gate[u] != gate[u] else F32(0)
-    if up.size:
-        for u in range(n):
-            gate[u] *= up[u]
-    for u in range(n):
-        out[u] = gate[u]
-
-
-@njit(cache=True, nogil=True)
 def finish_rows(kind, gate, up):
-    """`finish_row` for each row of (N, U) gate and up, (N, 0) for none."""
-    out = np.empty(gate.shape[1], F32)
+    """Put act(gate) * up, or act(gate) where `up` is empty, into `gate`, row by row. (N, U) and (N, U) or (N, 0)."""
     for i in range(gate.shape[0]):
-        finish_row(kind, gate[i], up[i], out)
+        row, other = gate[i], up[i]
+        if kind == SILU:
+            for u in range(row.size):
+                row[u] = silu(row[u])
+        elif kind == GELU_TANH:
+            for u in range(row.size):
+                row[u] = gelu_tanh(row[u])
+        elif kind == GELU:
+            for u in range(row.size):
+                row[u] = gelu(row[u])
+        else:
+            for u in range(row.size):
+                row[u] = row[u] if row[u] > F32(0) or row[u] != row[u] else F32(0)
+        for u in range(other.size):
+            row[u] *= other[u]

@@ -1,10 +1,9 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """One pass over a batch of activations, in numba.
 
-The activations lie in memory as (B, T, U), or still have to be computed there, as act(gate) * up. For each sequence,
-CHUNK positions and WIDE units at a time, the rows are read once, in the order in which they lie in memory, finished where they
-have to be, and copied into pieces of SUB units, from which everything else is taken (see `pieces`). Histograms are counted in
-16 bits, which are moved to larger counts before they could overflow.
+The activations lie in memory as (B, T, U). For each sequence, CHUNK positions and WIDE units at a time, the rows are read
+once, in the order in which they lie in memory, and copied into pieces of SUB units, from which everything else is taken (see
+`pieces`). Histograms are counted in 16 bits, which are moved to larger counts before they could overflow.
 
 NaN and infinite activations are found by the sum of squares, which no finite float32 makes infinite; only then is the
 sequence of that one unit gone through again.
@@ -63,7 +62,7 @@ def make_room(fast, slow, waiting, coming):
 
 
 @njit(cache=True, nogil=True)
-def take_sequence(sequence, up, activation, counted, binned, first, last, threshold, sums, work):
+def take_sequence(sequence, counted, binned, first, last, threshold, sums, work):
     """Take the units first..last (WIDE at most) of a (T, U) sequence into `extremes` and `power` of their pieces."""
     extremes, power, pieces, piece_bits, bins = work
     extremes[:, 0], extremes[:, 1], extremes[:, 2] = np.inf, -np.inf, 0
@@ -71,7 +70,7 @@ def take_sequence(sequence, up, activation, counted, binned, first, last, thresh
     length = sequence.shape[0]
     for t in range(0, length, CHUNK):
         end = min(t + CHUNK, length)
-        rows = fill_pieces(sequence, up, activation, first, last, t, end, counted, pieces)
+        rows = fill_pieces(sequence, first, last, t, end, counted, pieces)
         for k in range(-(-(last - first) // SUB)):
             start, stop = first + k * SUB, min(first + (k + 1) * SUB, last)
             counts = sums[6][start:stop]
@@ -90,16 +89,12 @@ def settle_piece(sequence, bits, at, binned, start, stop, threshold, extremes, p
 
 
 @njit(cache=True, nogil=True)
-def scan_batch(
-    values, bits, up, activation, batch, first, last, threshold, distinct, slots, sums, largest, smallest, pending
-):
+def scan_batch(values, bits, batch, first, last, threshold, distinct, slots, sums, largest, smallest, pending):
     """Take the units first..last of a (B, T, U) batch into the running state of a module.
 
     Args:
-        values: the activations, or the gate that becomes them.
+        values: the activations.
         bits: the same memory as int32.
-        up: what the activated gate is multiplied by, (B, T, U), or (B, T, 0) for nothing.
-        activation: as in `fast_activations`, or NO_ACTIVATION where `values` are finished.
         batch: seq_ids, splits, counted, binned, keys, places and place_starts of `Batch`.
         sums: total and rest of the power sums, minimum, maximum, above, nonfinite, fast counts, histogram (see numba_sums).
         largest, smallest: the tops of the polarities + and - (see `winners`), without units where not recorded.
@@ -117,7 +112,7 @@ def scan_batch(
             at = places[starts[b] : starts[b + 1]]
             if binned[b]:
                 waiting = make_room(sums[6][wide:end], sums[7][wide:end], waiting, at.size)
-            take_sequence(values[b], up[b], activation, counted[b], binned[b], wide, end, threshold, sums, work)
+            take_sequence(values[b], counted[b], binned[b], wide, end, threshold, sums, work)
             about = (keys[b], seq_ids[b], splits[b], slots, distinct)
             for k in range(-(-(end - wide) // SUB)):
                 start, stop = wide + k * SUB, min(wide + (k + 1) * SUB, end)

@@ -8,13 +8,13 @@ import numpy.typing as npt
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
+from pipeline.subjects.fast_activations import finish_rows
 from stages.record.histogram import BINS, STRIDE
 from stages.record.kernel import FULL, add_tokens, scan_batch
 from stages.record.memory import zeros
-from stages.record.pieces import NO_ACTIVATION
 from stages.record.selection import NO_SEQUENCE, counts, polarities, uniform_ids
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
-from stages.record.threads import over_units
+from stages.record.threads import over_units, share_out
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class NumbaSums:
     def add(self, activations: Any, batch: Batch) -> None:
         """Take a (B, T, U) tensor in."""
         values = activations.detach().float().cpu().contiguous().numpy()
-        self._scan(values, values[:, :, :0], NO_ACTIVATION, batch)
+        self._scan(values, batch)
 
     def finish(self, gate: Any, up: Any, activation: int, batch: Batch) -> None:
         """Compute act(gate) * up into `gate`, and take it in.
@@ -63,9 +63,12 @@ class NumbaSums:
             activation: as in `fast_activations`.
         """
         values = gate.numpy()
-        self._scan(values, values[:, :, :0] if up is None else up.numpy(), activation, batch)
+        rows = values.reshape(-1, self.width)
+        others = rows[:, :0] if up is None else up.numpy().reshape(-1, self.width)
+        share_out(len(rows), lambda first, last: finish_rows(activation, rows[first:last], others[first:last]))
+        self._scan(values, batch)
 
-    def _scan(self, values: Floats, up: Floats, activation: int, batch: Batch) -> None:
+    def _scan(self, values: Floats, batch: Batch) -> None:
         shared = (
             batch.seq_ids,
             batch.splits,
@@ -81,8 +84,6 @@ class NumbaSums:
             scan_batch(
                 values,
                 values.view(np.int32),
-                up,
-                activation,
                 shared,
                 first,
                 last,
@@ -94,10 +95,13 @@ class NumbaSums:
                 self.top["-"],
                 self.pending,
             )
-            sums = self.token_sums[:, first:last]
-            add_tokens(rows[:, first:last], batch.positions, batch.starts, batch.token_rows, sums)
+
+        def add(first: int, last: int) -> None:
+            starts, table_rows = batch.starts[first : last + 1], batch.token_rows[first:last]
+            add_tokens(rows, batch.positions, starts, table_rows, self.token_sums)
 
         over_units(self.width, scan)
+        share_out(len(batch.token_rows), add)  # by tokens, as memory is read fastest from one end of a row to the other
         self.n_tokens += len(batch.places)
         for size in np.diff(batch.place_starts)[batch.binned].tolist():
             self.pending = self.pending + size if self.pending + size <= FULL else size

@@ -12,7 +12,6 @@ the positions, in float64.
 import numpy as np
 from numba import njit
 
-from pipeline.subjects.fast_activations import finish_row
 from stages.record.histogram import BINS, OFFSET, SHIFT
 
 SUB = 256
@@ -23,7 +22,6 @@ CHUNK = 64
 ROWS = 8
 COUNTED = 64
 """Units whose histograms stay in the innermost cache while a piece is counted; a part of SUB."""
-NO_ACTIVATION = -1
 I32, F32, F64, ONE16 = np.int32, np.float32, np.float64, np.uint16(1)
 LAST = I32(BINS // 2 - 1)
 ABOVE_ZERO = I32(BINS // 2)
@@ -131,23 +129,18 @@ def leave_out_nonfinite(column, bits, places, u, extremes, power, histogram, non
 
 
 @njit(cache=True, nogil=True)
-def fill_pieces(sequence, up, activation, first, last, begin, end, counted, pieces):
-    """Copy the rows begin..end that count, units first..last, into the pieces; finish them before where that is wanted.
-
-    Returns how many rows there are.
-    """
+def fill_pieces(sequence, first, last, begin, end, counted, pieces):
+    """Copy the rows begin..end that count, units first..last, into the pieces. Returns how many rows there are."""
     rows = 0
     for t in range(begin, end):
+        if not counted[t]:
+            continue
         for k in range(pieces.shape[0]):
             start, stop = first + k * SUB, min(first + (k + 1) * SUB, last)
             if start >= stop:
                 break
-            if activation != NO_ACTIVATION:
-                other = up[t, start:stop] if up.shape[1] else up[t]
-                finish_row(activation, sequence[t, start:stop], other, pieces[k, rows])
-            elif counted[t]:
-                source, target = sequence[t, start:stop], pieces[k, rows]
-                for u in range(source.size):
-                    target[u] = source[u]
-        rows += 1 if counted[t] else 0
+            source, target = sequence[t, start:stop], pieces[k, rows]
+            for u in range(source.size):
+                target[u] = source[u]
+        rows += 1
     return rows

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pipeline.config import PerSplit, Record
 from pipeline.evidence import SPLITS, split_of
 
-WHOLLY_COUNTED = 256
+WHOLLY_COUNTED = 128
 """Sequences up to this seq_id are all in the histograms."""
 NO_SEQUENCE = 2**63 - 1
 """seq_id of an empty slot: every sequence comes before it."""
@@ -60,12 +60,12 @@ def counted_positions(
 
 
 def in_histogram(seq_ids: Ids) -> npt.NDArray[np.bool_]:
-    """Which sequences the histograms of dense units are taken over: the first 256, then four of every sixteen.
+    """Which sequences the histograms of dense units are taken over: the first 128, then four of every 32.
 
-    The corpus is shuffled, so they are a uniform sample, with the same share of each split; counting is a third of the time
-    of a pass. Everything else is taken over all sequences.
+    The corpus is shuffled, so they are a uniform sample, with the same share of each split; counting
+    all of them would be a third of the time of a pass. Everything else is taken over all sequences.
     """
-    return (seq_ids < WHOLLY_COUNTED) | (seq_ids // 4 % 4 == 0)
+    return (seq_ids < WHOLLY_COUNTED) | (seq_ids // 4 % 8 == 0)
 
 
 def polarities(config: Record, signed: bool) -> tuple[str, ...]:

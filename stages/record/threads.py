@@ -1,4 +1,4 @@
-"""Work on the units of a module, shared out to threads."""
+"""Work shared out to threads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +15,17 @@ def over_units(width: int, work: Callable[[int, int], None]) -> None:
 
     What is computed of a unit must not depend on the other units of its range. `work` should give up the GIL.
     """
+    share_out(-(-width // ALIGNED), lambda first, last: work(first * ALIGNED, min(last * ALIGNED, width)))
+
+
+def share_out(count: int, work: Callable[[int, int], None]) -> None:
+    """Call work(first, last) for consecutive ranges of `count` pieces of work, one range for each of torch's threads."""
     threads = torch.get_num_threads()
-    share = -(-width // (threads * ALIGNED)) * ALIGNED
-    ranges = [(first, min(first + share, width)) for first in range(0, width, share)]
+    share = max(-(-count // threads), 1)
+    ranges = [(first, min(first + share, count)) for first in range(0, count, share)]
     others = [_pool(threads - 1).submit(work, *part) for part in ranges[1:]]
-    work(*ranges[0])
+    for part in ranges[:1]:
+        work(*part)
     for other in others:
         other.result()
 

@@ -64,14 +64,28 @@ def keep_top(piece, whole, sequence, at, start, high, sign, about, top, room):
 @njit(cache=True, nogil=True)
 def find_beaten(start, high, seq_id, split, top, chosen):
     """Note the units of which a sequence beats the worst kept one, and return how many they are."""
-    worst_value, worst_seq = top[0], top[1]
+    worst_value = top[0][split, start : start + high.size]
+    worst_seq = top[1][split, start : start + high.size]
     count = 0
-    for i in range(high.size):
-        value, worst = high[i], worst_value[split, start + i]
-        beats = value > worst or (value == worst and seq_id < worst_seq[split, start + i])
-        chosen[count] = i
-        count += 1 if beats and value != -np.inf else 0
+    for first in range(0, high.size, TILE):
+        last = min(first + TILE, high.size)
+        if not reaches(high[first:last], worst_value[first:last]):
+            continue
+        for i in range(first, last):
+            value, worst = high[i], worst_value[i]
+            beats = value > worst or (value == worst and seq_id < worst_seq[i])
+            chosen[count] = i
+            count += 1 if beats and value != -np.inf else 0
     return count
+
+
+@njit(cache=True, nogil=True)
+def reaches(high, worst):
+    """Whether any of some units is at its worst kept activation or above."""
+    some = 0
+    for i in range(high.size):
+        some |= high[i] >= worst[i]
+    return some != 0
 
 
 @njit(cache=True, nogil=True)

@@ -116,7 +116,7 @@ def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
     }
 
 
-def open_subject(modules: str, sequences: int, top: int) -> Subject:
+def open_subject(modules: str, sequences: int, top: int, batch_size: int) -> Subject:
     loaded = load_language_model(MODEL)
     sites = all_sites(loaded.model.base_model)
     chosen = {name: site for name, site in sites.items() if modules == "all" or name in DEMO}
@@ -124,7 +124,7 @@ def open_subject(modules: str, sequences: int, top: int) -> Subject:
     settings = Corpus(source="package:gensim-wikipedia", seq_len=TOKENS, min_tokens=TOKENS, max_sequences=sequences)
     corpus = build_corpus(settings, 0, loaded.tokenizer)
     kept = PerSplit(explain=top // 2, select=top // 4, report=top - top // 2 - top // 4)
-    config, special = Record(top=kept), list(loaded.tokenizer.all_special_ids)
+    config, special = Record(top=kept, batch_size=batch_size), list(loaded.tokenizer.all_special_ids)
     width = sum(units.width for units in source.modules.values())
     tokens = cover_tokens(*count_tokens(corpus.to_batches(), config, special), width, config)
     pairs = list(zip(corpus["seq_id"].to_pylist(), corpus["token_ids"].to_pylist(), strict=True))
@@ -138,11 +138,12 @@ def main() -> None:
     parser.add_argument(
         "--top", type=int, default=20, help="top sequences kept of a unit and polarity; the pipeline's default is 40"
     )
+    parser.add_argument("--batch-size", type=int, default=Record().batch_size)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bare-every", type=int, default=4, help="a bare pass before every n-th recording pass")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    subject = open_subject(options.modules, options.sequences, options.top)
+    subject = open_subject(options.modules, options.sequences, options.top, options.batch_size)
     for fuse in (False, True):
         measure(subject, subject.sequences[:2], 1, fuse)
     hooked = measure(subject, subject.sequences, options.bare_every, fuse=False)
