@@ -58,6 +58,8 @@ class Stage:
     """The shards, given the finished tables of the stages it reads."""
     process: "Callable[[Shard, Context], Rows | Awaitable[Rows]]"
     """Tables by name, one for each of `writes`; awaited where it waits for servers."""
+    spends: tuple[TableSchema, ...] = ()
+    """Tables of the stages it reads, of which no other stage reads any: their rows are removed once it is finished."""
     splits: tuple[str, ...] = ()
     """Splits of the exemplars that it may read."""
     check: Callable[[RunConfig], None] = nothing_to_check
