@@ -36,7 +36,7 @@ def is_spent(path: Path) -> bool:
 
 
 def rows_by_module(path: Path) -> dict[str, int]:
-    """How many rows a file has of each module, or had before they were removed."""
+    """How many rows a file has of each module, or had before they were removed; empty where rows have no module."""
     with pq.ParquetFile(path) as file:
         return _rows_by_module(file)
 
@@ -74,5 +74,7 @@ def _rows_by_module(file: pq.ParquetFile) -> dict[str, int]:
     if held is not None:
         found: dict[str, int] = json.loads(held)
         return found
+    if "module" not in file.schema_arrow.names:
+        return {}
     counts = pc.value_counts(file.read(columns=["module"])["module"]).to_pylist()
     return {entry["values"]: entry["counts"] for entry in counts}

@@ -105,8 +105,8 @@ MERGE = Stage(
     settings=settings,
     plan=plan,
     process=process,
-    spends=PARTIALS,
     splits=SPLITS,
+    spends=PARTIALS,
     method="simulation",
     version=2,
 )

@@ -29,7 +29,7 @@ Backend = Literal["auto", "numba", "torch"]
 class Recorder:
     """The partial evidence of all units of some modules, over any part of the corpus.
 
-    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (`recorder_bytes`):
+    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (`estimate.recording.recorder_bytes`):
 
         units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
         covered tokens x units x 8 bytes, at most `record.token_memory_mb`,
@@ -150,10 +150,3 @@ def has_gpu() -> bool:
     from torch import cuda
 
     return cuda.is_available()
-
-
-def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
-    """Memory that the state of a recorder takes once it is full, as it is estimated; see there."""
-    from pipeline.estimate import recording
-
-    return recording.recorder_bytes(modules, config, covered_tokens, seq_len)

@@ -30,6 +30,7 @@ SMALL = Record(
     pool=24,
     top_tokens=4,
     min_token_count=2,
+    activation_bits=24,
     batch_size=4,
     shard_sequences=4,
 )
