@@ -37,12 +37,13 @@ class _Disk:
     """The same in `units`."""
     token_sum: float
     """Bytes of a partial sum of a token's activations."""
-    partial: float
-    """Share that is left of activations as float32 in the partials."""
+    top: float
+    uniform: float
+    """Share that is left of activations as float32 in the partials, of the strongest sequences and of the uniformly kept ones."""
 
 
-DENSE = _Disk(420, 1500, 5, 0.9)
-SPARSE = _Disk(110, 560, 0.3, 0.05)
+DENSE = _Disk(420, 1500, 5, 0.9, 0.92)
+SPARSE = _Disk(110, 560, 0.3, 0.05, 0.014)
 SPARSE_TABLE = 0.025
 """Share that is left of a sparse module's activations in `exemplars`."""
 
@@ -111,12 +112,11 @@ def _of_module(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
     """Disk of a module's partials for each part of the corpus, of its uniformly kept sequences, and of its final rows."""
     record, sequences, length = config.record, config.corpus.max_sequences, config.corpus.seq_len
     disk = _disk(module)
-    partial = 4 * length * disk.partial
     share = SPARSE_TABLE if module.sparse else (record.activation_bits + SIGN_AND_EXPONENT) / 32
     signs = len(polarities(record, module.signed))
     size = min(record.shard_sequences, sequences)
-    each = disk.partial_unit + signs * _kept(record.top, size) * (partial + PARTIAL_ROW_BYTES)
-    uniform = (uniform_ids(record) < sequences).sum() * partial
+    each = disk.partial_unit + signs * _kept(record.top, size) * (4 * length * disk.top + PARTIAL_ROW_BYTES)
+    uniform = (uniform_ids(record) < sequences).sum() * 4 * length * disk.uniform
     top, random = signs * _kept(record.top, sequences), _kept(record.random, sequences)
     bands = min(sum(counts(record.per_band)) * (len(record.quantiles) + 1), record.pool)
     rows = top + signs * (random + bands)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
+from pipeline.estimate.recording import recorder_bytes as recorder_bytes
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
@@ -29,7 +30,7 @@ Backend = Literal["auto", "numba", "torch"]
 class Recorder:
     """The partial evidence of all units of some modules, over any part of the corpus.
 
-    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (`estimate.recording.recorder_bytes`):
+    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (`recorder_bytes`):
 
         units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
         covered tokens x units x 8 bytes, at most `record.token_memory_mb`,

@@ -72,8 +72,9 @@ def test_memory_is_right_within_a_fifth(tmp_path: Path, tokens: int) -> None:
     assert held(recorder._sums) == pytest.approx(expected, rel=0.2)
 
 
-def test_disk_is_right_within_a_quarter(tmp_path: Path) -> None:
-    config = run_file(tmp_path)
+@pytest.mark.parametrize("bits", [11, 24])
+def test_disk_is_right_within_a_quarter(tmp_path: Path, bits: int) -> None:
+    config = run_file(tmp_path, activation_bits=bits)
     tokens = TokenTable(np.arange(VOCABULARY), 1)
     tables = Tables(tmp_path)
     for part in range(SEQUENCES // PART):

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from pipeline.config import Record
-from pipeline.estimate.recording import recorder_bytes
 from pipeline.evidence import SPLITS, split_of
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.neighbourhood import neighbourhood_keys
 from stages.record.numba_sums import NumbaSums
-from stages.record.recorder import Backend, Recorder
+from stages.record.recorder import Backend, Recorder, recorder_bytes
 from stages.record.selection import counted_positions, polarities
 from stages.record.sums import make_batch
 from stages.record.tokens import TokenTable
