@@ -41,10 +41,14 @@ def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
         yield path, kind
 
 
+FIRST = 4096
+"""Rows that are looked at to choose an encoding."""
+
+
 def _mostly_zero(rows: pa.Table, path: str) -> bool:
     """Whether a path is a list of floats, more than half of which are 0."""
     name, *inner = path.split(".")
     if inner != ["list", "element"]:
         return False
-    values = pc.fill_null(pc.list_flatten(rows[name]), np.nan).to_numpy()
+    values = pc.fill_null(pc.list_flatten(rows[name].slice(0, FIRST)), np.nan).to_numpy()
     return bool(2 * np.count_nonzero(values == 0) > len(values))

@@ -25,7 +25,6 @@ from pipeline.tables import Tables
 from stages.explain.units import unit_shards
 from stages.record.embeddings import Embeddings
 from stages.record.likeness import Neighbourhood, Tops, candidates, top_exemplars
-from stages.record.rounding import rounded
 from stages.record.selection import counted_positions
 from stages.record.sequences import special_ids, token_ids_of
 
@@ -174,6 +173,8 @@ def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]], b
     Args:
         bits: significant bits of their activations.
     """
+    from stages.record.rounding import rounded
+
     ordered = sorted(
         (index, polarity, KINDS.index(kind), SPLITS.index(split), rank)
         for (index, polarity, split), kinds in kept.items()

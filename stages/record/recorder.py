@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
-from pipeline.estimate.recording import recorder_bytes as recorder_bytes
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
@@ -151,3 +150,10 @@ def has_gpu() -> bool:
     from torch import cuda
 
     return cuda.is_available()
+
+
+def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
+    """Memory that the state of a recorder takes once it is full, as it is estimated; see there."""
+    from pipeline.estimate import recording
+
+    return recording.recorder_bytes(modules, config, covered_tokens, seq_len)
