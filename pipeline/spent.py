@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.encoding import writer_options
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
-from pipeline.shards import atomic_path
+from pipeline.shards import atomic_path, remove_leftovers
 from pipeline.stage import Stage
 from pipeline.tables import Tables
 
@@ -25,6 +25,7 @@ HELD = b"held"
 def spend(tables: Tables, spent: Iterable[TableSchema]) -> None:
     """Remove the rows of some tables; can be cut off anywhere and done again, by several processes at a time."""
     for table in spent:
+        remove_leftovers(tables.folder(table))
         for path in tables.files(table):
             if not is_spent(path):
                 _empty(path, table)

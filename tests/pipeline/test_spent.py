@@ -1,6 +1,9 @@
 """Rows that a finished stage alone has read leave the disk; nothing that is needed does, and nobody takes them for lost."""
 
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -110,5 +113,9 @@ def test_what_was_cut_off_half_way_is_carried_on(tmp_path: Path) -> None:
     spend(tables, [NUMBERS])
     tables.files(NUMBERS)[2].write_bytes(kept)
     assert spent(config) == [True, True, False]
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = tables.folder(NUMBERS) / f".part-00002.parquet.tmp-{socket.gethostname()}-{int(dead.stdout)}"
+    left.touch()
     run(toy_config(tmp_path))
     assert spent(config) == [True] * 3
+    assert not left.exists()
