@@ -39,6 +39,9 @@ class Run(Section):
     """Seed of everything drawn at random."""
     folder: str = "outputs"
     """Folder that holds the run's folder."""
+    keep_partials: bool = False
+    """Keep the partial records in `_partials` after they are merged: many times the disk of the dataset, but then settings
+    that concern the merge alone, such as record.quantiles, can be changed with --redo record.merge."""
     methods: Annotated[list[Literal["simulation", "sasc"]], Field(min_length=1)] = ["simulation"]
     """How units are explained: simulation records activations on the corpus and simulates them (Bills et al. 2023), sasc
     evaluates n-grams and texts written for the explanation (Singh et al. 2023)."""

@@ -8,6 +8,8 @@ from tqdm import tqdm
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.runner import Progress, Stages, discard, run_stage, survey
+from pipeline.spent import spend
+from pipeline.tables import Tables
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -36,6 +38,8 @@ def run_pipeline(
     if redo:
         discard([name for name in stages if redo in (name, name.split(".")[0])], config, stages)
     before = survey(config, stages)
+    for name in names:
+        _let_go(before[name], config)
     missing = [name for name in names if not before[name].finished]
     for name in missing:
         if stages[name].takes_part(config):
@@ -50,7 +54,14 @@ def run_pipeline(
         if not after.finished:
             tqdm.write(f"{name}: {len(after.todo)} shards belong to other workers; run again when they are finished")
             return 0
+        _let_go(after, config)
     return _conclude(config, survey(config, stages), names)
+
+
+def _let_go(progress: Progress, config: RunConfig) -> None:
+    """Remove the rows that a stage alone has read, once it is finished."""
+    if progress.finished and not config.run.keep_partials:
+        spend(Tables(config.root), progress.stage.spends)
 
 
 def _conclude(config: RunConfig, found: dict[str, Progress], names: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.fingerprint import canonical, differences, fingerprint, stage_inputs
 from pipeline.flow import TURN, seldom_collected, side_by_side
 from pipeline.shards import Footer, atomic_path, publish, read_footer, remove_leftovers
+from pipeline.spent import refuse_spent
 from pipeline.stage import Rows, Shard, Stage
 from pipeline.tables import Tables
 
@@ -112,6 +113,7 @@ def run_stage(
     todo = [shard for shard in mine if shard.name not in before.done]
     if not todo:
         return before
+    refuse_spent(stage, stages, Tables(config.root))
     for table in stage.writes:
         remove_leftovers(config.root / table.path)
     context = Context(config, stage, f"{part[0]}-of-{part[1]}")
@@ -128,12 +130,19 @@ def run_stage(
 
 
 def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
-    """Delete the files of some stages and of every stage that depends on them."""
+    """Delete the files of some stages and of every stage that depends on them.
+
+    Raises:
+        UserError: one of them could not run again, as the rows that it reads were removed; nothing is deleted then.
+    """
     tables = Tables(config.root)
     stale = set(names)
     for stage in stages.values():
         if stale & {stage.name, *stage.reads}:
             stale.add(stage.name)
+            refuse_spent(stage, stages, tables, stale)
+    for stage in stages.values():
+        if stage.name in stale:
             for table in reversed(stage.writes):
                 for path in tables.files(table):
                     path.unlink()

@@ -99,7 +99,11 @@ EXEMPLARS = TableSchema(
             column("seq_id", pa.int64(), "the sequence in `corpus`"),
             column("peak", pa.int32(), "position of the largest activation, of the most negative one for '-'"),
             column("max_activation", pa.float32(), "activation at the peak, as it is: negative for '-'"),
-            column("activations", _FLOATS, "activation of every token; null where it does not count or is not finite"),
+            column(
+                "activations",
+                _FLOATS,
+                "activation of every token, rounded to record.activation_bits; null where it does not count or is not finite",
+            ),
             column("split", pa.string(), "explain, select or report; no sequence is in two of them"),
         ]
     ),

@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.encoding import writer_options
 from pipeline.errors import UserError
 from pipeline.fingerprint import canonical, fingerprint, git_commit
 from pipeline.schemas import TableSchema
@@ -100,29 +102,27 @@ def publish(
         "git_commit": git_commit(),
         "created_by": CREATED_BY,
     }
-    with atomic_path(path) as temporary, _writer(temporary, table) as writer:
+    options, pieces = _begun([rows] if isinstance(rows, pa.Table) else rows, table)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
         failed = 0
-        for piece in [rows] if isinstance(rows, pa.Table) else rows:
-            if piece.schema.names != table.schema.names:
-                raise ValueError(f"{table.name}: columns {piece.schema.names}, expected {table.schema.names}")
-            cast = piece.cast(table.schema)
-            failed += _failed(cast)
-            for start, stop in _groups(cast, table):
-                writer.write_table(cast.slice(start, stop - start))
+        for piece in pieces:
+            failed += _failed(piece)
+            for start, stop in _groups(piece, table):
+                writer.write_table(piece.slice(start, stop - start))
         writer.add_key_value_metadata({**footer, "failed": str(failed)})
 
 
-def _writer(path: Path, table: TableSchema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(
-        path,
-        table.schema,
-        compression="zstd",
-        write_statistics=[field.name for field in table.schema if not pa.types.is_binary(field.type)],
-        write_page_index=True,
-        write_page_checksum=True,
-        use_dictionary=[field.name for field in table.schema if pa.types.is_string(field.type)],
-        column_encoding=_float_encodings(table.schema),
-    )
+def _begun(rows: Iterable[pa.Table], table: TableSchema) -> tuple[dict[str, Any], Iterator[pa.Table]]:
+    """How the pieces are written, by the first of them; and all of them, with the table's types."""
+    pieces = (_cast(piece, table) for piece in rows)
+    first = next(pieces, table.schema.empty_table())
+    return writer_options(table, first), chain([first], pieces)
+
+
+def _cast(rows: pa.Table, table: TableSchema) -> pa.Table:
+    if rows.schema.names != table.schema.names:
+        raise ValueError(f"{table.name}: columns {rows.schema.names}, expected {table.schema.names}")
+    return rows.cast(table.schema)
 
 
 @contextlib.contextmanager
@@ -176,15 +176,6 @@ def _failed(rows: pa.Table) -> int:
     if "status" not in rows.schema.names:
         return 0
     return int(np.count_nonzero(rows["status"].to_numpy(zero_copy_only=False) == "failed"))
-
-
-def _float_encodings(schema: pa.Schema) -> dict[str, str]:
-    """Byte-stream-split for lists of floats, which makes them a sixth smaller."""
-    return {
-        f"{field.name}.list.element": "BYTE_STREAM_SPLIT"
-        for field in schema
-        if pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type)
-    }
 
 
 def _groups(rows: pa.Table, table: TableSchema) -> Iterator[tuple[int, int]]:

@@ -69,6 +69,8 @@ class Stage:
     shards are then units: {"module": name, "polarity": '+' or '-', "indices": list}, so that any of them can be worked at by themselves."""
     replies_grow: bool = False
     """Whether what it asks of that model has longer replies to longer questions; only estimates go by it."""
+    spends: tuple[TableSchema, ...] = ()
+    """Tables of the stages it reads, of which no other stage reads any: their rows are removed once it is finished."""
     method: Literal["", "simulation", "sasc"] = ""
     """The method of run.methods that it belongs to; empty for all. Other runs plan no shard of it."""
     version: int = 1

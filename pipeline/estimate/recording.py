@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config import PerSplit, Record, RunConfig
-from pipeline.evidence import SPLITS, split_of
+from pipeline.kept import counts, polarities, uniform_ids
 from pipeline.subjects.activations import ModuleUnits
 
 UNIT_BYTES = 1700
@@ -19,18 +19,33 @@ SLOT_BYTES = 20
 FIRING = 0.02
 """Share of its activations that a unit of a sparse module has above zero, at a guess; each takes 12 bytes of memory."""
 
-COMPRESSED = 0.9
-"""What is left of activations, which are mostly noise to a compressor, as bytes in the partials or as lists in the tables."""
-COMPRESSED_ZEROS = 0.1
-"""What is left of activations that are mostly zero."""
-ROW_BYTES = 20
-"""Disk of the other columns of a partial exemplar."""
-PARTIAL_UNIT_BYTES, TABLE_UNIT_BYTES = 420, 1500
-"""Disk of a unit's row among the partials, and in `units`."""
-SUM_BYTES = 5
-"""Disk of a partial sum of a token's activations."""
+PARTIAL_ROW_BYTES, TABLE_ROW_BYTES = 14, 5
+"""Disk of the columns of an exemplar beside its activations, among the partials and in `exemplars`."""
+SIGN_AND_EXPONENT = 2.6
+"""Bits that are left of these two; those of the mantissa are noise to a compressor."""
 ABOVE_ZIPF = 1.4
 """Tokens of English text that occur at least m times, over those by the law of Zipf and Mandelbrot; 1.0 to 1.6 as measured."""
+
+
+@dataclass(frozen=True)
+class _Disk:
+    """What the rows of a kind of unit take once compressed, as measured."""
+
+    partial_unit: int
+    """Bytes of a unit's row among the partials."""
+    table_unit: int
+    """The same in `units`."""
+    token_sum: float
+    """Bytes of a partial sum of a token's activations."""
+    top: float
+    uniform: float
+    """Share that is left of activations as float32 in the partials, of the strongest sequences and of the uniformly kept ones."""
+
+
+DENSE = _Disk(420, 1500, 5, 0.9, 0.92)
+SPARSE = _Disk(110, 560, 0.3, 0.05, 0.014)
+SPARSE_TABLE = 0.025
+"""Share that is left of a sparse module's activations in `exemplars`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class Recording:
     memory: int
     """Of one process, beside the model and the activations of a batch."""
     partials: int
-    """Disk of the partials of all parts of the corpus."""
+    """Disk of the partials of all parts of the corpus, until they are merged."""
     tables: int
     """Disk of `units` and `exemplars`."""
 
@@ -49,6 +64,7 @@ def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size:
     """The sizes of recording some modules over the whole corpus."""
     record, corpus = config.record, config.corpus
     units = sum(module.width for module in modules.values())
+    sums = sum(module.width * _disk(module).token_sum for module in modules.values())
     tokens = corpus.max_sequences * corpus.seq_len // 2  # half of the sequences are `explain`
     capacity = record.token_memory_mb * 2**20 // (8 * max(units, 1))
     covered = min(tokens_with(record.min_token_count, tokens, vocab_size), capacity) if record.top_tokens else 0
@@ -58,7 +74,7 @@ def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size:
     found = [_of_module(module, config) for module in modules.values()]
     return Recording(
         memory=recorder_bytes(modules, record, covered, corpus.seq_len, corpus.max_sequences),
-        partials=parts * (sum(each for each, _, _ in found) + seen * units * SUM_BYTES) + sum(n for _, n, _ in found),
+        partials=parts * (sum(each for each, _, _ in found) + int(seen * sums)) + sum(n for _, n, _ in found),
         tables=sum(tables for _, _, tables in found),
     )
 
@@ -75,26 +91,12 @@ def recorder_bytes(
     """
     total = 0
     for module in modules.values():
-        polarities = len(recorded(record, module))
-        kept = polarities * _sum(record.top) * (4 * seq_len + SLOT_BYTES)
+        signs = len(polarities(record, module.signed))
+        kept = signs * sum(counts(record.top)) * (4 * seq_len + SLOT_BYTES)
         each = 12 * FIRING if module.sparse else 4
-        uniform = uniform_count(record, sequences) * seq_len * each
+        uniform = (uniform_ids(record) < sequences).sum() * seq_len * each
         total += module.width * int(UNIT_BYTES + kept + uniform + 8 * covered)
     return total
-
-
-def recorded(record: Record, module: ModuleUnits) -> list[str]:
-    """The polarities of a module's units."""
-    return [polarity for polarity in record.polarities if polarity == "+" or module.signed]
-
-
-def uniform_count(record: Record, sequences: int) -> int:
-    """N, of a corpus of so many sequences: the `random` ones and the pool of the bands."""
-    chosen = set(range(record.pool)) if _sum(record.per_band) else set()
-    for split in SPLITS:
-        count = getattr(record.random, split)
-        chosen.update([seq_id for seq_id in range(4 * count) if split_of(seq_id) == split][:count])
-    return sum(seq_id < sequences for seq_id in chosen)
 
 
 def tokens_with(occurrences: int, tokens: int, vocab_size: int) -> int:
@@ -109,25 +111,24 @@ def tokens_with(occurrences: int, tokens: int, vocab_size: int) -> int:
 def _of_module(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
     """Disk of a module's partials for each part of the corpus, of its uniformly kept sequences, and of its final rows."""
     record, sequences, length = config.record, config.corpus.max_sequences, config.corpus.seq_len
-    share = COMPRESSED_ZEROS if module.sparse else COMPRESSED
-    vector = 4 * length * share
-    polarities = len(recorded(record, module))
+    disk = _disk(module)
+    share = SPARSE_TABLE if module.sparse else (record.activation_bits + SIGN_AND_EXPONENT) / 32
+    signs = len(polarities(record, module.signed))
     size = min(record.shard_sequences, sequences)
-    each = PARTIAL_UNIT_BYTES + polarities * _kept(record.top, size) * (vector + ROW_BYTES)
-    uniform = uniform_count(record, sequences) * vector
-    bands = len(record.quantiles) + 1
-    drawn = _kept(record.random, sequences) + min(_sum(record.per_band) * bands, record.pool)
+    each = disk.partial_unit + signs * _kept(record.top, size) * (4 * length * disk.top + PARTIAL_ROW_BYTES)
+    uniform = (uniform_ids(record) < sequences).sum() * 4 * length * disk.uniform
+    top, random = signs * _kept(record.top, sequences), _kept(record.random, sequences)
+    bands = min(sum(counts(record.per_band)) * (len(record.quantiles) + 1), record.pool)
+    rows = top + signs * (random + bands)
     # both polarities show the same random sequences, which compress to one
-    final = TABLE_UNIT_BYTES + (polarities * _kept(record.top, sequences) + drawn) * vector
+    final = disk.table_unit + rows * TABLE_ROW_BYTES + (top + random + bands) * 4 * length * share
     return int(module.width * each), int(module.width * uniform), int(module.width * final)
 
 
-def _kept(counts: PerSplit, sequences: int) -> int:
+def _disk(module: ModuleUnits) -> _Disk:
+    return SPARSE if module.sparse else DENSE
+
+
+def _kept(setting: PerSplit, sequences: int) -> int:
     """Sequences kept of so many: half of them are in `explain`, a quarter in each other split."""
-    return sum(
-        min(getattr(counts, split), -(-sequences * part // 4)) for split, part in zip(SPLITS, (2, 1, 1), strict=True)
-    )
-
-
-def _sum(counts: PerSplit) -> int:
-    return sum(getattr(counts, split) for split in SPLITS)
+    return sum(min(count, -(-sequences * part // 4)) for count, part in zip(counts(setting), (2, 1, 1), strict=True))

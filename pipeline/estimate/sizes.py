@@ -26,7 +26,7 @@ class Estimate:
     module_bytes: int
     """Its largest share for one module."""
     partial_bytes: int
-    """Disk of the partial records, compressed."""
+    """Disk of the partial records until they are merged, compressed."""
     record_bytes: int
     """Disk of `units` and `exemplars`, compressed."""
     other_bytes: int

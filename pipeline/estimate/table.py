@@ -46,7 +46,7 @@ def _sizes(config: RunConfig) -> str:
         ("simulated sequences", f"{found.simulations:,}"),
         ("memory of the recorder, in each process", f"{found.memory_bytes / 2**20:,.0f} MiB"),
         ("of it for one module", f"{found.module_bytes / 2**20:,.0f} MiB"),
-        ("disk of partial records", f"{found.partial_bytes / 2**20:,.0f} MiB"),
+        ("disk of partial records, until they are merged", f"{found.partial_bytes / 2**20:,.0f} MiB"),
         ("disk of units and exemplars", f"{found.record_bytes / 2**20:,.0f} MiB"),
         ("disk of other tables, before compression", f"{found.other_bytes / 2**20:,.0f} MiB"),
     ]

@@ -39,6 +39,9 @@ class Record(Section):
     """Of sequences whose peak token and `distinct_context` tokens on either side are the same, `top` keeps the best alone."""
     distinct_context: Count = 3
     """Tokens on either side of the peak that are compared."""
+    activation_bits: Annotated[int, Field(ge=2, le=24)] = 11
+    """Significant bits kept of the activations in exemplars and negatives: 11, as float16 has, or up to the 24 of float32, which
+    take twice the disk. Their range is float32's; maxima and all statistics are never rounded."""
     skip_positions: Count = 1
     """Positions at the start of a sequence left out of all statistics (attention sinks)."""
     skip_special: bool = True

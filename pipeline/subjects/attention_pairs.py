@@ -2,44 +2,69 @@
 
 The write of a head at position `to` is the sum over positions `from` of attention[to, from] * W_O v[from]; the size of a pair
 (from, to) is the norm of its part (Kobayashi et al. 2020, Attention is not only a weight, section 3).
-Attention and values are taken from transformers' attention interface, which most models call to mix values by attention.
+Attention and values are those of the last matrix product, or of torch's attention function, before the projection from the
+heads, whatever the model's code is like; that their product is what is projected is checked.
 
 Shapes: B sequences, T tokens, H heads, G heads of keys and values (H is a multiple of G), E dimensions of a head, D of the
 residual stream.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from pipeline.subjects.architecture import matrix
 from pipeline.subjects.model_activations import LastSiteReached
-from pipeline.subjects.quiet import quiet_transformers
 from pipeline.subjects.site import Site
 
-INTERFACE = "neurogloss_pairs"
-"""Name of the attention function that is put in for a while."""
+SEEN = ("eager", "sdpa")
+"""Implementations of attention by functions of torch."""
+PRODUCTS = {torch.matmul, torch.bmm, torch.Tensor.matmul, torch.Tensor.bmm, torch.Tensor.__matmul__}
+"""Functions that mix values by attention."""
 
 
-@dataclass
-class _Taken:
-    """What the last attention layer that ran has mixed, and how."""
+class _LastProduct(TorchFunctionMode):
+    """Keeps the last matrix product, as left factor, right factor and result; that of attention and values is one."""
 
-    attention: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    """(B, H, T, T): by which share the position of the third axis reads that of the fourth."""
-    values: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    """(B, H, T, E)"""
-    mixed: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    """(B, T, H, E) their product."""
-    projected: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    """(B, T, H * E) what the output projection then got."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: tuple[torch.Tensor, ...] = ()
+        self.projected = torch.empty(0)
+        """(B, T, H * E) what the output projection then got."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in PRODUCTS and len(args) == 2:
+            self.kept = (*args, result)
+        elif func is scaled_dot_product_attention:
+            query, key, value = args[:3]
+            self.kept = (attention_shares(query, key, *args[3:4], **kwargs), value, result)
+        return result
+
+
+def attention_shares(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **_: object,
+) -> torch.Tensor:
+    """(B, H, T, T) by which share each position reads each, as torch's scaled_dot_product_attention with these arguments has it."""
+    repeated = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = query @ repeated.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return scores.softmax(dim=-1).nan_to_num()
 
 
 @dataclass(frozen=True)
@@ -67,51 +92,41 @@ def head_movements(base_model: Any, site: Site, inputs: dict[str, torch.Tensor])
         inputs: of the model, such as input_ids and attention_mask.
 
     Returns:
-        None where it cannot be had: the model does not call the attention interface, or changes what the heads have mixed
-        before it projects it.
+        None where it cannot be had: the model does not multiply values by attention right before it projects them.
     """
     with torch.inference_mode(), _taking(base_model, site.module) as taken, suppress(LastSiteReached):
         base_model(**inputs, use_cache=False)
-    heads = taken.attention.shape[1] if taken.attention.dim() == 4 else 0
-    unchanged = taken.mixed.numel() == taken.projected.numel() and torch.allclose(
-        taken.mixed.reshape(taken.projected.shape), taken.projected, rtol=1e-3, atol=1e-5
-    )
-    if heads != site.width or not unchanged:
+    heads, (sequences, tokens) = site.width, taken.projected.shape[:2]
+    if not taken.kept or taken.kept[0].numel() != sequences * heads * tokens * tokens:
         return None
-    repeated = taken.values.repeat_interleave(heads // taken.values.shape[1], dim=1)
+    attention, values, mixed = (factor.reshape(sequences, -1, tokens, factor.shape[-1]) for factor in taken.kept)
+    merged = mixed.transpose(1, 2).flatten(2)  # (B, H, T, E) -> (B, T, H * E)
+    projected = taken.projected.reshape(sequences, tokens, -1)
+    if merged.shape != projected.shape or not torch.allclose(merged, projected, rtol=1e-3, atol=1e-5):
+        return None
+    repeated = values.repeat_interleave(heads // values.shape[1], dim=1)
     weight = matrix(site.module).to(repeated.device)
-    return Movements(taken.attention.float(), repeated.float(), weight.reshape(len(weight), heads, -1))
+    return Movements(attention.float(), repeated.float(), weight.reshape(len(weight), heads, -1))
 
 
 @contextmanager
-def _taking(base_model: Any, projection: nn.Module) -> Iterator[_Taken]:
-    """Keep what attention mixes right before `projection` runs, and end the forward pass there."""
-    taken = _Taken()
-
-    def attend(module: nn.Module, query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> Any:
-        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        if eager is None:
-            raise LastSiteReached
-        mixed, attention = eager(module, query, key, value, *rest, **named)
-        taken.mixed, taken.attention, taken.values = mixed, attention, value
-        return mixed, attention
+def _taking(base_model: Any, projection: nn.Module) -> Iterator[_LastProduct]:
+    """Keep what is multiplied right before `projection` runs, and end the forward pass there."""
 
     def stop(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         taken.projected = inputs[0]
         raise LastSiteReached
 
-    ALL_ATTENTION_FUNCTIONS.register(INTERFACE, attend)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(INTERFACE, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
     before = base_model.config._attn_implementation
     hook = projection.register_forward_pre_hook(stop)
     try:
-        with quiet_transformers():
-            base_model.set_attn_implementation(INTERFACE)
-        yield taken
+        if before not in SEEN:
+            base_model.config._attn_implementation = "eager"
+        with _LastProduct() as taken:
+            yield taken
     finally:
         hook.remove()
-        with quiet_transformers():
-            base_model.set_attn_implementation(before)
+        base_model.config._attn_implementation = before
 
 
 def strongest_pairs(sizes: torch.Tensor, counted: torch.Tensor, count: int) -> list[tuple[int, int, float]]:

@@ -14,6 +14,7 @@ from pipeline.config import Record
 from pipeline.evidence import SPLITS
 from pipeline.schemas import EXEMPLARS
 from stages.record.partials import SIGNS, floats
+from stages.record.rounding import rounded
 from stages.record.selection import counts, pool_ids, random_ids, split_numbers
 from stages.record.strongest import Strongest
 
@@ -140,8 +141,12 @@ def _ranked(
     )  # fmt: skip
 
 
-def final_rows(module: str, start: int, parts: list[Chosen]) -> pa.Table:
-    """Rows of EXEMPLARS: by unit, then polarity and band in the order of the parts, then split and rank."""
+def final_rows(module: str, start: int, parts: list[Chosen], bits: int) -> pa.Table:
+    """Rows of EXEMPLARS: by unit, then polarity and band in the order of the parts, then split and rank.
+
+    Args:
+        bits: significant bits of their activations; peaks are those of the whole ones.
+    """
     if not parts:
         return EXEMPLARS.schema.empty_table()
     sizes = [len(part.units) for part in parts]
@@ -167,7 +172,7 @@ def final_rows(module: str, start: int, parts: list[Chosen]) -> pa.Table:
         "seq_id": seq_ids[order],
         "peak": peak.astype(np.int32),
         "max_activation": value * signs,
-        "activations": _lists(vectors, lengths),
+        "activations": _lists(rounded(vectors, bits), lengths),
         "split": _texts(list(SPLITS), splits[order]),
     }
     return pa.table(columns, schema=EXEMPLARS.schema)

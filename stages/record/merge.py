@@ -17,7 +17,7 @@ from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.stage import Shard, Stage
 from pipeline.tables import Tables
 from stages.record.partial_files import Partials, widths
-from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_UNITS
+from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_UNITS, PARTIALS
 from stages.record.units import UnitTotals
 
 
@@ -57,13 +57,13 @@ def merge(
         chosen += [top, *exemplars.uniform_rows(gathered, top, boundaries, config)]
     return {
         UNITS.name: totals.rows(module, config, token_text),
-        EXEMPLARS.name: exemplars.final_rows(module, start, chosen),
+        EXEMPLARS.name: exemplars.final_rows(module, start, chosen, config.activation_bits),
     }
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the merged rows beyond the partials: what is only worked out here."""
-    return {"quantiles": config.record.quantiles}
+    return {"quantiles": config.record.quantiles, "activation_bits": config.record.activation_bits}
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
@@ -106,6 +106,7 @@ MERGE = Stage(
     plan=plan,
     process=process,
     splits=SPLITS,
+    spends=PARTIALS,
     method="simulation",
     version=2,
 )

@@ -88,7 +88,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     tried = {key: candidates(key, tops, embeddings, others, counts) for key in tops}
     activations = _activations(module, indices, tried, context)
     kept = {key: choose(key, tried[key], activations, lowest(tops, key), wanted) for key in tops}
-    return {NEGATIVES.name: rows_of(module, kept)}
+    return {NEGATIVES.name: rows_of(module, kept, context.config.record.activation_bits)}
 
 
 def wanted_of_kind(negatives: int) -> dict[str, int]:
@@ -167,8 +167,14 @@ def _counted(token_ids: Sequence[int], context: Context) -> npt.NDArray[np.bool_
     return counted_positions(np.array([token_ids], np.int64), lengths, context.config.record, special)[0]
 
 
-def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]]) -> pa.Table:
-    """Rows of NEGATIVES by unit, polarity, kind, split and rank; positions that do not count are null."""
+def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]], bits: int) -> pa.Table:
+    """Rows of NEGATIVES by unit, polarity, kind, split and rank; positions that do not count are null.
+
+    Args:
+        bits: significant bits of their activations.
+    """
+    from stages.record.rounding import rounded
+
     ordered = sorted(
         (index, polarity, KINDS.index(kind), SPLITS.index(split), rank)
         for (index, polarity, split), kinds in kept.items()
@@ -187,7 +193,7 @@ def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]]) -
         "seq_id": [negative.seq_id for negative in negatives],
         "peak": [negative.peak for negative in negatives],
         "max_activation": [float(negative.activations[negative.peak]) for negative in negatives],
-        "activations": pa.ListArray.from_arrays(offsets, pa.array(flat, mask=np.isnan(flat))),
+        "activations": pa.ListArray.from_arrays(offsets, pa.array(rounded(flat, bits), mask=np.isnan(flat))),
         "split": [SPLITS[split] for *_, split, _ in ordered],
     }
     return pa.table(columns, schema=NEGATIVES.schema)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.spent import rows_by_module
 from pipeline.tables import Tables
 from stages.record.partials import BLOCK, BY_BLOCK, PARTIAL_UNITS, PARTIALS
 
@@ -49,9 +50,7 @@ class Partials:
 
 def widths(tables: Tables) -> dict[str, int]:
     """Units of each module, from the first partial alone."""
-    first = tables.files(PARTIAL_UNITS)[0]
-    modules = pq.read_table(first, columns=["module"])["module"].value_counts().to_pylist()
-    return {entry["values"]: entry["counts"] for entry in modules}
+    return rows_by_module(tables.files(PARTIAL_UNITS)[0])
 
 
 def _open(path: Path) -> _Groups:

@@ -26,7 +26,9 @@ from stages.record.recorder import Recorder
 from stages.record.sequences import sequence_shards, special_ids
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
 
-LATER = {"quantiles", "shard_sequences", "shard_units", "weight_tokens", "negatives", "attribution", "pairs"}
+LATER = {
+    "quantiles", "activation_bits", "shard_sequences", "shard_units", "weight_tokens", "negatives", "attribution", "pairs"
+}  # fmt: skip
 """Settings that do not change what is scanned."""
 
 Sequences = Sequence[tuple[int, Sequence[int]]]

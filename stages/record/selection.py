@@ -21,8 +21,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import PerSplit, Record
+from pipeline.config import Record
 from pipeline.evidence import SPLITS, split_of
+from pipeline.kept import counts as counts
+from pipeline.kept import polarities as polarities
+from pipeline.kept import pool_ids as pool_ids
+from pipeline.kept import random_ids as random_ids
+from pipeline.kept import uniform_ids as uniform_ids
 
 WHOLLY_COUNTED = 128
 """Sequences up to this seq_id are all in the histograms."""
@@ -66,37 +71,3 @@ def in_histogram(seq_ids: Ids) -> npt.NDArray[np.bool_]:
     all of them would be a third of the time of a pass. Everything else is taken over all sequences.
     """
     return (seq_ids < WHOLLY_COUNTED) | (seq_ids // 4 % 8 == 0)
-
-
-def polarities(config: Record, signed: bool) -> tuple[str, ...]:
-    """The recorded polarities of units that can, or cannot, be negative; each once, + first."""
-    return tuple(polarity for polarity in ("+", "-") if polarity in config.polarities and (signed or polarity == "+"))
-
-
-def counts(setting: PerSplit) -> tuple[int, ...]:
-    """A setting's numbers in the order of SPLITS."""
-    return tuple(int(getattr(setting, split)) for split in SPLITS)
-
-
-def random_ids(config: Record) -> Ids:
-    """The seq_ids of the `random` sequences, rising, whether or not the corpus has that many."""
-    missing = dict(zip(SPLITS, counts(config.random), strict=True))
-    chosen: list[int] = []
-    seq_id = 0
-    while any(missing.values()):
-        if missing[split_of(seq_id)]:
-            missing[split_of(seq_id)] -= 1
-            chosen.append(seq_id)
-        seq_id += 1
-    return np.asarray(chosen, dtype=np.int64)
-
-
-def pool_ids(config: Record) -> Ids:
-    """The seq_ids among which `quantile` exemplars are looked for, rising; none if no band wants any."""
-    wanted = config.pool if any(counts(config.per_band)) else 0
-    return np.setdiff1d(np.arange(wanted, dtype=np.int64), random_ids(config))
-
-
-def uniform_ids(config: Record) -> Ids:
-    """The seq_ids that are kept for every unit, rising: the `random` ones and the pool."""
-    return np.union1d(random_ids(config), pool_ids(config))

@@ -75,7 +75,7 @@ def column(folder: Path, config: PreTrainedConfig) -> dict[str, str]:
         "FLOPs of these": f"{forward_flops(folder, config):.1e}",
         "memory of the recorder, all layers": gib(everything.memory_bytes),
         f"the same, {LAYERS} layers in a run": gib(some.memory_bytes),
-        "disk of partial records, corpus in one part": gib(everything.partial_bytes),
+        "disk of partial records until they are merged, corpus in one part": gib(everything.partial_bytes),
         f"the same, in {PARTS} parts": gib(parts.partial_bytes),
         "disk of `units` and `exemplars`": gib(everything.record_bytes),
     }

@@ -77,5 +77,5 @@ def test_activations_are_those_of_the_model_on_each_sequence_alone(root: Path) -
             "layers.0.residual": hidden[1][0, :, 3],
         }[row["module"]].numpy()
         counted = pd.notna(row["activations"])
-        np.testing.assert_allclose(np.asarray(row["activations"])[counted], by_hand[counted], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(row["activations"])[counted], by_hand[counted], rtol=1e-3, atol=1e-4)
         assert counted.sum() >= 3

@@ -108,4 +108,4 @@ def test_exemplars_hold_projections_of_the_stream_that_the_model_has_by_itself(r
             hidden = model(torch.tensor([corpus[row["seq_id"]].tolist()]), output_hidden_states=True).hidden_states
         by_hand = hidden[1][0, :, 1].numpy()
         counted = pd.notna(row["activations"])
-        np.testing.assert_allclose(np.asarray(row["activations"])[counted], by_hand[counted], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(row["activations"])[counted], by_hand[counted], rtol=1e-3, atol=1e-4)

@@ -90,10 +90,10 @@ def test_activations_are_those_of_the_model_run_by_hand(own: Path) -> None:
         by_hand = seen["x"][0, :, 5].numpy()
         recorded = np.asarray(row["activations"], np.float32)
         assert np.isnan(recorded[0]), "the first position is skipped"
-        np.testing.assert_allclose(recorded[1:], by_hand[1:], atol=1e-5)
+        np.testing.assert_allclose(recorded[1:], by_hand[1:], rtol=2**-11, atol=1e-5)
         directed = by_hand[1:] if row["polarity"] == "+" else -by_hand[1:]
         assert row["peak"] == 1 + directed.argmax()
-        assert row["max_activation"] == recorded[row["peak"]]
+        assert row["max_activation"] == pytest.approx(by_hand[row["peak"]], abs=1e-5)
 
 
 def test_windows_stay_within_documents_and_hostile_text_stays_text(own: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+MB = 1e6
+"""Bytes, of disk."""
 BARE = 8
 """Batches of the bare forward pass, spread over all; their median stands for each."""
 
@@ -33,12 +35,19 @@ class Cost:
     """Memory of the process at its peak, from its start on."""
     beyond_mb: float = 0.0
     """By how much memory was higher at the peak of the work than before it."""
+    passing_mb: float = 0.0
+    """Disk of what is removed again before the end."""
     records: int = 0
     """Units that something was made for."""
 
     def print(self) -> None:
         """As the last line of the process."""
         print(json.dumps(asdict(self)))
+
+
+def bytes_in(folder: Path) -> int:
+    """Disk of a folder's files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 class _Spans:

@@ -17,17 +17,18 @@ from pipeline.schemas import UNITS
 from pipeline.subjects.load import load_language_model
 from pipeline.tables import Tables
 from stages import STAGES
-from tests.benchmarks.peer.clock import Cost, bare_forward, measured
-
-RECORD = ["record.scan", "record.merge"]
+from tests.benchmarks.peer.clock import MB, Cost, bare_forward, bytes_in, measured
 
 
-def record(run_file: str) -> int:
-    """Run the two stages; returns the number of units."""
+def record(run_file: str) -> tuple[int, float]:
+    """Run the two stages; returns the number of units, and the MB of the partial tables in between."""
     config = load_config(run_file)
-    if run_pipeline(config, STAGES, RECORD):
-        raise SystemExit(f"recording failed, see {config.root}")
-    return Tables(config.root).count(UNITS)
+    partials = 0.0
+    for stage in ("record.scan", "record.merge"):
+        if run_pipeline(config, STAGES, [stage]):
+            raise SystemExit(f"recording failed, see {config.root}")
+        partials = max(partials, bytes_in(config.root / "_partials") / MB)
+    return Tables(config.root).count(UNITS), partials
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     tokens = torch.from_numpy(np.load(task["tokens"]))
     bare_forward(lambda batch: model(input_ids=batch, use_cache=False), torch.split(tokens, task["batch_size"]), cost)
     with measured(type(model), cost):
-        cost.records = record(task["run_file"])
+        cost.records, cost.passing_mb = record(task["run_file"])
     cost.print()
 
 

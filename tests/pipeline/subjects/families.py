@@ -127,6 +127,12 @@ FAMILIES: dict[str, Family] = {
             eos_token_id=1,
         ), o_proj="self_attention.dense", parallel=True, **(NEOX | {"layers": "h"}),
     ),
+    "falcon with alibi": Family(
+        lambda: hf.FalconConfig(
+            hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=HEADS, vocab_size=VOCABULARY, bos_token_id=0,
+            eos_token_id=1, alibi=True, parallel_attn=False,
+        ), o_proj="self_attention.dense", **(NEOX | {"layers": "h"}),
+    ),
     "falcon of 40B": Family(
         lambda: hf.FalconConfig(
             hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=HEADS, vocab_size=VOCABULARY, bos_token_id=0,

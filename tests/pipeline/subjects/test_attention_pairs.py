@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.subjects.attention_pairs import head_movements, strongest_pairs
+from pipeline.subjects import attention_pairs
+from pipeline.subjects.attention_pairs import attention_shares, head_movements, strongest_pairs
 from pipeline.subjects.site import Site
 from pipeline.subjects.sites import find_sites
 from tests.pipeline.subjects.families import FAMILIES, HEADS, random_model
 
 IDS = torch.tensor([[7, 12, 33, 4, 4, 41], [9, 20, 1, 2, 3, 8]])
 NAME = "layers.1.attn"
-OF_ITS_OWN = ("gpt_neo", "gptj", "bloom", "falcon", "falcon of 40B", "mpt")
-"""Families whose attention does not call transformers' interface."""
 
 
 def model(name: str) -> tuple[Any, Site]:
@@ -24,14 +24,25 @@ def model(name: str) -> tuple[Any, Site]:
 
 def values_by_hand(name: str, attention: Any, states: torch.Tensor) -> torch.Tensor:
     """(B, T, H, E) values of all heads from the input of attention."""
-    if name == "gpt2":
-        return torch.as_tensor(attention.c_attn(states)[..., 32:].unflatten(-1, (4, 4)))
     if name == "llama":  # two heads of keys and values, each for two heads
-        return torch.as_tensor(attention.v_proj(states).unflatten(-1, (2, 4)).repeat_interleave(2, dim=2))
-    return torch.as_tensor(attention.query_key_value(states).unflatten(-1, (4, 12))[..., 8:])
+        return torch.as_tensor(attention.v_proj(states)).reshape(2, 6, 2, 4).repeat_interleave(2, dim=2)
+    if name in ("gpt_neo", "gptj"):
+        return torch.as_tensor(attention.v_proj(states)).reshape(2, 6, 4, 4)
+    fused = torch.as_tensor(getattr(attention, FUSED.get(name, "query_key_value"))(states))
+    if name in FUSED:
+        return fused[..., 32:].reshape(2, 6, 4, 4)
+    if name == "falcon":  # one head of keys and values behind all queries
+        return fused[..., 20:].reshape(2, 6, 1, 4).expand(-1, -1, 4, -1)
+    if name == "falcon of 40B":  # twice: two heads of queries, one of keys, one of values
+        return fused.reshape(2, 6, 2, 4, 4)[:, :, :, 3].repeat_interleave(2, dim=2)
+    return fused.reshape(2, 6, 4, 12)[..., 8:]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox"])
+FUSED = {"gpt2": "c_attn", "mpt": "Wqkv"}
+BY_HAND = ("gpt2", "llama", "gpt_neox", "gpt_neo", "gptj", "bloom", "falcon", "falcon of 40B", "mpt")
+
+
+@pytest.mark.parametrize("name", BY_HAND)
 def test_a_pair_is_the_norm_of_what_the_head_moves_between_its_positions(name: str) -> None:
     base_model, site = model(name)
     writes = head_movements(base_model, site, {"input_ids": IDS})
@@ -41,7 +52,7 @@ def test_a_pair_is_the_norm_of_what_the_head_moves_between_its_positions(name: s
     attention.register_forward_pre_hook(
         lambda _, xs, named: states.append(named["hidden_states"] if not xs else xs[0]), with_kwargs=True
     )
-    base_model.set_attn_implementation("eager")
+    base_model.config._attn_implementation = "eager"
     shares = base_model(IDS, output_attentions=True).attentions[1]
     values = values_by_hand(name, attention, states[0])
     for sequence in range(2):
@@ -57,7 +68,7 @@ def test_a_pair_is_the_norm_of_what_the_head_moves_between_its_positions(name: s
             assert not sizes.triu(1).any(), "nothing comes from later positions"
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in OF_ITS_OWN])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_pairs_of_a_position_add_up_to_all_that_the_head_writes_there(name: str) -> None:
     base_model, site = model(name)
     writes = head_movements(base_model, site, {"input_ids": IDS})
@@ -87,11 +98,26 @@ def test_a_padded_batch_agrees_with_single_sequences_and_the_model_is_left_as_it
     torch.testing.assert_close(base_model(IDS).last_hidden_state, outputs, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", OF_ITS_OWN)
-def test_attention_that_does_not_call_the_interface_has_none(name: str) -> None:
+@pytest.mark.parametrize("name", ["llama", "gemma2", "falcon", "bert"])
+def test_attention_by_other_kernels_is_computed_in_the_plain_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base_model, site = model(name)
-    assert head_movements(base_model, site, {"input_ids": IDS}) is None
-    assert base_model(IDS).last_hidden_state.isfinite().all()
+    before, usual = base_model.config._attn_implementation, head_movements(base_model, site, {"input_ids": IDS})
+    monkeypatch.setattr(attention_pairs, "SEEN", ())
+    plain = head_movements(base_model, site, {"input_ids": IDS})
+    assert usual is not None
+    assert plain is not None
+    torch.testing.assert_close(plain.pairs(1, 2), usual.pairs(1, 2), rtol=1e-3, atol=1e-5)
+    assert base_model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize(("causal", "mask"), [(True, "none"), (False, "none"), (False, "bool"), (False, "float")])
+def test_shares_are_those_of_torch_s_attention(causal: bool, mask: str) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 3)
+    given = {"none": None, "bool": torch.rand(2, 1, 5, 5) > 0.3, "float": torch.randn(2, 1, 5, 5)}[mask]
+    expected = scaled_dot_product_attention(query, key, value, given, is_causal=causal, scale=0.7, enable_gqa=True)
+    shares = attention_shares(query, key, given, is_causal=causal, scale=0.7, enable_gqa=True)
+    torch.testing.assert_close(shares @ value.repeat_interleave(2, dim=1), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_that_is_changed_before_it_is_projected_has_none() -> None:

@@ -23,6 +23,7 @@ SETTINGS = Record(
     per_band=PerSplit(explain=2, select=1, report=0),
     pool=24,
     quantiles=[0.37, 0.83],
+    activation_bits=24,
 )
 SIGN = {"+": 1, "-": -1}
 

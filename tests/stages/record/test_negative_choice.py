@@ -42,4 +42,4 @@ def test_the_odd_one_is_similar() -> None:
 
 
 def test_no_negatives_are_an_empty_table() -> None:
-    assert rows_of("layers.0.mlp", {}).equals(NEGATIVES.schema.empty_table())
+    assert rows_of("layers.0.mlp", {}, 11).equals(NEGATIVES.schema.empty_table())

@@ -24,12 +24,12 @@ from tests.stages.record.twin import (
     SMALL,
     TEXTS,
     Corpus,
-    Unit,
     make_corpus,
     rows_about,
     token_table,
     whole_tables,
 )
+from tests.stages.record.unit_twin import Unit
 
 U = 9
 MODULE = "layers.0.mlp"

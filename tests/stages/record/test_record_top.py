@@ -19,7 +19,8 @@ from stages.record.selection import counted_positions, polarities
 from stages.record.sums import make_batch
 from stages.record.tokens import TokenTable
 from tests.stages.record.test_record_twin import check_against_twin
-from tests.stages.record.twin import SMALL, Corpus, Unit, accumulate, batches, make_corpus, token_table
+from tests.stages.record.twin import SMALL, Corpus, accumulate, batches, make_corpus, token_table
+from tests.stages.record.unit_twin import Unit
 
 Row = tuple[float, int, int, npt.NDArray[np.float32]]
 BACKENDS: list[Backend] = ["numba", "torch"]

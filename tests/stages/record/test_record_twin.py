@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.config import PerSplit, Record
 from stages.record.recorder import Backend
-from tests.stages.record.twin import SMALL, Corpus, Unit, make_corpus, record, scan_arrays
+from tests.stages.record.twin import SMALL, Corpus, make_corpus, record, scan_arrays
+from tests.stages.record.unit_twin import Unit
 
 BACKENDS: list[Backend] = ["numba", "torch"]
 

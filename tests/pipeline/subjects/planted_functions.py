@@ -1,0 +1,81 @@
+"""Functions of texts, good ones and bad ones, as the text of a module that a test writes into its working directory."""
+
+FUNCTIONS = '''
+import numpy as np
+import torch
+
+asked = []
+shown = 0
+
+def length(texts):
+    asked.append(list(texts))
+    return [len(text) for text in texts]
+
+def pair(texts):
+    asked.append(list(texts))
+    return np.array([[len(text), text.count("a")] for text in texts])
+
+def tensor(texts):
+    return torch.tensor([[len(text)] for text in texts], dtype=torch.bfloat16, requires_grad=True)
+
+def flags(texts):
+    return [" " in text for text in texts]
+
+def odd(texts):
+    return [float("nan") if "x" in text else float("inf") if "y" in text else 1e300 if "z" in text else 1 for text in texts]
+
+def raises(texts):
+    return [1 / 0 for text in texts]
+
+def short(texts):
+    return [0.0] * (len(texts) - 1)
+
+def one(texts):
+    return 3.0
+
+def nothing(texts):
+    return None
+
+def wide(texts):
+    return np.zeros((len(texts), 3))
+
+def deep(texts):
+    return np.zeros((len(texts), 1, 1))
+
+def words(texts):
+    return list(texts)
+
+def digits(texts):
+    return ["1.5" for text in texts]
+
+def ragged(texts):
+    return [[0.0] * (place + 1) for place in range(len(texts))]
+
+def complex_numbers(texts):
+    return np.zeros(len(texts), complex)
+
+def random(texts):
+    return np.random.default_rng().random(len(texts))
+
+def counter(texts):
+    return list(range(len(texts)))
+
+def late(texts):
+    """Deterministic on texts of letters alone."""
+    return [float("b" in text and np.random.default_rng().random()) for text in texts]
+
+no_function = 3
+
+def sleeps(texts):
+    import time
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+def factory(power, shift=0):
+    if power > 9:
+        raise OverflowError("too high")
+    return (lambda texts: [len(text) ** power + shift for text in texts]) if power else None
+'''
