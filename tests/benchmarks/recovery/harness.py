@@ -129,11 +129,20 @@ async def _judge(module: Module, explanation: str, sigma: float, method: Method,
 
 
 async def explain_half(
-    concepts: Sequence[Concept], held_out: bool, setting: Setting, seed: int, method: Method, encoder: Encoder
+    concepts: Sequence[Concept],
+    held_out: bool,
+    setting: Setting,
+    seed: int,
+    method: Method,
+    encoder: Encoder,
+    few: int | None = None,
 ) -> list[Outcome]:
     """Every planted module of one half, and null modules; the p-values come from further null modules, the references.
 
     All null modules go through the whole procedure, as planted ones do: n-grams, explanations, texts, scores.
+
+    Args:
+        few: of the planted, the null and the reference modules each, where not all are wanted.
     """
 
     async def explained(modules: Sequence[Module]) -> list[Outcome]:
@@ -141,7 +150,8 @@ async def explain_half(
 
     half = [concept for concept in concepts if concept.held_out == held_out]
     nulls = null_modules(half, encoder, NULLS + REFERENCES, setting, seed)
-    references = await explained(nulls[NULLS:])
-    outcomes = await explained([*(planted_module(concept, encoder) for concept in half), *nulls[:NULLS]])
+    references = await explained(nulls[NULLS:][:few])
+    planted = [planted_module(concept, encoder) for concept in half[:few]]
+    outcomes = await explained([*planted, *nulls[:NULLS][:few]])
     scores = np.asarray([outcome.score for outcome in references])
     return [replace(outcome, p_value=p_value(outcome.score, scores)) for outcome in outcomes]

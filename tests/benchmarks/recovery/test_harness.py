@@ -117,6 +117,12 @@ def test_p_values_are_told_by_null_modules_that_go_through_the_whole_procedure()
     assert all(row.p_value > 0.5 for row in planted if row.score < -0.5)
 
 
+def test_a_few_modules_of_each_kind_can_be_tried() -> None:
+    rows = asyncio.run(explain_half(CONCEPTS, False, "default", 0, Told(["words"]), WordsEncoder(), few=2))
+    assert [row.concept is None for row in rows] == [False, False, True, True]
+    assert {row.p_value for row in rows} <= {1 / 3, 2 / 3, 1.0}
+
+
 def test_false_discoveries_are_counted_on_modules_without_a_concept() -> None:
     rows = outcomes(Told(["words"]), FEW)
     low, high = ([replace(row, p_value=p if row.concept is None else 0.5) for row in rows] for p in (0.04, 0.05))
