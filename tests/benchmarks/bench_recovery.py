@@ -56,6 +56,8 @@ from tests.benchmarks.recovery.harness import Outcome, explain_half
 from tests.benchmarks.recovery.method import SascMethod
 from tests.benchmarks.recovery.modules import SETTINGS, Setting
 
+AT_ONCE = 8
+"""Modules under way at a time, where a language model behind an endpoint is asked."""
 HALVES = {"tuning": False, "test": True}
 """Whether the concepts of each are held out."""
 
@@ -99,11 +101,14 @@ async def _outcomes(
     engine = _engine(arguments, folder)
     passages = [line for concept in concepts for line in concept.corpus]
     method = _method(arguments, passages, embedder, engine)
+    at_once = AT_ONCE if isinstance(engine, EndpointEngine) else 1
     found: dict[str, list[Outcome]] = {}
     for half in HALVES if arguments.half == "both" else [arguments.half]:
         found[half] = []
         for setting, seed in itertools.product(arguments.settings, range(arguments.seeds)):
-            found[half] += await explain_half(concepts, HALVES[half], setting, seed, method, embedder, arguments.few)
+            found[half] += await explain_half(
+                concepts, HALVES[half], setting, seed, method, embedder, arguments.few, at_once
+            )
     if isinstance(engine, EndpointEngine):
         await engine.aclose()
     return found

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.flow import side_by_side
 from stages.sasc.scoring import p_value
 from tests.benchmarks.recovery.concepts import Concept
 from tests.benchmarks.recovery.modules import (
@@ -136,6 +137,7 @@ async def explain_half(
     method: Method,
     encoder: Encoder,
     few: int | None = None,
+    at_once: int = 1,
 ) -> list[Outcome]:
     """Every planted module of one half, and null modules; the p-values come from further null modules, the references.
 
@@ -143,15 +145,16 @@ async def explain_half(
 
     Args:
         few: of the planted, the null and the reference modules each, where not all are wanted.
+        at_once: modules under way at a time, for methods that wait for a server.
     """
 
-    async def explained(modules: Sequence[Module]) -> list[Outcome]:
-        return [await explain_module(module, setting, seed, method, concepts) for module in modules]
+    async def explain(module: Module) -> Outcome:
+        return await explain_module(module, setting, seed, method, concepts)
 
     half = [concept for concept in concepts if concept.held_out == held_out]
     nulls = null_modules(half, encoder, NULLS + REFERENCES, setting, seed)
-    references = await explained(nulls[NULLS:][:few])
+    references = await side_by_side(explain, nulls[NULLS:][:few], at_once)
     planted = [planted_module(concept, encoder) for concept in half[:few]]
-    outcomes = await explained([*planted, *nulls[:NULLS][:few]])
+    outcomes = await side_by_side(explain, [*planted, *nulls[:NULLS][:few]], at_once)
     scores = np.asarray([outcome.score for outcome in references])
     return [replace(outcome, p_value=p_value(outcome.score, scores)) for outcome in outcomes]
