@@ -6,6 +6,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from pipeline.query import format_table, open_views
+from pipeline.sasc_schemas import NULLS
 
 _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN NULL
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
@@ -18,11 +19,12 @@ SELECT count(*) AS units, count(correlation) AS scored, count(*) FILTER (status 
 FROM scores WHERE {_CHOSEN}"""
 
 
-SASC_SUMMARY = """
+_NO_NULL = f"module <> '{NULLS}'"
+SASC_SUMMARY = f"""
 SELECT count(*) AS units, count(score) AS scored, avg(score) AS score, avg(random) AS random,
        count(*) FILTER (p < 0.05) AS significant, count(*) FILTER (failed AND score IS NULL) AS failed
 FROM (SELECT max(score) AS score, max(null_mean) AS random, max(p_value) AS p, bool_or(status = 'failed') AS failed
-      FROM sasc_scores GROUP BY module, "index", polarity)"""
+      FROM sasc_scores WHERE {_NO_NULL} GROUP BY module, "index", polarity)"""
 
 
 def final_report(root: Path, seed: int) -> str:
@@ -58,13 +60,15 @@ def _of_sasc(connection: DuckDBPyConnection, root: Path, seed: int) -> str:
         ("Best explained by n-grams", "score DESC NULLS LAST"),
         ("Drawn at random", f'hash(module, "index", {seed})'),
     ):
-        rows = connection.sql(f"SELECT {columns} FROM sasc_scores WHERE {_CHOSEN} ORDER BY {order} LIMIT 8")
+        rows = connection.sql(
+            f"SELECT {columns} FROM sasc_scores WHERE {_CHOSEN} AND {_NO_NULL} ORDER BY {order} LIMIT 8"
+        )
         parts += ["", title, format_table(rows.columns, rows.fetchall())]
     values = _values(connection, SASC_SUMMARY)
     mean, random = ("none" if values[name] is None else f"{values[name]:.2f}" for name in ("score", "random"))
     parts += [
         "",
-        f"{values['scored']} of {values['units']} units scored: mean score {mean} (random functions {random}), p < 0.05 for "
+        f"{values['scored']} of {values['units']} units scored: mean score {mean} (null units {random}), p < 0.05 for "
         f"{values['significant']} of them" + (f"; {values['failed']} failed" if values["failed"] else ""),
     ]
     return "\n".join(parts)

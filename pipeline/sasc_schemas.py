@@ -4,6 +4,9 @@ import pyarrow as pa
 
 from pipeline.columns import EXPLANATION, OUTCOME, POLARITY, UNIT, TableSchema, column
 
+NULLS = "black_box:null_directions"
+"""The module under which null units stand in these tables: random directions that other units are compared with."""
+
 _ASKED = [
     column("model", pa.string(), "language model that took part, empty where none did"),
     column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
@@ -82,7 +85,7 @@ SYNTHETIC_TEXTS = TableSchema(
 
 SASC_SCORES = TableSchema(
     "sasc_scores",
-    1,
+    2,
     pa.schema(
         [
             *EXPLANATION,
@@ -95,8 +98,12 @@ SASC_SCORES = TableSchema(
             column("ci_low", pa.float64(), "lower end of its bootstrap interval over texts"),
             column("ci_high", pa.float64(), "upper end of its bootstrap interval over texts"),
             column("score_select", pa.float64(), "score on the select half, which chose the candidate"),
-            column("p_value", pa.float64(), "share of random functions with at least this score on the same texts"),
-            column("null_mean", pa.float64(), "mean score of the random functions"),
+            column(
+                "p_value",
+                pa.float64(),
+                "(1 + null units with at least this score) / (1 + null units); null for null units",
+            ),
+            column("null_mean", pa.float64(), "mean score of the null units of the run"),
             column("null_high", pa.float64(), "their 95 % quantile"),
             column("n_relevant", pa.int32(), "relevant texts behind the score"),
             column("n_baseline", pa.int32(), "baseline texts behind the score"),

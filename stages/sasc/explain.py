@@ -130,4 +130,5 @@ EXPLAIN = Stage(
     check=check,
     in_flight=lambda config: shards_in_flight(config.sasc.explain_engine, config.sasc.shard_units),
     method="sasc",
+    version=2,
 )

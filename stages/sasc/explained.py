@@ -9,18 +9,19 @@ from pipeline.config import RunConfig
 from pipeline.schemas import TableSchema
 from pipeline.stage import Shard, chunks
 from pipeline.tables import Tables
+from stages.sasc.nulls import with_nulls
 from stages.sasc.tables import RESPONSES
 
 Row = dict[str, Any]
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
-    """Shards of at most sasc.shard_units units of one module and polarity, in the order of the run file."""
+    """Shards of at most sasc.shard_units units of one module and polarity, in the order of the run file; null units are last."""
     rows = tables.read(RESPONSES, columns=["module", "index", "polarity"])
     units: dict[tuple[str, str], list[int]] = {}
     for module, index, polarity in zip(*(rows[name].to_pylist() for name in rows.schema.names), strict=True):
         units.setdefault((module, polarity), []).append(index)
-    modules, polarities = config.subject.modules, [*map(str, config.sasc.polarities)]
+    modules, polarities = with_nulls(config).subject.modules, [*map(str, config.sasc.polarities)]
     parts = [
         {"module": module, "polarity": polarity, "indices": part}
         for module, polarity in sorted(units, key=lambda unit: (modules.index(unit[0]), polarities.index(unit[1])))

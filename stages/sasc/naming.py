@@ -1,6 +1,8 @@
-"""Which concept some n-grams share, by the meanings of words.
+"""Which words say what some n-grams share, by meaning.
 
-Shapes: N n-grams, M names of concepts, C common words, D numbers of an embedding.
+Nobody wrote a list of topics: any common word of the embedder's own vocabulary may be a name.
+
+Shapes: N n-grams, M names, D numbers of an embedding.
 """
 
 from collections.abc import Sequence
@@ -11,22 +13,28 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.explain.statistics.features import FUNCTION_WORDS
-from stages.sasc.concepts import CONCEPTS
-from stages.simulate.word.meaning import whole_words
+from stages.simulate.word.meaning import COMMON, whole_words
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
 
-COMMON = 1500
-"""Words that likeness to a name is standardised on."""
-AGREEMENT = 1.0
-"""Weight of how well likeness to a name follows the responses, beside how large it is."""
+VOCABULARY = 12_000
+"""Words that may be names, the commonest ones of the vocabulary."""
+AGREEMENT = 0.5
+"""Weight of how well likeness to a name follows the responses, beside how like it the strong n-grams are."""
 FLOOR = 0.1
 """Weight of the weakest n-gram; the strongest has 1 more."""
+ALIKE = 0.7
+"""Cosine from which two words say the same."""
 REMEMBERED = 50_000
 """Texts whose embeddings are kept."""
+UNITS = 16
+"""Units whose agreement with all names is kept."""
 
 Values = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
+Kept = Sequence[tuple[str, float]]
+"""N-grams with their responses, by falling response."""
 
 
 @dataclass(frozen=True)
@@ -35,73 +43,102 @@ class Named:
 
     text: str
     fit: float
-    """Mean likeness of the n-grams in standard deviations of common words, and how well it follows the responses."""
+    """Cosine with the middle of the n-grams, and AGREEMENT times a correlation: at most 1.5."""
 
 
 class Naming:
-    """Finds names that fit n-grams, and words that fit a name; remembers what it has embedded."""
+    """Finds words that fit n-grams; remembers what it has embedded.
+
+    Vectors are those of the embedder less their mean over common words, so that a cosine of 0 is that of unrelated words.
+    """
 
     def __init__(self, embedder: "Embedder") -> None:
-        self._embedder = embedder
-        self._names = list(CONCEPTS)
         words = whole_words(embedder.tokenizer)
         self.vocabulary = frozenset(words)
-        self._common = words[:COMMON] or ["the", "of", "and"]
-        self._known: dict[str, npt.NDArray[np.float32]] = {}
-        self._fixed: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
+        self.common = words[:COMMON]
+        self._embedder = embedder
+        self._words = [word for word in words[:VOCABULARY] if _says_something(word)]
+        self._known: dict[str, Vectors] = {}
+        self._fixed: tuple[Vectors, Vectors] | None = None
+        self._followed: dict[tuple[tuple[str, float], ...], Values] = {}
 
-    def names(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], more: Sequence[str] = ()) -> list[Named]:
+    def names(self, drawn: Sequence[str], kept: Kept, more: Sequence[str] = ()) -> list[Named]:
         """All names, the best fitting one first.
 
-        A name fits where the drawn n-grams are more like it than common words are, the stronger ones above all, and where
-        the stronger ones of all kept n-grams are more like it than the weaker ones. The former says what they share, the
+        A name fits where the drawn n-grams, the stronger ones above all, are like it on average, and where the
+        stronger ones of all kept n-grams are more like it than the weaker ones. The former says what they share, the
         latter what makes the difference.
 
         Args:
             more: further names.
         """
-        names = [*self._names, *(name for name in more if name not in self._names)]
-        texts = [text for text, _ in kept]
-        likeness = self.likeness(texts, names)  # (N, M)
-        strength = _strengths([response for _, response in kept])  # (N,)
-        rows = [place for place, text in enumerate(texts) if text in set(drawn)]
-        weights = strength[rows] + FLOOR
-        fits = weights @ likeness[rows] / weights.sum() + AGREEMENT * _correlation(strength, likeness)  # (M,)
-        order = np.argsort(-fits, kind="stable")
-        return [Named(names[place], float(fits[place])) for place in order]
+        _, fixed = self._fixed_vectors()
+        names, vectors = [*self._words, *more], np.concatenate([fixed, self._embed(more)])
+        followed = np.concatenate([self._follow_words(kept), self._follow(kept, self._embed(more))])
+        return _ranked(names, vectors @ self._middle(drawn, kept) + AGREEMENT * followed)
 
-    def likeness(self, texts: Sequence[str], names: Sequence[str]) -> Values:
-        """(N, M) cosines of texts and names, in standard deviations of the name's cosines with common words."""
-        fixed, common = self._fixed_vectors()
-        more = self._embed(names[len(fixed) :]) if list(names[: len(fixed)]) == self._names else self._embed(names)
-        vectors = np.concatenate([fixed, more]) if len(more) < len(names) else more  # (M, D)
-        background = common @ vectors.T  # (C, M)
-        spread = np.maximum(background.std(axis=0), 1e-6)
-        return np.asarray((self._embed(texts) @ vectors.T - background.mean(axis=0)) / spread, dtype=np.float64)
-
-    def words(self, name: str, ngrams: Sequence[str]) -> list[tuple[str, float]]:
-        """Content words of n-grams by how well they stand for a name: likeness, and in how many n-grams they are."""
+    def words(self, drawn: Sequence[str], kept: Kept) -> list[Named]:
+        """Content words of the drawn n-grams by how well they stand for what these share, and in how many they are."""
         counts: dict[str, int] = {}
-        for ngram in ngrams:
+        for ngram in drawn:
             for word in dict.fromkeys(content_words(ngram)):
                 counts[word] = counts.get(word, 0) + 1
-        if not counts:
-            return []
-        likeness = self.likeness(list(counts), [name])[:, 0]
-        scored = [
-            (word, float(like * np.sqrt(count)))
-            for (word, count), like in zip(counts.items(), likeness, strict=True)
-            if like > 1
-        ]
-        return sorted(scored, key=lambda one: (-one[1], one[0]))
+        vectors = self._embed(list(counts))
+        fits = vectors @ self._middle(drawn, kept) + AGREEMENT * self._follow(kept, vectors)
+        return _ranked(list(counts), fits * np.sqrt(list(counts.values())))
 
-    def _fixed_vectors(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def apart(self, ranked: Sequence[Named], count: int, taken: Sequence[str] = ()) -> list[str]:
+        """The first `count` names that say different things, and others than those taken."""
+        found, vectors = list(taken), list(self._embed(taken))
+        for name in ranked:
+            vector = self._embed([name.text])[0]
+            if len(found) == len(taken) + count:
+                break
+            if name.text not in found and all(float(vector @ other) < ALIKE for other in vectors):
+                found.append(name.text)
+                vectors.append(vector)
+        return found[len(taken) :]
+
+    def _middle(self, drawn: Sequence[str], kept: Kept) -> Vectors:
+        """(D,) where the drawn n-grams are on average, at length 1."""
+        shown = set(drawn)
+        rows = [
+            (text, weight) for (text, _), weight in zip(kept, _strengths(kept) + FLOOR, strict=True) if text in shown
+        ]
+        weights = np.asarray([weight for _, weight in rows], np.float32)
+        middle = weights @ self._plain([text for text, _ in rows]) / weights.sum() - self._fixed_vectors()[0]
+        return np.asarray(middle / max(float(np.linalg.norm(middle)), 1e-9), np.float32)
+
+    def _follow_words(self, kept: Kept) -> Values:
+        """`_follow` for the words of the vocabulary: worked out once for all draws from the same n-grams."""
+        key = tuple(kept)
+        if key not in self._followed:
+            if len(self._followed) == UNITS:
+                self._followed.clear()
+            self._followed[key] = self._follow(kept, self._fixed_vectors()[1])
+        return self._followed[key]
+
+    def _follow(self, kept: Kept, names: Vectors) -> Values:
+        """(M,) correlations over the kept n-grams of their strength and their likeness to each of names (M, D)."""
+        likeness = (self._plain([text for text, _ in kept]) @ names.T).astype(np.float64)  # (N, M)
+        first, second = _strengths(kept), likeness - likeness.mean(axis=0)
+        first = first - first.mean()
+        scale = np.sqrt((first**2).sum() * (second**2).sum(axis=0))
+        return np.where(scale > 1e-9, first @ second / np.maximum(scale, 1e-9), 0.0)
+
+    def _fixed_vectors(self) -> tuple[Vectors, Vectors]:
+        """(D,) the mean of the common words, and the (M, D) vectors of the words that may be names."""
         if self._fixed is None:
-            self._fixed = self._embedder.encode(self._names), self._embedder.encode(self._common)
+            mean = self._embedder.encode(self.common or ["the"]).mean(axis=0)
+            self._fixed = mean, _centred(self._embedder.encode(self._words), mean)
         return self._fixed
 
-    def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """(N, D) unit vectors."""
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        """(N, D) less the mean of the common words, at length 1."""
+        return _centred(self._plain(texts), self._fixed_vectors()[0])
+
+    def _plain(self, texts: Sequence[str]) -> Vectors:
+        """(N, D) as the embedder gives them."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
         if len(self._known) + len(missing) > REMEMBERED:
             self._known.clear()
@@ -118,15 +155,22 @@ def content_words(text: str) -> list[str]:
     return [word for word in bare if len(word) > 2 and word not in FUNCTION_WORDS and not word.isdigit()]
 
 
-def _strengths(responses: Sequence[float]) -> Values:
+def _says_something(word: str) -> bool:
+    """Whether a word of a vocabulary is one of content, and no half of a contraction, such as `wasn`."""
+    return content_words(word) == [word] and f"{word}'t" not in FUNCTION_WORDS
+
+
+def _strengths(kept: Kept) -> Values:
     """(N,) responses from 0, the weakest, to 1, the strongest."""
-    values = np.asarray(responses, dtype=np.float64)
+    values = np.asarray([response for _, response in kept], dtype=np.float64)
     spread = np.ptp(values)
     return (values - values.min()) / spread if spread > 0 else np.ones_like(values)
 
 
-def _correlation(strength: Values, likeness: Values) -> Values:
-    """(M,) correlations of N strengths and the columns of likeness; 0 where either does not vary."""
-    first, second = strength - strength.mean(), likeness - likeness.mean(axis=0)
-    scale = np.sqrt((first**2).sum() * (second**2).sum(axis=0))
-    return np.where(scale > 1e-12, first @ second / np.maximum(scale, 1e-12), 0.0)
+def _centred(vectors: Vectors, mean: Vectors) -> Vectors:
+    moved = vectors - mean
+    return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-9), np.float32)
+
+
+def _ranked(names: Sequence[str], fits: npt.NDArray[np.floating]) -> list[Named]:
+    return [Named(names[place], float(fits[place])) for place in np.argsort(-fits, kind="stable")]

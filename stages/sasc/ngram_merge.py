@@ -16,6 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.stage import Shard, Stage, chunks
 from pipeline.tables import Tables
+from stages.sasc.nulls import polarities_of, with_nulls
 from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
 
 SHARD_UNITS = 512
@@ -48,14 +49,13 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     from stages.sasc.merging import merge
 
     module, first, last = shard.key["module"], shard.key["first"], shard.key["last"]
-    modules = context.once("modules", describe_modules)
-    sasc = context.config.sasc
-    polarities = [polarity for polarity in sasc.polarities if polarity == "+" or modules[module].signed]
+    modules = context.once("modules", lambda config: describe_modules(with_nulls(config)))
+    polarities = polarities_of(context.config, module, modules[module].signed)
     where = (ds.field("module") == module) & (ds.field("index") >= first) & (ds.field("index") <= last)
     files = context.tables.files(NGRAM_PARTIALS)
     partials = [context.tables.read(NGRAM_PARTIALS, where, shard=path.stem) for path in files]
     ngrams = context.once("list", lambda _: context.tables.read(NGRAM_LIST).sort_by("ngram_id"))
-    responses, strongest = merge(partials, polarities, sasc.kept, ngrams)
+    responses, strongest = merge(partials, polarities, context.config.sasc.kept, ngrams)
     return {RESPONSES.name: responses, NGRAMS.name: strongest}
 
 

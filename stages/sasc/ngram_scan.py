@@ -16,6 +16,7 @@ from pipeline.stage import Shard, Stage
 from pipeline.subjects.identity import BLACK_BOX, OWN, needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
+from stages.sasc.nulls import NAME, with_nulls
 from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ SCANNED = {"pool", "reading", "units", "polarities", "kept"}
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the partials."""
+    config = with_nulls(config)
     subject, sasc = config.subject, config.sasc
     found: dict[str, Any] = {
         "modules": subject.modules,
@@ -61,8 +63,8 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     from stages.sasc.scanning import scan_black_box, scan_model
     from stages.sasc.units import chosen_units
 
-    config = context.config
-    chosen = context.once("units", lambda config: chosen_units(config, describe_modules(config)))
+    config = with_nulls(context.config)
+    chosen = context.once("units", lambda _: chosen_units(config, describe_modules(config)))
     ngrams = _ngrams(context, shard.key["start"], shard.key["stop"])
     rows = scan_model(context, ngrams, {module: chosen[module] for module in chosen if needs_model([module])})
     for module in chosen:
@@ -88,6 +90,9 @@ def check(config: RunConfig) -> None:
     from pipeline.subjects.source import describe_modules
     from stages.sasc.units import chosen_units
 
+    if NAME in config.subject.black_boxes:
+        raise UserError(f"subject.black_boxes.{NAME}: the null units of sasc have this name; give another one")
+    config = with_nulls(config)
     for module in config.subject.modules:
         if module.startswith(OWN):
             raise UserError(

@@ -17,6 +17,7 @@ from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.text_function import TextFunction, open_text_function
 from stages.record.scan import padded_batches
 from stages.sasc.in_context import Means, Places, Spans, scan_in_context
+from stages.sasc.nulls import with_nulls
 from stages.sasc.responses import ModuleResponses, failed_rows
 
 BLOCK_BYTES = 1 << 26
@@ -43,7 +44,7 @@ def scan_black_box(context: Context, ngrams: Ngrams, module: str, units: list[in
     if module in failures:
         return failed_rows(module, units, failures[module])
     try:
-        function = context.once(module, lambda config: open_text_function(config, module))
+        function = context.once(module, lambda config: open_text_function(with_nulls(config), module))
         return ask(function, ngrams, _empty(context.config, module, units))
     except UserError as error:
         failures[module] = str(error)

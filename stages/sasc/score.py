@@ -1,96 +1,56 @@
 """The score.sasc stage: how much more a unit responds to texts for an explanation than to texts against it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import RunConfig
 from pipeline.context import Context
+from pipeline.sasc_schemas import NULLS
 from pipeline.stage import Shard, Stage
-from pipeline.subjects.spec import resolve_model
 from stages.explain.units import draw, unit_name
 from stages.sasc.explained import Row, by_unit, plan, table_of
-from stages.sasc.scoring import choose, interval, null_scores, p_value, sasc_score
-from stages.sasc.tables import NGRAM_LIST, RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
+from stages.sasc.nulls import polarities_of
+from stages.sasc.scoring import Values, choose, interval, p_value, sasc_score
+from stages.sasc.tables import RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
 
-NGRAM_SAMPLE = 2_000
-"""N-grams that random functions are standardised on, at most."""
-REMEMBERED = 20_000
-"""Texts whose responses are kept."""
 COPIED = ("module", "index", "polarity", "explainer", "candidate", "text", "status", "error")
 
-Values = npt.NDArray[np.float64]
 Halves = dict[tuple[str, str], list[Row]]
 """Texts of an explanation by kind and half."""
 
 
-@dataclass(frozen=True)
-class RandomFunctions:
-    """Random directions in the space of a sentence embedder: functions of texts without a concept."""
-
-    embedder: Any
-    directions: Values  # (D, R)
-    sigma: Values  # (R,)
-    known: dict[str, Values] = field(default_factory=dict)
-    """Responses to texts that were asked before: passages serve many explanations."""
-
-    def values(self, texts: Sequence[str]) -> Values:
-        """(N, R) responses."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self.known]
-        if len(self.known) + len(missing) > REMEMBERED:
-            self.known.clear()
-            missing = list(dict.fromkeys(texts))
-        vectors = self.embedder.encode(missing).astype(np.float64)
-        # Row by row, as the last bits of a product of matrices depend on how many rows there are.
-        self.known.update((text, vector @ self.directions) for text, vector in zip(missing, vectors, strict=True))
-        return np.stack([self.known[text] for text in texts])
-
-
 def settings(config: RunConfig) -> dict[str, Any]:
-    """What can change a score."""
-    sasc = config.sasc
-    return {
-        "seed": config.run.seed,
-        "sasc": sasc.model_dump(include={"nulls", "bootstrap", "embedder"}),
-        "revision": resolve_model(sasc.embedder).revision,
-    }
+    """What can change a score; how many null units there are is known upstream."""
+    return {"seed": config.run.seed, "bootstrap": config.sasc.bootstrap}
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
-    """Score the explanations of the units of one shard."""
-    functions = context.once("random functions", lambda _: random_functions(context))
-    responses = by_unit(context.tables, RESPONSES, shard.key)
-    themes = by_unit(context.tables, THEMES, shard.key)
-    texts = by_unit(context.tables, SYNTHETIC_TEXTS, shard.key)
-    rows = [
-        row
-        for index in shard.key["indices"]
-        for row in score_unit(context.config, responses[index][0], themes[index], texts[index], functions)
-    ]
+    """Score the explanations of the units of one shard, and compare them with the null units."""
+    rows = [row for unit in _scored(context, shard.key) for row in unit]
+    if shard.key["module"] != NULLS:
+        nulls = context.once("null scores", lambda _: null_scores(context))
+        rows = [row | _against_nulls(row, nulls) for row in rows]
     return {SASC_SCORES.name: table_of(rows, SASC_SCORES.schema)}
 
 
-def random_functions(context: Context) -> RandomFunctions:
-    """The same random directions for all units of a run."""
-    from pipeline.subjects.embedder import load_embedder
-
-    config = context.config
-    embedder = load_embedder(config.sasc.embedder)
-    rng = draw(config.run.seed, "random functions")
-    ngrams = context.tables.read(NGRAM_LIST, columns=["ngram_id", "text"]).sort_by("ngram_id")["text"]
-    chosen = np.sort(rng.permutation(len(ngrams))[:NGRAM_SAMPLE])
-    directions = rng.standard_normal((embedder.width, config.sasc.nulls))
-    vectors = embedder.encode(ngrams.take(pa.array(chosen)).to_pylist()).astype(np.float64)
-    return RandomFunctions(embedder, directions, np.std(vectors @ directions, axis=0))
+def null_scores(context: Context) -> Values:
+    """(R,) published scores of the null units that have one."""
+    sasc = context.config.sasc
+    (polarity,) = polarities_of(context.config, NULLS, signed=True)
+    key = {"module": NULLS, "indices": list(range(sasc.nulls)), "polarity": polarity}
+    units = _scored(context, key) if sasc.nulls else []
+    return np.asarray([row["score"] for unit in units for row in unit if row.get("score") is not None])
 
 
-def score_unit(
-    config: RunConfig, unit: Row, themes: list[Row], texts: list[Row], functions: RandomFunctions
-) -> list[Row]:
+def _scored(context: Context, key: Mapping[str, Any]) -> list[list[Row]]:
+    responses, themes, texts = (by_unit(context.tables, table, key) for table in (RESPONSES, THEMES, SYNTHETIC_TEXTS))
+    return [score_unit(context.config, responses[index][0], themes[index], texts[index]) for index in key["indices"]]
+
+
+def score_unit(config: RunConfig, unit: Row, themes: list[Row], texts: list[Row]) -> list[Row]:
     """Rows of the scores of one unit: the chosen explanation with its score, the others without.
 
     Args:
@@ -117,8 +77,6 @@ def score_unit(
             row |= {"status": "not_selected", "error": f"candidate {chosen} did better on the select half"}
         elif row["status"] == "ok":
             row |= _score(config, row, halves[number], sign, sigma)
-            if row["status"] == "ok":
-                row |= _against_random(row["score"], [halves[one] for one in compared], functions)
         rows.append(row)
     return rows
 
@@ -138,23 +96,13 @@ def _score(config: RunConfig, row: Row, halves: Halves, sign: float, sigma: floa
     return {**counts, "score": score, "ci_low": low, "ci_high": high, "status": "ok", "error": None}
 
 
-def _against_random(score: float, candidates: Sequence[Halves], functions: RandomFunctions) -> Row:
-    """What random functions score on the same texts; each chooses among the candidates that the unit chose from."""
-    responses = {
-        half: [
-            (functions.values(_texts(halves, "relevant", half)), functions.values(_texts(halves, "baseline", half)))
-            for halves in candidates
-        ]
-        for half in ("select", "report")
-    }
-    nulls = null_scores(responses["select"], responses["report"], functions.sigma)
-    known = nulls[np.isfinite(nulls)]
-    if not len(known):
+def _against_nulls(row: Row, nulls: Values) -> Row:
+    if row.get("score") is None or not len(nulls):
         return {}
     return {
-        "p_value": p_value(score, nulls),
-        "null_mean": float(known.mean()),
-        "null_high": float(np.quantile(known, 0.95)),
+        "p_value": p_value(row["score"], nulls),
+        "null_mean": float(nulls.mean()),
+        "null_high": float(np.quantile(nulls, 0.95)),
     }
 
 
@@ -178,14 +126,10 @@ def _responses(halves: Halves, half: str, sign: float) -> tuple[list[float], lis
     return relevant, baseline
 
 
-def _texts(halves: Halves, kind: str, half: str) -> list[str]:
-    return [row["text"] for row in halves[kind, half]]
-
-
 SCORE = Stage(
     name="score.sasc",
     title="score what n-grams share",
-    reads=("synthesize", "explain.sasc", "ngrams.merge", "ngrams.list"),
+    reads=("synthesize", "explain.sasc", "ngrams.merge"),
     writes=(SASC_SCORES,),
     settings=settings,
     plan=plan,

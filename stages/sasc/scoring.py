@@ -1,6 +1,6 @@
-"""The score of an explanation by texts for and against it, its interval, and what functions without a concept score.
+"""The score of an explanation by texts for and against it, its interval, and its p-value.
 
-Shapes: N texts, K candidates, R random functions.
+Shapes: N texts, R null units.
 """
 
 from collections.abc import Sequence
@@ -50,27 +50,12 @@ def interval(
     return float(low), float(high)
 
 
-def null_scores(
-    select: Sequence[tuple[Values, Values]], report: Sequence[tuple[Values, Values]], sigma: Values
-) -> Values:
-    """(R,) published scores of random functions: each chooses among the K candidates for itself, as the unit does.
+def p_value(score: float, nulls: Values) -> float:
+    """(1 + null units that score at least as much) / (1 + null units); NaN for a score that is not finite.
 
     Args:
-        select, report: for each candidate, the responses to the texts for (N, R) and against (N, R), in the half that
-            chooses and in the one that is published; all finite.
-        sigma: (R,) standard deviations of the random functions over the n-grams.
+        nulls: (R,) scores of the null units; those that are not finite are left out.
     """
-    scale = np.where(sigma > 0, sigma, np.nan)
-    on_select, on_report = (
-        np.stack([(relevant.mean(axis=0) - baseline.mean(axis=0)) / scale for relevant, baseline in half])
-        for half in (select, report)
-    )  # each (K, R)
-    winner = np.argmax(np.where(np.isnan(on_select), -np.inf, on_select), axis=0)
-    return np.asarray(on_report[winner, np.arange(len(sigma))], dtype=np.float64)
-
-
-def p_value(score: float, nulls: Values) -> float:
-    """(1 + random functions that score at least as much) / (1 + random functions); NaN for a score that is not finite."""
     known = nulls[np.isfinite(nulls)]
     return float((1 + np.sum(known >= score)) / (1 + len(known))) if np.isfinite(score) else np.nan
 

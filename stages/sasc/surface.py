@@ -2,91 +2,55 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from stages.simulate.word.forms import FORMS
 from stages.simulate.word.text import Text
 
 MOST_SHARE = 0.7
 """Share of the n-grams that have to have a form before it is named."""
+TIMES = 3.0
+"""How many times as large that share has to be as in running text."""
 LEAST = 5
 """N-grams without which no form is named."""
-SHOWN = {
-    "years": "years",
-    "decimals": "decimal numbers",
-    "months": "months",
-    "number words": "numbers written as words",
-    "numerals": "numerals",
-    "ordinals": "ordinal numbers",
-    "question marks": "question marks",
-    "exclamation marks": "exclamation marks",
-    "quotation marks": "quotation marks",
-    "parentheses": "parentheses",
-    "currency signs": "signs of currencies",
-    "percent signs": "percent signs",
-    "commas": "commas",
-    "full stops": "full stops",
-    "colons": "colons",
-    "hyphenated": "hyphenated words",
-    "acronyms": "words all in capitals",
-    "non-English letters": "letters that English does not have",
-    "contractions": "contractions",
-    "question words": "question words",
-    "negation": "negation",
-    "modal verbs": "modal verbs",
-    "comparatives": "comparatives",
-    "superlatives": "superlatives",
-    "past tense": "verbs in the past tense",
-    "-ing": "words ending in -ing",
-    "names": "proper names",
-    "capitalised": "words with a capital",
-    "prepositions": "prepositions",
-    "conjunctions": "conjunctions",
-    "articles": "articles",
-}
-"""Forms that may be named, and the words for them; where several hold, the first two are."""
-PERSONS = {
-    "the first person (I, we)": frozenset(
-        [
-            "i",
-            "me",
-            "my",
-            "mine",
-            "myself",
-            "we",
-            "us",
-            "our",
-            "ours",
-            "ourselves",
-            "i'm",
-            "i've",
-            "i'll",
-            "i'd",
-            "we're",
-        ]
-    ),
-    "the second person (you)": frozenset(["you", "your", "yours", "yourself", "you're", "you've", "you'll"]),
-    "she and her": frozenset(("she", "her", "hers", "herself")),
-    "he and his": frozenset(("he", "him", "his", "himself")),
-}
+RANK = 2.7
+"""What Zipf's law adds to the rank of a word (Mandelbrot 1953)."""
+NAMED = 2
+"""Forms named at most."""
+
+Shares = npt.NDArray[np.float64]
 
 
-def shared_forms(ngrams: Sequence[str], vocabulary: frozenset[str]) -> list[str]:
-    """Forms that at least MOST_SHARE of the n-grams have, in words, two at most.
+class SharedForms:
+    """Finds forms that n-grams share, of all those that the word simulator knows, by its names for them."""
 
-    Args:
-        vocabulary: English words in lower case, by which inflections are told.
-    """
-    if len(ngrams) < LEAST:
-        return []
-    found = [_forms(ngram, vocabulary) for ngram in ngrams]
-    named = [*PERSONS, *SHOWN.values()]
-    return [form for form in named if sum(form in one for one in found) >= MOST_SHARE * len(ngrams)][:2]
+    def __init__(self, common: Sequence[str], vocabulary: frozenset[str]) -> None:
+        """
+        Args:
+            common: common words, the commonest first: how usual a form is in running text is told by them and Zipf's law.
+            vocabulary: English words in lower case, by which inflections are told.
+        """
+        self._vocabulary = vocabulary
+        known = common or ["the"]
+        self._usual = np.average(self._have(known), axis=0, weights=1 / (np.arange(len(known)) + RANK))  # (forms,)
 
+    def of(self, ngrams: Sequence[str]) -> list[str]:
+        """Forms that at least MOST_SHARE of the n-grams have, and TIMES as many as in running text; the least expected one first."""
+        if len(ngrams) < LEAST:
+            return []
+        share = self._have(ngrams).mean(axis=0)
+        words = np.asarray([len(ngram.split()) for ngram in ngrams])
+        expected = (1 - (1 - self._usual) ** words[:, None]).mean(axis=0)
+        order = np.argsort(expected - share, kind="stable")[:NAMED]
+        names = list(FORMS)
+        return [names[place] for place in order if share[place] >= max(MOST_SHARE, TIMES * expected[place])]
 
-def _forms(ngram: str, vocabulary: frozenset[str]) -> set[str]:
-    text = Text.read(_tokens(ngram))
-    found = {phrase for form, phrase in SHOWN.items() if (FORMS[form](text, vocabulary) > 0.5).any()}
-    words = {word.strip(".,!?\"'’").lower().replace("’", "'") for word in ngram.split()}
-    return found | {phrase for phrase, members in PERSONS.items() if words & members}
+    def _have(self, ngrams: Sequence[str]) -> Shares:
+        """(N, forms) 1 where a word of an n-gram has the form, else 0."""
+        texts = [Text.read(_tokens(ngram)) for ngram in ngrams]
+        found = [[(form(text, self._vocabulary) > 0.5).any() for form in FORMS.values()] for text in texts]
+        return np.asarray(found, dtype=np.float64)
 
 
 def _tokens(ngram: str) -> list[str]:

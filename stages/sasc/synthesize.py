@@ -18,6 +18,7 @@ from pipeline.subjects.identity import BLACK_BOX, needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
 from stages.explain.units import draw, unit_name
 from stages.sasc.explained import Row, by_unit, plan, table_of
+from stages.sasc.nulls import with_nulls
 from stages.sasc.retrieval import cut_passages
 from stages.sasc.tables import SYNTHETIC_TEXTS, THEMES
 from stages.sasc.texts import Synthesizer, Texts
@@ -31,6 +32,7 @@ HALVES = ("select", "report")
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a text or a response."""
+    config = with_nulls(config)
     sasc, subject = config.sasc, config.subject
     found: dict[str, Any] = {
         "seed": config.run.seed,
@@ -90,7 +92,7 @@ def respond(rows: Sequence[Row], module: str, context: Context) -> None:
         return
     texts = list(dict.fromkeys(row["text"] for row in asked))
     try:
-        function = context.once(f"function of {module}", lambda config: _function(config, module))
+        function = context.once(f"function of {module}", lambda config: _function(with_nulls(config), module))
         values = function.values(texts)
     except UserError as error:
         if not module.startswith(BLACK_BOX):

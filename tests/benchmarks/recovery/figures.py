@@ -30,8 +30,8 @@ def figures(outcomes: Sequence[Outcome], encoder: Encoder) -> Figures:
         accuracy (of the winner), any_of_5 (a hit among the candidates), unranked (the first candidate), similarity
         (cosine of the winner's and the keyword's embeddings), auc (of the score over all candidates of planted modules),
         shown (the concept's pattern matches one of the ten n-grams with the largest responses: who just lists them has a
-        hit), null_false_discovery (share of modules without a concept whose winner has p < ALPHA) and discovery (the same
-        of planted modules); None for no module.
+        hit), null_false_discovery (share of null modules whose winner has p < ALPHA), nulls (how many there are) and discovery
+        (the share of planted modules); None for no module.
     """
     planted = [outcome for outcome in outcomes if outcome.concept is not None]
     nulls = [outcome for outcome in outcomes if outcome.concept is None]
@@ -47,6 +47,7 @@ def figures(outcomes: Sequence[Outcome], encoder: Encoder) -> Figures:
         "auc": auc(scores, [hit for hits in right for hit in hits]),
         "shown": _mean([any(map(outcome.names_concept, outcome.top)) for outcome in planted]),
         "null_false_discovery": _mean([outcome.p_value < ALPHA for outcome in nulls]),
+        "nulls": len(nulls),
         "discovery": _mean([outcome.p_value < ALPHA for outcome in planted]),
     }
 
@@ -77,7 +78,8 @@ def as_json(found: dict[tuple[str, Setting], Figures], pooled: dict[str, Figures
         prefix = "" if half == "test" else f"{half}_"
         flat |= {f"{prefix}{name}_{setting}": _rounded(value) for name, value in row.items()}
     for half, row in pooled.items():
-        flat[("" if half == "test" else f"{half}_") + "null_false_discovery"] = _rounded(row["null_false_discovery"])
+        prefix = "" if half == "test" else f"{half}_"
+        flat |= {prefix + name: _rounded(row[name]) for name in ("null_false_discovery", "nulls")}
     return flat
 
 

@@ -1,12 +1,13 @@
 """Planted concepts through a method of explanation: does the winning explanation name the concept?"""
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from pipeline.flow import side_by_side
+from stages.sasc.scoring import p_value
 from tests.benchmarks.recovery.concepts import Concept
 from tests.benchmarks.recovery.modules import (
     Array,
@@ -20,6 +21,10 @@ from tests.benchmarks.recovery.modules import (
     shown_ngrams,
 )
 
+NULLS = 20
+"""Null modules whose p-values are reported, for each half of the concepts, setting and seed."""
+REFERENCES = 40
+"""Null modules that p-values are told by, as many as a run has by default."""
 TOP = 10
 """N-grams looked at to see whether the answer stands among them."""
 
@@ -35,7 +40,7 @@ class Judged:
 
 
 class Method(Protocol):
-    """What is measured: from n-grams with their responses to explanations, texts, scores and a p-value."""
+    """What is measured: from n-grams with their responses to explanations, texts, and scores."""
 
     async def explain(self, ranked: Sequence[tuple[str, float]], seed: int) -> list[str]:
         """Different explanations, the method's own favourite first; the n-grams come by falling response."""
@@ -51,10 +56,6 @@ class Method(Protocol):
 
     def choose(self, scores: Sequence[float]) -> int:
         """The place of the winner among scores on the texts that choose."""
-        ...
-
-    def p_value(self, judged: Sequence[Judged], winner: int, ngrams: Sequence[str], seed: int) -> float:
-        """How often a module without a concept does as well as the winner on its reported texts."""
         ...
 
 
@@ -73,12 +74,18 @@ class Outcome:
     scores: Sequence[float]
     """Of all candidates on the texts that do not choose."""
     winner: int
-    p_value: float
+    p_value: float = np.nan
+    """Of the winner's score among those of the null modules that are references."""
 
     @property
     def explanation(self) -> str:
         """The winner."""
         return self.candidates[self.winner]
+
+    @property
+    def score(self) -> float:
+        """The winner's."""
+        return self.scores[self.winner]
 
     def right(self) -> list[bool]:
         """Of each candidate, whether it names the concept; all false for a module without one."""
@@ -87,12 +94,6 @@ class Outcome:
     def names_concept(self, text: str) -> bool:
         """Whether the pattern of the module's concept matches."""
         return self.concept is not None and self.concept.matches(text)
-
-
-def modules_of(concepts: Sequence[Concept], encoder: Encoder, held_out: bool) -> list[Module]:
-    """The planted and the null modules of one half."""
-    planted = [planted_module(concept, encoder) for concept in concepts if concept.held_out == held_out]
-    return planted + null_modules(concepts, encoder, held_out)
 
 
 async def explain_module(
@@ -117,7 +118,6 @@ async def explain_module(
         candidates,
         [one.score_report for one in judged],
         winner,
-        method.p_value(judged, winner, ngrams, own_seed),
     )
 
 
@@ -129,13 +129,32 @@ async def _judge(module: Module, explanation: str, sigma: float, method: Method,
     return Judged(relevant, baseline, select, report)
 
 
-async def explain_all(
-    modules: Sequence[Module],
-    settings: Sequence[Setting],
-    seeds: Sequence[int],
-    method: Method,
+async def explain_half(
     concepts: Sequence[Concept],
+    held_out: bool,
+    setting: Setting,
+    seed: int,
+    method: Method,
+    encoder: Encoder,
+    few: int | None = None,
+    at_once: int = 1,
 ) -> list[Outcome]:
-    """Every module in every setting with every seed."""
-    grid = itertools.product(settings, seeds, modules)
-    return [await explain_module(module, setting, seed, method, concepts) for setting, seed, module in grid]
+    """Every planted module of one half, and null modules; the p-values come from further null modules, the references.
+
+    All null modules go through the whole procedure, as planted ones do: n-grams, explanations, texts, scores.
+
+    Args:
+        few: of the planted, the null and the reference modules each, where not all are wanted.
+        at_once: modules under way at a time, for methods that wait for a server.
+    """
+
+    async def explain(module: Module) -> Outcome:
+        return await explain_module(module, setting, seed, method, concepts)
+
+    half = [concept for concept in concepts if concept.held_out == held_out]
+    nulls = null_modules(half, encoder, NULLS + REFERENCES, setting, seed)
+    references = await side_by_side(explain, nulls[NULLS:][:few], at_once)
+    planted = [planted_module(concept, encoder) for concept in half[:few]]
+    outcomes = await side_by_side(explain, [*planted, *nulls[:NULLS][:few]], at_once)
+    scores = np.asarray([outcome.score for outcome in references])
+    return [replace(outcome, p_value=p_value(outcome.score, scores)) for outcome in outcomes]

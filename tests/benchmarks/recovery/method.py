@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from pipeline.config import Sasc
 from stages.sasc.candidates import themes
-from stages.sasc.scoring import choose, null_scores, p_value, sasc_score
+from stages.sasc.scoring import choose, sasc_score
 from stages.sasc.summarise import Summariser
 from stages.sasc.synthesis import Synthesizer
-from tests.benchmarks.recovery.harness import Judged
-from tests.benchmarks.recovery.modules import Array, Encoder, generator
+from tests.benchmarks.recovery.modules import Array, Encoder
 
 
 @dataclass(frozen=True)
@@ -21,14 +18,16 @@ class SascMethod:
     summariser: Summariser
     synthesizer: Synthesizer
     encoder: Encoder
-    """Random directions of its space are the functions without a concept."""
+    """Embeds the explanations of a module together, before the synthesizer asks for each; it remembers them."""
     sasc: Sasc
     _written: dict[tuple[str, int], tuple[list[str], list[str]]] = field(default_factory=dict)
 
     async def explain(self, ranked: Sequence[tuple[str, float]], seed: int) -> list[str]:
         """Up to sasc.candidates different explanations, each from another draw."""
         found = await themes(self.summariser, ranked[: self.sasc.kept], self.sasc, seed)
-        return [theme.candidate.text for theme in found]
+        texts = [theme.candidate.text for theme in found]
+        self.encoder.encode(texts)
+        return texts
 
     async def texts(self, explanation: str, seed: int) -> tuple[Sequence[str], Sequence[str]]:
         """Asked once for each explanation and seed."""
@@ -44,18 +43,3 @@ class SascMethod:
     def choose(self, scores: Sequence[float]) -> int:
         """The place of the winner."""
         return choose(scores)
-
-    def p_value(self, judged: Sequence[Judged], winner: int, ngrams: Sequence[str], seed: int) -> float:
-        """(1 + nulls that do as well) / (1 + nulls); each null chooses among the same candidates for itself."""
-        directions = generator("nulls", seed).standard_normal(
-            (self.encoder.encode(ngrams[:1]).shape[1], self.sasc.nulls)
-        )
-        relevant = [self.encoder.encode(one.relevant) @ directions for one in judged]  # each (texts, nulls)
-        baseline = [self.encoder.encode(one.baseline) @ directions for one in judged]
-        sigma = np.std(self.encoder.encode(ngrams) @ directions, axis=0)  # (nulls,)
-        nulls = null_scores(
-            [(texts[0::2], against[0::2]) for texts, against in zip(relevant, baseline, strict=True)],
-            [(texts[1::2], against[1::2]) for texts, against in zip(relevant, baseline, strict=True)],
-            sigma,
-        )
-        return p_value(judged[winner].score_report, nulls)

@@ -23,8 +23,6 @@ SIZES = (1, 2, 3)
 NOISE = 3.0
 """Standard deviations of the LOUDEST responses."""
 LOUDEST = 100
-NULLS = 10
-"""Modules without a concept, for each half of the concepts."""
 
 Array = npt.NDArray[np.float64]
 
@@ -58,20 +56,24 @@ def planted_module(concept: Concept, encoder: Encoder) -> Module:
     return Module(concept.name, values, concept.corpus, concept.held_out, concept)
 
 
-def null_modules(concepts: Sequence[Concept], encoder: Encoder, held_out: bool) -> list[Module]:
-    """NULLS projections on random directions, on the corpora of concepts of one half, evenly over their kinds."""
-    half = [concept for concept in concepts if concept.held_out == held_out]
-    chosen = [half[number * len(half) // NULLS] for number in range(NULLS)]
-    return [_null_module(f"null {number}", concept, encoder) for number, concept in enumerate(chosen)]
+def null_modules(
+    concepts: Sequence[Concept], encoder: Encoder, count: int, setting: Setting, seed: int
+) -> list[Module]:
+    """Projections on random directions, on the corpora of the concepts in turn; others in each setting and for each seed."""
+    width = encoder.encode([concepts[0].keyword]).shape[1]
+    held_out = concepts[0].held_out
+    rng = generator("directions", str(held_out), setting, seed)
+    order = rng.permutation(len(concepts))
+    directions = rng.standard_normal((count, width)) / np.sqrt(width)
+    corpora = [concepts[order[number % len(concepts)]].corpus for number in range(count)]
+    return [
+        Module(f"null {number}", _projection(encoder, direction), corpus, held_out)
+        for number, (direction, corpus) in enumerate(zip(directions, corpora, strict=True))
+    ]
 
 
-def _null_module(name: str, concept: Concept, encoder: Encoder) -> Module:
-    width = encoder.encode([concept.keyword]).shape[1]
-    direction = generator("direction", name, str(concept.held_out)).standard_normal((width,))
-    direction = direction / np.linalg.norm(direction)
-    return Module(
-        name, lambda texts: encoder.encode(texts).astype(np.float64) @ direction, concept.corpus, concept.held_out
-    )
+def _projection(encoder: Encoder, direction: Array) -> Callable[[Sequence[str]], Array]:
+    return lambda texts: encoder.encode(texts).astype(np.float64) @ direction
 
 
 def generator(*names: str | int) -> np.random.Generator:

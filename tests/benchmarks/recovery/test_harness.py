@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ import pytest
 
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import as_json, auc, figures
-from tests.benchmarks.recovery.harness import Judged, Outcome, explain_all, modules_of
+from tests.benchmarks.recovery.harness import NULLS, REFERENCES, Outcome, explain_half
 from tests.benchmarks.recovery.modules import (
     NOISE,
-    NULLS,
+    SETTINGS,
     Array,
     ngrams_of,
     null_modules,
@@ -45,7 +45,6 @@ class Told:
 
     explanations: list[str]
     best: int = 0
-    p: float = 0.01
 
     async def explain(self, ranked: Sequence[tuple[str, float]], seed: int) -> list[str]:
         assert all(first[1] >= second[1] for first, second in itertools.pairwise(ranked))
@@ -62,13 +61,9 @@ class Told:
     def choose(self, scores: Sequence[float]) -> int:
         return min(self.best, len(scores) - 1)
 
-    def p_value(self, judged: Sequence[Judged], winner: int, ngrams: Sequence[str], seed: int) -> float:
-        return self.p
-
 
 def outcomes(method: Told, concepts: Sequence[Concept], held_out: bool = False) -> list[Outcome]:
-    modules = modules_of(concepts, WordsEncoder(), held_out)
-    return asyncio.run(explain_all(modules, ["default"], [0], method, CONCEPTS))
+    return asyncio.run(explain_half(concepts, held_out, "default", 0, method, WordsEncoder()))
 
 
 def test_a_method_that_names_a_concept_finds_that_one_alone() -> None:
@@ -101,26 +96,62 @@ def test_shown_is_whether_the_top_ngrams_give_the_answer() -> None:
     assert all(len(row.top) == 10 for row in rows)
 
 
+def test_p_values_are_told_by_null_modules_that_go_through_the_whole_procedure() -> None:
+    """References are asked for explanations as the others are; a score above all of theirs has the smallest p-value."""
+    asked: list[Sequence[tuple[str, float]]] = []
+
+    class Top(Told):
+        async def explain(self, ranked: Sequence[tuple[str, float]], seed: int) -> list[str]:
+            asked.append(ranked)
+            return [ranked[0][0]]
+
+        def score(self, relevant: Array, baseline: Array, sigma: float) -> float:
+            return float(relevant.mean())  # below 0 for a distance, and for a direction anything
+
+    rows = outcomes(Top([]), FEW)
+    planted, nulls = ([row for row in rows if (row.concept is None) == null] for null in (False, True))
+    assert len(asked) == len(rows) + REFERENCES
+    assert len(nulls) == NULLS
+    assert all(0 < row.p_value <= 1 for row in rows)
+    assert min(row.p_value for row in nulls) < 0.2 < max(row.p_value for row in nulls)
+    assert all(row.p_value > 0.5 for row in planted if row.score < -0.5)
+
+
+def test_a_few_modules_of_each_kind_can_be_tried() -> None:
+    rows = asyncio.run(explain_half(CONCEPTS, False, "default", 0, Told(["words"]), WordsEncoder(), few=2))
+    assert [row.concept is None for row in rows] == [False, False, True, True]
+    assert {row.p_value for row in rows} <= {1 / 3, 2 / 3, 1.0}
+
+
 def test_false_discoveries_are_counted_on_modules_without_a_concept() -> None:
-    assert figures(outcomes(Told(["words"], p=0.04), FEW), WordsEncoder())["null_false_discovery"] == 1.0
-    assert figures(outcomes(Told(["words"], p=0.05), FEW), WordsEncoder())["null_false_discovery"] == 0.0
+    rows = outcomes(Told(["words"]), FEW)
+    low, high = ([replace(row, p_value=p if row.concept is None else 0.5) for row in rows] for p in (0.04, 0.05))
+    assert figures(low, WordsEncoder())["null_false_discovery"] == 1.0
+    assert figures(high, WordsEncoder())["null_false_discovery"] == figures(low, WordsEncoder())["discovery"] == 0.0
+    assert figures(low, WordsEncoder())["nulls"] == NULLS
 
 
 def test_the_halves_stay_apart() -> None:
     for held_out in (False, True):
-        modules = modules_of(CONCEPTS, WordsEncoder(), held_out)
-        names = {concept.name for concept in CONCEPTS if concept.held_out == held_out}
-        assert {module.name for module in modules if module.concept} == names
-        assert sum(module.concept is None for module in modules) == NULLS
-        corpora = {concept.corpus for concept in CONCEPTS if concept.held_out == held_out}
-        assert {module.corpus for module in modules} <= corpora
+        rows = outcomes(Told(["words"]), CONCEPTS, held_out)
+        assert {row.module for row in rows if row.concept} == {c.name for c in CONCEPTS if c.held_out == held_out}
+        assert all(row.held_out == held_out for row in rows)
+        half = [concept for concept in CONCEPTS if concept.held_out == held_out]
+        corpora = {concept.corpus for concept in half}
+        assert {module.corpus for module in null_modules(half, WordsEncoder(), NULLS, "noisy", 0)} <= corpora
 
 
-def test_null_modules_are_projections_and_differ() -> None:
+def test_null_modules_are_projections_and_differ_with_the_setting_and_the_seed() -> None:
     texts = ["a red house", "seven birds", "the sea"]
-    values = [module.values(texts) for module in null_modules(CONCEPTS, WordsEncoder(), True)]
-    assert len({tuple(np.round(row, 6)) for row in values}) == NULLS
-    assert all((abs(row) <= 1).all() for row in values)  # unit vectors on a direction of length 1
+    rows = [
+        tuple(np.round(module.values(texts), 6))
+        for setting in SETTINGS
+        for seed in range(2)
+        for module in null_modules(CONCEPTS, WordsEncoder(), 5, setting, seed)
+    ]
+    assert len(set(rows)) == 40
+    again = null_modules(CONCEPTS, WordsEncoder(), 7, SETTINGS[0], 0)[4]
+    assert tuple(np.round(again.values(texts), 6)) == rows[4]
 
 
 def test_a_planted_module_is_the_distance_to_its_keyword() -> None:
@@ -177,8 +208,8 @@ def test_the_auc_is_the_share_of_pairs_in_the_right_order(levels: int) -> None:
 
 
 def test_the_figures_without_a_prefix_are_of_the_test_half() -> None:
-    row: dict[str, float | None] = {"accuracy": 0.25, "null_false_discovery": 0.1}
-    other: dict[str, float | None] = {"accuracy": 0.5, "null_false_discovery": None}
+    row: dict[str, float | None] = {"accuracy": 0.25, "null_false_discovery": 0.1, "nulls": 20}
+    other: dict[str, float | None] = {"accuracy": 0.5, "null_false_discovery": None, "nulls": 0}
     found = as_json({("test", "noisy"): row, ("tuning", "noisy"): other}, {"test": row, "tuning": other})
     assert found["accuracy_noisy"] == 0.25
     assert found["tuning_accuracy_noisy"] == 0.5

@@ -117,7 +117,7 @@ def run_file(place: Path, name: str, modules: list[str], record: Any = None, **s
         },
         "corpus": {"source": str(place / "texts"), "seq_len": 32, "min_tokens": 4},
         "record": {"batch_size": 4, "shard_sequences": 8} | (record or {}),
-        "sasc": {"max_ngrams": 200, "kept": 10, "top": 8, "shown": 5, "polarities": ["+", "-"]} | sasc,
+        "sasc": {"max_ngrams": 200, "kept": 10, "top": 8, "shown": 5, "polarities": ["+", "-"], "nulls": 0} | sasc,
     }
     return parse_config(sections, "test.toml")
 

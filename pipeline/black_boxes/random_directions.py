@@ -1,0 +1,38 @@
+"""Random directions on the embedding of a text: functions without a concept, to compare others with."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.subjects.embedder import DEFAULT, load_embedder
+
+Values = npt.NDArray[np.float64]
+
+
+def random_directions(
+    units: int, seed: int = 0, embedder: str = DEFAULT, device: str = "cpu"
+) -> Callable[[list[str]], Values]:
+    """f(x) = W e(x), with one row of W for each unit: a normally distributed vector, at length 1.
+
+    A unit is the same however many there are.
+
+    Args:
+        units: how many directions.
+        seed: draws them.
+        embedder: a folder, hub id or package.
+        device: where it runs; auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        UserError: no such embedder or device.
+    """
+    embed = load_embedder(embedder, device)
+    weights = np.random.default_rng(seed).standard_normal((units, embed.width))
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+
+    def projections(texts: list[str]) -> Values:
+        vectors = embed.encode(texts).astype(np.float64)  # (N, D)
+        # Unit by unit, as the last bits of a product of matrices depend on how many rows there are.
+        return np.stack([(vectors * direction).sum(axis=1) for direction in weights], axis=1)
+
+    return projections

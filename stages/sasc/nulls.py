@@ -1,0 +1,36 @@
+"""Null units: random directions of a sentence embedder's space, which go through every stage as the units of a run do.
+
+They have n-grams of their own, explanations made of these, texts for and against them, and scores, so that whatever a
+function without a concept can reach by the whole procedure is what a unit's score is compared with. Their rows stand in the
+tables of SASC under the module NULLS.
+"""
+
+from pipeline.config import BlackBox, RunConfig
+from pipeline.sasc_schemas import NULLS
+from pipeline.subjects.identity import BLACK_BOX
+from stages.explain.units import draw
+
+NAME = NULLS.removeprefix(BLACK_BOX)
+
+
+def with_nulls(config: RunConfig) -> RunConfig:
+    """The run file with the null units as one more module, if it wants any."""
+    sasc, subject = config.sasc, config.subject
+    if not sasc.nulls:
+        return config
+    seed = int(draw(config.run.seed, NAME).integers(2**31))
+    box = BlackBox(
+        call="pipeline.black_boxes.random_directions:random_directions",
+        arguments={"units": sasc.nulls, "seed": seed, "embedder": sasc.embedder},
+        units=sasc.nulls,
+    )
+    changed = {"modules": [*subject.modules, NULLS], "black_boxes": subject.black_boxes | {NAME: box}}
+    return config.model_copy(update={"subject": subject.model_copy(update=changed)})
+
+
+def polarities_of(config: RunConfig, module: str, signed: bool) -> list[str]:
+    """Ends of a module's units that are explained; of null units one, as a direction is as random as its opposite."""
+    wanted: list[str] = [str(polarity) for polarity in config.sasc.polarities]
+    if module == NULLS:
+        return wanted[:1]
+    return [polarity for polarity in wanted if polarity == "+" or signed]

@@ -1,0 +1,72 @@
+"""Null units: random directions of the embedding space beside the units of a run."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.black_boxes.random_directions import random_directions
+from pipeline.errors import UserError
+from pipeline.sasc_schemas import NULLS
+from pipeline.subjects.embedder import load_embedder
+from stages.sasc.ngram_scan import SCAN
+from stages.sasc.nulls import with_nulls
+from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table, write_place
+
+NULL = f"module == '{NULLS}'"
+TEXTS = ["the lazy dog", "1984", "a red fox jumps over the dog"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_place(tmp_path_factory.mktemp("nulls"))
+
+
+@pytest.fixture(autouse=True)
+def working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def test_directions_are_projections_whose_number_and_batch_change_nothing() -> None:
+    few, many = random_directions(3, seed=4), random_directions(5, seed=4)
+    assert np.array_equal(few(TEXTS), many(TEXTS)[:, :3])
+    assert np.array_equal(few(TEXTS[:1])[0], few(TEXTS)[0])
+    assert not np.allclose(few(TEXTS), random_directions(3, seed=5)(TEXTS))
+    vectors = load_embedder().encode(TEXTS).astype(np.float64)
+    weights = np.linalg.lstsq(vectors, many(TEXTS), rcond=None)[0]
+    assert np.allclose(vectors @ weights, many(TEXTS))
+    assert (abs(many(TEXTS)) < 0.5).all()
+
+
+def test_null_units_are_all_there_whatever_units_are_asked_for(place: Path) -> None:
+    root = run_ngrams(run_file(place, "asked", [GOOD], nulls=20, units={GOOD: [1]}, polarities=["-", "+"]))
+    responses = table(root, "responses")
+    assert responses.query(NULL)["index"].to_list() == list(range(20))
+    assert set(responses.query(NULL)["polarity"]) == {"-"}  # a direction is as random as its opposite
+    assert responses.query(f"not ({NULL})")[["index", "polarity"]].to_numpy().tolist() == [[1, "-"], [1, "+"]]
+    assert (table(root, "ngrams").query(NULL).groupby("index").size() == 10).all()
+
+
+def test_their_rows_depend_neither_on_the_shards_nor_on_the_other_modules(place: Path) -> None:
+    whole = run_ngrams(run_file(place, "whole", [GOOD], nulls=20))
+    cut = run_ngrams(run_file(place, "cut", ["layers.0.mlp"], nulls=20, shard_ngrams=37))
+    for name in ("responses", "ngrams"):
+        one, other = (table(root, name).query(NULL).reset_index(drop=True) for root in (whole, cut))
+        assert len(one) >= 20
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_none_are_made_where_none_are_wanted(place: Path) -> None:
+    config = run_file(place, "none", [GOOD], nulls=0)
+    assert with_nulls(config) is config
+
+
+def test_too_few_for_a_p_value_and_a_function_of_their_name_are_refused(place: Path) -> None:
+    with pytest.raises(UserError, match="nulls"):
+        run_file(place, "few", [GOOD], nulls=10)
+    config = run_file(place, "taken", [GOOD])
+    box = config.subject.black_boxes["near"]
+    subject = config.subject.model_copy(update={"black_boxes": {"counts": box, "null_directions": box}})
+    with pytest.raises(UserError, match="null_directions"):
+        SCAN.check(config.model_copy(update={"subject": subject}))
