@@ -16,6 +16,7 @@ from pipeline.tables import Tables
 
 if TYPE_CHECKING:
     from pipeline.context import Context
+    from pipeline.llm.engine import Request
 
 
 Rows = Mapping[str, pa.Table | Iterable[pa.Table]]
@@ -67,10 +68,14 @@ class Stage:
     asks: Callable[[RunConfig], LanguageModel | None] = nothing_is_asked
     """The language model whose engine `process` has made by `context.once("engine", ...)`; None where it makes none. Its
     shards are then units: {"module": name, "polarity": '+' or '-', "indices": list}, so that any of them can be worked at by themselves."""
+    asking: "Callable[[Shard, Context], Awaitable[Any]] | None" = None
+    """What of `process` asks that model, where `process` does more than that; estimates run this alone."""
     replies_grow: bool = False
     """Whether what it asks of that model has longer replies to longer questions; only estimates go by it."""
     spends: tuple[TableSchema, ...] = ()
     """Tables of the stages it reads, of which no other stage reads any: their rows are removed once it is finished."""
+    stand_in: "Callable[[Request, int], str] | None" = None
+    """A reply that it can use, given the reply's number, where what it asks next depends on replies; for estimates."""
     method: Literal["", "simulation", "sasc"] = ""
     """The method of run.methods that it belongs to; empty for all. Other runs plan no shard of it."""
     version: int = 1

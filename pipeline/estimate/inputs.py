@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import reduce
 from itertools import cycle, islice
 from operator import or_
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,42 +14,22 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
+from pipeline.estimate.sample import SampleTables, Unit, filled
 from pipeline.evidence import SPLITS, split_of
 from pipeline.llm.token_lines import few_shot_neurons
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS, TableSchema
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
 from pipeline.tables import Tables
-
-Unit = tuple[str, str, int]
-"""A module, a polarity, and the index of a unit in the module."""
 
 FIRING = 0.15
 """Share of the tokens that fire in a made-up exemplar, where prompts with a rule for sparse ones are at their longest."""
 _FEW_SHOT = "explain/token_activation.v1"  # its invented texts and explanations serve as stand-ins
 
 
-class SampleTables(Tables):
-    """The tables of a run, some of them replaced by tables in memory."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.replaced: dict[str, pa.Table] = {}
-
-    def read(
-        self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, shard: str | None = None
-    ) -> pa.Table:
-        """As `Tables.read`."""
-        if table.name not in self.replaced:
-            return super().read(table, where, columns, shard)
-        rows = self.replaced[table.name]
-        rows = rows if where is None else rows.filter(where)
-        return rows.select(list(columns)) if columns else rows
-
-
 def all_units(widths: dict[str, int]) -> pa.Table:
     """A units table that says which units there are and nothing else."""
     modules = np.repeat(list(widths), list(widths.values()))
     indices = np.concatenate([np.arange(width) for width in widths.values()])
-    return _filled(UNITS, {"module": pa.array(modules), "index": pa.array(indices, pa.int32())})
+    return filled(UNITS, {"module": pa.array(modules), "index": pa.array(indices, pa.int32())})
 
 
 def keep_recorded(tables: SampleTables, sample: Sequence[Unit]) -> None:
@@ -67,7 +46,7 @@ def make_corpus(config: RunConfig) -> pa.Table:
     needed = 4 * max(sum(counts.values()) for counts in _kept(config).values())
     starts = [7 * number % len(words) for number in range(min(needed, config.corpus.max_sequences))]
     tokens = [list(islice(cycle(words), start, start + config.corpus.seq_len)) for start in starts]
-    return _filled(CORPUS, {"seq_id": pa.array(range(len(tokens)), pa.int64()), "tokens": pa.array(tokens)})
+    return filled(CORPUS, {"seq_id": pa.array(range(len(tokens)), pa.int64()), "tokens": pa.array(tokens)})
 
 
 def make_evidence(config: RunConfig, tables: SampleTables, sample: Sequence[Unit]) -> None:
@@ -191,10 +170,3 @@ def _with_top_tokens(units: pa.Table, sample: Sequence[Unit], tokens: Sequence[s
         field = UNITS.schema.field(name)
         units = units.set_column(UNITS.schema.get_field_index(name), field, pa.array(values, field.type))
     return units
-
-
-def _filled(table: TableSchema, columns: dict[str, Any]) -> pa.Table:
-    """A table with some columns; the others are null."""
-    rows = len(next(iter(columns.values())))
-    values = [columns.get(field.name, pa.nulls(rows, field.type)) for field in table.schema]
-    return pa.table(dict(zip(table.schema.names, values, strict=True))).cast(table.schema)

@@ -4,38 +4,26 @@ The code that renders the prompts of a run renders them here, so an estimate can
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-
-import numpy as np
 
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.estimate.inputs import (
-    SampleTables,
-    Unit,
-    all_units,
-    keep_recorded,
-    make_corpus,
-    make_evidence,
-    make_explanations,
-    make_negatives,
-    make_scores,
-)
+from pipeline.estimate.evidence_sample import sample_with_evidence
+from pipeline.estimate.ngram_sample import sample_with_ngrams
+from pipeline.estimate.sample import SampleTables, Unit
 from pipeline.llm.counting import CountingEngine, Usage
 from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import Abilities
 from pipeline.runner import Stages, survey
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
-from pipeline.stage import Rows, Shard, Stage
+from pipeline.stage import Shard, Stage
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.load import load_tokenizer
-from pipeline.subjects.source import describe_modules
 
-SAMPLE = 32
-"""Units whose prompts are rendered at most."""
+Asking = Callable[[Shard, Context], Awaitable[Any]]
+
 ENOUGH = 1_000_000
 """Prompt tokens after which no further unit of the sample is rendered."""
 
@@ -90,44 +78,15 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str])
     engine = stage.asks(config)
     assert engine is not None, "only stages that ask have a demand"
     tables = SampleTables(config.root)
-    inputs = _evidence_tables(config, tables, finished)
-    units = [
-        (shard.key["module"], shard.key["polarity"], index)
-        for shard in stage.plan(config, tables)
-        for index in shard.key["indices"]
-    ]
-    order = np.random.default_rng(config.run.seed).permutation(len(units))
-    sample = [units[place] for place in order[:SAMPLE]]
-    if EXEMPLARS.name in finished:
-        keep_recorded(tables, sample)
-    else:
-        make_evidence(config, tables, sample)
-    if NEGATIVES.name not in finished and config.record.negatives:
-        make_negatives(config, tables, sample)
-        if EXEMPLARS.name in finished:
-            inputs += " and stand-in negatives"
-    if EXPLANATIONS.name not in finished and any(EXPLANATIONS in stages[name].writes for name in stage.reads):
-        make_explanations(config, tables, units, sample)
-        inputs += " and stand-in explanations"
-    if SCORES.name not in finished and any(SCORES in stages[name].writes for name in stage.reads):
-        make_scores(config, tables, units, sample)
-        inputs += " and stand-in explanations"
+    prepared = sample_with_ngrams if stage.method == "sasc" else sample_with_evidence
+    sample = prepared(stage, config, stages, finished, tables)
     tokenizer, words = tokenizer_of(engine, config)
-    counter = CountingEngine(tokenizer, context_of(engine), abilities_of(engine), stage.replies_grow)
-    counted = _count(stage, config, tables, counter, sample)
-    usage = scaled(counted, len(units))
-    return Demand(stage.name, engine, usage, len(units), len(counted), inputs, words, counter.most_replies)
-
-
-def _evidence_tables(config: RunConfig, tables: SampleTables, finished: set[str]) -> str:
-    """Put in the tables that say which units and sequences there are, where they are missing; the words for it all."""
-    if {UNITS.name, EXEMPLARS.name} <= finished:
-        return "recorded evidence"
-    tables.replaced[UNITS.name] = all_units({name: units.width for name, units in describe_modules(config).items()})
-    if CORPUS.name in finished:
-        return "sequences of the corpus with made-up activations (nothing is recorded yet)"
-    tables.replaced[CORPUS.name] = make_corpus(config)
-    return "stand-in texts with made-up activations (there is no corpus yet)"
+    counter = CountingEngine(tokenizer, context_of(engine), abilities_of(engine), stage.replies_grow, stage.stand_in)
+    counted = _count(stage, config, tables, counter, sample.drawn)
+    usage = scaled(counted, len(sample.units))
+    return Demand(
+        stage.name, engine, usage, len(sample.units), len(counted), sample.inputs, words, counter.most_replies
+    )
 
 
 def _count(
@@ -148,7 +107,7 @@ def _count(
 
 
 async def _processed(stage: Stage, shard: Shard, context: Context) -> None:
-    await cast(Awaitable[Rows], stage.process(shard, context))
+    await (stage.asking or cast(Asking, stage.process))(shard, context)
 
 
 def scaled(counted: Sequence[Usage], units: int) -> Usage:

@@ -5,8 +5,9 @@ from dataclasses import astuple
 
 from pipeline.config import RunConfig
 from pipeline.cost import cost
+from pipeline.estimate.ngram_sizes import ngram_sizes
 from pipeline.estimate.requests import Demand, demands
-from pipeline.estimate.sizes import estimate
+from pipeline.estimate.sizes import Estimate, estimate
 from pipeline.llm.counting import BLOCK, Usage
 from pipeline.query import format_table
 from pipeline.runner import Stages
@@ -36,10 +37,24 @@ def estimate_table(config: RunConfig, stages: Stages) -> str:
 
 
 def _sizes(config: RunConfig) -> str:
+    corpus = config.corpus.max_sequences
+    rows = [("sequences", f"{corpus:,} at most"), ("tokens", f"{corpus * config.corpus.seq_len:,} at most")]
+    if "simulation" not in config.run.methods:
+        return format_table(["quantity", "estimate"], rows + _of_ngrams(config))
     found = estimate(config)
-    rows = [
-        ("sequences", f"{found.sequences:,} at most"),
-        ("tokens", f"{found.tokens:,} at most"),
+    rows += _of_recording(found) + (_of_ngrams(config) if "sasc" in config.run.methods else [])
+    table = format_table(["quantity", "estimate"], rows)
+    parts = -(-found.sequences // config.record.shard_sequences)
+    if parts > 1 and found.partial_bytes > MANY_PARTIALS * found.record_bytes:
+        table += (
+            f"\n\nThe corpus is scanned in {parts} parts, and each leaves a partial record of all units. Fewer take less disk: "
+            f"raise record.shard_sequences = {config.record.shard_sequences}, at best to one part for each process that scans."
+        )
+    return table
+
+
+def _of_recording(found: Estimate) -> list[tuple[str, str]]:
+    return [
         ("units recorded", f"{found.units:,}"),
         ("units explained", f"{found.explained:,}"),
         ("forward passes of the subject", f"{found.forward_passes:,}"),
@@ -50,14 +65,19 @@ def _sizes(config: RunConfig) -> str:
         ("disk of units and exemplars", f"{found.record_bytes / 2**20:,.0f} MiB"),
         ("disk of other tables, before compression", f"{found.other_bytes / 2**20:,.0f} MiB"),
     ]
-    table = format_table(["quantity", "estimate"], rows)
-    parts = -(-found.sequences // config.record.shard_sequences)
-    if parts > 1 and found.partial_bytes > MANY_PARTIALS * found.record_bytes:
-        table += (
-            f"\n\nThe corpus is scanned in {parts} parts, and each leaves a partial record of all units. Fewer take less disk: "
-            f"raise record.shard_sequences = {config.record.shard_sequences}, at best to one part for each process that scans."
-        )
-    return table
+
+
+def _of_ngrams(config: RunConfig) -> list[tuple[str, str]]:
+    found = ngram_sizes(config)
+    rows = [
+        ("units explained by n-grams", f"{found.units:,}"),
+        ("n-grams", f"{found.ngrams:,} at most"),
+        ("n-grams evaluated by black boxes", f"{found.by_black_boxes:,} at most"),
+        ("n-grams evaluated by the subject", f"{found.by_subject:,} at most"),
+        ("forward passes for n-grams in context", f"{found.corpus_passes:,}"),
+        ("texts for and against explanations", f"{found.texts:,} at most"),
+    ]
+    return [row for row in rows if not row[1].startswith("0")]
 
 
 def _requests(found: Sequence[Demand]) -> str:
@@ -98,7 +118,9 @@ def _basis(demand: Demand) -> list[str]:
     )
     lines = [f"{demand.stage}: prompts of {units}, from {demand.inputs}, counted by {demand.tokenizer}."]
     if not demand.usage.calls:
-        lines.append(f"{demand.stage}: nothing would be asked: no unit fires, or no prompt fits the model's context.")
+        lines.append(
+            f"{demand.stage}: nothing would be asked: no unit fires or responds, or no prompt fits the model's context."
+        )
     if demand.most_replies > 1 and demand.engine.base_url is not None:
         lines.append(
             f"{demand.stage}: one request asks for {demand.most_replies} replies; an endpoint that gives one at a time "

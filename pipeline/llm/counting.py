@@ -1,6 +1,6 @@
 """The engine that answers nothing and counts what it is asked, so that a run can be costed before it is paid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -48,13 +48,20 @@ class Usage:
 class CountingEngine:
     """Counts requests as an endpoint would bill them: one for all replies of a request, one for each passage.
 
-    Replies are empty, and a request that is repeated because of that (`attempt` above 0) is not counted; numbers are all
-    alike. Nothing is sent, no model is needed.
+    Replies are empty, and a request that is repeated because of that (`attempt` above 0) is not counted; with stand-ins for
+    replies all requests are. Numbers are all alike. Nothing is sent, no model is needed.
     """
 
     name = "counted"
 
-    def __init__(self, tokenizer: Any, context: int | None, abilities: Abilities, replies_grow: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        context: int | None,
+        abilities: Abilities,
+        replies_grow: bool = False,
+        stand_in: Callable[[Request, int], str] | None = None,
+    ) -> None:
         """A counter for one stage.
 
         Args:
@@ -62,9 +69,11 @@ class CountingEngine:
             context: tokens of prompt and reply together at most.
             abilities: those of the engine that it stands for; methods ask in other ways where one is missing.
             replies_grow: whether the longer the question, the longer the reply, as where it has a number for each token.
+            stand_in: a reply that can be used, given its number, where what is asked next depends on replies.
         """
         self.context = context
-        self._abilities, self._replies_grow = abilities, replies_grow
+        self._abilities, self._replies_grow, self._stand_in = abilities, replies_grow, stand_in
+        self._replies = 0
         self._encoder = PromptEncoder(tokenizer)
         self._example = lru_cache(maxsize=64)(self._example_uncached)
         self._blocks: set[int] = set()
@@ -91,14 +100,15 @@ class CountingEngine:
         Raises:
             PromptTooLong: as an engine with this context would.
         """
-        if request.attempt == 0:
+        replies = request.n if request.temperature > 0 else 1
+        texts = self._texts(request, replies)
+        if request.attempt == 0 or self._stand_in is not None:
             prompt = self._encoder.conversation(request.messages)
             self._refuse_too_long(len(prompt.ids) + request.max_tokens)
-            replies = request.n if request.temperature > 0 else 1
             self.most_replies = max(self.most_replies, replies)
-            likely = min(self._likely(request.messages[:-1], len(prompt.own)), request.max_tokens)
-            self._count(prompt.ids, replies * likely, replies * request.max_tokens)
-        return [Completion("", 0, 0, finished=True)] * request.n
+            likely = self._likely(request.messages[:-1], len(prompt.own), texts)
+            self._count(prompt.ids, replies * min(likely, request.max_tokens), replies * request.max_tokens)
+        return [Completion(text, 0, 0, finished=True) for text in texts] * (request.n // replies)
 
     async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
         """Count passages; one that does not fit the context has an error, as with other engines."""
@@ -124,8 +134,19 @@ class CountingEngine:
         if self.context is not None and tokens > self.context:
             raise PromptTooLong(f"{tokens} tokens do not fit the model's context of {self.context}")
 
-    def _likely(self, before: tuple[Message, ...], question_tokens: int) -> int:
-        """Tokens of a reply like those to the questions before this one; more than any limit where there are none."""
+    def _texts(self, request: Request, replies: int) -> list[str]:
+        first, self._replies = self._replies, self._replies + replies
+        if self._stand_in is None:
+            return [""] * replies
+        return [self._stand_in(request, first + number) for number in range(replies)]
+
+    def _likely(self, before: tuple[Message, ...], question_tokens: int, texts: Sequence[str]) -> int:
+        """Tokens of a reply: the longest of these texts, or without any like those to the questions before this one.
+
+        More than any limit where there are no such questions.
+        """
+        if any(texts):
+            return max(len(self._encoder.encode(text)) for text in texts) + 1  # and the end
         questions, replies, count = self._example(before)
         if not count:
             return NO_LIMIT

@@ -1,6 +1,7 @@
 """The explain.sasc stage: from the n-grams that a unit responds to, to what they share."""
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
@@ -18,6 +19,7 @@ from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.tables import NGRAMS, RESPONSES, THEMES
 
 if TYPE_CHECKING:
+    from pipeline.llm.engine import Request
     from stages.sasc.summarise import Summariser
 
 PROMPTS = {"embedded": "explain/label.", "language_model": "sasc/summarise."}
@@ -113,6 +115,12 @@ def open_summariser(context: Context) -> "Summariser":
     return EmbeddedSummariser(load_embedder(sasc.embedder), engine)
 
 
+def stand_in(request: "Request", number: int) -> str:
+    """An explanation as a language model could give it, another one for each number."""
+    text = f"words about life in towns and villages of kind {number}"
+    return json.dumps({"explanation": text}) if request.schema else text
+
+
 def check(config: RunConfig) -> None:
     """Raises UserError where the language model, its device or the embedder is not there."""
     check_engine(config.sasc.explain_engine)
@@ -129,6 +137,8 @@ EXPLAIN = Stage(
     process=process,
     check=check,
     in_flight=lambda config: shards_in_flight(config.sasc.explain_engine, config.sasc.shard_units),
+    asks=lambda config: config.sasc.explain_engine,
+    stand_in=stand_in,
     method="sasc",
     version=2,
 )

@@ -1,5 +1,7 @@
 """Where texts for and against an explanation come from: a language model that writes them, or passages of the corpus."""
 
+import json
+
 import numpy as np
 
 from pipeline.llm.engine import Engine, EngineError, Message, PromptTooLong, Refused, Request
@@ -75,6 +77,17 @@ class LanguageModelSynthesizer:
                 f"{len(written.texts)} of {count} texts could be used; the last reply was {reply.text[:80]!r}"
             )
         return written
+
+
+def stand_in(request: Request, number: int) -> str:
+    """A reply as a language model could give it: as many texts as were asked for, others for each number."""
+    texts = [
+        f"In {1 + number * AT_A_TIME + place} the old ship left the harbour again, and nobody in the town knew when it would return."
+        for place in range(request.max_tokens // TOKENS)
+    ]
+    if request.schema:
+        return json.dumps({"texts": texts})
+    return "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
 
 
 class _Written:

@@ -20,6 +20,7 @@ from stages.explain.units import draw, unit_name
 from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.nulls import with_nulls
 from stages.sasc.retrieval import cut_passages
+from stages.sasc.synthesis import LanguageModelSynthesizer, stand_in
 from stages.sasc.tables import SYNTHETIC_TEXTS, THEMES
 from stages.sasc.texts import Synthesizer, Texts
 
@@ -54,6 +55,13 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 async def process(shard: Shard, context: Context) -> Rows:
     """Texts and responses for the explanations of the units of one shard."""
+    rows = [row for theme, texts in await written(shard, context) for row in _rows(theme, texts)]
+    respond(rows, shard.key["module"], context)
+    return {SYNTHETIC_TEXTS.name: table_of(rows, SYNTHETIC_TEXTS.schema)}
+
+
+async def written(shard: Shard, context: Context) -> list[tuple[Row, Texts]]:
+    """The explanations of a shard's units, each with its texts."""
     synthesizer = context.once("synthesizer", lambda _: open_synthesizer(context))
     themes = [
         row for rows in by_unit(context.tables, THEMES, shard.key).values() for row in rows if row["status"] == "ok"
@@ -65,9 +73,7 @@ async def process(shard: Shard, context: Context) -> Rows:
 
     remote = context.config.sasc.synthesizer == "language_model"
     found = await side_by_side(write, themes, len(themes) if remote else 1)
-    rows = [row for theme, texts in zip(themes, found, strict=True) for row in _rows(theme, texts)]
-    respond(rows, shard.key["module"], context)
-    return {SYNTHETIC_TEXTS.name: table_of(rows, SYNTHETIC_TEXTS.schema)}
+    return list(zip(themes, found, strict=True))
 
 
 async def write_texts(synthesizer: Synthesizer, theme: Row, config: RunConfig) -> Texts:
@@ -138,8 +144,6 @@ def open_synthesizer(context: Context) -> Synthesizer:
     """The synthesizer that the run file names."""
     sasc = context.config.sasc
     if sasc.synthesizer == "language_model":
-        from stages.sasc.synthesis import LanguageModelSynthesizer
-
         return LanguageModelSynthesizer(context.once("engine", lambda _: load_engine(sasc.synthesize_engine, context)))
     from pipeline.subjects.embedder import load_embedder
     from stages.sasc.retrieval import RetrievedSynthesizer
@@ -174,5 +178,8 @@ SYNTHESIZE = Stage(
     process=process,
     check=check,
     in_flight=lambda config: shards_in_flight(config.sasc.synthesize_engine, config.sasc.shard_units),
+    asks=lambda config: config.sasc.synthesize_engine if config.sasc.synthesizer == "language_model" else None,
+    asking=written,
+    stand_in=stand_in,
     method="sasc",
 )

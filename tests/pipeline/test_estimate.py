@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,58 +17,17 @@ from pipeline.config import RunConfig
 from pipeline.estimate import estimate_table
 from pipeline.estimate.requests import demands, scaled
 from pipeline.llm.counting import Usage
-from pipeline.llm.encoding import PromptEncoder
-from pipeline.llm.engine import Abilities, Completion, Message, NumberScores, Passage, Request
+from pipeline.llm.engine import Request
 from pipeline.run_file import parse_config
-from pipeline.runner import run_stage
 from pipeline.schemas import JUDGEMENTS
 from pipeline.subjects.load import load_tokenizer
 from pipeline.tables import Tables
 from stages import STAGES
+from tests.pipeline.asked import Asked, run
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
 WORDS = ["the", "red", "house", "and", "green", "door", "stood", "by", "blue", "water", "seven", "birds", "sang", "of"]
 RECORDING = tuple(name for name in STAGES if name.startswith(("corpus", "record.")))
-
-
-class Asked:
-    """An engine that counts what it is asked and gives usable replies: words, numbers all alike."""
-
-    name = "asked@1"
-    context = None
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.encoder = PromptEncoder(tokenizer)
-        self.calls = self.prompt_tokens = 0
-        self.questions: list[str] = []
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        return len(self.encoder.conversation(messages).ids)
-
-    async def abilities(self) -> Abilities:
-        return Abilities(20, reply_numbers=True, passage_numbers=True, json_schema=True, n=True, seed=True)
-
-    async def complete(self, request: Request) -> list[Completion]:
-        self.calls += 1
-        self.questions.append(request.messages[-1].content)
-        tokens = self.count_tokens(request.messages)
-        self.prompt_tokens += tokens
-        return [Completion(usable_reply(request, number), tokens, 12, finished=True) for number in range(request.n)]
-
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
-        return [self._scored(passage) for passage in passages]
-
-    def _scored(self, passage: Passage) -> NumberScores:
-        self.calls += 1
-        tokens = self.count_tokens(passage.messages)
-        if passage.reply:
-            tokens += sum(len(piece) for piece in self.encoder.reply(passage.reply))
-        self.prompt_tokens += tokens
-        slots = len(passage.slots)
-        return NumberScores(np.full((slots, 11), 1 / 11, np.float32), np.ones(slots, np.float32), "", tokens, 1)
-
-    async def aclose(self) -> None:
-        pass
 
 
 def usable_reply(request: Request, number: int) -> str:
@@ -119,17 +77,10 @@ def run_file(folder: Path, model: Path, texts: Path, **changes: dict[str, Any]) 
 @pytest.fixture
 def asked(model: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """The engine that all stages ask in this test."""
-    engine = Asked(load_tokenizer(str(model)))
+    engine = Asked(load_tokenizer(str(model)), usable_reply)
     for module in (stages.explain.stage, stages.simulate.load, stages.judge.stage):
         monkeypatch.setattr(module, "load_engine", lambda config, context: engine)
     return engine
-
-
-def run(config: RunConfig, *names: str) -> None:
-    for name in names:
-        progress = run_stage(STAGES[name], config, STAGES, show=False)
-        assert progress.finished
-        assert progress.failed_rows == 0
 
 
 @pytest.mark.parametrize("explainer", ["token_activation", "token_space", "max_activation", "contrastive"])

@@ -103,6 +103,18 @@ def test_replies_are_taken_to_be_like_the_examples(
     assert complete(engine, messages, n=2, max_tokens=3).likely_tokens == 6
 
 
+def test_stand_ins_are_given_one_after_another_and_every_request_is_counted(
+    make_tiny: Callable[..., LoadedModel],
+) -> None:
+    engine = CountingEngine(
+        make_tiny().tokenizer, None, Abilities(), stand_in=lambda request, number: "x" * (request.n + number)
+    )
+    replies = [asyncio.run(engine.complete(Request(MESSAGES, 50, n=n, attempt=n))) for n in (1, 2)]
+    assert [[len(reply.text) for reply in given] for given in replies] == [[1], [3, 4]]
+    found = engine.take()
+    assert (found.calls, found.likely_tokens, found.most_tokens) == (2, (1 + 1) + 2 * (4 + 1), 150)
+
+
 def test_prompts_are_counted_as_the_engine_in_this_process_reads_them(make_tiny: Callable[..., LoadedModel]) -> None:
     model = make_tiny()
     counting = CountingEngine(model.tokenizer, None, Abilities())
