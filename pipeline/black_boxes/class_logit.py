@@ -43,9 +43,7 @@ def class_logit(
     classifier.eval().requires_grad_(False).to(place)
     wanted = _classes(model, classes, config)
     if classifier.config.pad_token_id is None:
-        classifier.config.pad_token_id = (
-            -1
-        )  # decoders look for the last token that is no padding, of which there is none here
+        classifier.config.pad_token_id = -1  # decoders look for the last token that is no padding; here none is
     longest = min(getattr(config, "max_position_embeddings", LONGEST), tokenizer.model_max_length)
     batches = TextBatches(tokenizer, "auto", longest, place.type, opening=False, padding=False)
 

@@ -70,6 +70,7 @@ class BlackBoxActivations:
         self._known: OrderedDict[str, Values] = OrderedDict()
         self._room = max(1, KEPT_BYTES // (8 * box.units + TEXT_BYTES))
         self._tried = False
+        self._too_slow = ""
         self._ask_twice(SAMPLE)
 
     def run(self, batch: TokenBatch, receive: Receive) -> None:
@@ -121,18 +122,21 @@ class BlackBoxActivations:
             self._known.popitem(last=False)
 
     def _ask(self, texts: Sequence[str]) -> Values:
-        """(N, U) answers of one call."""
+        """(N, U) answers of one call; a function that was too slow is not called again."""
+        if self._too_slow:
+            raise UserError(self._too_slow)
         try:
             with time_limit(self.box.timeout):
                 answer = self._function(list(texts))
         except TooSlow:
-            raise UserError(
+            self._too_slow = (
                 f"{self._name} took more than {self.box.timeout} s for {len(texts)} texts; make it faster, lower its batch_size, "
                 "or raise its timeout"
-            ) from None
+            )
+            raise UserError(self._too_slow) from None
         except MemoryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(
                 f"{self._name} raised {told(error)} on {len(texts)} texts, the first {texts[0]!r}; correct the function"
             ) from error

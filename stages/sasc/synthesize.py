@@ -91,23 +91,35 @@ async def write_texts(synthesizer: Synthesizer, theme: Row, config: RunConfig) -
 def respond(rows: Sequence[Row], module: str, context: Context) -> None:
     """Fill in the responses of each row's unit; one that is no number is a failed row.
 
-    A function that fails is asked text by text no further: all its rows say what it failed of.
+    A black box is asked for each unit by itself, so that what fails on the texts of one says nothing of another,
+    whichever units share a shard; the rows of a unit on which it fails say what it failed of.
     """
     asked = [row for row in rows if row["text"] is not None]
-    if not asked:
+    if not module.startswith(BLACK_BOX):
+        _ask(asked, module, context)
         return
-    texts = list(dict.fromkeys(row["text"] for row in asked))
-    try:
-        function = context.once(f"function of {module}", lambda config: _function(with_nulls(config), module))
-        values = function.values(texts)
-    except UserError as error:
-        if not module.startswith(BLACK_BOX):
-            raise
-        for row in asked:
-            row |= {"status": "failed", "error": str(error)}
+    for index in sorted({row["index"] for row in asked}):
+        own = [row for row in asked if row["index"] == index]
+        try:
+            _ask(own, module, context)
+        except UserError as error:
+            for row in own:
+                row |= {"status": "failed", "error": str(error)}
+
+
+def _ask(rows: Sequence[Row], module: str, context: Context) -> None:
+    """Ask the module about the texts of all rows at once.
+
+    Raises:
+        UserError: the module fails.
+    """
+    if not rows:
         return
+    texts = list(dict.fromkeys(row["text"] for row in rows))
+    function = context.once(f"function of {module}", lambda config: _function(with_nulls(config), module))
+    values = function.values(texts)
     place = {text: number for number, text in enumerate(texts)}
-    for row in asked:
+    for row in rows:
         value = float(values[place[row["text"]], row["index"]])
         if np.isfinite(value):
             row["response"] = value

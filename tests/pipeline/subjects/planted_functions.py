@@ -27,6 +27,9 @@ def odd(texts):
 def raises(texts):
     return [1 / 0 for text in texts]
 
+def leaves(texts):
+    raise SystemExit(3)
+
 def short(texts):
     return [0.0] * (len(texts) - 1)
 
@@ -73,6 +76,12 @@ def sleeps(texts):
             time.sleep(0.01)
         except Exception:
             pass
+
+def sleeps_once(texts):
+    if "late" in texts:
+        asked.append(list(texts))
+        sleeps(texts)
+    return [0.0] * len(texts)
 
 def factory(power, shift=0):
     if power > 9:

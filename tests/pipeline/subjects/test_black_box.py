@@ -128,6 +128,7 @@ def test_tensors_and_truth_values_are_numbers(function: str, first: float) -> No
     ("function", "says"),
     [
         ("raises", r"raised ZeroDivisionError: .* at .*planted\.py:\d+ on 8 texts, the first 'a'"),
+        ("leaves", r"raised SystemExit: 3 at .*planted\.py:\d+"),
         ("short", r"was given 8 texts and gave 7 values; expected 8 numbers"),
         ("one", r"gave one values; expected 8 numbers"),
         ("nothing", r"gave None, which are not numbers"),
@@ -200,6 +201,15 @@ def test_arguments_that_make_no_function_are_told(arguments: dict[str, int], say
 def test_a_function_that_does_not_come_back_is_ended() -> None:
     with pytest.raises(UserError, match=r"sleeps\) took more than 1 s for 8 texts; make it faster"):
         opened("sleeps", timeout=1)
+
+
+def test_a_function_that_was_too_slow_is_not_called_again() -> None:
+    source = opened("sleeps_once", timeout=1)
+    asked()
+    for texts in (["late"], ["in time"]):
+        with pytest.raises(UserError, match=r"sleeps_once\) took more than 1 s for 1 texts"):
+            source.values(texts)
+    assert asked() == [["late"]]
 
 
 def test_outside_the_main_thread_the_end_of_a_slow_block_is_waited_for() -> None:
