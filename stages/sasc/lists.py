@@ -1,4 +1,4 @@
-"""The texts in a model's reply: JSON, or a list with a text on each line."""
+"""The texts in a model's reply: JSON, or a list, however its items are marked."""
 
 import json
 import re
@@ -11,82 +11,136 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 LONGEST_REPLY = 20_000
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)|\A.*</think(?:ing)?>", re.DOTALL)
 _FENCE = re.compile(r"^\s*```\w*[ \t]*$", re.MULTILINE)
-_ITEM = re.compile(r"^[ \t]*(?:\*\*)?\(?(\d{1,3})[.):](?:\*\*)?[ \t]+(?=\S)", re.MULTILINE)
-_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+", re.MULTILINE)
-_PAIRS = {'"': '"', "“": "”", "«": "»"}
+_WORD = r"(?:text|sentence|example|item|passage)"
+_DASH = r"[-*•·+–—]"
+_ITEM = re.compile(
+    rf"""^[ \t>]*(?:{_DASH}[ \t]+)?(?:\#+[ \t]+)?[*_]*(?:{_WORD}[ \t]*)?
+    (?:\#(?P<plain>\d{{1,3}})[ \t]                                # #1 and a space
+      |\#?[\[(]?(?P<marked>\d{{1,3}})
+       (?:[*_]*\\?[.):\]．、][*_]*(?=[ \t]|[^\W\d_]|["“«'‘*_])  # 1. 1) 1: (1) [1] **1.** or 1.Text, but not 1.5
+         |[*_]*[ \t]*[-–—][ \t]))                                # 1 - or 1-
+    [ \t]*(?=\S)""",
+    re.MULTILINE | re.IGNORECASE | re.VERBOSE,
+)
+"""A number at the start of a line that may be that of an item, as it is or behind a dash, a hash, or a word such as Text."""
+_BULLET = re.compile(rf"^[ \t]*{_DASH}[ \t]+", re.MULTILINE)
+_AFTER_ITEM = re.compile(rf"\n\s*\n|\n[ \t]*{_DASH}[ \t]")
+_VALUE = re.compile(r"^[ \t]*\[(?=\s*[\"{])|\{(?=\s*\")", re.MULTILINE)
+_STRINGS = re.compile(r"\[\s*\"(.*?)(?:\"\s*,?\s*\]\s*\}?\s*\Z|\Z)", re.DOTALL)
+_LABEL = re.compile(rf"{_WORD}\s*:\s+|\*\*[^*]{{1,60}}(?::\*\*|\*\*\s*:)\s*", re.IGNORECASE)
+_PAIRS = {'"': '"', "“": "”", "„": "“", "«": "»", "'": "'", "‘": "’", "*": "*", "_": "_", "`": "`"}
 
 
-def read_texts(reply: str, *, finished: bool) -> list[str]:
+def read_texts(reply: str, *, finished: bool, wanted: int = 2) -> list[str]:
     """The texts of a reply, in order.
 
-    They are the strings of its JSON list; without one, the items whose numbers follow one another from 1, so that "In
-    1969" or a line that begins with "3. Liga" is no new item; without those, its bullets, else its lines.
+    They are the strings of its JSON; without any, the items whose numbers follow one another from 1 (or 0), so that "In 1969"
+    or a line that begins with "3. Liga" is no new item; without those its bullets, its paragraphs, or else its lines. A single
+    line is no list, and a text only where one was wanted.
 
     Args:
         finished: False where the token limit cut the reply; the last text is left out then.
+        wanted: texts that were asked for.
     """
     text = _FENCE.sub("", _THOUGHT.sub("", reply)).strip()[:LONGEST_REPLY]
     found = _from_json(text)
     if found is None:
-        found = _numbered(text) or _bulleted(text) or text.splitlines()
+        found = _numbered(text) or _bulleted(text) or _paragraphs(text, wanted)
         found = found if finished else found[:-1]
+    else:
+        numbered = _numbered("\n".join(found))
+        found = numbered if len(numbered) == len(found) else found
     return [tidied for one in found if (tidied := _tidy(one))]
 
 
 def _from_json(text: str) -> list[str] | None:
-    """Strings of the first list of strings that can be read; those before the cut where the reply was cut."""
+    """Strings of the value that says most, or of all where each has one; those before the cut or the error of a torn list."""
     decoder = json.JSONDecoder(strict=False)
-    for match in re.finditer(r'\[\s*(?=")', text):
+    lists, place = [], 0
+    while match := _VALUE.search(text, place):
         try:
-            value, _ = decoder.raw_decode(text, match.start())
+            value, place = decoder.raw_decode(text, match.end() - 1)
         except (ValueError, RecursionError):
-            return _strings(text, match.end(), decoder) or None
-        if all(isinstance(one, str) for one in value):
-            return list(value)
-    return None
+            place = match.end()
+        else:
+            lists.append(_strings(value))
+    if any(lists):
+        several = [one for one in lists if len(one) > 1]
+        return max(several, key=lambda one: sum(map(len, one))) if several else [text for one in lists for text in one]
+    return _torn(text) if _VALUE.search(text) else None
 
 
-def _strings(text: str, place: int, decoder: json.JSONDecoder) -> list[str]:
-    """Strings with commas between them, from a place on, as far as they go."""
-    found: list[str] = []
-    while place < len(text) and text[place] == '"':
-        try:
-            value, place = decoder.raw_decode(text, place)
-        except ValueError:
-            break
-        found.append(value)
-        following = re.compile(r"\s*,\s*").match(text, place)
-        if following is None:
-            break
-        place = following.end()
+def _strings(value: Any) -> list[str]:
+    """The strings in a list, or in the first list of an object; of an object in a list the longest."""
+    if isinstance(value, dict):
+        lists = [one for one in value.values() if isinstance(one, list)]
+        value = lists[0] if lists else list(value.values())
+    found = []
+    for one in value if isinstance(value, list) else ():
+        within = [part for part in (one.values() if isinstance(one, dict) else [one]) if isinstance(part, str)]
+        found += [max(within, key=len)] if within else []
     return found
 
 
+def _torn(text: str) -> list[str] | None:
+    """Strings of a list that is no JSON: it was cut, or has quotes or a comma too many."""
+    match = _STRINGS.search(text)
+    if match is None:
+        return None
+    parts = re.split(r'"\s*,\s*"', match[1])
+    whole = parts if match.end() > match.end(1) else parts[:-1]
+    return [_unescaped(part) for part in whole]
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return str(json.loads(f'"{text}"', strict=False))
+    except ValueError:
+        return text
+
+
 def _numbered(text: str) -> list[str]:
-    """Items whose numbers are 1, 2, 3 and so on, each at the start of a line."""
+    """Items whose numbers follow one another from 1 or 0, each at the start of a line."""
     starts: list[tuple[int, int]] = []
+    due = 0
     for match in _ITEM.finditer(text):
-        if int(match[1]) == len(starts) + 1:
+        number = int(match["plain"] or match["marked"])
+        if number == due or (not starts and number == 1):
             starts.append(match.span())
+            due = number + 1
     ends = [*(begin for begin, _ in starts[1:]), *([len(text)] if starts else [])]
-    return [_first_paragraph(text[stop:end]) for (_, stop), end in zip(starts, ends, strict=True)]
+    return _items([text[stop:end] for (_, stop), end in zip(starts, ends, strict=True)])
 
 
 def _bulleted(text: str) -> list[str]:
-    parts = _BULLET.split(text)
-    return [_first_paragraph(part) for part in parts[1:]]
+    return _items(_BULLET.split(text)[1:])
 
 
-def _first_paragraph(text: str) -> str:
-    """Up to the first blank line: what follows the last item is no part of it."""
-    return re.split(r"\n\s*\n", text.strip(), maxsplit=1)[0]
+def _items(parts: list[str]) -> list[str]:
+    """What belongs to each item: no further paragraph, and nothing behind the last one where items are lines."""
+    found = [_AFTER_ITEM.split(part.strip(), maxsplit=1)[0] for part in parts]
+    if len(found) > 1 and not any("\n" in one for one in found[:-1]):
+        found[-1] = found[-1].partition("\n")[0]
+    return found
+
+
+def _paragraphs(text: str, wanted: int) -> list[str]:
+    """Parts between blank lines; without any the lines, if there are several or one was wanted."""
+    parts = re.split(r"\n\s*\n", text)
+    found = parts if len(parts) > 2 else text.splitlines()
+    return found if len(found) > 1 or wanted == 1 else []
 
 
 def _tidy(text: str) -> str:
-    """One line without the quotes around the whole."""
+    """One line without a label in front, and without marks of stress or quotes around the whole."""
     text = " ".join(text.split())
+    if label := _LABEL.match(text):
+        text = text[label.end() :]
+    text = text.replace("**", "")
+    if text.endswith(('",', "”,")):
+        text = text[:-1]
     while len(text) > 1 and _PAIRS.get(text[0]) == text[-1] and not {text[0], text[-1]} & set(text[1:-1]):
         text = text[1:-1].strip()
     return text

@@ -68,8 +68,8 @@ class LanguageModelSynthesizer:
                 break
             written.spend(reply.prompt_tokens, reply.completion_tokens)
             asked = "\n".join(message.content for message in messages)
-            found = usable(read_texts(reply.text, finished=reply.finished), [*taken, *written.texts], asked)
-            written.texts += found[:wanted]
+            read = read_texts(reply.text, finished=reply.finished, wanted=wanted)
+            written.texts += usable(read, [*taken, *written.texts], asked)[:wanted]
             if len(written.texts) >= count:
                 written.error = ""
                 break

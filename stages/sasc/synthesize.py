@@ -194,4 +194,5 @@ SYNTHESIZE = Stage(
     asking=written,
     stand_in=stand_in,
     method="sasc",
+    version=2,
 )

@@ -1,11 +1,13 @@
 """Texts for and against an explanation, and which of them can be used."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from stages.sasc.candidates import normalised
+from stages.sasc.pieces import word_spans
 
 LEAST_WORDS = 3
 LONGEST = 600
@@ -14,13 +16,24 @@ LETTERS = 0.6
 """Share of a text's characters besides white space that have to be letters."""
 LEAK_WORDS = 5
 """Words in a row of the request that a text may not repeat."""
-_LEAD_IN = re.compile(
-    r"(?:sure|certainly|of course|okay|ok|here (?:are|is)|below (?:are|is)|these are|as requested|i(?:'m| am) sorry|as an ai|note:)\b",
+_ABOUT_IT = re.compile(
+    r"(?:sure|certainly|absolutely|of course|okay|ok|here(?:['’]s| are| is)|below (?:are|is)|the following|these|as requested|"
+    r"i(?:['’]m| am) (?:sorry|unable)|(?:unfortunately,? )?i (?:cannot|can['’]?t|won['’]t|hope)|hope|(?:please )?let me know|"
+    r"(?:please )?feel free|as an ai|as a (?:large )?language model|notes?|each|all of|none of)\b",
     re.IGNORECASE,
 )
-_SUBJECT = re.compile(
-    r"\b(?:texts?|sentences?|examples?|list|help|descriptions?|fit|language model|assist)\b", re.IGNORECASE
+"""How a sentence begins that may be about the list and not a text of it."""
+_LIST = re.compile(
+    r"\b(?:texts?|sentences?|examples?|passages?|list|help(?:s|ful)?|descriptions?|language model|assist|requests?|need "
+    r"(?:more|any|further)|fulfil+)\b",
+    re.IGNORECASE,
 )
+_FITTING = re.compile(
+    r"\b(?:fit|match|fulfil)(?:s|es|ting|ing)? (?:this|your|the given|the) description\b", re.IGNORECASE
+)
+_QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”")
+_NO_TEXT = ("{", "[", "|", "<", "```")
+"""What a text does not begin with, but what is left of a list in some notation does."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +62,26 @@ class Synthesizer(Protocol):
 
 
 def is_text(text: str) -> bool:
-    """Whether this is a text at all: words, mostly of letters, and not a lecture."""
+    """Whether this is a text at all: words, mostly of letters, not a lecture, and no notation of a list."""
     bare = "".join(text.split())
-    letters = sum(map(str.isalpha, bare))
-    return len(text.split()) >= LEAST_WORDS and len(text) <= LONGEST and letters >= LETTERS * len(bare)
+    letters = sum(unicodedata.category(character)[0] in "LM" for character in bare)
+    words = sum(text[start].isalnum() for start, _ in word_spans(text))
+    return (
+        words >= LEAST_WORDS
+        and len(text) <= LONGEST
+        and letters >= LETTERS * len(bare)
+        and not text.startswith(_NO_TEXT)
+    )
 
 
 def leaks(text: str, request: str) -> bool:
-    """Whether a text talks about what was asked: LEAK_WORDS words in a row of the request, or a lead-in to a list."""
-    if _LEAD_IN.match(text) and (text.rstrip().endswith(":") or _SUBJECT.search(text)):
+    """Whether a text talks about what was asked: LEAK_WORDS words in a row of the request, or about the list itself.
+
+    What the request quotes, such as a phrase that texts are to hold, may stand in them.
+    """
+    if _FITTING.search(text) or (_ABOUT_IT.match(text) and (text.rstrip().endswith(":") or _LIST.search(text))):
         return True
-    asked, said = f" {normalised(request)} ", normalised(text).split()
+    asked, said = f" {normalised(_QUOTED.sub(' | ', request))} ", normalised(text).split()
     runs = (said[start : start + LEAK_WORDS] for start in range(len(said) - LEAK_WORDS + 1))
     return any(f" {' '.join(run)} " in asked for run in runs)
 
