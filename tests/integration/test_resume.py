@@ -1,45 +1,15 @@
 """Killed at any moment, the same command carries on, and the dataset is that of an undisturbed run."""
 
 import random
-import signal
-import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 
 from pipeline.schemas import TABLES
 from pipeline.spent import is_spent
-from pipeline.tables import Tables
-from stages import STAGES
-from tests.integration.reduced import all_rows, call, command, write_run_file
+from tests.integration.kills import kill_at_random, published
+from tests.integration.reduced import all_rows, call, write_run_file
 
 KILLS = 20
-
-
-def published(root: Path) -> dict[Path, tuple[int, int]]:
-    """Inode and time of every file of the finished shards: those whose last table is there."""
-    tables = Tables(root)
-    found = {}
-    for stage in STAGES.values():
-        for last in tables.files(stage.writes[-1]):
-            for path in (tables.file(table, last.stem) for table in stage.writes):
-                found[path] = (path.stat().st_ino, path.stat().st_mtime_ns)
-    return found
-
-
-def kill_at_random(file: Path, folder: Path, moments: random.Random) -> bool:
-    """Start the run, kill it a random while after a random number of new files; whether it was still running."""
-    target = len(published(folder)) + moments.randint(0, 3)
-    process = subprocess.Popen(
-        command("run", "--config", str(file)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while process.poll() is None and len(published(folder)) < target:
-        time.sleep(0.01)
-    time.sleep(moments.uniform(0.0, 0.3))
-    running = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return running
 
 
 def test_twenty_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path: Path, root: Path) -> None:
