@@ -19,12 +19,27 @@ SELECT count(*) AS units, count(correlation) AS scored, count(*) FILTER (status 
 FROM scores WHERE {_CHOSEN}"""
 
 
-_NO_NULL = f"module <> '{NULLS}'"
-SASC_SUMMARY = f"""
-SELECT count(*) AS units, count(score) AS scored, avg(score) AS score, avg(random) AS random,
-       count(*) FILTER (p < 0.05) AS significant, count(*) FILTER (failed AND score IS NULL) AS failed
-FROM (SELECT max(score) AS score, max(null_mean) AS random, max(p_value) AS p, bool_or(status = 'failed') AS failed
-      FROM sasc_scores WHERE {_NO_NULL} GROUP BY module, "index", polarity)"""
+_SASC_ROWS = f"(SELECT * FROM sasc_scores WHERE module <> '{NULLS}')"
+_SASC_UNITS = f"""
+(SELECT module, "index", polarity, max(score) AS score, max(null_mean) AS random, max(p_value) AS p,
+        bool_or(status = 'failed') AND max(score) IS NULL AS failed
+ FROM {_SASC_ROWS} GROUP BY module, "index", polarity)"""
+_SASC_COUNTS = """count(*) AS units, count(score) AS scored, avg(score) AS score, avg(random) AS random,
+       count(*) FILTER (p < 0.05) AS significant, count(*) FILTER (failed) AS failed"""
+SASC_SUMMARY = f"SELECT {_SASC_COUNTS} FROM {_SASC_UNITS}"
+SASC_MODULES = f"""
+SELECT module, units, scored, score AS "mean score", random AS "random functions", significant AS "p < 0.05"
+FROM (SELECT module, {_SASC_COUNTS} FROM {_SASC_UNITS} GROUP BY module) ORDER BY score DESC NULLS LAST LIMIT 30"""
+SASC_FAILURES = f"""
+SELECT module, count(DISTINCT ("index", polarity)) AS units, status, left(error, 160) AS why
+FROM {_SASC_ROWS} WHERE status NOT IN ('ok', 'not_selected')
+GROUP BY module, status, left(error, 160) ORDER BY units DESC, module LIMIT 8"""
+SASC_KEY = """score     by how many standard deviations of its responses to n-grams the unit responds more to texts that fit the
+          explanation than to texts that do not (texts that took no part in choosing the explanation)
+interval  of the score, over 95 % of resamples of these texts
+p         share of null units that score as high: random directions, which were explained and scored in the same way"""
+SHOWN = 16
+"""Units up to which all are shown."""
 
 
 def final_report(root: Path, seed: int) -> str:
@@ -50,28 +65,39 @@ def _of_simulation(connection: DuckDBPyConnection, root: Path, seed: int) -> str
 
 
 def _of_sasc(connection: DuckDBPyConnection, root: Path, seed: int) -> str:
-    columns = """module, "index", polarity AS sign, score, CASE WHEN ci_low IS NULL THEN NULL
-        ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, p_value AS p, text"""
+    values = _values(connection, SASC_SUMMARY)
     parts = [
         f"Dataset: {root}/sasc_scores/*.parquet (and responses, ngrams, themes, synthetic_texts beside it)",
         f'Query:   make query SQL="SELECT text, score FROM sasc_scores ORDER BY score DESC" RUN={root}',
+        f'         make query SQL="SELECT module, \\"index\\", text, response FROM ngrams WHERE rank < 3" RUN={root}',
     ]
-    for title, order in (
-        ("Best explained by n-grams", "score DESC NULLS LAST"),
-        ("Drawn at random", f'hash(module, "index", {seed})'),
-    ):
-        rows = connection.sql(
-            f"SELECT {columns} FROM sasc_scores WHERE {_CHOSEN} AND {_NO_NULL} ORDER BY {order} LIMIT 8"
-        )
-        parts += ["", title, format_table(rows.columns, rows.fetchall())]
-    values = _values(connection, SASC_SUMMARY)
+    tables = [("By module", SASC_MODULES), *_sasc_units(values["scored"], seed), ("Not scored", SASC_FAILURES)]
+    for title, sql in tables:
+        rows = connection.sql(sql)
+        if found := rows.fetchall():
+            parts += ["", title, format_table(rows.columns, found)]
     mean, random = ("none" if values[name] is None else f"{values[name]:.2f}" for name in ("score", "random"))
     parts += [
+        "",
+        SASC_KEY,
         "",
         f"{values['scored']} of {values['units']} units scored: mean score {mean} (null units {random}), p < 0.05 for "
         f"{values['significant']} of them" + (f"; {values['failed']} failed" if values["failed"] else ""),
     ]
     return "\n".join(parts)
+
+
+def _sasc_units(scored: int, seed: int) -> list[tuple[str, str]]:
+    """Titles and queries of the explanations to show: all where there are few."""
+    select = f"""SELECT module, "index", polarity AS sign, score,
+        printf('%.2f to %.2f', ci_low, ci_high) AS interval, p_value AS p, text
+        FROM {_SASC_ROWS} WHERE score IS NOT NULL ORDER BY"""
+    if scored <= SHOWN:
+        return [("Explanations from n-grams", f"{select} score DESC")]
+    return [
+        ("Best explained by n-grams", f"{select} score DESC LIMIT {SHOWN // 2}"),
+        ("Drawn at random", f'{select} hash(module, "index", polarity, {seed}) LIMIT {SHOWN // 2}'),
+    ]
 
 
 def _values(connection: DuckDBPyConnection, sql: str) -> dict[str, Any]:

@@ -164,7 +164,15 @@ def test_the_report_at_the_end_shows_the_best(
     run_pipeline(parse_config(reduced(root.parent), "test.toml"), STAGES, list(STAGES))
     report = capsys.readouterr().out
     assert "nothing to compute" in report
-    assert "Best explained" in report
-    assert "black_box:concepts" in report
+    parts = report.split("\n\n")
+    by_module, shown, failures = (
+        next(part for part in parts if part.startswith(title)) for title in ("By module", "Explanations", "Not scored")
+    )
+    assert "black_box:short" in by_module
+    assert all(column in by_module for column in ("units", "scored", "mean score", "random functions"))
+    assert shown.count("black_box:concepts") == 4
+    assert "black_box:short" not in shown
+    assert "black_box:short      2  failed  the response is nan; give a number for every text" in failures
+    assert "standard deviations of its responses to n-grams" in report
     assert "6 of 8 units scored" in report
     assert "2 failed" in report

@@ -36,7 +36,7 @@ shard_ngrams = {shard}
 units = {{ "black_box:near" = [0, 1], "layers.1.mlp" = [3] }}
 candidates = 2
 texts = 8
-nulls = 19
+nulls = 20
 bootstrap = 100
 shard_units = {units}
 """
