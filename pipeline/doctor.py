@@ -33,14 +33,24 @@ def examine(config: RunConfig) -> tuple[str, bool]:
     """
     folder = config.root / "_replies"
     parts, well = [], True
-    methods = (("explainer", config.explain.explainer, config.explain.engine),
-               ("simulator", config.simulate.simulator, config.simulate.engine),
-               *(("judge", method, config.judge.engine) for method in config.judge.methods[:1]))  # fmt: skip
-    for kind, name, engine in methods:
+    for kind, name, engine in _methods(config):
         found = _of_engine(engine, name if kind == "simulator" else "", folder, config.budget)
         well = well and found.well
         parts.append(format_table([f"{kind} {name}", "found"], found.lines))
     return "\n\n".join([*parts, "All needs are met." if well else "Not all needs are met."]), well
+
+
+def _methods(config: RunConfig) -> Iterator[tuple[str, str, LanguageModel | None]]:
+    """What each language model of the run is for."""
+    if "simulation" in config.run.methods:
+        yield "explainer", config.explain.explainer, config.explain.engine
+        yield "simulator", config.simulate.simulator, config.simulate.engine
+        for method in config.judge.methods[:1]:
+            yield "judge", method, config.judge.engine
+    if "sasc" in config.run.methods:
+        sasc = config.sasc
+        yield "sasc explainer", sasc.explainer, sasc.explain_engine
+        yield "sasc synthesizer", sasc.synthesizer, sasc.synthesize_engine if sasc.synthesizer != "retrieved" else None
 
 
 def _of_engine(engine: LanguageModel | None, simulator: str, folder: Path, budget: Budget) -> Finding:

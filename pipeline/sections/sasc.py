@@ -20,8 +20,9 @@ class Sasc(Section):
     pool: Literal["max", "mean", "last"] = "max"
     """How the activations of a unit on the tokens of a text become the unit's response to the text."""
     reading: Literal["alone", "in_context"] = "alone"
-    """Whether an n-gram is a text of its own, or its response is taken from the recorded sequences that hold it (mean over its
-    occurrences), with no text to evaluate; the latter for units with an activation a token alone."""
+    """Whether an n-gram is a text of its own, or its response is the mean over its occurrences in the sequences of the corpus:
+    one pass of the subject over these serves all n-grams and units, and no n-gram is evaluated. For units with an activation a
+    token; black boxes are asked for n-grams as texts either way."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
     """all, a number drawn by the seed from each module, or lists of indices by module."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]

@@ -8,58 +8,17 @@ from pipeline.tables import Tables
 from stages.sasc.tables import NGRAM_PARTIALS
 from tests.integration.kills import kill_at_random, published
 from tests.integration.reduced import all_rows, call
-from tests.pipeline.subjects.conftest import save_tiny_llama
+from tests.integration.small_sasc import write_run_file
 
 KILLS, SHARDS = 7, 12
-RUN_FILE = """
-[run]
-name = "sasc"
-folder = "{folder}"
-methods = ["sasc"]
-
-[subject]
-model = "{model}"
-modules = ["black_box:near", "layers.1.mlp"]
-[subject.black_boxes.near]
-call = "pipeline.black_boxes.concept:concept"
-arguments = {{ concepts = ["an animal", "a number"] }}
-units = 2
-
-[corpus]
-source = "{texts}"
-seq_len = 40
-min_tokens = 4
-
-[sasc]
-max_ngrams = {ngrams}
-shard_ngrams = {shard}
-units = {{ "black_box:near" = [0, 1], "layers.1.mlp" = [3] }}
-candidates = 2
-texts = 8
-nulls = 20
-bootstrap = 100
-shard_units = {units}
-"""
-
-
-def write_run_file(folder: Path, shard: int, units: int) -> Path:
-    folder.mkdir()
-    words = ["red", "fox", "sea", "old", "ran", "home", "1984", "dog", "seven", "horse"]
-    moments = random.Random(3)
-    texts = [f"{' '.join(moments.sample(words, 6)).capitalize()}." for _ in range(60)]
-    (folder / "texts.txt").write_text("\n\n".join(texts))
-    model = save_tiny_llama(folder / "model")
-    values = {"folder": folder, "model": model, "texts": folder / "texts.txt", "ngrams": 10 * SHARDS}
-    file = folder / "sasc.toml"
-    file.write_text(RUN_FILE.format(**values, shard=shard, units=units))
-    return file
+NGRAMS = 10 * SHARDS
 
 
 def test_kills_leave_the_tables_of_an_undisturbed_run(tmp_path: Path) -> None:
-    calm = write_run_file(tmp_path / "calm", shard=10 * SHARDS, units=8)
+    calm = write_run_file(tmp_path / "calm", NGRAMS, shard=NGRAMS, units=8)
     done = call("run", "--config", str(calm))
     assert done.returncode == 0, done.stderr
-    file, folder = write_run_file(tmp_path / "killed", shard=10, units=1), tmp_path / "killed" / "sasc"
+    file, folder = write_run_file(tmp_path / "killed", NGRAMS, shard=10, units=1), tmp_path / "killed" / "sasc"
     moments = random.Random(5)
     seen: dict[Path, tuple[int, int]] = {}
     within_scan = interrupted = 0

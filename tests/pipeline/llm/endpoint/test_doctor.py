@@ -113,3 +113,18 @@ def test_models_in_this_process_need_no_visit(tmp_path: Path) -> None:
     output, code = doctor(file)
     assert code == 0
     assert "in this process" in row(output, "place")
+
+
+def test_the_models_of_sasc_are_visited_where_the_run_uses_them(model: ServedModel, tmp_path: Path) -> None:
+    with serving(model, key=KEY) as server:
+        text = Path(run_file(tmp_path, "http://127.0.0.1:9/v1", "json")).read_text(encoding="utf-8")
+        engine = f'base_url = "{server.url}"\nmodel = "tiny"\nkey_variable = "DOCTOR_KEY"'
+        sasc = f'[sasc]\nsynthesizer = "language_model"\n[sasc.synthesize_engine]\n{engine}\n'
+        file = tmp_path / "sasc.toml"
+        file.write_text(text.replace("[subject]", 'methods = ["sasc"]\n[subject]') + "\n" + sasc, encoding="utf-8")
+        output, code = doctor(str(file))
+    assert code == 0
+    assert "sasc explainer embedded" in output
+    assert "sasc synthesizer language_model" in output
+    assert "simulator" not in output
+    assert row(output, "answers") == "yes"
