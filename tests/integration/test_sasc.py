@@ -1,9 +1,11 @@
 """The preset for SASC, reduced, through all its stages: planted concepts, units of a model, and a function that fails on texts."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from pipeline.run_file import parse_config
 from pipeline.subjects.embedder import load_embedder
 from stages import STAGES
 
+CARD = Path("outputs/README.md").read_text(encoding="utf-8")
 PRESET = Path("pipeline/presets/sasc.toml").resolve()
 FUNCTION = '''
 def short(texts):
@@ -155,6 +158,11 @@ def test_a_function_without_numbers_for_texts_ends_in_named_failures(root: Path)
     assert (
         table(root, "synthetic_texts").query("module == 'black_box:short' and status == 'ok'")["response"] < 30
     ).all()
+
+
+@pytest.mark.parametrize("query", re.findall(r"```sql\n((?:(?!```).)*outputs/sasc(?:(?!```).)*)```", CARD, flags=re.S))
+def test_a_query_of_the_data_card_works(root: Path, query: str) -> None:
+    assert duckdb.execute(query.replace("outputs/sasc", str(root))).fetchall()
 
 
 def test_the_report_at_the_end_shows_the_best(

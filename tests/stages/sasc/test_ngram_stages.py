@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.fingerprint import fingerprint
+from pipeline.runner import survey
 from pipeline.subjects.text_function import open_text_function
+from stages import STAGES
 from stages.sasc.ngram_scan import SCAN
 from tests.stages.sasc.small_run import BAD, GOOD, UNITS, run_file, run_ngrams, table, write_place
 
@@ -106,6 +109,28 @@ def test_ngrams_of_tokens_are_listed_as_they_stand(place: Path) -> None:
     assert listed["text"].str.startswith(" ").any()
     assert all(any(ngram in text for text in texts) for ngram in listed["text"])
     assert table(root, "responses")["status"].to_list() == ["ok"] * 4 + ["dead"] * 2
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "same"),
+    [
+        ("corpus", {"seq_len": 16}, False),
+        ("sasc", {"max_ngrams": 50}, False),
+        ("sasc", {"sizes": [1]}, False),
+        ("sasc", {"min_count": 2}, False),
+        ("sasc", {"pool": "mean"}, False),
+        ("sasc", {"shard_ngrams": 10}, True),
+        ("sasc", {"candidates": 2}, True),
+        ("sasc", {"texts": 40}, True),
+    ],
+)
+def test_responses_are_kept_by_corpus_and_list(
+    place: Path, section: str, change: dict[str, object], same: bool
+) -> None:
+    config = run_file(place, "kept", [GOOD, "layers.0.mlp"])
+    other = config.model_copy(update={section: getattr(config, section).model_copy(update=change)})
+    one, two = (fingerprint(survey(c, STAGES)["ngrams.scan"].inputs) for c in (config, other))
+    assert (one == two) == same
 
 
 def test_a_ready_made_black_box_finds_what_is_near_to_its_concepts(place: Path) -> None:
