@@ -50,6 +50,8 @@ class Demand:
 def demands(config: RunConfig, stages: Stages) -> list[Demand]:
     """What each stage that asks a language model asks, in order; nothing is sent and no weights are read.
 
+    But for those of sasc.embedder, where it finds the words that a language model is to label.
+
     Raises:
         UserError: a model that is named does not exist.
     """

@@ -1,5 +1,6 @@
 """Who says what n-grams share: the meanings of words, or a language model."""
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,6 +17,7 @@ PROMPT_ID = "sasc/summarise.v1"
 MAX_TOKENS = 80
 LEAST = 5
 """N-grams that a prompt has to show."""
+_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
 class Summariser(Protocol):
@@ -52,9 +54,10 @@ class LanguageModelSummariser:
         """See `Summariser`; a prompt that does not fit the model's context loses the last n-grams."""
         as_json = (await self._engine.abilities()).json_schema
         system = render(PROMPT_ID, part="system", as_json=as_json).strip()
+        ngrams = list(dict.fromkeys(map(shown, drawn)))
         question = Question(
             PROMPT_ID,
-            (Part("n-gram", [shown(text) for text in drawn], least=min(LEAST, len(drawn)), step=5),),
+            (Part("n-gram", ngrams, least=min(LEAST, len(ngrams)), step=5),),
             lambda ngrams: (
                 Message("system", system),
                 Message("user", render(PROMPT_ID, part="ngrams", ngrams=ngrams, as_json=as_json).strip()),
@@ -72,5 +75,5 @@ class LanguageModelSummariser:
 
 
 def shown(ngram: str) -> str:
-    """An n-gram on one line."""
-    return ngram.strip().replace("\n", "\\n") or repr(ngram)
+    """An n-gram on one line, without the space that tokens have in front."""
+    return _BREAKS.sub(lambda found: repr(found[0])[1:-1], ngram.strip()) or repr(ngram)

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from pipeline.llm.engine import Engine, EngineError, Message, PromptTooLong, Refused, Request
+from pipeline.flow import side_by_side
+from pipeline.llm.engine import Completion, Engine, EngineError, Message, PromptTooLong, Refused, Request
 from pipeline.prompts import render
 from stages.sasc.lists import SCHEMA, read_texts
 from stages.sasc.retrieval import RetrievedSynthesizer
@@ -15,8 +16,8 @@ __all__ = ["LanguageModelSynthesizer", "RetrievedSynthesizer", "Synthesizer", "T
 PROMPTS = ("sasc/relevant.v1", "sasc/baseline.v1")
 AT_A_TIME = 10
 """Texts asked for in one request."""
-ATTEMPTS = 3
-"""Requests for what is missing, beside those that would do if every text were usable."""
+ROUNDS = 4
+"""What is missing after the requests of one round is asked for in the next."""
 TOKENS = 70
 """Of a text, with its number; a reply may have as many for each text asked for."""
 TEMPERATURE = 1.0
@@ -34,8 +35,15 @@ class LanguageModelSynthesizer:
 
     async def write(self, explanation: str, count: int, seed: int) -> Texts:
         """Up to `count` texts of each kind; `error` says why there are fewer."""
-        relevant = await self._kind(PROMPTS[0], explanation, count, seed, [])
-        baseline = await self._kind(PROMPTS[1], explanation, count, seed + 1, relevant.texts)
+        as_json = (await self._engine.abilities()).json_schema
+        relevant, baseline = (
+            _Kind(prompt_id, explanation, count, seed + number, as_json) for number, prompt_id in enumerate(PROMPTS)
+        )
+        for _ in range(ROUNDS):
+            asked = [(kind, request) for kind in (relevant, baseline) for request in kind.requests()]
+            replies = await side_by_side(self._reply, [request for _, request in asked], len(asked))
+            for (kind, request), reply in zip(asked, replies, strict=True):
+                kind.take(request, reply, [*relevant.texts, *baseline.texts])
         return Texts(
             relevant.texts,
             baseline.texts,
@@ -44,39 +52,68 @@ class LanguageModelSynthesizer:
             PROMPTS,
             (relevant.prompt_tokens, baseline.prompt_tokens),
             (relevant.completion_tokens, baseline.completion_tokens),
-            relevant.error or baseline.error,
+            next((kind.error for kind in (relevant, baseline) if len(kind.texts) < count), ""),
         )
 
-    async def _kind(self, prompt_id: str, explanation: str, count: int, seed: int, taken: list[str]) -> "_Written":
-        written = _Written()
-        as_json = (await self._engine.abilities()).json_schema
-        for attempt in range(-(-count // AT_A_TIME) + ATTEMPTS):
-            wanted = min(AT_A_TIME, count - len(written.texts))
-            messages = _messages(prompt_id, explanation, wanted, as_json)
-            request = Request(
-                messages, TOKENS * wanted, temperature=TEMPERATURE, seed=_seed(seed, attempt),
-                schema=SCHEMA if as_json else None, attempt=attempt,
-            )  # fmt: skip
-            try:
-                (reply, *_) = await self._engine.complete(request)
-            except Refused as error:
-                written.spend(error.prompt_tokens, error.completion_tokens)
-                written.error = f"refused: {error}"
-                continue
-            except EngineError as error:
-                written.error = f"{'too long: ' if isinstance(error, PromptTooLong) else ''}{error}"
-                break
-            written.spend(reply.prompt_tokens, reply.completion_tokens)
-            asked = "\n".join(message.content for message in messages)
-            read = read_texts(reply.text, finished=reply.finished, wanted=wanted)
-            written.texts += usable(read, [*taken, *written.texts], asked)[:wanted]
-            if len(written.texts) >= count:
-                written.error = ""
-                break
-            written.error = (
-                f"{len(written.texts)} of {count} texts could be used; the last reply was {reply.text[:80]!r}"
-            )
-        return written
+    async def _reply(self, request: Request) -> Completion | EngineError:
+        try:
+            return (await self._engine.complete(request))[0]
+        except EngineError as error:
+            return error
+
+
+class _Kind:
+    """The texts for an explanation, or those against it, and what they took."""
+
+    def __init__(self, prompt_id: str, explanation: str, count: int, seed: int, as_json: bool) -> None:
+        self.texts: list[str] = []
+        self.prompt_tokens = self.completion_tokens = 0
+        self.error = ""
+        """Why there are fewer texts than were wanted, if there are."""
+        self._prompt_id, self._explanation, self._as_json = prompt_id, explanation, as_json
+        self._count, self._seed, self._requests = count, seed, 0
+        self._ended = False
+
+    def requests(self) -> list[Request]:
+        """For what is missing, of at most AT_A_TIME texts each; none after an error that is no refusal."""
+        missing = 0 if self._ended else self._count - len(self.texts)
+        return [self._request(min(AT_A_TIME, missing - first)) for first in range(0, missing, AT_A_TIME)]
+
+    def take(self, request: Request, reply: Completion | EngineError, taken: list[str]) -> None:
+        """Keep what can be used of a reply.
+
+        Args:
+            taken: texts that there are, of both kinds.
+        """
+        if isinstance(reply, EngineError):
+            self._fail(reply)
+            return
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+        asked = "\n".join(message.content for message in request.messages)
+        read = read_texts(reply.text, finished=reply.finished, wanted=request.max_tokens // TOKENS)
+        self.texts += usable(read, taken, asked)[: self._count - len(self.texts)]
+        self.error = f"{len(self.texts)} of {self._count} texts could be used; the last reply was {reply.text[:80]!r}"
+
+    def _fail(self, error: EngineError) -> None:
+        if isinstance(error, Refused):
+            self.prompt_tokens += error.prompt_tokens
+            self.completion_tokens += error.completion_tokens
+            self.error = f"refused: {error}"
+        else:
+            self.error = f"{'too long: ' if isinstance(error, PromptTooLong) else ''}{error}"
+            self._ended = True
+
+    def _request(self, wanted: int) -> Request:
+        number, self._requests = self._requests, self._requests + 1
+        values = {"explanation": self._explanation, "count": wanted, "as_json": self._as_json}
+        messages = (
+            Message("system", render(self._prompt_id, part="system", as_json=self._as_json).strip()),
+            Message("user", render(self._prompt_id, part="request", **values).strip()),
+        )
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        schema = SCHEMA if self._as_json else None
+        return Request(messages, TOKENS * wanted, temperature=TEMPERATURE, seed=seed, schema=schema, attempt=number)
 
 
 def stand_in(request: Request, number: int) -> str:
@@ -88,29 +125,3 @@ def stand_in(request: Request, number: int) -> str:
     if request.schema:
         return json.dumps({"texts": texts})
     return "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
-
-
-class _Written:
-    """Texts of one kind and what they took."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.prompt_tokens = self.completion_tokens = 0
-        self.error = ""
-
-    def spend(self, prompt_tokens: int, completion_tokens: int) -> None:
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
-
-
-def _messages(prompt_id: str, explanation: str, count: int, as_json: bool) -> tuple[Message, ...]:
-    return (
-        Message("system", render(prompt_id, part="system", as_json=as_json).strip()),
-        Message(
-            "user", render(prompt_id, part="request", explanation=explanation, count=count, as_json=as_json).strip()
-        ),
-    )
-
-
-def _seed(seed: int, attempt: int) -> int:
-    return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])

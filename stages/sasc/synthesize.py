@@ -56,7 +56,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 async def process(shard: Shard, context: Context) -> Rows:
     """Texts and responses for the explanations of the units of one shard."""
     rows = [row for theme, texts in await written(shard, context) for row in _rows(theme, texts)]
-    respond(rows, shard.key["module"], context)
+    await respond(rows, shard.key["module"], context)
     return {SYNTHETIC_TEXTS.name: table_of(rows, SYNTHETIC_TEXTS.schema)}
 
 
@@ -88,7 +88,7 @@ async def write_texts(synthesizer: Synthesizer, theme: Row, config: RunConfig) -
         return Texts([], [], "", error=f"{type(error).__name__}: {error}")
 
 
-def respond(rows: Sequence[Row], module: str, context: Context) -> None:
+async def respond(rows: Sequence[Row], module: str, context: Context) -> None:
     """Fill in the responses of each row's unit; one that is no number is a failed row.
 
     A black box is asked for each unit by itself, so that what fails on the texts of one says nothing of another,
@@ -99,6 +99,7 @@ def respond(rows: Sequence[Row], module: str, context: Context) -> None:
         _ask(asked, module, context)
         return
     for index in sorted({row["index"] for row in asked}):
+        await asyncio.sleep(0)  # replies that other shards wait for are taken in between
         own = [row for row in asked if row["index"] == index]
         try:
             _ask(own, module, context)

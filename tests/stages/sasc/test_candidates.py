@@ -9,6 +9,8 @@ import numpy as np
 from pipeline.config import Sasc
 from stages.explain.base import Candidate
 from stages.sasc.candidates import draws, themes
+from stages.sasc.summarise import LanguageModelSummariser
+from tests.stages.explain.scripted import ScriptedEngine, says
 
 NGRAMS = [f"n-gram {number}" for number in range(75)]
 SASC = Sasc(kept=75, top=50, shown=30, candidates=3)
@@ -60,3 +62,11 @@ def test_draws_end_where_nothing_new_is_said() -> None:
     summariser = Repeats(["the sea"])
     assert len(asyncio.run(themes(summariser, [(text, 1.0) for text in NGRAMS], SASC, 0))) == 1
     assert summariser.asked == 12
+
+
+def test_ngrams_are_shown_on_a_line_each_and_once() -> None:
+    engine = ScriptedEngine(says("the sea"))
+    drawn = [" sea", "sea", "a\r\nb", "\n", "می\u200cرود", "\u2028x\tz"]
+    asyncio.run(LanguageModelSummariser(engine).explain(drawn, [], 0))
+    lines = [line.removeprefix("- ") for line in engine.question.split("\n") if line.startswith("- ")]
+    assert lines == ["sea", "a\\r\\nb", "'\\n'", "می\u200cرود", "x\\tz"]

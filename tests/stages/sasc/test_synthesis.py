@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.llm.engine import EngineError, Refused
+from pipeline.llm.engine import Completion, EngineError, Refused, Request
 from pipeline.subjects.embedder import Embedder
 from stages.sasc.retrieval import RetrievedSynthesizer, cut_passages
 from stages.sasc.synthesis import LanguageModelSynthesizer
@@ -24,7 +24,10 @@ def numbered(first: int, count: int, word: str) -> str:
 
 
 def test_what_is_missing_is_asked_for_again() -> None:
-    replies = [numbered(0, 6, "ship"), numbered(4, 10, "ship"), numbered(0, 10, "house"), numbered(20, 10, "house")]
+    replies = [
+        *(numbered(0, 6, "ship"), numbered(4, 2, "ship"), numbered(0, 10, "house"), numbered(20, 10, "house")),
+        *(numbered(0, 6, "ship"), numbered(30, 12, "ship")),
+    ]
     engine = ScriptedEngine(lambda request, number: replies[request])
     texts = asyncio.run(LanguageModelSynthesizer(engine).write("ships", 12, 0))
     assert len(texts.relevant) == len(set(texts.relevant)) == 12
@@ -32,9 +35,32 @@ def test_what_is_missing_is_asked_for_again() -> None:
     assert len(texts.baseline) == 12
     assert texts.error == ""
     assert texts.prompt_ids == ("sasc/relevant.v1", "sasc/baseline.v1")
-    assert "fits this description: ships" in engine.asked[-1].messages[-1].content
-    assert [request.attempt for request in engine.asked] == [0, 1, 0, 1]
-    assert texts.completion_tokens[0] == sum(len(reply.split()) for reply in replies[:2])
+    questions = [request.messages[-1].content for request in engine.asked]
+    assert [question.split()[1] for question in questions] == ["10", "2", "10", "2", "6", "6"]
+    assert ["none fits" in question for question in questions] == [False, False, True, True, False, False]
+    assert all(
+        "fits this description: ships" in question or "fit this description: ships" in question
+        for question in questions
+    )
+    assert len({(request.messages, request.attempt, request.seed) for request in engine.asked}) == 6
+    assert texts.completion_tokens[0] == sum(len(replies[place].split()) for place in (0, 1, 4, 5))
+
+
+def test_all_that_is_wanted_is_asked_for_at_once() -> None:
+    """Two kinds of 25 texts are six requests in flight together: one wait, not six."""
+    waiting = asyncio.Event()
+
+    class Together(ScriptedEngine):
+        async def complete(self, request: Request) -> list[Completion]:
+            found = await super().complete(request)
+            if len(self.asked) == 6:
+                waiting.set()
+            await asyncio.wait_for(waiting.wait(), 5)
+            return found
+
+    engine = Together(lambda request, number: numbered(20 * request, 10, "ship"))
+    texts = asyncio.run(LanguageModelSynthesizer(engine).write("ships", 25, 0))
+    assert (len(texts.relevant), len(texts.baseline), len(engine.asked)) == (25, 25, 6)
 
 
 def test_texts_of_one_kind_are_no_texts_of_the_other() -> None:
@@ -46,13 +72,14 @@ def test_texts_of_one_kind_are_no_texts_of_the_other() -> None:
 
 
 def test_refusals_are_asked_again_and_errors_are_told() -> None:
-    replies: list[str | EngineError] = [Refused("no", 5, 2), numbered(0, 10, "ship"), EngineError("server is gone")]
+    replies: list[str | EngineError] = [Refused("no", 5, 2), EngineError("server is gone"), numbered(0, 10, "ship")]
     texts = asyncio.run(
         LanguageModelSynthesizer(ScriptedEngine(lambda request, _: replies[request])).write("ships", 10, 0)
     )
     assert len(texts.relevant) == 10
     assert texts.baseline == []
     assert texts.error == "server is gone"
+    assert texts.prompt_tokens[0] > 5
 
 
 class Bags:

@@ -1,5 +1,6 @@
 """What units answer to synthetic texts, and what becomes of those that do not answer."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def row(index: int, text: str | None) -> dict[str, Any]:
 
 def test_a_unit_fails_on_its_own_texts_alone(context: Context) -> None:
     rows = [row(0, SHORT), row(1, "another text"), row(1, LONG), row(0, "a text"), row(0, None)]
-    respond(rows, "black_box:picky", context)
+    asyncio.run(respond(rows, "black_box:picky", context))
     assert [one.get("response") for one in rows] == [len(SHORT), None, None, len("a text"), None]
     assert [one["status"] for one in rows] == ["ok", "failed", "failed", "ok", "ok"]
     assert all("raised LookupError: too long" in one["error"] for one in rows[1:3])
@@ -43,13 +44,13 @@ def test_a_unit_fails_on_its_own_texts_alone(context: Context) -> None:
 
 def test_an_answer_that_is_no_number_fails_its_text_alone(context: Context) -> None:
     rows = [row(1, SHORT), row(1, "another text")]
-    respond(rows, "black_box:picky", context)
+    asyncio.run(respond(rows, "black_box:picky", context))
     assert rows[0]["error"] == "the response is nan; give a number for every text"
     assert (rows[1]["response"], rows[1]["status"]) == (1.0, "ok")
 
 
 def test_units_of_the_model_answer_all_texts_of_a_shard(context: Context) -> None:
     rows = [row(0, SHORT), row(5, SHORT), row(0, LONG), row(0, SHORT)]
-    respond(rows, "layers.0.mlp", context)
+    asyncio.run(respond(rows, "layers.0.mlp", context))
     assert rows[0]["response"] == rows[3]["response"] != rows[1]["response"]
     assert {one["status"] for one in rows} == {"ok"}
