@@ -32,8 +32,9 @@ SELECT module, units, scored, score AS "mean score", random AS "random functions
 FROM (SELECT module, {_SASC_COUNTS} FROM {_SASC_UNITS} GROUP BY module) ORDER BY score DESC NULLS LAST LIMIT 30"""
 SASC_FAILURES = f"""
 SELECT module, count(DISTINCT ("index", polarity)) AS units, status, left(error, 160) AS why
-FROM {_SASC_ROWS} WHERE status NOT IN ('ok', 'not_selected')
-GROUP BY module, status, left(error, 160) ORDER BY units DESC, module LIMIT 8"""
+FROM {_SASC_ROWS} WHERE (module, "index", polarity) NOT IN
+    (SELECT (module, "index", polarity) FROM {_SASC_ROWS} WHERE score IS NOT NULL)
+GROUP BY ALL ORDER BY units DESC, module, status, why LIMIT 8"""
 SASC_KEY = """score     by how many standard deviations of its responses to n-grams the unit responds more to texts that fit the
           explanation than to texts that do not (texts that took no part in choosing the explanation)
 interval  of the score, over 95 % of resamples of these texts

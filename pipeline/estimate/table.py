@@ -29,8 +29,9 @@ def estimate_table(config: RunConfig, stages: Stages) -> str:
     lines = [line for demand in found for line in _basis(demand)]
     lines += [
         f"Computed are those tokens that no earlier prompt began with, in blocks of {BLOCK}, as with a prefix cache.",
-        "Reply tokens and cost are those of replies like the examples in the prompts, and beside them the most that the "
-        "token limits allow. Requests that have to be repeated come on top; replies that are kept are not asked for again.",
+        "Reply tokens and cost are those of replies like the examples in the prompts, or like made-up ones where what is asked "
+        "next depends on replies, and beside them the most that the token limits allow. Requests that have to be repeated come on "
+        "top; replies that are kept are not asked for again.",
         *_budget(config, found),
     ]
     return "\n\n".join([sizes, _requests(found), "\n".join(lines)])
