@@ -1,10 +1,4 @@
-(
-    """""
-    Units whose function is known: a rule over the words of real text, and the explanation a person
-    would give of it.
-"""
-    ""
-)
+"""Units whose function is known: a rule over the words of real text, and the explanation a person would give of it."""
 
 import hashlib
 import re
