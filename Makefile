@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score judge ngrams synthesize status estimate doctor query report try test lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer bench-fetch
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -110,6 +110,9 @@ bench-tokens: $(INSTALLED) ## prompt tokens of a unit by each simulator
 
 bench-peer: $(INSTALLED) ## CPU, memory and disk of recording, beside Delphi's; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_peer
+
+bench-fetch: $(INSTALLED) ## how fast a unit is fetched, RUN=folder of a recorded run; not part of bench
+	@$(BIN)/python -m tests.benchmarks.bench_fetch --run $(RUN)
 
 bench-sasc: $(INSTALLED) ## n-grams evaluated a second, over what the module itself does
 	@$(BIN)/python -m tests.benchmarks.bench_sasc
