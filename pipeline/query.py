@@ -8,15 +8,16 @@ from typing import Any
 import duckdb
 
 from pipeline.errors import UserError
+from pipeline.sasc_schemas import NULLS
 from pipeline.schemas import TABLES
 
 FORMATS = ("table", "csv", "json", "parquet")
 TOP_EXPLANATIONS = """
 SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
 FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC LIMIT 20"""
-TOP_THEMES = """
+TOP_THEMES = f"""
 SELECT module, "index", polarity, score, ci_low, ci_high, p_value, text
-FROM sasc_scores WHERE score IS NOT NULL ORDER BY score DESC LIMIT 20"""
+FROM sasc_scores WHERE score IS NOT NULL AND module <> '{NULLS}' ORDER BY score DESC LIMIT 20"""
 
 
 def open_views(root: Path) -> duckdb.DuckDBPyConnection:

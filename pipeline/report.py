@@ -28,7 +28,7 @@ _SASC_COUNTS = """count(*) AS units, count(score) AS scored, avg(score) AS score
        count(*) FILTER (p < 0.05) AS significant, count(*) FILTER (failed) AS failed"""
 SASC_SUMMARY = f"SELECT {_SASC_COUNTS} FROM {_SASC_UNITS}"
 SASC_MODULES = f"""
-SELECT module, units, scored, score AS "mean score", random AS "random functions", significant AS "p < 0.05"
+SELECT module, units, scored, score AS "mean score", significant AS "p < 0.05"
 FROM (SELECT module, {_SASC_COUNTS} FROM {_SASC_UNITS} GROUP BY module) ORDER BY score DESC NULLS LAST LIMIT 30"""
 SASC_FAILURES = f"""
 SELECT module, count(DISTINCT ("index", polarity)) AS units, status, left(error, 160) AS why
@@ -69,7 +69,7 @@ def _of_sasc(connection: DuckDBPyConnection, root: Path, seed: int) -> str:
     values = _values(connection, SASC_SUMMARY)
     parts = [
         f"Dataset: {root}/sasc_scores/*.parquet (and responses, ngrams, themes, synthetic_texts beside it)",
-        f'Query:   make query SQL="SELECT text, score FROM sasc_scores ORDER BY score DESC" RUN={root}',
+        f'Query:   make query SQL="SELECT module, text, score FROM sasc_scores ORDER BY score DESC" RUN={root}',
         f'         make query SQL="SELECT module, \\"index\\", text, response FROM ngrams WHERE rank < 3" RUN={root}',
     ]
     tables = [("By module", SASC_MODULES), *_sasc_units(values["scored"], seed), ("Not scored", SASC_FAILURES)]

@@ -10,7 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.estimate.inputs import make_corpus
 from pipeline.estimate.sample import Sample, SampleTables, Unit, drawn, filled, planned_units
 from pipeline.runner import Stages
-from pipeline.sasc_schemas import NGRAMS, RESPONSES, THEMES
+from pipeline.sasc_schemas import NGRAMS, NULLS, RESPONSES, THEMES
 from pipeline.schemas import CORPUS
 from pipeline.stage import Stage
 from pipeline.subjects.activations import ModuleUnits
@@ -50,7 +50,7 @@ def sample_with_ngrams(
 
 
 def units_to_explain(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> list[Unit]:
-    """The units that SASC explains; where a number of them is drawn, the first ones stand for those drawn.
+    """The units that SASC explains, null units last; where a number is drawn, the first ones stand for those drawn.
 
     Args:
         modules: what the run file's modules are.
@@ -64,7 +64,7 @@ def units_to_explain(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> l
             indices = list(range(units.width if wanted == "all" else min(wanted, units.width)))
         signs = [sign for sign in config.sasc.polarities if sign == "+" or units.signed]
         found += [(module, sign, index) for sign in signs for index in indices]
-    return found
+    return [*found, *((NULLS, config.sasc.polarities[0], index) for index in range(config.sasc.nulls))]
 
 
 def make_responses(units: Sequence[Unit]) -> pa.Table:

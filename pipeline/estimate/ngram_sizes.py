@@ -13,7 +13,7 @@ class NgramSizes:
     """Upper bounds."""
 
     units: int
-    """Units to explain, each polarity for itself."""
+    """Units to explain, each polarity for itself, and null units."""
     ngrams: int
     """N-grams that are listed."""
     by_black_boxes: int

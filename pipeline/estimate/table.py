@@ -71,7 +71,7 @@ def _of_recording(found: Estimate) -> list[tuple[str, str]]:
 def _of_ngrams(config: RunConfig) -> list[tuple[str, str]]:
     found = ngram_sizes(config)
     rows = [
-        ("units explained by n-grams", f"{found.units:,}"),
+        ("units explained by n-grams", f"{found.units:,}, with {config.sasc.nulls:,} null units"),
         ("n-grams", f"{found.ngrams:,} at most"),
         ("n-grams evaluated by black boxes", f"{found.by_black_boxes:,} at most"),
         ("n-grams evaluated by the subject", f"{found.by_subject:,} at most"),

@@ -30,14 +30,16 @@ shard_ngrams = {shard}
 units = {{ "black_box:near" = [0, 1], "layers.1.mlp" = [3] }}
 candidates = 2
 texts = 8
-nulls = 20
+nulls = {nulls}
 bootstrap = 100
 shard_units = {units}
 {more}
 """
 
 
-def write_run_file(folder: Path, ngrams: int = 120, shard: int = 120, units: int = 8, more: str = "") -> Path:
+def write_run_file(
+    folder: Path, ngrams: int = 120, shard: int = 120, units: int = 8, nulls: int = 20, more: str = ""
+) -> Path:
     """A run file in a new folder, whose run is made there as well.
 
     Args:
@@ -53,5 +55,5 @@ def write_run_file(folder: Path, ngrams: int = 120, shard: int = 120, units: int
     model = save_tiny_llama(folder / "model")
     values = {"folder": folder, "model": model, "texts": folder / "texts.txt", "ngrams": ngrams}
     file = folder / "sasc.toml"
-    file.write_text(RUN_FILE.format(**values, shard=shard, units=units, more=more))
+    file.write_text(RUN_FILE.format(**values, shard=shard, units=units, nulls=nulls, more=more))
     return file

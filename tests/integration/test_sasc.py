@@ -177,7 +177,7 @@ def test_the_report_at_the_end_shows_the_best(
         next(part for part in parts if part.startswith(title)) for title in ("By module", "Explanations", "Not scored")
     )
     assert "black_box:short" in by_module
-    assert all(column in by_module for column in ("units", "scored", "mean score", "random functions"))
+    assert all(column in by_module for column in ("units", "scored", "mean score"))
     assert shown.count("black_box:concepts") == 4
     assert "black_box:short" not in shown
     assert "black_box:short      2  failed  the response is nan; give a number for every text" in failures

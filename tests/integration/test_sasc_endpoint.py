@@ -53,6 +53,9 @@ def test_it_asks_for_what_was_estimated_and_once(tmp_path: Path) -> None:
     with Loopback(reply) as server:
         file = write_run_file(tmp_path / "run", more=ENGINE.format(url=server.base_url, key=KEY_VARIABLE))
         expected = {demand.stage: demand.usage.calls for demand in demands(load_config(str(file)), STAGES)}
+        assert expected == {"explain.sasc": (3 + 20) * 2, "synthesize": (3 + 20) * 2 * 2}, (
+            "null units are asked about too"
+        )
         code, printed = run(file)
         assert code == 0, printed
         assert {stage: asked(server, stage) for stage in ASKED} == expected
@@ -74,7 +77,8 @@ def test_with_faults_each_unit_has_a_score_or_a_named_failure(tmp_path: Path) ->
     ways = cycle(WAYS)
     with Loopback(reply) as server:
         server.script.extend(next(ways) if number % 5 == 4 else "ok" for number in range(1000))
-        file = write_run_file(tmp_path / "run", more=ENGINE.format(url=server.base_url, key=KEY_VARIABLE))
+        more = ENGINE.format(url=server.base_url, key=KEY_VARIABLE)
+        file = write_run_file(tmp_path / "run", nulls=0, more=more)
         code, printed = run(file)
     assert len(set(server.met) & set(WAYS)) >= 6, server.met
     scores = rows(file, "sasc_scores")

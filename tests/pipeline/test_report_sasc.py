@@ -36,7 +36,7 @@ def test_few_units_are_all_shown_and_of_many_the_best_and_some(tmp_path: Path, u
     assert [part[0] for part in shown] == titles
     assert [len(part) - 3 for part in shown] == ([16] if units == 16 else [8, 8])
     assert shown[0][3].split()[:4] == ["black_box:f", str(units - 1), "+", f"{units - 1}.000"]
-    assert f"{units} of {units} units scored: mean score {(units - 1) / 2:.2f} (random functions 0.10)" in parts[-1]
+    assert f"{units} of {units} units scored: mean score {(units - 1) / 2:.2f} (null units 0.10)" in parts[-1]
 
 
 def test_what_has_no_score_is_listed_with_its_reason_and_not_among_the_explanations(tmp_path: Path) -> None:
