@@ -102,7 +102,7 @@ def compare(task: Task, python: Path, folder: Path) -> dict[str, float]:
 LINES = {
     "records": "units with evidence",
     "cpu": "CPU s beyond the forward pass",
-    "hooks": "of it in hooks",
+    "hooks": "of it in hooks and recorder",
     "cpu_total": "CPU s in all",
     "cpu_less_bare": "CPU s in all less a bare forward",
     "cpu_bare": "CPU s of a bare forward",

@@ -30,7 +30,7 @@ class Cost:
     bare: float = 0.0
     """A bare forward pass over the same batches, without any hook."""
     hooks: float = 0.0
-    """Of the work, inside hooks."""
+    """Of the work, inside hooks and the recorder."""
     peak_mb: float = 0.0
     """Memory of the process at its peak, from its start on."""
     beyond_mb: float = 0.0
@@ -89,15 +89,23 @@ def bare_forward(run: Callable[[torch.Tensor], object], batches: Sequence[torch.
 
 
 @contextmanager
-def measured(kind: type[nn.Module], cost: Cost) -> Iterator[None]:
-    """Measure what is done here; every hook that is registered on a torch module meanwhile is work beyond the forward pass."""
+def measured(kind: type[nn.Module], cost: Cost, recorder: type | None = None) -> Iterator[None]:
+    """Measure what is done here; every hook that is registered on a torch module meanwhile is work beyond the forward pass.
+
+    Args:
+        kind: class of the model, whose `forward` is the forward pass.
+        recorder: a class whose `add` and `finish` are such work too, as the model can call them without a hook.
+    """
     forward, hooks = _Spans(), _Spans()
     methods = ("register_forward_hook", "register_forward_pre_hook")
     before = {name: getattr(nn.Module, name) for name in methods}
+    recording = {name: getattr(recorder, name) for name in ("add", "finish")} if recorder else {}
     original = kind.forward
     kind.forward = forward.wrap(original)
     for name, register in before.items():
         setattr(nn.Module, name, _registering(register, hooks))
+    for name, record in recording.items():
+        setattr(recorder, name, hooks.wrap(record))
     resident = _begin_peak()
     started = time.process_time()
     try:
@@ -110,6 +118,8 @@ def measured(kind: type[nn.Module], cost: Cost) -> Iterator[None]:
         kind.forward = original
         for name, register in before.items():
             setattr(nn.Module, name, register)
+        for name, record in recording.items():
+            setattr(recorder, name, record)
 
 
 def _registering(register: Callable[..., Any], hooks: _Spans) -> Callable[..., Any]:

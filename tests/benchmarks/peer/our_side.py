@@ -17,6 +17,7 @@ from pipeline.schemas import UNITS
 from pipeline.subjects.load import load_language_model
 from pipeline.tables import Tables
 from stages import STAGES
+from stages.record.recorder import Recorder
 from tests.benchmarks.peer.clock import MB, Cost, bare_forward, bytes_in, measured
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     cost = Cost()
     tokens = torch.from_numpy(np.load(task["tokens"]))
     bare_forward(lambda batch: model(input_ids=batch, use_cache=False), torch.split(tokens, task["batch_size"]), cost)
-    with measured(type(model), cost):
+    with measured(type(model), cost, Recorder):
         cost.records, cost.passing_mb = record(task["run_file"])
     cost.print()
 
