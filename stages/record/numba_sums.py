@@ -14,7 +14,7 @@ from stages.record.kernel import FULL, add_tokens, scan_batch
 from stages.record.memory import zeros
 from stages.record.selection import NO_SEQUENCE, counts, polarities, uniform_ids
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
-from stages.record.threads import over_units, share_out
+from stages.record.threads import by_units, share_out
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,7 +65,7 @@ class NumbaSums:
         values = gate.numpy()
         rows = values.reshape(-1, self.width)
         others = rows[:, :0] if up is None else up.numpy().reshape(-1, self.width)
-        share_out(len(rows), lambda first, last: finish_rows(activation, rows[first:last], others[first:last]))
+        share_out((len(rows), lambda first, last: finish_rows(activation, rows[first:last], others[first:last])))
         self._scan(values, batch)
 
     def _scan(self, values: Floats, batch: Batch) -> None:
@@ -100,8 +100,8 @@ class NumbaSums:
             starts, table_rows = batch.starts[first : last + 1], batch.token_rows[first:last]
             add_tokens(rows, batch.positions, starts, table_rows, self.token_sums)
 
-        over_units(self.width, scan)
-        share_out(len(batch.token_rows), add)  # by tokens, as memory is read fastest from one end of a row to the other
+        # Tokens are shared out by themselves, as memory is read fastest from one end of a row to the other.
+        share_out(by_units(self.width, scan), (len(batch.token_rows), add))
         self.n_tokens += len(batch.places)
         for size in np.diff(batch.place_starts)[batch.binned].tolist():
             self.pending = self.pending + size if self.pending + size <= FULL else size

@@ -9,25 +9,29 @@ import torch
 ALIGNED = 64
 """Units of a thread are a multiple of this, so that no two threads write to one cache line."""
 
-
-def over_units(width: int, work: Callable[[int, int], None]) -> None:
-    """Call work(first, last) for consecutive ranges of `width` units, one range for each of torch's threads.
-
-    What is computed of a unit must not depend on the other units of its range. `work` should give up the GIL.
-    """
-    share_out(-(-width // ALIGNED), lambda first, last: work(first * ALIGNED, min(last * ALIGNED, width)))
+Work = tuple[int, Callable[[int, int], None]]
+"""How many pieces there are, and what is done with the pieces first..last. Ranges must not depend on each other."""
 
 
-def share_out(count: int, work: Callable[[int, int], None]) -> None:
-    """Call work(first, last) for consecutive ranges of `count` pieces of work, one range for each of torch's threads."""
+def share_out(*works: Work) -> None:
+    """Give each of torch's threads one range of the pieces of every work, one work after the other; they should give up the GIL."""
     threads = torch.get_num_threads()
-    share = max(-(-count // threads), 1)
-    ranges = [(first, min(first + share, count)) for first in range(0, count, share)]
-    others = [_pool(threads - 1).submit(work, *part) for part in ranges[1:]]
-    for part in ranges[:1]:
-        work(*part)
+
+    def take(number: int) -> None:
+        for count, work in works:
+            share = -(-count // threads)
+            if number * share < count:
+                work(number * share, min((number + 1) * share, count))
+
+    others = [_pool(threads - 1).submit(take, number) for number in range(1, threads)]
+    take(0)
     for other in others:
         other.result()
+
+
+def by_units(width: int, work: Callable[[int, int], None]) -> Work:
+    """Work on `width` units, a multiple of ALIGNED of them on each thread but the last one."""
+    return -(-width // ALIGNED), lambda first, last: work(first * ALIGNED, min(last * ALIGNED, width))
 
 
 @cache
