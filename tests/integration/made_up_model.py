@@ -49,7 +49,9 @@ def _text(body: Json, drawn: random.Random) -> str:
         return json.dumps({"explanation": _sentence(drawn)})
     if "texts" in properties and properties["texts"]["items"]["type"] == "string":
         count = int(asked.split()[1])  # Write 10 texts that
-        return json.dumps({"texts": [f"In {drawn.random():.9f} nobody knew {_sentence(drawn)}." for _ in range(count)]})
+        return json.dumps(
+            {"texts": [f"Nobody saw the {drawn.choice(WORDS)} of {drawn.random():.9f} again." for _ in range(count)]}
+        )
     if "texts" in properties:
         return json.dumps({"texts": [_active(number, text, drawn) for number, text in enumerate(_texts(asked), 1)]})
     if properties:

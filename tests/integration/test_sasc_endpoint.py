@@ -21,14 +21,14 @@ synthesizer = "language_model"
 base_url = "{url}"
 model = "large"
 key_variable = "{key}"
-timeout = 1.0
+timeout = {timeout}
 price_in = 1000.0
 price_out = 1000.0
 [sasc.synthesize_engine]
 base_url = "{url}"
 model = "large"
 key_variable = "{key}"
-timeout = 1.0
+timeout = {timeout}
 """
 ASKED = {"explain.sasc": "You study a function", "synthesize": "You write short texts"}
 WAYS = ["429", "500", "503", "reset", "silent", "empty", "truncated", "garbage", "refusal", "blank"]
@@ -51,7 +51,7 @@ def asked(server: Loopback, stage: str) -> int:
 
 def test_it_asks_for_what_was_estimated_and_once(tmp_path: Path) -> None:
     with Loopback(reply) as server:
-        file = write_run_file(tmp_path / "run", more=ENGINE.format(url=server.base_url, key=KEY_VARIABLE))
+        file = write_run_file(tmp_path / "run", more=ENGINE.format(url=server.base_url, key=KEY_VARIABLE, timeout=60))
         expected = {demand.stage: demand.usage.calls for demand in demands(load_config(str(file)), STAGES)}
         assert expected == {"explain.sasc": (3 + 20) * 2, "synthesize": (3 + 20) * 2 * 2}, (
             "null units are asked about too"
@@ -77,7 +77,7 @@ def test_with_faults_each_unit_has_a_score_or_a_named_failure(tmp_path: Path) ->
     ways = cycle(WAYS)
     with Loopback(reply) as server:
         server.script.extend(next(ways) if number % 5 == 4 else "ok" for number in range(1000))
-        more = ENGINE.format(url=server.base_url, key=KEY_VARIABLE)
+        more = ENGINE.format(url=server.base_url, key=KEY_VARIABLE, timeout=2)
         file = write_run_file(tmp_path / "run", nulls=0, more=more)
         code, printed = run(file)
     assert len(set(server.met) & set(WAYS)) >= 6, server.met

@@ -10,7 +10,7 @@ from tests.integration.kills import kill_at_random, published
 from tests.integration.reduced import all_rows, call
 from tests.integration.small_sasc import write_run_file
 
-KILLS, SHARDS = 7, 12
+KILLS, SHARDS = 6, 12
 NGRAMS = 10 * SHARDS
 
 
@@ -18,7 +18,7 @@ def test_kills_leave_the_tables_of_an_undisturbed_run(tmp_path: Path) -> None:
     calm = write_run_file(tmp_path / "calm", NGRAMS, shard=NGRAMS, units=8)
     done = call("run", "--config", str(calm))
     assert done.returncode == 0, done.stderr
-    file, folder = write_run_file(tmp_path / "killed", NGRAMS, shard=10, units=1), tmp_path / "killed" / "sasc"
+    file, folder = write_run_file(tmp_path / "killed", NGRAMS, shard=10, units=4), tmp_path / "killed" / "sasc"
     moments = random.Random(5)
     seen: dict[Path, tuple[int, int]] = {}
     within_scan = interrupted = 0
