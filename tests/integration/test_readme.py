@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipeline.config import RunConfig
-from pipeline.run_file import parse_config
+from pipeline.run_file import load_config, parse_config
 from pipeline.subjects.own import write_activations
 from pipeline.subjects.sites import KINDS
 from pipeline.subjects.source import check_sources, describe_modules
@@ -32,7 +32,12 @@ CARD = Path("outputs/README.md").read_text(encoding="utf-8")
 COMMANDS = sorted({line.split("  #")[0].strip() for line in re.findall(r"^    (make [^\n]*)$", README, flags=re.M)})
 ENDPOINT = "pipeline/presets/endpoint.toml"
 SASC = "pipeline/presets/sasc.toml"
-OF_THE_SETUP = {"make run", "make test", "make setup", f"make run CONFIG={ENDPOINT}", f"make run CONFIG={SASC}"}
+WHOLE = "pipeline/presets/all-layers.toml"
+OF_THE_SETUP = {
+    *("make run", "make test", "make setup"),
+    *(f"make run CONFIG={preset}" for preset in (ENDPOINT, SASC)),
+    f"make record CONFIG={WHOLE}",
+}
 """These are what runs these tests, or are run by a test of their own; their recipes are read instead."""
 
 
@@ -66,7 +71,9 @@ def test_a_command_of_the_readme_works(
     command: str, finished: Path, over_endpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    done = make(command.replace(ENDPOINT, str(over_endpoint)), finished)
+    root = load_config(str(finished)).root
+    command = command.replace(ENDPOINT, str(over_endpoint)).replace("outputs/smollm2-all", str(root))
+    done = make(command, finished)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
@@ -77,6 +84,14 @@ def test_a_command_that_takes_long_is_one_line_into_the_program(command: str, fi
     assert len(recipe) == 1
     module = recipe[0].split(" -m ")[1].split()[0]
     assert module in {"pipeline", "pytest"}
+
+
+def test_the_preset_of_a_whole_model_names_all_its_layers() -> None:
+    config = load_config(WHOLE)
+    assert config.run.name == "smollm2-all"
+    described = describe_modules(config)
+    assert sum(units.width for units in described.values()) == 46_080
+    assert len(config.subject.modules) == len(described) == 30
 
 
 def test_the_readme_names_the_two_commands_first() -> None:
