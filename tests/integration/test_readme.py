@@ -72,7 +72,7 @@ def test_a_command_of_the_readme_works(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     root = load_config(str(finished)).root
-    command = command.replace(ENDPOINT, str(over_endpoint)).replace("outputs/smollm2-all", str(root))
+    command = command.replace(ENDPOINT, str(over_endpoint)).replace("outputs/all-layers", str(root))
     done = make(command, finished)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -88,7 +88,7 @@ def test_a_command_that_takes_long_is_one_line_into_the_program(command: str, fi
 
 def test_the_preset_of_a_whole_model_names_all_its_layers() -> None:
     config = load_config(WHOLE)
-    assert config.run.name == "smollm2-all"
+    assert config.run.name == "all-layers"
     described = describe_modules(config)
     assert sum(units.width for units in described.values()) == 46_080
     assert len(config.subject.modules) == len(described) == 30
