@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Activation functions of MLPs on rows of float32, in numba, for callers that have more to do with a row at once.
+"""Activation functions of MLPs on rows of float32, in numba: the function and the product with `up` in one pass.
 
 Each is right to float32 rounding (some 1e-7 of the input). `exp` is the usual one: the exponent is taken off by powers of
 two, what is left by a polynomial (the coefficients are those of Cephes' expf); written without branches, so that the

@@ -1,4 +1,4 @@
-"""MLPs whose activations are computed by whoever records them, in the same pass over the memory.
+"""MLPs whose activations are computed by whoever records them: in place and in one pass, where torch makes two and new memory.
 
 While `fused` lasts, the forward of an MLP that it knows calls `finish` with what goes into the activation function, and
 `finish` puts act(gate) * up in its place. An MLP is known where its parts have the usual names, its activation function is one of

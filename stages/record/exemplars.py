@@ -12,10 +12,11 @@ from numba import njit
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
+from pipeline.kept import counts, pool_ids, random_ids
 from pipeline.schemas import EXEMPLARS
 from stages.record.partials import SIGNS, floats
 from stages.record.rounding import rounded
-from stages.record.selection import counts, pool_ids, random_ids, split_numbers
+from stages.record.selection import split_numbers
 from stages.record.strongest import Strongest
 
 Ints = npt.NDArray[np.int64]

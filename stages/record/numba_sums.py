@@ -8,11 +8,12 @@ import numpy.typing as npt
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
+from pipeline.kept import counts, polarities, uniform_ids
 from pipeline.subjects.fast_activations import finish_rows
 from stages.record.histogram import BINS, STRIDE
 from stages.record.kernel import FULL, add_tokens, scan_batch
 from stages.record.memory import zeros
-from stages.record.selection import NO_SEQUENCE, counts, polarities, uniform_ids
+from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.threads import by_units, share_out
 

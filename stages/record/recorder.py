@@ -93,7 +93,7 @@ class Recorder:
         return self.backend != "torch"
 
     def finish(self, module: str, gate: Any, up: Any, activation: int) -> None:
-        """Compute a module's activations act(gate) * up on the current batch into `gate`, and take them in on the way.
+        """Compute a module's activations act(gate) * up on the current batch into `gate`, and take them in.
 
         `add` does nothing for this module until the next batch. See `fused.Finish` for the arguments.
         """

@@ -27,8 +27,9 @@ from stages.record.sequences import sequence_shards, special_ids
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
 
 LATER = {
-    "quantiles", "activation_bits", "shard_sequences", "shard_units", "weight_tokens", "negatives", "attribution", "pairs"
-}  # fmt: skip
+    *("quantiles", "activation_bits", "weight_tokens", "negatives", "attribution", "pairs"),
+    *("shard_sequences", "shard_units"),
+}
 """Settings that do not change what is scanned."""
 
 Sequences = Sequence[tuple[int, Sequence[int]]]
@@ -126,5 +127,5 @@ SCAN = Stage(
     process=process,
     check=check,
     method="simulation",
-    version=2,
+    version=3,
 )

@@ -23,11 +23,6 @@ import numpy.typing as npt
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS, split_of
-from pipeline.kept import counts as counts
-from pipeline.kept import polarities as polarities
-from pipeline.kept import pool_ids as pool_ids
-from pipeline.kept import random_ids as random_ids
-from pipeline.kept import uniform_ids as uniform_ids
 
 WHOLLY_COUNTED = 128
 """Sequences up to this seq_id are all in the histograms."""

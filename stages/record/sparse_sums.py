@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import Record
+from pipeline.kept import counts, polarities, uniform_ids
 from stages.record.histogram import BINS
 from stages.record.memory import zeros
 from stages.record.numba_sums import empty, top_shapes
-from stages.record.selection import counts, polarities, uniform_ids
 from stages.record.sparse_kernel import scan_triples
 from stages.record.sums import Batch, TopSums, UniformRows, UnitSums
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 from numba import njit
 
 from pipeline.config import Record
+from pipeline.kept import counts
 from stages.record.partials import SIGNS, floats
-from stages.record.selection import NO_SEQUENCE, counts, split_numbers
+from stages.record.selection import NO_SEQUENCE, split_numbers
 
 Array = npt.NDArray[Any]
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pipeline.config import Record
+from pipeline.kept import polarities, uniform_ids
 from stages.record.histogram import BINS, OFFSET, SHIFT
-from stages.record.selection import polarities, uniform_ids
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.tokens import GRID_BITS
 from stages.record.torch_winners import TorchTop

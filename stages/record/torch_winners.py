@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 
 from pipeline.config import Record
-from stages.record.selection import NO_SEQUENCE, counts
+from pipeline.kept import counts
+from stages.record.selection import NO_SEQUENCE
 
 Tensor = torch.Tensor
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import Record
+from pipeline.kept import counts, uniform_ids
 from pipeline.shards import publish
 from pipeline.stage import Shard
 from pipeline.tables import Tables
@@ -25,7 +26,7 @@ from stages.record.partials import (
     uniform_rows,
     unit_rows,
 )
-from stages.record.selection import counts, split_numbers, uniform_ids
+from stages.record.selection import split_numbers
 from stages.record.sums import DenseRows, TopSums, UnitSums
 from stages.record.tokens import TokenTable
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from pipeline.config import PerSplit, Record
 from pipeline.evidence import SPLITS, split_of
+from pipeline.kept import counts, uniform_ids
 from stages.record.histogram import BINS, INNER_EDGES, ZERO_BIN
 from stages.record.partials import exemplar_rows, token_rows, uniform_rows, unit_rows
-from stages.record.selection import NO_SEQUENCE, counts, uniform_ids
+from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import DenseRows, TopSums, UnitSums
 from stages.record.tokens import TokenTable
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.config import PerSplit, Record
 from pipeline.evidence import split_of
+from pipeline.kept import pool_ids, random_ids, uniform_ids
 from stages.record import moments
 from stages.record.histogram import BINS, INNER_EDGES, bin_edges, join_zero_bins, quantiles, trimmed
-from stages.record.selection import pool_ids, random_ids, uniform_ids
 from stages.record.tokens import count_tokens, cover_tokens
 from stages.record.units import highest
 

@@ -11,11 +11,12 @@ import torch
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS, split_of
+from pipeline.kept import polarities
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.neighbourhood import neighbourhood_keys
 from stages.record.numba_sums import NumbaSums
 from stages.record.recorder import Backend, Recorder, recorder_bytes
-from stages.record.selection import counted_positions, polarities
+from stages.record.selection import counted_positions
 from stages.record.sums import make_batch
 from stages.record.tokens import TokenTable
 from tests.stages.record.test_record_twin import check_against_twin

@@ -11,19 +11,12 @@ from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.source import open_source
 from stages.sasc.in_context import Places
 from stages.sasc.pieces import word_spans
-from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table, write_place
+from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table
 
 MODULES = ["layers.0.mlp", "layers.1.sae:small", "layers.0.directions:axes"]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_place(tmp_path_factory.mktemp("in_context"))
-
-
-@pytest.fixture(autouse=True)
-def working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+pytestmark = pytest.mark.usefixtures("in_place")
 
 
 def activations(

@@ -12,17 +12,9 @@ from pipeline.runner import survey
 from pipeline.subjects.text_function import open_text_function
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN
-from tests.stages.sasc.small_run import BAD, GOOD, UNITS, run_file, run_ngrams, table, write_place
+from tests.stages.sasc.small_run import BAD, GOOD, UNITS, run_file, run_ngrams, table
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_place(tmp_path_factory.mktemp("sasc"))
-
-
-@pytest.fixture(autouse=True)
-def working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+pytestmark = pytest.mark.usefixtures("in_place")
 
 
 @pytest.fixture(scope="module")

@@ -12,20 +12,13 @@ from pipeline.sasc_schemas import NULLS
 from pipeline.subjects.embedder import load_embedder
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.nulls import with_nulls
-from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table, write_place
+from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table
 
 NULL = f"module == '{NULLS}'"
 TEXTS = ["the lazy dog", "1984", "a red fox jumps over the dog"]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_place(tmp_path_factory.mktemp("nulls"))
-
-
-@pytest.fixture(autouse=True)
-def working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+pytestmark = pytest.mark.usefixtures("in_place")
 
 
 def test_directions_are_projections_whose_number_and_batch_change_nothing() -> None:
