@@ -1,52 +1,69 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
-"""One pass over a batch of activations, in numba.
+"""Brings histograms, strongest sequences and token sums of a module's units up to date with a batch, in numba.
 
-The activations lie in memory as (B, T, U). For each sequence, CHUNK positions and WIDE units at a time, the rows are read
-once, in the order in which they lie in memory, and copied into pieces of SUB units, from which everything else is taken (see
-`pieces`). Histograms are counted in 16 bits, which are moved to larger counts before they could overflow.
-
-NaN and infinite activations are found by the sum of squares, which no finite float32 makes infinite; only then is the
-sequence of that one unit gone through again.
+Units do not depend on each other, so threads share them out, and the tokens for the token sums. Histograms are counted in 16 bits,
+which are moved to larger counts before they could overflow.
 """
 
 import numpy as np
 from numba import njit
 
-from stages.record.histogram import BINS
-from stages.record.pieces import CHUNK, PIECES, SUB, fill_pieces, leave_out_nonfinite, take_piece
+from stages.record.histogram import BINS, OFFSET, SHIFT
+from stages.record.reading import LARGEST, NEGATED, SUB
 from stages.record.tokens import GRID_BITS
-from stages.record.winners import TILE, keep_top
+from stages.record.winners import by_unit, keep_top
 
-WIDE = PIECES * SUB
+CHUNK = 64
+"""Positions whose bins are noted before they are counted."""
+COUNTED = 64
+"""Units whose histograms stay in the innermost cache while they are counted."""
 FULL = 2**16 - 1
 """Tokens that can be counted in 16 bits."""
-I32, F32 = np.int32, np.float32
+I32, F32, ONE16 = np.int32, np.float32, np.uint16(1)
+LAST = I32(BINS // 2 - 1)
+ABOVE_ZERO = I32(BINS // 2)
+MAGNITUDE = I32(0x7FFFFFFF)
+FIRST = I32(OFFSET)
+SHIFT32 = I32(SHIFT)
+SIGN = I32(31)
 GRID = 1.5 * 2.0 ** (52 - GRID_BITS)
 """Adding and taking away this float64 rounds to a multiple of 2**-GRID_BITS."""
 
 
 @njit(cache=True, nogil=True)
-def add_exactly(total, rest, value):
-    """Add U float64 to the running pairs `total` + `rest` (two-sum)."""
-    for u in range(total.size):
-        new = total[u] + value[u]
-        back = new - total[u]
-        rest[u] += (total[u] - (new - back)) + (value[u] - back)
-        total[u] = new
+def histogram_bin(bits):
+    """The histogram's bin of a float32 by its bits (see `histogram`)."""
+    magnitude = I32(I32((bits & MAGNITUDE) >> SHIFT32) - FIRST)
+    magnitude = magnitude if magnitude > I32(0) else I32(0)
+    magnitude = magnitude if magnitude < LAST else LAST
+    return I32(ABOVE_ZERO + I32(magnitude ^ I32(bits >> SIGN)))
 
 
 @njit(cache=True, nogil=True)
-def add_sequence(extremes, power, start, stop, sums):
-    """Add what was found of a sequence to the state of the units start..stop."""
-    total, rest, minimum, maximum, above = sums[:5]
-    for p in range(4):
-        add_exactly(total[p, start:stop], rest[p, start:stop], power[p])
-    least, most, fires = minimum[start:stop], maximum[start:stop], above[start:stop]
-    low, high, number = extremes[0], extremes[1], extremes[2]
-    for u in range(least.size):
-        least[u] = low[u] if low[u] < least[u] else least[u]
-        most[u] = high[u] if high[u] > most[u] else most[u]
-        fires[u] += np.int64(I32(number[u]))
+def find_bins(bits, bins):
+    """Histogram bins of one row of activations."""
+    for u in range(bits.size):
+        bins[u] = np.uint8(histogram_bin(bits[u]))
+
+
+@njit(cache=True, nogil=True)
+def count_bins(bins, histogram):
+    """Count one row of U bins in the (U, STRIDE) histograms."""
+    for u in range(histogram.shape[0]):
+        histogram[u, bins[u]] += ONE16
+
+
+@njit(cache=True, nogil=True)
+def count_sequence(bits, at, start, stop, histogram, bins):
+    """Count the activations of the units start..stop at the positions `at` of a (T, U) sequence in their histograms."""
+    for begin in range(0, at.size, CHUNK):
+        rows = at[begin : begin + CHUNK]
+        for i in range(rows.size):
+            find_bins(bits[rows[i], start:stop], bins[i])
+        for first in range(0, stop - start, COUNTED):
+            last = min(first + COUNTED, stop - start)
+            for i in range(rows.size):
+                count_bins(bins[i, first:last], histogram[start + first : start + last])
 
 
 @njit(cache=True, nogil=True)
@@ -62,68 +79,42 @@ def make_room(fast, slow, waiting, coming):
 
 
 @njit(cache=True, nogil=True)
-def take_sequence(sequence, counted, binned, first, last, threshold, sums, work):
-    """Take the units first..last (WIDE at most) of a (T, U) sequence into `extremes` and `power` of their pieces."""
-    extremes, power, pieces, piece_bits, bins = work
-    extremes[:, 0], extremes[:, 1], extremes[:, 2] = np.inf, -np.inf, 0
-    power[:] = 0.0
-    length = sequence.shape[0]
-    for t in range(0, length, CHUNK):
-        end = min(t + CHUNK, length)
-        rows = fill_pieces(sequence, first, last, t, end, counted, pieces)
-        for k in range(-(-(last - first) // SUB)):
-            start, stop = first + k * SUB, min(first + (k + 1) * SUB, last)
-            counts = sums[6][start:stop]
-            take_piece(pieces[k], piece_bits[k], bins, rows, extremes[k], power[k], counts, binned, threshold)
+def leave_out_of_histogram(sequence, bits, at, start, stop, histogram):
+    """Take back what is not finite of the units start..stop at the positions `at` of a (T, U) sequence."""
+    for t in at:
+        for u in range(start, stop):
+            if not np.isfinite(sequence[t, u]):
+                histogram[u, histogram_bin(bits[t, u])] -= ONE16
 
 
 @njit(cache=True, nogil=True)
-def settle_piece(sequence, bits, at, binned, start, stop, threshold, extremes, power, sums):
-    """Add what was found of the units start..stop on a sequence to their state, without what is not finite."""
-    for u in range(stop - start):
-        if not np.isfinite(power[1, u]):
-            column, column_bits = sequence[:, start + u], bits[:, start + u]
-            counts, nonfinite = sums[6][start:stop], sums[5][start:stop]
-            leave_out_nonfinite(column, column_bits, at, u, extremes, power, counts, nonfinite, binned, threshold)
-    add_sequence(extremes, power, start, stop, sums)
-
-
-@njit(cache=True, nogil=True)
-def scan_batch(values, bits, batch, first, last, threshold, distinct, slots, sums, largest, smallest, pending):
-    """Take the units first..last of a (B, T, U) batch into the running state of a module.
+def settle(values, bits, batch, first, last, distinct, slots, counts, tops, found, pending):
+    """Bring the histograms and strongest sequences of the units first..last up to date with a (B, T, U) batch.
 
     Args:
         values: the activations.
         bits: the same memory as int32.
         batch: seq_ids, splits, counted, binned, keys, places and place_starts of `Batch`.
-        sums: total and rest of the power sums, minimum, maximum, above, nonfinite, fast counts, histogram (see numba_sums).
-        largest, smallest: the tops of the polarities + and - (see `winners`), without units where not recorded.
+        slots, distinct: as in `keep_top`.
+        counts: fast counts and histogram (see numba_sums).
+        tops, found: as in `measure`.
         pending: tokens in the fast counts so far.
     """
-    seq_ids, splits, counted, binned, keys, places, starts = batch
-    extremes, power = np.empty((PIECES, 3, SUB), F32), np.empty((PIECES, 4, SUB))
-    pieces = np.zeros((PIECES, CHUNK + 1, SUB), F32)
-    work = (extremes, power, pieces, pieces.view(I32), np.empty((CHUNK, SUB), np.uint8))
-    room = (np.empty(SUB + 1, np.int64), np.empty((TILE, values.shape[1]), F32), np.zeros(1, F32))
-    whole = values.shape[1] <= CHUNK
-    for wide in range(first, last, WIDE):
-        end, waiting = min(wide + WIDE, last), pending
-        for b in range(values.shape[0]):
+    _, _, _, binned, _, places, starts = batch
+    _, candidates, numbers, _, nonfinite = found
+    bins, gathered = np.empty((CHUNK, SUB), np.uint8), np.empty(values.shape[1], F32)
+    for start in range(first, last, SUB):
+        stop, waiting = min(start + SUB, last), pending
+        for b in np.flatnonzero(binned):
             at = places[starts[b] : starts[b + 1]]
-            if binned[b]:
-                waiting = make_room(sums[6][wide:end], sums[7][wide:end], waiting, at.size)
-            take_sequence(values[b], counted[b], binned[b], wide, end, threshold, sums, work)
-            about = (keys[b], seq_ids[b], splits[b], slots, distinct)
-            for k in range(-(-(end - wide) // SUB)):
-                start, stop = wide + k * SUB, min(wide + (k + 1) * SUB, end)
-                settle_piece(values[b], bits[b], at, binned[b], start, stop, threshold, extremes[k], power[k], sums)
-                low, high = extremes[k, 0, : stop - start], extremes[k, 1, : stop - start]
-                if largest[0].shape[1]:
-                    keep_top(pieces[k], whole, values[b], at, start, high, F32(1), about, largest, room)
-                if smallest[0].shape[1]:
-                    for u in range(low.size):
-                        low[u] = -low[u]
-                    keep_top(pieces[k], whole, values[b], at, start, low, F32(-1), about, smallest, room)
+            waiting = make_room(counts[0][start:stop], counts[1][start:stop], waiting, at.size)
+            count_sequence(bits[b], at, start, stop, counts[0], bins)
+            if nonfinite[b]:
+                leave_out_of_histogram(values[b], bits[b], at, start, stop, counts[0])
+    for p in (NEGATED, LARGEST):
+        if tops[p][0].shape[1]:
+            order = by_unit(candidates[:, p], numbers[:, p], first, last)
+            keep_top(values, batch, p, found, slots, distinct, tops[p], order, gathered)
 
 
 @njit(cache=True, nogil=True)

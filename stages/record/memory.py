@@ -19,6 +19,8 @@ LARGE = 2**21
 """Bytes of a large page; less is not worth one."""
 POPULATE = 23
 """madvise's MADV_POPULATE_WRITE, which Python does not name: make the pages now (Linux 5.14)."""
+ASIDE = 8
+"""One in so many units of a sequence can be set aside; see `measure`."""
 
 
 def zeros(shapes: Sequence[tuple[tuple[int, ...], npt.DTypeLike]]) -> list[npt.NDArray[Any]]:
@@ -44,3 +46,20 @@ def _block(size: int) -> Any:
     with contextlib.suppress(OSError):  # an older system makes them when they are touched
         block.madvise(POPULATE)
     return block
+
+
+class Room:
+    """Memory for what is found of a batch's sequences, used by one module after the other."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], list[npt.NDArray[Any]]] = {}
+
+    def found(self, sequences: int, seq_len: int, units: int) -> tuple[npt.NDArray[Any], ...]:
+        """Arrays as in `measure`, of sequences of at most `seq_len` tokens; full of what was found last."""
+        key = (seq_len, units)
+        if key not in self._found or len(self._found[key][0]) < sequences:
+            extremes, nonfinite = ((sequences, 3, units), np.float32), ((sequences,), np.int64)
+            candidates, numbers = ((sequences, 2, units), np.int64), ((sequences, 2), np.int64)
+            columns = ((sequences, 2, -(-units // ASIDE), seq_len), np.float32)
+            self._found[key] = zeros([extremes, candidates, numbers, columns, nonfinite])
+        return tuple(array[:sequences] for array in self._found[key])

@@ -1,44 +1,51 @@
 """The running state of a module on a CPU."""
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
 from pipeline.kept import counts, polarities, uniform_ids
-from pipeline.subjects.fast_activations import finish_rows
+from stages.record import moments
 from stages.record.histogram import BINS, STRIDE
-from stages.record.kernel import FULL, add_tokens, scan_batch
-from stages.record.memory import zeros
+from stages.record.kernel import FULL, add_tokens, settle
+from stages.record.measure import measure
+from stages.record.memory import Room, zeros
 from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.threads import by_units, share_out
 
 Floats = npt.NDArray[np.float32]
+Shape = tuple[tuple[int, ...], type]
+
+
+UNCHANGED = -1
+"""Instead of an activation function: the activations are there already."""
 
 
 class NumbaSums:
     """Accumulator for U units of sequences of at most T tokens with V covered tokens."""
 
-    def __init__(self, width: int, seq_len: int, covered: int, config: Record, signed: bool = True) -> None:
-        self.width, self.config = width, config
+    def __init__(
+        self, width: int, seq_len: int, covered: int, config: Record, signed: bool = True, room: Room | None = None
+    ) -> None:
+        self.width, self.seq_len, self.config, self.room = width, seq_len, config, room or Room()
         self.slots = np.concatenate([[0], np.cumsum(counts(config.top))]).astype(np.int64)
         if seq_len > FULL:
             raise ValueError(f"sequences of {seq_len} tokens; at most {FULL} can be counted")
         self.n_tokens = self.pending = 0
-        sums, numbers, slots = ((4, width), np.float64), ((width,), np.int64), int(self.slots[-1])
-        shapes = [sums, sums, *[((width,), np.float32)] * 2, numbers, numbers]
-        shapes += [((width, STRIDE), np.uint16), ((width, BINS), np.int32)]
-        top = top_shapes(width, slots, seq_len)
+        shapes: list[Shape] = [((width, STRIDE), np.uint16), ((width, BINS), np.int32)]
+        top = top_shapes(width, int(self.slots[-1]), seq_len)
         recorded = polarities(config, signed)
         self.uniform_ids = {seq_id: row for row, seq_id in enumerate(uniform_ids(config).tolist())}
         kept = ((len(self.uniform_ids), seq_len, width), np.float32)
         found = zeros([*shapes, *top * len(recorded), ((covered, width), np.float64), kept])
-        self.state = tuple(found[: len(shapes)])
-        self.state[2][:], self.state[3][:] = np.inf, -np.inf
+        self.counts = tuple(found[: len(shapes)])
         self.token_sums, self.uniform_rows = found[-2:]
         self.top = {}
         for polarity in ("+", "-"):
@@ -46,14 +53,17 @@ class NumbaSums:
                 start = len(shapes) + len(top) * recorded.index(polarity)
                 self.top[polarity] = tuple(found[start : start + len(top)])
             else:
-                self.top[polarity] = tuple(zeros(top_shapes(0, slots, seq_len)))
+                self.top[polarity] = tuple(zeros(top_shapes(0, int(self.slots[-1]), seq_len)))
             empty(self.top[polarity], self.slots)
         self.kept: dict[int, DenseRows] = {}
+        self.running: list[tuple[npt.NDArray[Any], ...]] = []
+        """Of each thread, total and rest of the power sums, (4, U) each, and minimum, maximum, tokens above the threshold and tokens
+        that are not finite, (U,) each."""
 
     def add(self, activations: Any, batch: Batch) -> None:
         """Take a (B, T, U) tensor in."""
         values = activations.detach().float().cpu().contiguous().numpy()
-        self._scan(values, batch)
+        self._scan(values, batch, np.empty((*values.shape[:2], 0), np.float32), UNCHANGED)
 
     def finish(self, gate: Any, up: Any, activation: int, batch: Batch) -> None:
         """Compute act(gate) * up into `gate`, and take it in.
@@ -64,12 +74,11 @@ class NumbaSums:
             activation: as in `fast_activations`.
         """
         values = gate.numpy()
-        rows = values.reshape(-1, self.width)
-        others = rows[:, :0] if up is None else up.numpy().reshape(-1, self.width)
-        share_out((len(rows), lambda first, last: finish_rows(activation, rows[first:last], others[first:last])))
-        self._scan(values, batch)
+        self._scan(
+            values, batch, np.empty((*values.shape[:2], 0), np.float32) if up is None else up.numpy(), activation
+        )
 
-    def _scan(self, values: Floats, batch: Batch) -> None:
+    def _scan(self, values: Floats, batch: Batch, others: Floats, activation: int) -> None:
         shared = (
             batch.seq_ids,
             batch.splits,
@@ -81,28 +90,29 @@ class NumbaSums:
         )
         threshold, rows = np.float32(self.config.density_threshold), values.reshape(-1, self.width)
 
-        def scan(first: int, last: int) -> None:
-            scan_batch(
-                values,
-                values.view(np.int32),
-                shared,
-                first,
-                last,
-                threshold,
-                self.config.distinct,
-                self.slots,
-                self.state,
-                self.top["+"],
-                self.top["-"],
-                self.pending,
-            )
+        tops = (self.top["-"], self.top["+"])
+        found = self.room.found(len(values), self.seq_len, self.width)
+
+        parts = torch.get_num_threads()
+        self.running += [running_sums(self.width) for _ in range(parts - len(self.running))]
+        share = -(-len(values) // parts)
+
+        def measured(part: int, _: int) -> None:
+            first, last = part * share, min((part + 1) * share, len(values))
+            measure(values, others, activation, shared, first, last, threshold, tops, self.running[part], found)
 
         def add(first: int, last: int) -> None:
             starts, table_rows = batch.starts[first : last + 1], batch.token_rows[first:last]
             add_tokens(rows, batch.positions, starts, table_rows, self.token_sums)
 
-        # Tokens are shared out by themselves, as memory is read fastest from one end of a row to the other.
-        share_out(by_units(self.width, scan), (len(batch.token_rows), add))
+        def settled(first: int, last: int) -> None:
+            distinct, slots, pending = self.config.distinct, self.slots, self.pending
+            bits = values.view(np.int32)
+            settle(values, bits, shared, first, last, distinct, slots, self.counts, tops, found, pending)
+
+        # Memory is read fastest from one end of a row to the other, so only what is left is shared out by units.
+        share_out((parts, measured))
+        share_out((len(batch.token_rows), add), by_units(self.width, settled))
         self.n_tokens += len(batch.places)
         for size in np.diff(batch.place_starts)[batch.binned].tolist():
             self.pending = self.pending + size if self.pending + size <= FULL else size
@@ -117,15 +127,19 @@ class NumbaSums:
                 self.kept[seq_id] = DenseRows(rows)
 
     def sums(self) -> UnitSums:
-        total, rest, minimum, maximum, above, nonfinite, fast, histogram = self.state
+        total, rest, minimum, maximum, above, nonfinite = map(
+            list, zip(*(self.running or [running_sums(self.width)]), strict=True)
+        )
+        power = reduce(moments.add, map(np.stack, zip(total, rest, strict=True)))
+        fast, histogram = self.counts
         recorded = {polarity: top for polarity, top in self.top.items() if top[0].shape[1]}
         return UnitSums(
             n_tokens=self.n_tokens,
-            n_nonfinite=nonfinite,
-            minimum=minimum,
-            maximum=maximum,
-            above=above,
-            power_sums=np.stack([total, rest], axis=1),
+            n_nonfinite=np.sum(nonfinite, axis=0),
+            minimum=np.min(minimum, axis=0),
+            maximum=np.max(maximum, axis=0),
+            above=np.sum(above, axis=0),
+            power_sums=np.stack([power[0], power[1]], axis=1),
             histogram=histogram + fast[:, :BINS].astype(np.int64),
             top={polarity: TopSums(*top[3:]) for polarity, top in recorded.items()},
             token_sums=self.token_sums,
@@ -135,7 +149,15 @@ class NumbaSums:
         return self.kept
 
 
-def top_shapes(width: int, slots: int, seq_len: int) -> list[tuple[tuple[int, ...], type]]:
+def running_sums(width: int) -> tuple[npt.NDArray[Any], ...]:
+    """Sums of U units over no token."""
+    power, numbers = ((4, width), np.float64), ((width,), np.int64)
+    found = zeros([power, power, ((width,), np.float32), ((width,), np.float32), numbers, numbers])
+    found[2][:], found[3][:] = np.inf, -np.inf
+    return tuple(found)
+
+
+def top_shapes(width: int, slots: int, seq_len: int) -> list[Shape]:
     """The arrays of one polarity, as in `winners`."""
     worst = (len(SPLITS), width)
     return [

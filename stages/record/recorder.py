@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.config import Record
 from pipeline.subjects.activations import ModuleUnits
+from stages.record.memory import Room
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -64,6 +65,7 @@ class Recorder:
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
         self._batch: Batch | None = None
         self._finished: set[str] = set()
+        self._room = Room()
         if backend == "numba" or (backend == "auto" and not has_gpu()):
             for module in self.modules:
                 self._sums[module] = self._accumulator(module, "numba")
@@ -139,7 +141,7 @@ class Recorder:
         if backend == "numba":
             from stages.record.numba_sums import NumbaSums
 
-            return NumbaSums(*shape)
+            return NumbaSums(*shape, self._room)
         from stages.record.torch_sums import TorchSums
 
         return TorchSums(*shape, device=activations.device)

@@ -10,21 +10,11 @@ Zeros are never looked at: they are counted as what is missing.
 import numpy as np
 from numba import njit
 
-from stages.record.histogram import BINS, OFFSET, SHIFT
-from stages.record.kernel import GRID
+from stages.record.kernel import GRID, histogram_bin
 from stages.record.winners import find_slot, find_worst
 
-I32 = np.int32
 F32 = np.float32
-NONE = I32(-1)
-
-
-@njit(cache=True, nogil=True)
-def histogram_bin(bits):
-    """The histogram's bin of a float32 by its bits (see `histogram`)."""
-    magnitude = I32(((bits & I32(0x7FFFFFFF)) >> I32(SHIFT)) - I32(OFFSET))
-    magnitude = min(max(magnitude, I32(0)), I32(BINS // 2 - 1))
-    return I32(I32(BINS // 2) + I32(magnitude ^ I32(bits >> I32(31))))
+NONE = np.int32(-1)
 
 
 @njit(cache=True, nogil=True)
@@ -128,7 +118,7 @@ def scan_triples(positions, units, values, bits, places, batch, settings, state,
         b = positions[entry] // tokens
         count = 0
         while entry < positions.size and positions[entry] < (b + 1) * tokens:
-            place = I32(positions[entry] - b * tokens)
+            place = np.int32(positions[entry] - b * tokens)
             if counted[b, place]:
                 unit = units[entry]
                 if last[unit] == NONE:

@@ -1,16 +1,53 @@
 """Work shared out to threads."""
 
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
+from threading import Lock, Thread
 
 import torch
 
 ALIGNED = 64
 """Units of a thread are a multiple of this, so that no two threads write to one cache line."""
 
+_USED = Lock()
+"""Held while work is shared out, as helpers do one work at a time."""
+
 Work = tuple[int, Callable[[int, int], None]]
 """How many pieces there are, and what is done with the pieces first..last. Ranges must not depend on each other."""
+
+
+class Helper:
+    """A thread that does one piece of work after another. Two locks hand it over in a fifth of the time that an executor takes."""
+
+    def __init__(self) -> None:
+        self._ready, self._done = Lock(), Lock()
+        self._ready.acquire()
+        self._done.acquire()
+        self._work: Callable[[], None] = lambda: None
+        self._error: Exception | None = None
+        Thread(target=self._run, name="recorder", daemon=True).start()
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Let it work; `finish` must be called before the next `begin`."""
+        self._work = work
+        self._ready.release()
+
+    def finish(self) -> Exception | None:
+        """Wait until it is done; gives what the work raised."""
+        self._done.acquire()
+        return self._error
+
+    def _run(self) -> None:
+        while True:
+            self._ready.acquire()
+            self._error = None
+            try:
+                self._work()
+            except Exception as error:  # noqa: BLE001  (share_out raises it)
+                self._error = error
+            self._work = lambda: None
+            self._done.release()
 
 
 def share_out(*works: Work) -> None:
@@ -23,10 +60,16 @@ def share_out(*works: Work) -> None:
             if number * share < count:
                 work(number * share, min((number + 1) * share, count))
 
-    others = [_pool(threads - 1).submit(take, number) for number in range(1, threads)]
-    take(0)
-    for other in others:
-        other.result()
+    with _USED:
+        helpers = _helpers(threads - 1)
+        for number, helper in enumerate(helpers, 1):
+            helper.begin(partial(take, number))
+        try:
+            take(0)
+        finally:
+            errors = [error for error in [helper.finish() for helper in helpers] if error is not None]
+    for error in errors:
+        raise error
 
 
 def by_units(width: int, work: Callable[[int, int], None]) -> Work:
@@ -35,5 +78,9 @@ def by_units(width: int, work: Callable[[int, int], None]) -> Work:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="recorder")
+def _helpers(count: int) -> list[Helper]:
+    return [Helper() for _ in range(count)]
+
+
+os.register_at_fork(after_in_child=_helpers.cache_clear)
+"""Threads do not live on in a fork."""

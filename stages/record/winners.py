@@ -6,62 +6,85 @@ seq_id, so in steady state hardly ever, and only then are its peak and its activ
 already holds the same neighbourhood (see `neighbourhood`), the better of the two stays. As the worst slot only gets better, a
 sequence that was left out could never have come back: what is kept is exact, in any order.
 
-Slots lie far apart in memory, and finding them takes longer than the work on them. So those of all units that are about to change
-are touched first, one right after the other, which lets the processor fetch them side by side.
+Slots lie far apart in memory, and finding them takes longer than the work on them. So they are asked for some units ahead.
 """
+
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 TILE = 16
-"""Units whose activations lie in one cache line of a row."""
-MANY = 2
-"""With more of them to insert, the columns of all are copied, row by row."""
+"""Units that are looked at together."""
 NAN = np.float32(np.nan)
+INNER: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+"""Options of the functions that are called for single units. They do not count references to arrays: each view of an array and each
+array taken out of a tuple would count, by an atomic operation, which takes a third of the time. So they cannot make arrays."""
 
 
-@njit(cache=True, nogil=True)
-def keep_top(piece, whole, sequence, at, start, high, sign, about, top, room):
-    """Insert a sequence where it beats the worst kept one of its split.
+@njit(**INNER)
+def keep_top(values, batch, p, found, slots, distinct, top, order, gathered):
+    """Insert the sequences of a batch where they beat the worst kept one of their split, unit by unit.
 
     Args:
-        piece: (N, W) activations of W units at the positions that count, in the cache.
-        whole: whether the piece holds all of them; otherwise they are looked up in `sequence`.
-        sequence: (T, U) activations of all units.
-        at: (N,) positions that count.
-        start: the first of the W units.
-        high: (W,) their largest activations times `sign`; -inf where there is none.
-        sign: 1 or -1, the polarity.
-        about: of the sequence, keys (T,) of the neighbourhoods of its positions, its seq_id and its split; slots (S + 1,) where
-            the slots of each split start, and the end; and whether equal neighbourhoods count once.
+        values: (B, T, U) activations.
+        batch: as in `measure`.
+        p: 1 for the polarity +, 0 for -.
+        found: as in `measure`.
+        slots: (S + 1,) where the slots of each split start, and the end.
+        distinct: whether equal neighbourhoods count once.
         top: worst_value, worst_seq and worst_slot, each (S, U); values, seq_ids and keys, each (U, K); vectors
-            (U, K, T). `values` are times `sign`.
-        room: chosen (W + 1,), columns (TILE, T) and touched (1,), to work in.
+            (U, K, T). `values` are -x in the polarity -.
+        order: the candidates that are looked at, as `by_unit` gives them.
+        gathered: (T,) to work in.
     """
-    keys, seq_id, split, slots, distinct = about
-    chosen, columns, touched = room
-    count = find_beaten(start, high, seq_id, split, top, chosen)
-    touched[0] = touch(start, chosen[:count], split, slots, top)
-    done = 0
-    while done < count:
-        first = chosen[done] // TILE * TILE
-        begin = done
-        while done < count and chosen[done] < first + TILE:
-            done += 1
-        tile = chosen[begin:done]
-        if whole and tile.size > MANY:
-            for r in range(at.size):
-                for j in range(min(TILE, high.size - first)):
-                    columns[j, r] = piece[r, first + j]
-        else:
-            for i in tile:
-                for r in range(at.size):
-                    columns[i - first, r] = piece[r, i] if whole else sequence[at[r], start + i]
-        for i in tile:
-            insert(columns[i - first], at, keys, start + i, high[i] * sign, sign, distinct, seq_id, split, slots, top)
+    seq_ids, splits, _, _, keys, places, starts = batch
+    extremes, candidates, _, columns, _ = found
+    worst_value, worst_seq, sign = top[0], top[1], np.float32(1 if p else -1)
+    for entry in order:
+        b, i = entry // values.shape[2], entry % values.shape[2]
+        u, split, seq_id = candidates[b, p, i], splits[b], seq_ids[b]
+        value, worst = extremes[b, p, u], worst_value[split, u]
+        if value == -np.inf or not (value > worst or (value == worst and seq_id < worst_seq[split, u])):
+            continue
+        at = places[starts[b] : starts[b + 1]]
+        column = columns[b, p, i] if i < columns.shape[2] else gathered
+        if i >= columns.shape[2]:
+            gather(values[b], at, u, column)
+        insert(column[: at.size], at, keys[b], u, value * sign, sign, distinct, seq_id, split, slots, top)
 
 
 @njit(cache=True, nogil=True)
+def by_unit(candidates, numbers, first, last):
+    """The units in first..last among the candidates (B, U), of which there are `numbers` (B,), those of a unit together.
+
+    Returns:
+        The place of each in the flattened candidates.
+    """
+    ends = np.zeros(last - first + 1, np.int64)
+    for b in range(numbers.size):
+        for u in candidates[b, : numbers[b]]:
+            if first <= u < last:
+                ends[u - first + 1] += 1
+    ends = np.cumsum(ends)
+    found = np.empty(ends[-1], np.int64)
+    for b in range(numbers.size):
+        for i in range(numbers[b]):
+            u = candidates[b, i]
+            if first <= u < last:
+                found[ends[u - first]] = b * candidates.shape[1] + i
+                ends[u - first] += 1
+    return found
+
+
+@njit(**INNER)
+def gather(sequence, at, unit, column):
+    """Copy a unit's activations at the positions `at` of a (T, U) sequence."""
+    for r in range(at.size):
+        column[r] = sequence[at[r], unit]
+
+
+@njit(**INNER)
 def find_beaten(start, high, seq_id, split, top, chosen):
     """Note the units of which a sequence beats the worst kept one, and return how many they are."""
     worst_value = top[0][split, start : start + high.size]
@@ -79,7 +102,7 @@ def find_beaten(start, high, seq_id, split, top, chosen):
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def reaches(high, worst):
     """Whether any of some units is at its worst kept activation or above."""
     some = 0
@@ -88,35 +111,16 @@ def reaches(high, worst):
     return some != 0
 
 
-@njit(cache=True, nogil=True)
-def touch(start, chosen, split, slots, top):
-    """Read a number from each cache line that `insert` will need; the sum is there so that the reading is."""
-    _, _, worst_slot, values, seq_ids, keys, vectors = top
-    low, end = slots[split], slots[split + 1]
-    ones, numbers = np.float32(0), np.int64(0)
-    for i in chosen:
-        u = start + i
-        slot = worst_slot[split, u]
-        for k in range(low, end, TILE):
-            ones += values[u, k]
-        for t in range(0, vectors.shape[2], TILE):
-            ones += vectors[u, slot, t]
-        for k in range(low, end, TILE // 2):
-            numbers += keys[u, k]
-        numbers += seq_ids[u, slot]
-    return ones + np.float32(numbers)
-
-
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def insert(column, at, keys, u, extreme, sign, distinct, seq_id, split, slots, top):
     """Put a sequence into a slot of a unit, of which it beats the worst one.
 
     Args:
         column: (N,) the unit's activations at the positions that count, the `extreme` one among them.
     """
-    peak = 0
-    while column[peak] != extreme:
-        peak += 1
+    peak = column.size
+    for r in range(column.size):
+        peak = min(peak, r if column[r] == extreme else column.size)
     slot = find_slot(u, extreme * sign, keys[at[peak]], distinct, seq_id, split, slots, top)
     if slot < 0:
         return
@@ -124,7 +128,7 @@ def insert(column, at, keys, u, extreme, sign, distinct, seq_id, split, slots, t
     find_worst(u, split, slots, top)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def copy_column(column, at, vector):
     """Write (N,) activations to their N positions of T, and NaN to the others."""
     first, end = at[0], at[0] + at.size
@@ -142,7 +146,7 @@ def copy_column(column, at, vector):
         vector[at[r]] = column[r]
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def find_slot(u, value, key, distinct, seq_id, split, slots, top):
     """Put value, seq_id and key of a sequence into a slot and return it; -1 where a better one has the same key."""
     _, _, worst_slot, values, seq_ids, keys, _ = top
@@ -160,16 +164,18 @@ def find_slot(u, value, key, distinct, seq_id, split, slots, top):
     return slot
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def find_worst(u, split, slots, top):
     """Note which slot the next sequence has to beat."""
     worst_value, worst_seq, worst_slot, values, seq_ids, _, _ = top
-    worst = slots[split]
-    least = values[u, worst]
-    for k in range(worst + 1, slots[split + 1]):
-        value = values[u, k]
-        if value < least or (value == least and seq_ids[u, k] > seq_ids[u, worst]):
-            worst, least = k, value
+    first, end = slots[split], slots[split + 1]
+    least = values[u, first]
+    for k in range(first + 1, end):
+        least = min(least, values[u, k])
+    worst, latest = first, np.int64(-1)
+    for k in range(first, end):
+        if values[u, k] == least and seq_ids[u, k] > latest:
+            worst, latest = k, seq_ids[u, k]
     worst_slot[split, u] = worst
     worst_value[split, u] = least
-    worst_seq[split, u] = seq_ids[u, worst]
+    worst_seq[split, u] = latest

@@ -14,10 +14,10 @@ from pipeline.evidence import SPLITS, split_of
 from pipeline.kept import polarities
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.neighbourhood import neighbourhood_keys
-from stages.record.numba_sums import NumbaSums
+from stages.record.numba_sums import NumbaSums, running_sums
 from stages.record.recorder import Backend, Recorder, recorder_bytes
 from stages.record.selection import counted_positions
-from stages.record.sums import make_batch
+from stages.record.sums import UnitSums, make_batch
 from stages.record.tokens import TokenTable
 from tests.stages.record.test_record_twin import check_against_twin
 from tests.stages.record.twin import SMALL, Corpus, accumulate, batches, make_corpus, token_table
@@ -90,6 +90,13 @@ def test_units_that_are_never_negative_have_one_polarity(backend: Backend) -> No
     assert polarities(config, False) == ()
 
 
+def same_sums(one: UnitSums, other: UnitSums) -> None:
+    """Power sums are pairs that may be split up in two ways, but stand for the same float64."""
+    np.testing.assert_array_equal(one.power_sums.sum(axis=1), other.power_sums.sum(axis=1))
+    for name in ("n_nonfinite", "minimum", "maximum", "above", "histogram", "token_sums"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_state_is_the_same_for_any_number_of_threads(threads: int) -> None:
     corpus = make_corpus("random", sequences=50, widths=(2, 300))
@@ -101,8 +108,7 @@ def test_the_state_is_the_same_for_any_number_of_threads(threads: int) -> None:
         together = accumulate(corpus, MODULE, range(50), SMALL).sums()
     finally:
         torch.set_num_threads(before)
-    for name in ("n_nonfinite", "minimum", "maximum", "above", "power_sums", "histogram", "token_sums"):
-        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
+    same_sums(alone, together)
     for polarity, top in alone.top.items():
         for name in ("values", "seq_ids", "keys"):
             np.testing.assert_array_equal(getattr(top, name), getattr(together.top[polarity], name))
@@ -160,8 +166,7 @@ def test_wide_modules_and_long_sequences_give_the_same_by_either_backend() -> No
     corpus = make_corpus("tied", sequences=5, widths=(2, 1601), seq_len=150)
     numba, by_torch = (accumulate(corpus, MODULE, range(5), SMALL, backend).sums() for backend in BACKENDS)
     assert numba.n_tokens == by_torch.n_tokens
-    for name in ("n_nonfinite", "minimum", "maximum", "above", "power_sums", "histogram", "token_sums"):
-        np.testing.assert_array_equal(getattr(numba, name), getattr(by_torch, name))
+    same_sums(numba, by_torch)
     for polarity, top in numba.top.items():
         values = np.sort(by_torch.top[polarity].values, axis=1)
         np.testing.assert_array_equal(np.sort(top.values, axis=1), values)
@@ -178,13 +183,13 @@ def test_counts_survive_the_end_of_the_16_bit_ones(tokens_before: int) -> None:
         )
         found.add(activations[MODULE], prepared)
     assert (found.sums().histogram.sum(axis=1) == found.n_tokens).all()
-    assert bool(found.state[7].any()) == (tokens_before > 0)
+    assert bool(found.counts[1].any()) == (tokens_before > 0)
 
 
 def test_the_memory_of_a_recorder_is_as_stated() -> None:
     config = Record(pool=24)
     sums = NumbaSums(200, 32, 15, config)
-    arrays = [*sums.state, *sums.top["+"], *sums.top["-"], sums.token_sums, *sums.uniform_rows]
+    arrays = [*sums.counts, *running_sums(200), *sums.top["+"], *sums.top["-"], sums.token_sums, *sums.uniform_rows]
     taken = sum(array.nbytes for array in arrays)
     stated = recorder_bytes({"layers.0.mlp": ModuleUnits(200)}, config, 15, 32)
     assert abs(stated / taken - 1) < 0.02
@@ -192,14 +197,16 @@ def test_the_memory_of_a_recorder_is_as_stated() -> None:
 
 def test_a_recorder_takes_little_memory_beside_its_state() -> None:
     config = Record(pool=24)
-    corpus = make_corpus("random", sequences=120, widths=(200,), seq_len=32)
+    corpus = make_corpus("random", sequences=120, widths=(200, 200, 200), seq_len=32)
     tokens = token_table(corpus, config)
     tracemalloc.start()
     try:
-        recorder = Recorder({"layers.0.mlp": ModuleUnits(200)}, config, tokens, 32, backend="numba")
+        modules = {name: ModuleUnits(width) for name, width in corpus.widths.items()}
+        recorder = Recorder(modules, config, tokens, 32, backend="numba")
         for batch, activations in batches(corpus, 0, 120, config):
             recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
-            recorder.add("layers.0.mlp", activations["layers.0.mlp"])
+            for module in modules:
+                recorder.add(module, activations[module])
             del activations
         taken = tracemalloc.get_traced_memory()[0]
     finally:
