@@ -6,10 +6,10 @@ once; an n-gram that has none is no n-gram of the unit. The activations are as r
 an occurrence on a token without a recorded one is left out. As the unit's own sign is kept, the n-grams of '-' are those with
 the smallest responses.
 
-So sigma, the standard deviation over the n-grams (Singh et al. 2023), is here over other n-grams for every unit and polarity: those
-of sequences of which many were kept because the unit is strong there. Its strong responses weigh more in it than in the corpus, and
-means over few occurrences spread more, so scores tend to be smaller than by the other readings and are to be compared among
-themselves. Null units, which are black boxes, have sigmas over the whole list.
+Sigma is the standard deviation over the n-grams (Singh et al. 2023), but here of other n-grams for every unit and polarity: those of
+sequences many of which were kept because the unit is strong there. Strong responses weigh more in it than they do in the corpus, and
+means over few occurrences spread more. So scores are to be compared with one another, not with those of the other readings. Null
+units are black boxes, whose sigma is over the whole list.
 
 Shapes: K windows of a unit, T tokens, M occurrences or n-grams that occur, N n-grams of the list.
 """
@@ -112,11 +112,11 @@ def mean_responses(
     activations = np.full((len(own), max(map(len, own.values()), default=0)), np.nan, np.float32)
     for row, values in enumerate(own.values()):
         activations[row, : len(values)] = values
-    listed = [np.insert(places[seq_id].astype(np.int64), 0, row, axis=1) for row, seq_id in enumerate(own)]
-    spans = np.concatenate([np.zeros((0, 4), np.int64), *listed])
+    found = [places[seq_id] for seq_id in own]
+    rows = np.repeat(np.arange(len(own)), list(map(len, found)))
+    spans = np.column_stack([rows, np.concatenate([np.zeros((0, 3), np.int64), *found])])
     missing = np.insert(np.isnan(activations).cumsum(axis=1), 0, 0, axis=1)  # (K, T + 1), before each token
-    rows, _, first, stop = spans.T
-    spans = spans[missing[rows, first] == missing[rows, stop]]
+    spans = spans[missing[rows, spans[:, 2]] == missing[rows, spans[:, 3]]]
     means = Means(np.bincount(spans[:, 1], minlength=ngrams))
     means.add("", torch.from_numpy(activations).unsqueeze(-1), spans, [0], pool)
     return means.responses("")
