@@ -197,6 +197,23 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _exemplars_are_recorded(self) -> "RunConfig":
+        if "sasc" not in self.run.methods or self.sasc.reading != "recorded":
+            return self
+        if "simulation" not in self.run.methods:
+            raise ValueError(
+                'sasc.reading = "recorded" reads the exemplars that the method simulation records; '
+                'set run.methods = ["simulation", "sasc"], or choose another sasc.reading'
+            )
+        missing = [polarity for polarity in self.sasc.polarities if polarity not in self.record.polarities]
+        if missing:
+            raise ValueError(
+                f'sasc.polarities names "{missing[0]}", which is not recorded; add it to record.polarities, '
+                "or choose another sasc.reading"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _prices_known(self) -> "RunConfig":
         if self.budget.max_cost is None:
             return self

@@ -73,11 +73,11 @@ def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
 
 def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> Progress:
     tables = Tables(config.root)
-    inputs = stage_inputs(stage, config, {name: fingerprint(earlier[name].inputs) for name in stage.reads})
+    inputs = stage_inputs(stage, config, {name: fingerprint(earlier[name].inputs) for name in stage.upstream(config)})
     footers = {path: read_footer(path) for table in stage.writes for path in tables.files(table)}
     for path, footer in footers.items():
         _refuse_other(path, footer, stage, inputs)
-    if not all(earlier[name].finished for name in stage.reads):
+    if not all(earlier[name].finished for name in stage.upstream(config)):
         return Progress(stage, inputs, False, [], {}, [])
     shards = stage.plan(config, tables) if stage.takes_part(config) else []
     _refuse_unplanned(list(footers), stage, shards)
@@ -107,7 +107,7 @@ def run_stage(
     everything = survey(config, stages)
     before = everything[stage.name]
     if not before.ready:
-        waiting = [name for name in stage.reads if not everything[name].finished]
+        waiting = [name for name in stage.upstream(config) if not everything[name].finished]
         raise UserError(f"{stage.name} reads {', '.join(waiting)}, which is not finished; run that first")
     mine = [shard for number, shard in enumerate(before.shards) if number % part[1] == part[0]]
     todo = [shard for shard in mine if shard.name not in before.done]
@@ -138,7 +138,7 @@ def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
     tables = Tables(config.root)
     stale = set(names)
     for stage in stages.values():
-        if stale & {stage.name, *stage.reads}:
+        if stale & {stage.name, *stage.upstream(config)}:
             stale.add(stage.name)
             refuse_spent(stage, stages, tables, stale)
     for stage in stages.values():

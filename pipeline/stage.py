@@ -37,6 +37,11 @@ def nothing_to_check(config: RunConfig) -> None:
     """The check of a stage that has no input of its own."""
 
 
+def nothing_more(config: RunConfig) -> tuple[str, ...]:  # noqa: ARG001 - the contract of a stage
+    """A stage that reads the same tables in every run."""
+    return ()
+
+
 def nothing_is_asked(config: RunConfig) -> LanguageModel | None:  # noqa: ARG001 - the contract of a stage
     """A stage that has no engine."""
     return None
@@ -50,7 +55,7 @@ class Stage:
     title: str
     """What it does, in a few words, for the progress bar and the help."""
     reads: tuple[str, ...]
-    """Names of the stages whose tables it reads."""
+    """Names of the stages whose tables it reads in every run."""
     writes: tuple[TableSchema, ...]
     """The tables it writes, one file each a shard; the last one is published last and marks the shard as done."""
     settings: Callable[[RunConfig], dict[str, Any]]
@@ -61,6 +66,8 @@ class Stage:
     """Tables by name, one for each of `writes`; awaited where it waits for servers."""
     splits: tuple[str, ...] = ()
     """Splits of the exemplars that it may read."""
+    also_reads: Callable[[RunConfig], tuple[str, ...]] = nothing_more
+    """Names of the stages whose tables it reads only because a run file asks for it."""
     check: Callable[[RunConfig], None] = nothing_to_check
     """Raises UserError where the stage could not work; called before the first shard of a run."""
     in_flight: Callable[[RunConfig], int] | None = None
@@ -73,13 +80,17 @@ class Stage:
     replies_grow: bool = False
     """Whether what it asks of that model has longer replies to longer questions; only estimates go by it."""
     spends: tuple[TableSchema, ...] = ()
-    """Tables of the stages it reads, of which no other stage reads any: their rows are removed once it is finished."""
+    """Tables of the stages in `reads`, of which no other stage reads any: their rows are removed once it is finished."""
     stand_in: "Callable[[Request, int], str] | None" = None
     """A reply that it can use, given the reply's number, where what it asks next depends on replies; for estimates."""
     method: Literal["", "simulation", "sasc"] = ""
     """The method of run.methods that it belongs to; empty for all. Other runs plan no shard of it."""
     version: int = 1
     """Raised by hand where a change of the code changes the rows."""
+
+    def upstream(self, config: RunConfig) -> tuple[str, ...]:
+        """Names of all stages whose tables it reads in a run."""
+        return (*self.reads, *self.also_reads(config))
 
     def takes_part(self, config: RunConfig) -> bool:
         """Whether it belongs to a method of the run."""

@@ -35,12 +35,12 @@ def ngram_sizes(config: RunConfig) -> NgramSizes:
     modules, sasc = describe_modules(config), config.sasc
     units = units_to_explain(config, modules)
     asked = {module for module, _, _ in units}
-    in_model, in_context = needs_model(asked), sasc.reading == "in_context"
+    reading = sasc.reading if needs_model(asked) else ""
     return NgramSizes(
         units=len(units),
         ngrams=sasc.max_ngrams,
         by_black_boxes=sasc.max_ngrams * sum(module.startswith(BLACK_BOX) for module in asked),
-        by_subject=sasc.max_ngrams if in_model and not in_context else 0,
-        corpus_passes=-(-config.corpus.max_sequences // config.record.batch_size) if in_model and in_context else 0,
+        by_subject=sasc.max_ngrams if reading == "alone" else 0,
+        corpus_passes=-(-config.corpus.max_sequences // config.record.batch_size) if reading == "in_context" else 0,
         texts=len(units) * sasc.candidates * 2 * sasc.texts,
     )

@@ -19,10 +19,11 @@ class Sasc(Section):
     """N-grams evaluated at most, the most frequent ones."""
     pool: Literal["max", "mean", "last"] = "max"
     """How the activations of a unit on the tokens of a text become the unit's response to the text."""
-    reading: Literal["alone", "in_context"] = "alone"
-    """Whether an n-gram is a text of its own, or its response is the mean over its occurrences in the sequences of the corpus:
-    one pass of the subject over these serves all n-grams and units, and no n-gram is evaluated. For units with an activation a
-    token; black boxes are asked for n-grams as texts either way."""
+    reading: Literal["alone", "in_context", "recorded"] = "alone"
+    """How units with an activation a token respond to an n-gram: alone, as to a text of its own; in_context, by the mean over its
+    occurrences in the sequences of the corpus, one pass over which serves all n-grams and units; recorded, by the mean over its
+    occurrences in the unit's own exemplars, with no pass, as `record` has kept their activations, but for fewer n-grams. Black
+    boxes are asked for n-grams as texts whatever it is."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
     """all, a number drawn by the seed from each module, or lists of indices by module."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]

@@ -35,8 +35,9 @@ def merge(
     n-grams: its status is `failed`. One that responds to all n-grams alike is `dead`.
 
     Args:
-        partials: rows of NGRAM_PARTIALS of the same units of one module, one table for each part of the list.
-        polarities: those with rows.
+        partials: rows of NGRAM_PARTIALS of the same units of one module, one table for each part of the list and one row
+            for each unit.
+        polarities: those that get rows.
         kept: n-grams for each unit and polarity.
         ngrams: the list, by ngram_id from 0 on.
     """
@@ -58,9 +59,11 @@ def merge(
         "error": pa.array([outcome.error for outcome in outcomes], pa.string()),
     }
     columns = {name: keys[name] for name in keys.schema.names} | rows
-    responses = _by_unit([_with_polarity(pa.table(columns), polarity) for polarity in polarities], RESPONSES.schema)
+    responses = in_unit_order(
+        [_with_polarity(pa.table(columns), polarity) for polarity in polarities], RESPONSES.schema
+    )
     strongest = [_ngram_rows(keys, polarity, tops[polarity], answered, ngrams) for polarity in polarities]
-    return responses, _by_unit(strongest, NGRAMS.schema)
+    return responses, in_unit_order(strongest, NGRAMS.schema)
 
 
 def mean_and_sigma(count: int, terms: Sequence[Doubles]) -> tuple[float, float]:
@@ -157,8 +160,8 @@ def _ngram_rows(keys: pa.Table, polarity: str, top: Top, answered: npt.NDArray[n
     return _with_polarity(pa.table(columns), polarity)
 
 
-def _by_unit(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    """Rows by unit, those of the first polarity first."""
+def in_unit_order(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Rows of some tables of a module by unit; of a unit, those of the first table first."""
     joined = pa.concat_tables([table.select(schema.names).cast(schema) for table in tables] or [schema.empty_table()])
     order = np.argsort(joined["index"].to_numpy(), kind="stable")
     return joined.take(pa.array(order))

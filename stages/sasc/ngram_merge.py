@@ -32,13 +32,13 @@ def settings(config: RunConfig) -> dict[str, Any]:
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
     """Shards of at most SHARD_UNITS of the scanned units of a module."""
     rows = pq.read_table(tables.files(NGRAM_PARTIALS)[0], columns=["module", "index"])
-    units: dict[str, list[int]] = {}
+    units: dict[str, dict[int, None]] = {}
     for module, index in zip(rows["module"].to_pylist(), rows["index"].to_pylist(), strict=True):
-        units.setdefault(module, []).append(index)
+        units.setdefault(module, {})[index] = None
     parts = [
         {"module": module, "first": part[0], "last": part[-1]}
         for module, indices in units.items()
-        for part in chunks(indices, SHARD_UNITS)
+        for part in chunks(list(indices), SHARD_UNITS)
     ]
     return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]
 
@@ -46,7 +46,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - th
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Merge the partials of a range of units of a module."""
     from pipeline.subjects.source import describe_modules
-    from stages.sasc.merging import merge
+    from stages.sasc.merging import in_unit_order, merge
 
     module, first, last = shard.key["module"], shard.key["first"], shard.key["last"]
     modules = context.once("modules", lambda config: describe_modules(with_nulls(config)))
@@ -55,8 +55,17 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     files = context.tables.files(NGRAM_PARTIALS)
     partials = [context.tables.read(NGRAM_PARTIALS, where, shard=path.stem) for path in files]
     ngrams = context.once("list", lambda _: context.tables.read(NGRAM_LIST).sort_by("ngram_id"))
-    responses, strongest = merge(partials, polarities, context.config.sasc.kept, ngrams)
-    return {RESPONSES.name: responses, NGRAMS.name: strongest}
+    ends = [(ds.field("polarity").is_null(), polarities)]
+    ends += [(ds.field("polarity") == polarity, [polarity]) for polarity in polarities]
+    merged = []
+    for own, explained in ends:
+        parts = [part.filter(own) for part in partials]
+        if len(parts[0]):
+            merged.append(merge(parts, explained, context.config.sasc.kept, ngrams))
+    return {
+        RESPONSES.name: in_unit_order([responses for responses, _ in merged], RESPONSES.schema),
+        NGRAMS.name: in_unit_order([strongest for _, strongest in merged], NGRAMS.schema),
+    }
 
 
 MERGE = Stage(

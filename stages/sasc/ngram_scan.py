@@ -46,15 +46,20 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
-    """Shards of shard_ngrams n-grams; one of all where they are read in the corpus, as it is gone through once."""
+    """Shards of shard_ngrams n-grams; one of all where they are found in sequences, which are gone through once."""
     total, size = tables.count(NGRAM_LIST), config.sasc.shard_ngrams
-    if config.sasc.reading == "in_context" and needs_model(config.subject.modules):
+    if config.sasc.reading != "alone" and needs_model(config.subject.modules):
         size = max(total, 1)
     starts = range(0, total, size)
     return [
         Shard(f"part-{number:05d}", {"start": start, "stop": min(start + size, total)})
         for number, start in enumerate(starts)
     ]
+
+
+def also_reads(config: RunConfig) -> tuple[str, ...]:
+    """The recording, where n-grams are read in it."""
+    return ("record.merge",) if config.sasc.reading == "recorded" else ()
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
@@ -114,6 +119,8 @@ SCAN = Stage(
     settings=settings,
     plan=plan,
     process=process,
+    also_reads=also_reads,
+    splits=("explain",),
     check=check,
     method="sasc",
 )

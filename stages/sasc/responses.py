@@ -75,14 +75,17 @@ def best(units: Ints, values: Doubles, ids: Ints, kept: int) -> Ints:
 class ModuleResponses:
     """The responses of some units of a module."""
 
-    def __init__(self, module: str, indices: list[int], largest: int, smallest: int) -> None:
+    def __init__(
+        self, module: str, indices: list[int], largest: int, smallest: int, polarity: str | None = None
+    ) -> None:
         """
         Args:
             indices: numbers of the U units in the module.
             largest: n-grams with the largest responses that are kept.
             smallest: n-grams with the smallest responses.
+            polarity: the one that the responses are for; None for both.
         """
-        self.module, self.indices = module, indices
+        self.module, self.indices, self.polarity = module, indices, polarity
         self._largest, self._smallest = Strongest(len(indices), largest), Strongest(len(indices), smallest)
         self._ngrams = 0
         self._nonfinite = np.zeros(len(indices), np.int64)
@@ -109,6 +112,7 @@ class ModuleResponses:
         columns = {
             "module": pa.repeat(self.module, units),
             "index": np.asarray(self.indices, np.int32),
+            "polarity": pa.array([self.polarity] * units, pa.string()),
             "n_ngrams": np.full(units, self._ngrams),
             "n_nonfinite": self._nonfinite,
             "first_nonfinite": pa.array(self._first, mask=self._first == NONE),
@@ -127,12 +131,13 @@ class ModuleResponses:
         return pa.ListArray.from_arrays(pa.array([0, *ends], pa.int32()), entries, type=kind)
 
 
-def failed_rows(module: str, indices: list[int], error: str) -> pa.Table:
-    """Rows of NGRAM_PARTIALS of a module that gives no responses."""
+def failed_rows(module: str, indices: list[int], error: str, polarity: str | None = None) -> pa.Table:
+    """Rows of NGRAM_PARTIALS of units that give no responses, in one polarity or in both."""
     units = len(indices)
     columns = {
         "module": pa.repeat(module, units),
         "index": np.asarray(indices, np.int32),
+        "polarity": pa.array([polarity] * units, pa.string()),
         "n_ngrams": np.zeros(units, np.int64),
         "n_nonfinite": np.zeros(units, np.int64),
         "first_nonfinite": pa.nulls(units, pa.int64()),

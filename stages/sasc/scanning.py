@@ -1,4 +1,4 @@
-"""Ask modules about n-grams: black boxes each for itself, units of the model all in one pass."""
+"""Ask modules about n-grams: black boxes each for itself, units of the model all in one pass or from what is recorded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from pipeline.subjects.text_function import TextFunction, open_text_function
 from stages.record.scan import padded_batches
 from stages.sasc.in_context import Means, Places, Spans, scan_in_context
 from stages.sasc.nulls import with_nulls
+from stages.sasc.recorded import scan_recorded
 from stages.sasc.responses import ModuleResponses, failed_rows
 
 BLOCK_BYTES = 1 << 26
@@ -70,8 +71,11 @@ def scan_model(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa
     """Rows of NGRAM_PARTIALS of units of the model, by module."""
     if not chosen:
         return {}
+    reading = context.config.sasc.reading
+    if reading == "recorded":
+        return scan_recorded(context, ngrams.ids, ngrams.texts, chosen)
     found = {module: _empty(context.config, module, units) for module, units in chosen.items()}
-    if context.config.sasc.reading == "in_context":
+    if reading == "in_context":
         _read_in_context(context, ngrams, chosen, found)
     else:
         _ask_model(context, ngrams, chosen, found)

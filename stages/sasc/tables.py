@@ -25,10 +25,11 @@ _TOP = pa.list_(pa.struct([pa.field("ngram_id", pa.int64()), pa.field("response"
 
 NGRAM_PARTIALS = TableSchema(
     "ngram_partials",
-    1,
+    2,
     pa.schema(
         [
             *UNIT,
+            column("polarity", pa.string(), "the polarity that the responses are for; null where they are for both"),
             column("n_ngrams", pa.int64(), "n-grams with a response, NaN and infinite ones among them"),
             column("n_nonfinite", pa.int64(), "n-grams whose response was NaN or infinite"),
             column("first_nonfinite", pa.int64(), "the first n-gram with such a response; null for none"),

@@ -1,7 +1,8 @@
 """Every kind of module goes through SASC to a score, which is that of its formula; bad ones end in named failures."""
 
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,12 @@ def sections(place: Path, name: str, modules: list[str], **changes: Any) -> dict
     }  # fmt: skip
 
 
-def scored(place: Path, values: dict[str, Any], code: int = 0) -> Path:
-    """The folder of a finished run, which ended with this exit code."""
+def scored(place: Path, values: dict[str, Any], code: int = 0, stages: Sequence[str] = tuple(STAGES)) -> Path:
+    """The folder of a finished run of some stages, which ended with this exit code."""
     config = parse_config(values, "test.toml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        assert run_pipeline(config, STAGES, list(STAGES)) == code
+        assert run_pipeline(config, STAGES, stages) == code
     return config.root
 
 
@@ -185,22 +186,50 @@ def test_units_of_the_model_get_the_score_of_their_pooled_activations(place: Pat
     values["subject"]["model"] = str(place / "model")
     values["corpus"] = {"source": str(place / "sentences.jsonl"), "seq_len": 40, "min_tokens": 4}
     root = scored(place, values)
-    loaded = load_language_model(str(place / "model"))
-
-    def function(texts: list[str]) -> Values:
-        rows = []
-        for text in texts:
-            ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"][:39]
-            with torch.no_grad():
-                out = loaded.model.base_model(torch.tensor([[0, *ids]]), output_hidden_states=True)
-            states = out.hidden_states[1][0, 1:].double().numpy()
-            rows.append({"max": states.max(axis=0), "mean": states.mean(axis=0), "last": states[-1]}[pool])
-        return np.stack(rows)
-
     rows = published(root, module)
     assert [(row["index"], row["status"]) for row in rows] == [(1, "ok"), (6, "ok")]
     for row in rows:
+        function = functools.partial(pooled_states, place, pool)
         assert row["score"] == pytest.approx(expected(root, row, function), rel=1e-3)
+
+
+def pooled_states(place: Path, pool: str, texts: list[str]) -> Values:
+    """The residual stream behind the first layer, pooled over each text."""
+    loaded = load_language_model(str(place / "model"))
+    rows = []
+    for text in texts:
+        ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"][:39]
+        with torch.no_grad():
+            out = loaded.model.base_model(torch.tensor([[0, *ids]]), output_hidden_states=True)
+        states = out.hidden_states[1][0, 1:].double().numpy()
+        rows.append({"max": states.max(axis=0), "mean": states.mean(axis=0), "last": states[-1]}[pool])
+    return np.stack(rows)
+
+
+def test_ngrams_of_the_recording_lead_to_a_score_as_well(place: Path) -> None:
+    module = "layers.0.residual"
+    values = sections(place, "recorded", [module], reading="recorded", units={module: [1, 6]}, polarities=["+", "-"])
+    values["run"]["methods"] = ["simulation", "sasc"]
+    values["subject"]["model"] = str(place / "model")
+    values["corpus"] = {"source": str(place / "sentences.jsonl"), "seq_len": 40, "min_tokens": 4}
+    names = [name for name, stage in STAGES.items() if stage.method != "simulation" or name.startswith("record.")]
+    root = scored(place, values, stages=names)
+    responses, texts = table(root, "responses"), table(root, "synthetic_texts")
+    assert responses["n_ngrams"].between(20, 149).all(), "of the 150 listed, those in the unit's own sequences"
+    rows = published(root, module)
+    assert [(row["polarity"], row["index"], row["status"]) for row in rows] == [
+        (polarity, index, "ok") for polarity in "+-" for index in (1, 6)
+    ]
+    for row in rows:
+        same = "index == @row['index'] and polarity == @row['polarity']"
+        own = texts.query(f"{same} and candidate == @row['candidate'] and half == 'report'")
+        relevant, baseline = (
+            pooled_states(place, "max", own[own["kind"] == kind]["text"].to_list())[:, row["index"]].mean()
+            for kind in ("relevant", "baseline")
+        )
+        sign = 1 if row["polarity"] == "+" else -1
+        sigma = responses.query(same)["sigma"].item()
+        assert row["score"] == pytest.approx(sign * (relevant - baseline) / sigma, rel=1e-3)
 
 
 def test_what_fails_on_texts_alone_has_a_named_failure_and_no_score(place: Path) -> None:

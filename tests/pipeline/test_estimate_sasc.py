@@ -16,7 +16,7 @@ from pipeline.llm.engine import Request
 from pipeline.subjects.load import load_tokenizer
 from stages import STAGES
 from tests.pipeline.asked import Asked, run
-from tests.stages.sasc.small_run import GOOD, run_file, write_place
+from tests.stages.sasc.small_run import BOTH, GOOD, run_file, write_place
 
 NGRAMS = ("corpus", "ngrams.list", "ngrams.scan", "ngrams.merge")
 UNITS = {GOOD: [0, 1, 2], "layers.0.mlp": [0, 1, 2, 3]}
@@ -64,7 +64,8 @@ def configured(place: Path, name: str, **sasc: Any) -> RunConfig:
     engines = {"explain_engine": engine, "synthesize_engine": engine}
     few = {"texts": TEXTS, "candidates": CANDIDATES, "units": UNITS, "nulls": 0}
     sasc = methods | engines | few | sasc
-    return run_file(place, name, list(sasc["units"] if isinstance(sasc["units"], dict) else UNITS), **sasc)
+    modules = list(sasc["units"] if isinstance(sasc["units"], dict) else UNITS)
+    return run_file(place, name, modules, methods=BOTH if sasc.get("reading") == "recorded" else ("sasc",), **sasc)
 
 
 def test_the_stages_ask_for_what_was_estimated(place: Path, asked: Asked) -> None:
@@ -133,3 +134,7 @@ def test_the_table_names_evaluations_and_no_recorder(place: Path) -> None:
     in_context = estimate_table(configured(place, "table", reading="in_context", **embedded), STAGES)
     assert "n-grams evaluated by the subject" not in in_context
     assert "forward passes for n-grams in context" in in_context
+    recorded = estimate_table(configured(place, "table", reading="recorded", **embedded), STAGES)
+    assert "n-grams evaluated by black boxes" in recorded
+    assert "n-grams evaluated by the subject" not in recorded
+    assert "forward passes for n-grams" not in recorded

@@ -1,6 +1,7 @@
 """A small run of SASC: a tiny model with units of every kind, functions good and bad, and a corpus of few words."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.run_file import parse_config
 from pipeline.runner import run_stage
 from stages import STAGES
+from stages.sasc.pieces import word_spans
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
 WORDS = [
@@ -90,7 +92,12 @@ def write_place(folder: Path) -> Path:
     return folder
 
 
-def run_file(place: Path, name: str, modules: list[str], record: Any = None, **sasc: Any) -> RunConfig:
+BOTH = ("simulation", "sasc")
+
+
+def run_file(
+    place: Path, name: str, modules: list[str], record: Any = None, methods: Any = ("sasc",), **sasc: Any
+) -> RunConfig:
     """A run in `place`, which is the working directory."""
     boxes: dict[str, dict[str, Any]] = {
         module.partition(":")[2]: {
@@ -107,7 +114,7 @@ def run_file(place: Path, name: str, modules: list[str], record: Any = None, **s
         "units": 2,
     }
     sections: dict[str, Any] = {
-        "run": {"name": name, "folder": str(place), "methods": ["sasc"]},
+        "run": {"name": name, "folder": str(place), "methods": list(methods)},
         "subject": {
             "model": str(place / "model"),
             "modules": modules,
@@ -124,10 +131,32 @@ def run_file(place: Path, name: str, modules: list[str], record: Any = None, **s
 
 def run_ngrams(config: RunConfig) -> Path:
     """Run the stages as far as the n-grams; returns the run's folder."""
-    for name in ("corpus", "ngrams.list", "ngrams.scan", "ngrams.merge"):
+    recording = ("record.scan", "record.merge") if "simulation" in config.run.methods else ()
+    for name in ("corpus", *recording, "ngrams.list", "ngrams.scan", "ngrams.merge"):
         STAGES[name].check(config)
         assert run_stage(STAGES[name], config, STAGES, show=False).finished, name
     return config.root
+
+
+def occurrences(config: RunConfig, row: Mapping[Any, Any], text: str) -> list[list[int]]:
+    """The tokens of each occurrence of an n-gram of words in a row of `corpus` that counts."""
+    wanted = [text[start:stop].lower() for start, stop in word_spans(text)]
+    tokens = list(row["tokens"])
+    whole = "".join(tokens)
+    spans = word_spans(whole)
+    found = []
+    for first in range(len(spans) - len(wanted) + 1):
+        part = spans[first : first + len(wanted)]
+        low, high = part[0][0], part[-1][1]
+        inside, place = [], 0
+        for number, token in enumerate(tokens):
+            if place < high and place + len(token) > low:
+                inside.append(number)
+            place += len(token)
+        broken = (low == 0 and row["start"] > 0) or (high == len(whole) and len(tokens) == config.corpus.seq_len)
+        if [whole[a:b].lower() for a, b in part] == wanted and not broken and inside[0] >= config.record.skip_positions:
+            found.append(inside)
+    return found
 
 
 def table(root: Path, name: str) -> pd.DataFrame:

@@ -10,8 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.source import open_source
 from stages.sasc.in_context import Places
-from stages.sasc.pieces import word_spans
-from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table
+from tests.stages.sasc.small_run import GOOD, occurrences, run_file, run_ngrams, table
 
 MODULES = ["layers.0.mlp", "layers.1.sae:small", "layers.0.directions:axes"]
 
@@ -41,23 +40,9 @@ def activations(
 
 def twin(root: Path, config: RunConfig, module: str, text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
     """The mean over the occurrences of an n-gram of words; None where it is in no sequence."""
-    wanted = [text[start:stop].lower() for start, stop in word_spans(text)]
     found = []
     for row in table(root, "corpus").to_dict("records"):
-        tokens = list(row["tokens"])
-        whole = "".join(tokens)
-        spans = word_spans(whole)
-        for first in range(len(spans) - len(wanted) + 1):
-            part = spans[first : first + len(wanted)]
-            low, high = part[0][0], part[-1][1]
-            inside, place = [], 0
-            for number, token in enumerate(tokens):
-                if place < high and place + len(token) > low:
-                    inside.append(number)
-                place += len(token)
-            broken = (low == 0 and row["start"] > 0) or (high == len(whole) and len(tokens) == config.corpus.seq_len)
-            if [whole[a:b].lower() for a, b in part] != wanted or broken or inside[0] < config.record.skip_positions:
-                continue
+        for inside in occurrences(config, row, text):
             values = activations(config, module, row["token_ids"].tolist())[inside]
             found.append({"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[config.sasc.pool])
     return np.mean(found, axis=0) if found else None
