@@ -80,7 +80,7 @@ def _write(file: Path, vectors: Vectors) -> None:
 
 
 def _sha256(vectors: Vectors) -> str:
-    return hashlib.sha256(np.ascontiguousarray(vectors)).hexdigest()
+    return hashlib.sha256(vectors.tobytes()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -9,10 +9,10 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.sasc_schemas import NULLS
+from pipeline.sasc_units import polarities_of
 from pipeline.stage import Shard, Stage
 from stages.explain.units import draw, unit_name
 from stages.sasc.explained import Row, by_unit, plan, table_of
-from stages.sasc.nulls import polarities_of
 from stages.sasc.scoring import Values, choose, interval, p_value, sasc_score
 from stages.sasc.tables import RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
 
