@@ -31,7 +31,8 @@ SASC_MODULES = f"""
 SELECT module, units, scored, score AS "mean score", significant AS "p < 0.05"
 FROM (SELECT module, {_SASC_COUNTS} FROM {_SASC_UNITS} GROUP BY module) ORDER BY score DESC NULLS LAST LIMIT 30"""
 SASC_FAILURES = f"""
-SELECT module, count(DISTINCT ("index", polarity)) AS units, status, left(error, 160) AS why
+SELECT module, count(DISTINCT ("index", polarity)) AS units, status,
+       left(regexp_replace(error, ' \\[\\d+ of \\d+ texts, [^]]*\\]$', ''), 160) AS why
 FROM {_SASC_ROWS} WHERE (module, "index", polarity) NOT IN
     (SELECT (module, "index", polarity) FROM {_SASC_ROWS} WHERE score IS NOT NULL)
 GROUP BY ALL ORDER BY units DESC, module, status, why LIMIT 8"""

@@ -11,6 +11,7 @@ from pipeline.estimate.inputs import make_corpus
 from pipeline.estimate.sample import Sample, SampleTables, Unit, drawn, filled, planned_units
 from pipeline.runner import Stages
 from pipeline.sasc_schemas import NGRAMS, NULLS, RESPONSES, THEMES
+from pipeline.sasc_units import polarities_of
 from pipeline.schemas import CORPUS
 from pipeline.stage import Stage
 from pipeline.subjects.activations import ModuleUnits
@@ -62,9 +63,10 @@ def units_to_explain(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> l
             indices = sorted(set(wanted.get(module, ())))
         else:
             indices = list(range(units.width if wanted == "all" else min(wanted, units.width)))
-        signs = [sign for sign in config.sasc.polarities if sign == "+" or units.signed]
+        signs = polarities_of(config, module, units.signed)
         found += [(module, sign, index) for sign in signs for index in indices]
-    return [*found, *((NULLS, config.sasc.polarities[0], index) for index in range(config.sasc.nulls))]
+    signs = polarities_of(config, NULLS, signed=True)
+    return [*found, *((NULLS, sign, index) for sign in signs for index in range(config.sasc.nulls))]
 
 
 def make_responses(units: Sequence[Unit]) -> pa.Table:

@@ -49,7 +49,7 @@ def folder_made_once(name: str, make: Callable[[Path], None]) -> Path:
 
     `make` fills a temporary folder beside it, which is synced and renamed: a folder with the final name is complete,
     whenever a process was killed. Processes wait for one another, so that the work is done once; what a killed process
-    left behind is cleared by the next one. The lock ends with its process, SIGKILL included.
+    left behind is cleared by the next one.
 
     Raises:
         UserError: the cache folder cannot be written.
@@ -57,7 +57,7 @@ def folder_made_once(name: str, make: Callable[[Path], None]) -> Path:
     final = cache_folder() / name
     if final.is_dir():
         return final
-    with _writable(final), _lock(final.with_name(f".{final.name}.lock")):
+    with _writable(final), lock(final.with_name(f".{final.name}.lock")):
         for leftover in final.parent.glob(f".{final.name}.tmp-*"):
             shutil.rmtree(leftover)
         if not final.is_dir():
@@ -82,7 +82,8 @@ def _writable(final: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
+    """Wait for the other processes that hold the lock of this file; it ends with its process, SIGKILL included."""
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

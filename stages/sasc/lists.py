@@ -25,6 +25,14 @@ _ITEM = re.compile(
     re.MULTILINE | re.IGNORECASE | re.VERBOSE,
 )
 """A number at the start of a line that may be that of an item, as it is or behind a dash, a hash, or a word such as Text."""
+_LETTERED = re.compile(
+    rf"^[ \t>]*(?:{_DASH}[ \t]+)?[*_]*\(?(?P<letter>[A-Za-z])[*_]*[.)][*_]*[ \t]+(?=\S)", re.MULTILINE
+)
+"""A letter at the start of a line: a) a. (a) **a.**, but not "A: Hello", as in a dialogue."""
+_FIRST_OF_LINE = re.compile(r"[ \t]*(\(?)1([.)])[ \t]")
+_IN_LINE = 3
+"""Items of a list within one line, at least: fewer may be one text with a number in it."""
+_STOPS = (".", "!", "?", '."', '!"', '?"', ".”", "!”", "?”")
 _BULLET = re.compile(rf"^[ \t]*{_DASH}[ \t]+", re.MULTILINE)
 _AFTER_ITEM = re.compile(rf"\n\s*\n|\n[ \t]*{_DASH}[ \t]")
 _VALUE = re.compile(r"^[ \t]*\[(?=\s*[\"{])|\{(?=\s*\")", re.MULTILINE)
@@ -37,8 +45,9 @@ def read_texts(reply: str, *, finished: bool, wanted: int = 2) -> list[str]:
     """The texts of a reply, in order.
 
     They are the strings of its JSON; without any, the items whose numbers follow one another from 1 (or 0), so that "In 1969"
-    or a line that begins with "3. Liga" is no new item; without those its bullets, its paragraphs, or else its lines. A single
-    line is no list, and a text only where one was wanted.
+    or a line that begins with "3. Liga" is no new item; without those the items whose letters do, its bullets, its paragraphs,
+    or else its lines. A single line is a list only where it can be nothing else (see `_in_line`), and a text only where
+    one was wanted.
 
     Args:
         finished: False where the token limit cut the reply; the last text is left out then.
@@ -47,11 +56,13 @@ def read_texts(reply: str, *, finished: bool, wanted: int = 2) -> list[str]:
     text = _FENCE.sub("", _THOUGHT.sub("", reply)).strip()[:LONGEST_REPLY]
     found = _from_json(text)
     if found is None:
-        found = _numbered(text) or _bulleted(text) or _paragraphs(text, wanted)
+        found = (
+            _in_line(text, wanted) or _numbered(text) or _lettered(text) or _bulleted(text) or _paragraphs(text, wanted)
+        )
         found = found if finished else found[:-1]
     else:
-        numbered = _numbered("\n".join(found))
-        found = numbered if len(numbered) == len(found) else found
+        numbered, lettered = (read("\n".join(found)) for read in (_numbered, _lettered))
+        found = next((items for items in (numbered, lettered) if len(items) == len(found)), found)
     return [tidied for one in found if (tidied := _tidy(one))]
 
 
@@ -112,6 +123,41 @@ def _numbered(text: str) -> list[str]:
             due = number + 1
     ends = [*(begin for begin, _ in starts[1:]), *([len(text)] if starts else [])]
     return _items([text[stop:end] for (_, stop), end in zip(starts, ends, strict=True)])
+
+
+def _lettered(text: str) -> list[str]:
+    """Items of one line each whose letters follow one another from a; none where another line stands between them."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    letters = [match["letter"] if (match := _LETTERED.match(line)) else "" for line in lines]
+    first = next((place for place, letter in enumerate(letters) if letter in ("a", "A")), len(lines))
+    count = 0
+    while first + count < len(lines) and letters[first + count] == chr(ord(letters[first]) + count):
+        count += 1
+    if count < 2 or any(letters[first + count :]):
+        return []
+    return [_LETTERED.sub("", line) for line in lines[first : first + count]]
+
+
+def _in_line(text: str, wanted: int) -> list[str]:
+    """Items within a line: exactly as many as were wanted, and at least _IN_LINE, of a reply whose other lines have no number.
+
+    Either each number from 1 on stands there once, in order and with the same mark, and the next one does not, or
+    semicolons stand between whole sentences. Otherwise a number or a semicolon may belong to a text.
+    """
+    if wanted < _IN_LINE:
+        return []
+    lines = [line for line in text.splitlines() if line.strip()]
+    listed = [line for line in lines if _ITEM.match(line)]
+    if len(listed) == 1 and (mark := _FIRST_OF_LINE.match(listed[0])):
+        marks = [re.escape(f"{mark[1]}{number}{mark[2]}") for number in range(1, wanted + 2)]
+        places = [[found.span() for found in re.finditer(rf"(?<!\S){one}\s+", listed[0])] for one in marks]
+        if [len(found) for found in places] == [1] * wanted + [0]:
+            starts = [begin for ((begin, _),) in places[:-1]]
+            ends = [*starts[1:], len(listed[0])]
+            if starts == sorted(starts):
+                return [listed[0][stop:end] for ((_, stop),), end in zip(places[:-1], ends, strict=True)]
+    parts = re.split(r";\s+", lines[0].strip()) if len(lines) == 1 else []
+    return parts if len(parts) == wanted and all(part.endswith(_STOPS) for part in parts) else []
 
 
 def _bulleted(text: str) -> list[str]:

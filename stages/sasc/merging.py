@@ -16,6 +16,8 @@ Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 COLUMN = {"+": ("largest", 1.0), "-": ("smallest", -1.0)}
 """The column of the partials for a polarity, and the sign under which its responses fall."""
+EXAMPLE = 40
+"""Characters of an n-gram in a message."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,9 @@ def _outcomes(
     for unit, (count, bad) in enumerate(zip(counts.tolist(), nonfinite.tolist(), strict=True)):
         error = next((part[unit] for part in errors if part[unit] is not None), None)
         if error is None and bad:
-            example = texts[int(firsts[unit])].as_py()
-            error = f"{bad} of {count} responses are NaN or infinite, one of them to {example!r}; give a number for every text"
+            number = int(firsts[unit])
+            example = f"n-gram {number} ({texts[number].as_py()[:EXAMPLE]!r})"
+            error = f"{bad} of {count} responses are NaN or infinite, one of them to {example}; give a number for every text"
         elif error is None and not count:
             error = "no n-gram of the list has a response"
         elif error is None and not np.isfinite(sigma[unit]):

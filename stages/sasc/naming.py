@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.subjects.kept_vectors import kept_vectors
 from stages.explain.statistics.features import FUNCTION_WORDS
 from stages.simulate.word.meaning import COMMON, whole_words
 
@@ -129,8 +130,10 @@ class Naming:
     def _fixed_vectors(self) -> tuple[Vectors, Vectors]:
         """(D,) the mean of the common words, and the (M, D) vectors of the words that may be names."""
         if self._fixed is None:
-            mean = self._embedder.encode(self.common or ["the"]).mean(axis=0)
-            self._fixed = mean, _centred(self._embedder.encode(self._words), mean)
+            common = self.common or ["the"]
+            vectors = kept_vectors(self._embedder, [*common, *self._words])
+            mean = vectors[: len(common)].mean(axis=0)
+            self._fixed = mean, _centred(vectors[len(common) :], mean)
         return self._fixed
 
     def _embed(self, texts: Sequence[str]) -> Vectors:

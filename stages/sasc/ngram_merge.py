@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from pipeline.config import RunConfig
 from pipeline.context import Context
+from pipeline.sasc_units import polarities_of
 from pipeline.stage import Shard, Stage, chunks
 from pipeline.tables import Tables
-from stages.sasc.nulls import polarities_of, with_nulls
+from stages.sasc.nulls import with_nulls
 from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
 
 SHARD_UNITS = 512

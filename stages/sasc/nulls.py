@@ -26,11 +26,3 @@ def with_nulls(config: RunConfig) -> RunConfig:
     )
     changed = {"modules": [*subject.modules, NULLS], "black_boxes": subject.black_boxes | {NAME: box}}
     return config.model_copy(update={"subject": subject.model_copy(update=changed)})
-
-
-def polarities_of(config: RunConfig, module: str, signed: bool) -> list[str]:
-    """Ends of a module's units that are explained; of null units one, as a direction is as random as its opposite."""
-    wanted: list[str] = [str(polarity) for polarity in config.sasc.polarities]
-    if module == NULLS:
-        return wanted[:1]
-    return [polarity for polarity in wanted if polarity == "+" or signed]

@@ -9,10 +9,10 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.sasc_schemas import NULLS
+from pipeline.sasc_units import polarities_of
 from pipeline.stage import Shard, Stage
 from stages.explain.units import draw, unit_name
 from stages.sasc.explained import Row, by_unit, plan, table_of
-from stages.sasc.nulls import polarities_of
 from stages.sasc.scoring import Values, choose, interval, p_value, sasc_score
 from stages.sasc.tables import RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
 
@@ -53,10 +53,14 @@ def _scored(context: Context, key: Mapping[str, Any]) -> list[list[Row]]:
 def score_unit(config: RunConfig, unit: Row, themes: list[Row], texts: list[Row]) -> list[Row]:
     """Rows of the scores of one unit: the chosen explanation with its score, the others without.
 
+    A unit that gives no number for a text of any explanation has no score at all: nothing else that it says can be relied on.
+
     Args:
         unit: its row of `responses`.
         themes, texts: its rows of `themes` and `synthetic_texts`.
     """
+    if (error := _no_number(texts)) is not None:
+        return [_failed(theme, error) for theme in themes]
     sign, sigma = (1.0 if unit["polarity"] == "+" else -1.0), unit["sigma"]
     halves = {row["candidate"]: _halves(texts, row["candidate"]) for row in themes}
     errors = {row["candidate"]: _failure(halves[row["candidate"]]) for row in themes if row["status"] == "ok"}
@@ -79,6 +83,22 @@ def score_unit(config: RunConfig, unit: Row, themes: list[Row], texts: list[Row]
             row |= _score(config, row, halves[number], sign, sigma)
         rows.append(row)
     return rows
+
+
+def _no_number(texts: Sequence[Row]) -> str | None:
+    """Why the unit gives no number for a text, for how many of them, and the first of these; None where all have one."""
+    asked = [row for row in texts if row["text"] is not None]
+    bad = [row for row in asked if row["status"] != "ok"]
+    if not bad:
+        return None
+    first = min(bad, key=lambda row: (row["candidate"], row["kind"], row["number"]))
+    named = f"{first['kind']} text {first['number']} of candidate {first['candidate']}"
+    return f"{first['error']} [{len(bad)} of {len(asked)} texts, the first is {named}]"
+
+
+def _failed(theme: Row, error: str) -> Row:
+    row = {name: theme[name] for name in COPIED} | {"n_candidates": 0}
+    return row | ({"status": "failed", "error": error} if theme["status"] == "ok" else {})
 
 
 def _score(config: RunConfig, row: Row, halves: Halves, sign: float, sigma: float) -> Row:
@@ -115,9 +135,8 @@ def _halves(texts: Sequence[Row], candidate: int) -> Halves:
 
 
 def _failure(halves: Halves) -> str | None:
-    """Why an explanation's texts give no score: the unit has no number for one of them, or there are none."""
-    rows = [row for part in halves.values() for row in part]
-    errors = [row["error"] for row in rows if row["status"] != "ok"]
+    """Why an explanation has no texts of a kind, if it has none."""
+    errors = [row["error"] for part in halves.values() for row in part if row["status"] != "ok"]
     return errors[0] if errors else None
 
 
@@ -135,4 +154,5 @@ SCORE = Stage(
     plan=plan,
     process=process,
     method="sasc",
+    version=2,
 )

@@ -195,5 +195,5 @@ SYNTHESIZE = Stage(
     asking=written,
     stand_in=stand_in,
     method="sasc",
-    version=3,
+    version=4,
 )

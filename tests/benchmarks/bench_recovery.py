@@ -20,6 +20,7 @@ its keys without a prefix are of that half:
     null_false_discovery    share of null modules (random directions) whose winner has p < 0.05; each p-value is told by 40
                             further ones, which went through the whole procedure as well
     nulls                   how many null modules that is a share of
+    failed, failed_SETTING  modules without a scored explanation, each named on standard error; planted ones count as misses
 
 Modules and the embedded explainer know the same space, that of all-MiniLM: other functions will be harder. And where shown_ is as
 large as the accuracy, to list the n-grams would have done as well; in `unnamed` that gives nothing.
@@ -81,8 +82,9 @@ def remembering(embedder: Embedder) -> RememberingEmbedder:
     return RememberingEmbedder(embedder.model, embedder.tokenizer, embedder.device, embedder.name, embedder.revision)
 
 
-def main() -> None:
-    arguments = _arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    """Run it with these arguments, or those of the command line."""
+    arguments = _arguments(words)
     concepts = load_concepts()
     embedder = remembering(load_embedder())
     start = time.monotonic()
@@ -132,7 +134,7 @@ def _report(outcomes: dict[str, list[Outcome]], settings: Sequence[Setting], emb
 def _print_each(outcomes: Sequence[Outcome]) -> None:
     """Every winner, for tuning."""
     for outcome in outcomes:
-        right = "+" if outcome.right()[outcome.winner] else ("o" if any(outcome.right()) else "-")
+        right = "+" if outcome.found else ("o" if any(outcome.right()) else "-")
         name = f"{right} {outcome.setting:11}{outcome.seed} {outcome.module:22}"
         print(f"{name}{outcome.score:6.2f} {outcome.p_value:.3f}  {outcome.explanation}")
 
@@ -155,13 +157,14 @@ def _engine(arguments: argparse.Namespace, folder: Path) -> Engine | None:
     """The language model that the arguments name, if they do."""
     if arguments.model is None:
         return None
-    model = LanguageModel(model=arguments.model, base_url=arguments.base_url, key_variable=arguments.key_variable)
+    given = {name: getattr(arguments, name) for name in ("model", "base_url", "key_variable", "timeout", "retries")}
+    model = LanguageModel(**{name: value for name, value in given.items() if value is not None})
     if model.base_url is None:
         return InProcessEngine(load_engine_model(model))
     return open_endpoint(model, folder, "0-of-1", Budget())
 
 
-def _arguments() -> Any:
+def _arguments(words: Sequence[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", choices=["tuning", "test", "both"], default="both")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
@@ -172,7 +175,9 @@ def _arguments() -> Any:
     parser.add_argument("--model", help="package:NAME, a folder or a hub id; behind an endpoint, its name there")
     parser.add_argument("--base-url", help="an OpenAI-compatible endpoint")
     parser.add_argument("--key-variable", help="environment variable with the endpoint's key")
-    arguments = parser.parse_args()
+    parser.add_argument("--timeout", type=float, help="seconds until a request to the endpoint is given up")
+    parser.add_argument("--retries", type=int, help="of a request that fails")
+    arguments = parser.parse_args(words)
     if "language_model" in (arguments.explainer, arguments.synthesizer) and arguments.model is None:
         parser.error("--explainer or --synthesizer language_model needs --model")
     return arguments

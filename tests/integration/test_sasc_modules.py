@@ -35,6 +35,9 @@ def long(texts):
 def good(texts):
     return [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in texts]
 
+def good_but(text):
+    return lambda texts: [float("nan") if one == text else value for one, value in zip(texts, good(texts))]
+
 def raises(texts):
     if long(texts):
         raise LookupError("only short texts")
@@ -73,6 +76,7 @@ BAD = {
     "slow": "took more than 1 s",
     "leaves": "raised SystemExit",
 }
+NUMBERS = ["score", "score_select", "ci_low", "ci_high", "p_value"]
 Values = npt.NDArray[np.float64]
 
 
@@ -165,6 +169,38 @@ def published(root: Path, module: str) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
+def picky(place: Path, name: str, text: str, code: int) -> Path:
+    """A run of a module that gives NaN for this one text; the name of the run takes no part in what is explained."""
+    values = sections(place, name, ["black_box:picky"])
+    box = {"call": "bad_functions:good_but", "arguments": {"text": text}}
+    values["subject"]["black_boxes"] = {"picky": box}
+    return scored(place, values, code)
+
+
+def test_one_nan_fails_the_whole_unit_by_name(place: Path) -> None:
+    calm = picky(place, "calm", "", code=0)
+    assert sorted(table(calm, "sasc_scores")["status"]) == ["not_selected", "ok"]
+    texts, listed = table(calm, "synthetic_texts"), table(calm, "_ngrams/list")
+    one = texts.query("candidate == 1 and number == 3 and kind == 'baseline'").to_dict("records")[0]
+    places = texts.query("text == @one['text']")
+    named = rf"is nan; .* \[{len(places)} of {len(texts)} texts, the first is \w+ text \d of candidate \d\]"
+
+    scores = table(picky(place, "text", one["text"], code=1), "sasc_scores")
+    assert scores["text"].to_list() == table(calm, "sasc_scores")["text"].to_list()
+    assert set(scores["status"]) == {"failed"}
+    assert scores["error"].str.fullmatch(f"the response {named}").all(), scores["error"].to_list()
+    assert not scores["error"].str.contains(one["text"], regex=False).any()
+    assert scores[NUMBERS].isna().all(axis=None)
+
+    ngram = listed.to_dict("records")[5]
+    root = picky(place, "ngram", ngram["text"], code=1)
+    for name in ("responses", "sasc_scores"):
+        (row,) = table(root, name).to_dict("records")
+        assert row["status"] == "failed"
+        assert f"1 of {len(listed)} responses are NaN or infinite, one of them to n-gram 5 (" in row["error"]
+    assert table(root, "sasc_scores")[NUMBERS].isna().all(axis=None)
+
+
 def test_every_ready_made_black_box_gets_the_score_of_its_formula(place: Path) -> None:
     modules = [f"black_box:{name}" for name in boxes(place)]
     assert len(modules) == 7
@@ -242,4 +278,4 @@ def test_what_fails_on_texts_alone_has_a_named_failure_and_no_score(place: Path)
         rows = scores.query(f"module == 'black_box:{name}'")
         assert set(rows["status"]) == {"failed"}, name
         assert rows["error"].str.contains(says).all(), rows["error"].to_list()
-        assert rows[["score", "score_select", "ci_low", "ci_high", "p_value"]].isna().all(axis=None), name
+        assert rows[NUMBERS].isna().all(axis=None), name

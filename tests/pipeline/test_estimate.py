@@ -213,14 +213,9 @@ def test_many_partial_records_are_warned_of(tmp_path: Path, model: Path, texts: 
 
 
 def test_a_run_without_requests_says_so(tmp_path: Path, model: Path, texts: Path) -> None:
-    nothing = {"engine": None}
-    config = run_file(
-        tmp_path,
-        model,
-        texts,
-        explain={"explainer": "statistics", **nothing},
-        simulate={"simulator": "word", **nothing},
-    )
+    nothing: dict[str, Any] = {"engine": None}
+    explain, simulate = {"explainer": "statistics", **nothing}, {"simulator": "word", **nothing}
+    config = run_file(tmp_path, model, texts, explain=explain, simulate=simulate)
     assert "no requests" in estimate_table(config, STAGES)
 
 

@@ -31,33 +31,34 @@ def figures(outcomes: Sequence[Outcome], encoder: Encoder) -> Figures:
         (cosine of the winner's and the keyword's embeddings), auc (of the score over all candidates of planted modules),
         shown (the concept's pattern matches one of the ten n-grams with the largest responses: who just lists them has a
         hit), null_false_discovery (share of null modules whose winner has p < ALPHA), nulls (how many there are) and discovery
-        (the share of planted modules); None for no module.
+        (the share of planted modules) and failed (modules of either kind without a scored explanation: misses where they are
+        planted, left out of null_false_discovery and similarity); None for no module.
     """
     planted = [outcome for outcome in outcomes if outcome.concept is not None]
-    nulls = [outcome for outcome in outcomes if outcome.concept is None]
+    nulls = [outcome for outcome in outcomes if outcome.concept is None and outcome.winner is not None]
+    explained = [(o.explanation, o.concept) for o in planted if o.explanation is not None and o.concept is not None]
     right = [outcome.right() for outcome in planted]
     scores = [score for outcome in planted for score in outcome.scores]
-    winners = encoder.encode([outcome.explanation for outcome in planted])
-    keywords = encoder.encode([outcome.concept.keyword for outcome in planted if outcome.concept])
+    winners = encoder.encode([explanation for explanation, _ in explained])
+    keywords = encoder.encode([concept.keyword for _, concept in explained])
     return {
-        "accuracy": _mean([hits[outcome.winner] for hits, outcome in zip(right, planted, strict=True)]),
+        "accuracy": _mean([outcome.found for outcome in planted]),
         "any_of_5": _mean([any(hits) for hits in right]),
-        "unranked": _mean([hits[0] for hits in right]),
+        "unranked": _mean([any(hits[:1]) for hits in right]),
         "similarity": _mean([float(a @ b) for a, b in zip(winners, keywords, strict=True)]),
         "auc": auc(scores, [hit for hits in right for hit in hits]),
         "shown": _mean([any(map(outcome.names_concept, outcome.top)) for outcome in planted]),
         "null_false_discovery": _mean([outcome.p_value < ALPHA for outcome in nulls]),
         "nulls": len(nulls),
         "discovery": _mean([outcome.p_value < ALPHA for outcome in planted]),
+        "failed": sum(outcome.winner is None for outcome in outcomes),
     }
 
 
 def by_kind(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
     """Accuracy on each kind of concept."""
     kinds = dict.fromkeys(outcome.concept.kind for outcome in outcomes if outcome.concept)
-    return {
-        kind: _mean([o.right()[o.winner] for o in outcomes if o.concept and o.concept.kind == kind]) for kind in kinds
-    }
+    return {kind: _mean([o.found for o in outcomes if o.concept and o.concept.kind == kind]) for kind in kinds}
 
 
 def table(found: dict[tuple[str, Setting], Figures]) -> str:
@@ -79,7 +80,7 @@ def as_json(found: dict[tuple[str, Setting], Figures], pooled: dict[str, Figures
         flat |= {f"{prefix}{name}_{setting}": _rounded(value) for name, value in row.items()}
     for half, row in pooled.items():
         prefix = "" if half == "test" else f"{half}_"
-        flat |= {prefix + name: _rounded(row[name]) for name in ("null_false_discovery", "nulls")}
+        flat |= {prefix + name: _rounded(row[name]) for name in ("null_false_discovery", "nulls", "failed")}
     return flat
 
 

@@ -1,11 +1,13 @@
 """Planted concepts through a method of explanation: does the winning explanation name the concept?"""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from pipeline.errors import stops_the_shard
 from pipeline.flow import side_by_side
 from stages.sasc.scoring import p_value
 from tests.benchmarks.recovery.concepts import Concept
@@ -21,6 +23,7 @@ from tests.benchmarks.recovery.modules import (
     shown_ngrams,
 )
 
+LOG = logging.getLogger(__name__)
 NULLS = 20
 """Null modules whose p-values are reported, for each half of the concepts, setting and seed."""
 REFERENCES = 40
@@ -73,19 +76,25 @@ class Outcome:
     candidates: Sequence[str]
     scores: Sequence[float]
     """Of all candidates on the texts that do not choose."""
-    winner: int
+    winner: int | None
+    """None for a module that failed."""
     p_value: float = np.nan
     """Of the winner's score among those of the null modules that are references."""
 
     @property
-    def explanation(self) -> str:
+    def explanation(self) -> str | None:
         """The winner."""
-        return self.candidates[self.winner]
+        return None if self.winner is None else self.candidates[self.winner]
 
     @property
     def score(self) -> float:
-        """The winner's."""
-        return self.scores[self.winner]
+        """The winner's, NaN without one."""
+        return np.nan if self.winner is None else self.scores[self.winner]
+
+    @property
+    def found(self) -> bool:
+        """Whether the winner names the concept; a module that failed is a miss."""
+        return self.explanation is not None and self.names_concept(self.explanation)
 
     def right(self) -> list[bool]:
         """Of each candidate, whether it names the concept; all false for a module without one."""
@@ -99,15 +108,32 @@ class Outcome:
 async def explain_module(
     module: Module, setting: Setting, seed: int, method: Method, concepts: Sequence[Concept]
 ) -> Outcome:
-    """Explain a module from the n-grams of a setting, and choose and score its explanations by texts."""
+    """Explain a module from the n-grams of a setting, and choose and score its explanations by texts.
+
+    A module without an explanation, or without a score for any, has failed: it has no winner, and the others go on.
+
+    Raises:
+        UserError, OSError, MemoryError: what is no module's own, such as a key that the endpoint refuses.
+    """
     ngrams = shown_ngrams(module, setting, concepts)
     values = responses(module, ngrams, setting, seed)
     order = np.argsort(-values, kind="stable")
     ranked = [(ngrams[place], float(values[place])) for place in order]
     own_seed = int(generator("explain", module.name, str(module.held_out), setting, seed).integers(2**31))
-    candidates = await method.explain(ranked, own_seed)
-    judged = [await _judge(module, text, float(values.std()), method, own_seed) for text in candidates]
-    winner = method.choose([one.score_select for one in judged])
+    candidates: list[str] = []
+    judged: list[Judged] = []
+    failure = "there are too few texts for and against its explanations"
+    try:
+        candidates = await method.explain(ranked, own_seed)
+        judged = [await _judge(module, text, float(values.std()), method, own_seed) for text in candidates]
+    except Exception as error:
+        if stops_the_shard(error):
+            raise
+        candidates, judged, failure = [], [], f"{type(error).__name__}: {error}"
+    winner = method.choose([one.score_select for one in judged]) if judged else None
+    if winner is None or not np.isfinite([judged[winner].score_select, judged[winner].score_report]).all():
+        LOG.warning("%s (%s, seed %d) failed: %s", module.name, setting, seed, failure)
+        winner = None
     return Outcome(
         module.name,
         module.concept,

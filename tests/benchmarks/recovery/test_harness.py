@@ -208,9 +208,10 @@ def test_the_auc_is_the_share_of_pairs_in_the_right_order(levels: int) -> None:
 
 
 def test_the_figures_without_a_prefix_are_of_the_test_half() -> None:
-    row: dict[str, float | None] = {"accuracy": 0.25, "null_false_discovery": 0.1, "nulls": 20}
-    other: dict[str, float | None] = {"accuracy": 0.5, "null_false_discovery": None, "nulls": 0}
+    row: dict[str, float | None] = {"accuracy": 0.25, "null_false_discovery": 0.1, "nulls": 20, "failed": 3}
+    other: dict[str, float | None] = {"accuracy": 0.5, "null_false_discovery": None, "nulls": 0, "failed": 0}
     found = as_json({("test", "noisy"): row, ("tuning", "noisy"): other}, {"test": row, "tuning": other})
     assert found["accuracy_noisy"] == 0.25
     assert found["tuning_accuracy_noisy"] == 0.5
     assert (found["null_false_discovery"], found["tuning_null_false_discovery"]) == (0.1, None)
+    assert (found["failed"], found["failed_noisy"], found["tuning_failed"]) == (3, 3, 0)

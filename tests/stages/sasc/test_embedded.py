@@ -1,10 +1,11 @@
 """What n-grams share, by the meanings of their words, by their forms, and by a language model."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from pipeline.subjects.embedder import load_embedder
+from pipeline.subjects.embedder import Embedder, load_embedder
 from stages.explain.base import ExplanationError
 from stages.sasc.embedded import EmbeddedSummariser
 from stages.sasc.naming import Naming, content_words
@@ -103,6 +104,30 @@ def test_names_are_content_words_of_the_vocabulary_and_none_says_what_another_do
     assert naming.apart(twins, 2) == [twins[0].text]
     assert "ships" not in naming.apart(naming.words(SHIPS, ranked_by_place(SHIPS)), 4, ["ship"])
     assert "ships" in naming.apart(naming.words(SHIPS, ranked_by_place(SHIPS)), 4)
+
+
+def test_the_vocabulary_is_embedded_once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUROGLOSS_CACHE", str(tmp_path))
+    monkeypatch.setattr("stages.sasc.naming.VOCABULARY", 300)
+    embedder, ngrams = load_embedder(), ranked_by_place(SHIPS)
+    first = Naming(embedder).names(SHIPS, ngrams)
+    kept = list((tmp_path / "vectors").glob("*.safetensors"))
+    assert len(kept) == 1
+
+    embedded: list[str] = []
+    encode = Embedder.encode
+
+    def noted(self: Embedder, texts: list[str]) -> object:
+        embedded.extend(texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(Embedder, "encode", noted)
+    assert Naming(embedder).names(SHIPS, ngrams) == first
+    assert embedded == SHIPS, "no word of the vocabulary"
+
+    monkeypatch.setattr("stages.sasc.naming.VOCABULARY", 290)
+    assert len(Naming(embedder).names(SHIPS, ngrams)) < len(first)
+    assert len(list((tmp_path / "vectors").glob("*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -122,3 +122,83 @@ def test_thoughts_are_no_texts() -> None:
 def test_brackets_in_prose_are_no_json() -> None:
     reply = 'He said [ "quoted" ] in the hall.\nA dog slept all day.'
     assert read_texts(reply, finished=True) == ['He said [ "quoted" ] in the hall.', "A dog slept all day."]
+
+
+LETTERS = ["{}) ", "{}. ", "({}) ", "**{}.** ", "**{})** ", "- {}) ", "  {}.  "]
+
+
+@pytest.mark.parametrize("mark", LETTERS)
+@pytest.mark.parametrize("first", ["a", "A"])
+@pytest.mark.parametrize("between", ["\n", "\n\n", "\r\n"])
+def test_items_are_told_by_their_letters(mark: str, first: str, between: str) -> None:
+    reply = between.join(mark.format(chr(ord(first) + place)) + text for place, text in enumerate(TEXTS))
+    assert read_texts(reply, finished=True) == TEXTS
+    assert read_texts(f"Here are 3 texts:\n\n{reply}\n\nI hope these help!", finished=True) == TEXTS
+    assert read_texts(reply, finished=False) == TEXTS[:2]
+
+
+def test_letters_within_json_are_taken_off() -> None:
+    strings = [f"{letter}) {text}" for letter, text in zip("abc", TEXTS, strict=True)]
+    assert read_texts(json.dumps({"texts": strings}), finished=True) == TEXTS
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["A dog slept.", "B flat is a key.", "C. is a letter."],
+        ["A. Miller came first.", "Nobody else ran.", "B. Jones was ill."],
+        ["A. Miller came first.", "C. Jones was ill."],
+        ["A: Where are you?", "B: Here, by the sea."],
+        ["The vote was tied.", "B. Jones was ill."],
+        ["a) is the first answer.", "It was wrong."],
+    ],
+)
+def test_letters_that_begin_lines_of_their_own_are_no_marks(lines: list[str]) -> None:
+    assert read_texts("\n".join(lines), finished=True) == lines
+
+
+@pytest.mark.parametrize("mark", ["{}. ", "{}) ", "({}) "])
+@pytest.mark.parametrize(
+    "texts", [["foo", "bar", "baz"], ["In 1969, 3.5 million saw it.", "He paid 12.50!", "A 4 x 4 broke."]]
+)
+def test_a_list_within_one_line_is_split_where_all_its_numbers_are_there(mark: str, texts: list[str]) -> None:
+    line = marked(mark, texts, between=" ")
+    assert read_texts(line, finished=True, wanted=3) == texts
+    assert read_texts(f"Sure, here are 3 texts:\n{line}\n\nI hope these help!", finished=True, wanted=3) == texts
+    assert read_texts(line, finished=False, wanted=3) == texts[:2]
+
+
+def test_a_line_of_sentences_between_semicolons_is_split() -> None:
+    assert read_texts("A dog slept.; Who came?; “He left.”", finished=True, wanted=3) == [
+        "A dog slept.",
+        "Who came?",
+        "He left.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("1. He lived at no. 2. She lived elsewhere.", 2),
+        ("1. He came 2. in the race and 3. in the final.", 10),
+        ("1. The 3. Liga began. 2. They won. 3. It rained.", 3),
+        ("1. One was here. 2. Two was here. 3. The 4. Liga was here.", 3),
+        ("1. He came 3. and she came 2. in May.", 3),
+        ("1. It cost 2.50 and not 3.50 or 4.20.", 3),
+        ("1. See (2) and (3) below.", 3),
+        ("1) Both 2. and 3. were late.", 3),
+    ],
+)
+def test_numbers_within_a_text_split_nothing(line: str, wanted: int) -> None:
+    whole = line[2:].strip()
+    assert read_texts(line, finished=True, wanted=wanted) == [whole]
+    assert read_texts(f"{line}\n2. A dog slept.\n3. The sea was calm.", finished=True, wanted=3)[0] == whole
+
+
+@pytest.mark.parametrize(
+    "line", ["It rained; we left; all was well.", "He came.; She left.", "It rained; He left.; She left.", "a; b; c"]
+)
+def test_semicolons_within_a_text_split_nothing(line: str) -> None:
+    assert read_texts(line, finished=True, wanted=3) == []
+    assert read_texts(line, finished=True, wanted=1) == [line]
+    assert read_texts(f"1. {line}\n2. A dog slept.", finished=True) == [line, "A dog slept."]

@@ -111,7 +111,7 @@ def test_units_that_are_not_finite_fail_by_name_and_others_do_not() -> None:
     rows = responses.filter(pa.compute.equal(responses["polarity"], "+")).to_pandas()
     assert rows["status"].to_list() == ["ok", "failed", "failed", "dead", "ok"]
     assert rows["n_nonfinite"].to_list() == [0, 2, 1, 0, 0]
-    assert "2 of 240 responses are NaN or infinite, one of them to 't3'" in rows["error"][1]
+    assert "2 of 240 responses are NaN or infinite, one of them to n-gram 3 ('t3')" in rows["error"][1]
     assert rows["mean"].isna().to_list() == [False, True, True, False, False]
     assert rows["sigma"][3] == 0
     assert set(strongest["index"].to_pylist()) == {0, 4}
