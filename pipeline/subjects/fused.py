@@ -3,11 +3,11 @@
 While `fused` lasts, the forward of an MLP that it knows calls `finish` with what goes into the activation function, and
 `finish` puts act(gate) * up in its place. An MLP is known where its parts have the usual names, its activation function is one of
 `fast_activations`, and a trial on random input agrees with its own forward to float32 rounding. Every other MLP is left as it
-is, as is everything that does not run on a CPU in float32.
+is, as is everything that does not run on a CPU in float32. RMS norms are computed in one pass too, see `fast_norms`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pipeline.subjects.fast_activations import NAMES, finish_rows
+from pipeline.subjects.fast_norms import fast_norms
 from pipeline.subjects.sites import Site
 
 GATED = (("gate_proj", "up_proj", "down_proj", "act_fn"),)
@@ -62,7 +63,8 @@ def fused(base_model: nn.Module, sites: Mapping[str, Site], finish: Finish) -> I
     try:
         for name, mlp in found.items():
             mlp.whole.forward = _forward(mlp, name, finish)
-        yield frozenset(found)
+        with fast_norms(base_model) if _plain(base_model) else nullcontext():
+            yield frozenset(found)
     finally:
         for mlp in found.values():
             mlp.whole.__dict__.pop("forward", None)
@@ -78,7 +80,7 @@ def _forward(mlp: Mlp, name: str, finish: Finish) -> Callable[..., Any]:
 
 def known_mlps(base_model: nn.Module, sites: Mapping[str, Site]) -> dict[str, Mlp]:
     """By the names of sites, the MLPs whose activations these are and that are known."""
-    if any(part.device.type != "cpu" or part.dtype != torch.float32 for part in base_model.parameters()):
+    if not _plain(base_model):
         return {}
     parents = {id(child): parent for parent in base_model.modules() for child in parent.children()}
     found = {}
@@ -89,6 +91,11 @@ def known_mlps(base_model: nn.Module, sites: Mapping[str, Site]) -> dict[str, Ml
             if mlp is not None:
                 found[site.name] = mlp
     return found
+
+
+def _plain(base_model: nn.Module) -> bool:
+    """Whether all of it is on a CPU in float32."""
+    return all(part.device.type == "cpu" and part.dtype == torch.float32 for part in base_model.parameters())
 
 
 def _known(parent: nn.Module, down: nn.Module) -> Mlp | None:

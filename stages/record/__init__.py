@@ -9,10 +9,9 @@ into their final rows. The modules, from the inside out:
     moments     power sums that come out the same in any order, and the moments made of them
     tokens      the tokens whose mean activation is recorded
     neighbourhood   keys by which sequences with the same peak are told to be the same
-    pieces, kernel, winners   one pass over the activations, and the strongest sequences kept from it, in numba
+    reading, measure, kernel, winners   what single sequences tell, put together, and the strongest of them kept, in numba
     sparse_kernel, sparse_sums   the same of activations that are mostly zero
     memory      where the state lies
-    threads     units shared out to threads
     sums        what the running state of a module is
     numba_sums, torch_sums, torch_winners   that state on a CPU and on any torch device
     recorder    feeds batches to them and turns their state into partial tables

@@ -11,6 +11,7 @@ import torch
 from pipeline.config import Record
 from pipeline.evidence import SPLITS
 from pipeline.kept import counts, polarities, uniform_ids
+from pipeline.threads import by_units, share_out
 from stages.record import moments
 from stages.record.histogram import BINS, STRIDE
 from stages.record.kernel import FULL, add_tokens, settle
@@ -18,7 +19,6 @@ from stages.record.measure import measure
 from stages.record.memory import Room, zeros
 from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
-from stages.record.threads import by_units, share_out
 
 Floats = npt.NDArray[np.float32]
 Shape = tuple[tuple[int, ...], type]

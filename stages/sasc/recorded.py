@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from pipeline.context import Context
 from pipeline.evidence import Exemplar
+from pipeline.sasc_units import polarities_of
 from pipeline.schemas import CORPUS
 from pipeline.stage import chunks
 from pipeline.subjects.load import load_tokenizer
@@ -33,7 +34,6 @@ from pipeline.subjects.source import describe_modules
 from pipeline.subjects.token_text import TokenTexts
 from pipeline.tables import Tables
 from stages.sasc.in_context import Ints, Means, Places
-from stages.sasc.nulls import polarities_of
 from stages.sasc.responses import ModuleResponses, failed_rows
 from stages.sasc.tables import NGRAM_PARTIALS
 

@@ -7,7 +7,7 @@ model computes, and one as the pipeline records, in which it computes them on th
 
     hook_share_steady   CPU time in the hooks over that of a bare forward pass, median of the last quarter of the batches
     hook_share_run      the same over the whole run, with the first batches, in which every exemplar is new
-    total_ratio         CPU time of a recording pass, which ends at the last recorded layer, over a bare one, medians
+    total_ratio         CPU time of a recording pass, which ends at the last recorded layer, over the bare one right before it, median
     wall_ratio          the same of seconds
     hooked_ratio        total_ratio of the run by hooks
     setup_seconds       CPU time in which the recorder gets its memory, once for a shard of any length
@@ -100,6 +100,12 @@ def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Ti
     return times
 
 
+def paired(recording: list[float], bare: list[float]) -> float:
+    """Median ratio of the recording passes that follow right after a bare one to those."""
+    every = -(-len(recording) // len(bare))
+    return statistics.median(one / other for one, other in zip(recording[::every], bare, strict=True))
+
+
 def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
     """The figures of the last line."""
     forward = statistics.median(hooked.bare)
@@ -107,9 +113,9 @@ def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
     return {
         "hook_share_steady": statistics.median(shares[-max(len(shares) // 4, 1) :]),
         "hook_share_run": statistics.fmean(shares),
-        "total_ratio": statistics.median(fused.recording) / statistics.median(fused.bare),
-        "wall_ratio": statistics.median(fused.recording_wall) / statistics.median(fused.bare_wall),
-        "hooked_ratio": statistics.median(hooked.recording) / forward,
+        "total_ratio": paired(fused.recording, fused.bare),
+        "wall_ratio": paired(fused.recording_wall, fused.bare_wall),
+        "hooked_ratio": paired(hooked.recording, hooked.bare),
         "setup_seconds": hooked.setup,
         "tokens_per_second": tokens / sum(fused.recording_wall),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -140,7 +146,7 @@ def main() -> None:
     )
     parser.add_argument("--batch-size", type=int, default=Record().batch_size)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--bare-every", type=int, default=4, help="a bare pass before every n-th recording pass")
+    parser.add_argument("--bare-every", type=int, default=2, help="a bare pass before every n-th recording pass")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     subject = open_subject(options.modules, options.sequences, options.top, options.batch_size)
