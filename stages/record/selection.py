@@ -62,7 +62,8 @@ def counted_positions(
 def in_histogram(seq_ids: Ids) -> npt.NDArray[np.bool_]:
     """Which sequences the histograms of dense units are taken over: the first 128, then 32 of every 256.
 
-    The corpus is shuffled, so they are a uniform sample, with the same share of each split; counting
-    all of them would be a third of the time of a pass. Everything else is taken over all sequences.
+    The corpus is shuffled, so they are a uniform sample, with the same share of each split; counting all of them would be
+    a third of the time of a pass. They come together, so that the histograms of all units seldom have to be fetched.
+    Everything else is taken over all sequences.
     """
     return (seq_ids < WHOLLY_COUNTED) | (seq_ids // 32 % 8 == 0)

@@ -6,7 +6,7 @@ seq_id, so in steady state hardly ever, and only then are its peak and its activ
 already holds the same neighbourhood (see `neighbourhood`), the better of the two stays. As the worst slot only gets better, a
 sequence that was left out could never have come back: what is kept is exact, in any order.
 
-Slots lie far apart in memory, and finding them takes longer than the work on them. So they are asked for some units ahead.
+Slots lie far apart in memory, so all sequences of a batch that beat a unit's are inserted while its slots are in the cache.
 """
 
 from typing import Any
