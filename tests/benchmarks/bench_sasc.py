@@ -2,7 +2,7 @@
 
 The stage and the module take turns over the same n-grams of the package sample, so that a noisy machine disturbs both
 alike. The module is given them sorted by length, in the batches that are best for it, and nothing is done with what
-it gives. Times are CPU times of the one thread that does the work. The last line is JSON:
+it gives. There are no null units, which would be one more module. Times are CPU times of the one thread that does the work. The last line is JSON:
 
     fraction_of_module      the lower of the two that follow
     fraction_of_embedding   with a black box: nearness to a concept in the space of all-MiniLM-L6-v2
@@ -51,7 +51,7 @@ def run_file(folder: str, module: str, ngrams: int, rounds: int) -> RunConfig:
         "run": {"name": module.partition(":")[0], "folder": folder, "methods": ["sasc"]},
         "subject": {"model": MODEL, "modules": [module], "black_boxes": {"sea": box}},
         "corpus": {"source": "package:gensim-wikipedia", "max_sequences": 64, "max_documents": 20},
-        "sasc": {"max_ngrams": ngrams * (rounds + 1), "shard_ngrams": ngrams},
+        "sasc": {"max_ngrams": ngrams * (rounds + 1), "shard_ngrams": ngrams, "nulls": 0},
     }
     return parse_config(sections, "bench")
 
