@@ -2,7 +2,8 @@
 
 The stage and the module take turns over the same n-grams of the package sample, so that a noisy machine disturbs both
 alike. The module is given them sorted by length, in the batches that are best for it, and nothing is done with what
-it gives. There are no null units, which would be one more module. Times are CPU times of the one thread that does the work. The last line is JSON:
+it gives. There are no null units, which would be one more module. Times are CPU times of the one thread that does
+the work. The last line is JSON:
 
     fraction_of_module      the lower of the two that follow
     fraction_of_embedding   with a black box: nearness to a concept in the space of all-MiniLM-L6-v2
