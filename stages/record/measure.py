@@ -76,8 +76,8 @@ def measure(values, others, activation, batch, first, last, threshold, tops, sum
         tops: those of the polarities - and + (see `winners`), without units where not recorded.
         sums: of this thread, total and rest of the power sums, (4, U) each, and minimum, maximum, tokens above the threshold and tokens
             that are not finite, (U,) each.
-        found: largest activations (B, 2, U) by NEGATED and LARGEST, the candidates (B, 2, U), their numbers (B, 2) and their columns
-            (B, 2, A, T or more), see `set_aside`; and (B,) the number of units that have activations that are not finite.
+        found: (B, 3, U) by NEGATED, LARGEST and FIRING; by the first two the candidates (B, 2, U), their numbers (B, 2) and their
+            columns (B, 2, A, T or more), see `set_aside`; and (B,) the number of units that have activations that are not finite.
     """
     seq_ids, splits, _, _, _, places, starts = batch
     extremes, candidates, numbers, columns, nonfinite = found

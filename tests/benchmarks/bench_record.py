@@ -50,6 +50,9 @@ class Times:
     bare_wall: list[float] = field(default_factory=list)
     recording: list[float] = field(default_factory=list)
     recording_wall: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    """Of the recording passes that follow a bare one to that one."""
+    wall_ratios: list[float] = field(default_factory=list)
     setup: float = 0.0
     """CPU seconds in which the recorder gets its memory, once."""
     hooks: list[float] = field(default_factory=list)
@@ -97,13 +100,10 @@ def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Ti
             times.recording.append(time.process_time() - started)
             times.recording_wall.append(time.perf_counter() - wall)
             times.hooks.append(inside)
+        if number % bare_every == 0:
+            times.ratios.append(times.recording[-1] / times.bare[-1])
+            times.wall_ratios.append(times.recording_wall[-1] / times.bare_wall[-1])
     return times
-
-
-def paired(recording: list[float], bare: list[float]) -> float:
-    """Median ratio of the recording passes that follow right after a bare one to those."""
-    every = -(-len(recording) // len(bare))
-    return statistics.median(one / other for one, other in zip(recording[::every], bare, strict=True))
 
 
 def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
@@ -113,9 +113,9 @@ def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
     return {
         "hook_share_steady": statistics.median(shares[-max(len(shares) // 4, 1) :]),
         "hook_share_run": statistics.fmean(shares),
-        "total_ratio": paired(fused.recording, fused.bare),
-        "wall_ratio": paired(fused.recording_wall, fused.bare_wall),
-        "hooked_ratio": paired(hooked.recording, hooked.bare),
+        "total_ratio": statistics.median(fused.ratios),
+        "wall_ratio": statistics.median(fused.wall_ratios),
+        "hooked_ratio": statistics.median(hooked.ratios),
         "setup_seconds": hooked.setup,
         "tokens_per_second": tokens / sum(fused.recording_wall),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

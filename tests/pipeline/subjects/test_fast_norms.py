@@ -60,11 +60,18 @@ class Odd(nn.Module):
         return inputs / inputs.abs().mean(-1, keepdim=True) * self.weight
 
 
+class Fussy(Odd):
+    """Takes nothing of three dimensions."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ torch.ones(3, 3)
+
+
 def test_what_is_no_rms_norm_or_is_wrapped_is_left_alone() -> None:
     odd, wrapped = Odd(), nn.RMSNorm(8, eps=1e-6)
     wrapped.forward = lambda x: x  # type: ignore[method-assign]
     inputs = torch.randn(3, 8)
-    with fast_norms(nn.ModuleList([odd, wrapped])) as found:
+    with fast_norms(nn.ModuleList([odd, Fussy(), wrapped])) as found:
         assert found == 0
         assert torch.equal(wrapped(inputs), inputs)
     assert "forward" in wrapped.__dict__
