@@ -118,8 +118,33 @@ def settle(values, bits, batch, first, last, distinct, slots, counts, tops, foun
 
 
 @njit(cache=True, nogil=True)
+def on_grid(x):
+    """A float32 as a float64, rounded to a multiple of 2**-GRID_BITS."""
+    return (np.float64(x) + GRID) - GRID
+
+
+@njit(cache=True, nogil=True)
+def add_four(first, second, third, fourth, target):
+    for u in range(target.size):
+        target[u] += (on_grid(first[u]) + on_grid(second[u])) + (on_grid(third[u]) + on_grid(fourth[u]))
+
+
+@njit(cache=True, nogil=True)
+def add_two(first, second, target):
+    for u in range(target.size):
+        target[u] += on_grid(first[u]) + on_grid(second[u])
+
+
+@njit(cache=True, nogil=True)
+def add_one(row, target):
+    for u in range(target.size):
+        target[u] += on_grid(row[u])
+
+
+@njit(cache=True, nogil=True)
 def add_tokens(rows, order, starts, table_rows, token_sums):
-    """Add the activations of each token's occurrences to its row of the (V, U) sums.
+    """Add the activations of each token's occurrences to its row of the (V, U) sums, which the fewer times are loaded and stored
+    the more occurrences are added at once; no sum is rounded (see `tokens`), so how they are grouped does not matter.
 
     Args:
         rows: (N, U) activations of the N positions of a batch.
@@ -127,13 +152,15 @@ def add_tokens(rows, order, starts, table_rows, token_sums):
         starts: where in `order` each of the batch's distinct tokens starts; one more than distinct tokens.
         table_rows: the row of `token_sums` of each distinct token.
     """
-    gathered = np.empty(rows.shape[1])
     for i in range(table_rows.size):
-        gathered[:] = 0.0
-        for j in range(starts[i], starts[i + 1]):
-            row = rows[order[j]]
-            for u in range(row.size):
-                gathered[u] += (np.float64(row[u]) + GRID) - GRID
-        target = token_sums[table_rows[i]]
-        for u in range(gathered.size):
-            target[u] += gathered[u]
+        target, j, end = token_sums[table_rows[i]], starts[i], starts[i + 1]
+        while j < end:
+            if end - j >= 4:
+                add_four(rows[order[j]], rows[order[j + 1]], rows[order[j + 2]], rows[order[j + 3]], target)
+                j += 4
+            elif end - j >= 2:
+                add_two(rows[order[j]], rows[order[j + 1]], target)
+                j += 2
+            else:
+                add_one(rows[order[j]], target)
+                j += 1
