@@ -1,4 +1,4 @@
-"""Says what n-grams share without a language model: words that they are like in meaning, words of theirs, shared forms."""
+"""Says what n-grams share without a language model: words and a head of a thesaurus that they are like, words of theirs, shared forms."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ from pipeline.prompts import render
 from stages.explain.base import Candidate, ExplanationError
 from stages.sasc.naming import Kept, Naming
 from stages.sasc.surface import SharedForms
+from stages.sasc.thesaurus import shared_heads
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
@@ -20,13 +21,16 @@ NAMES = 3
 TERMS = 4
 """Words of the n-grams in an explanation, at most."""
 FITTING = 0.75
-"""Share of the best name's fit with which the language model's label comes first."""
+"""Share of the best name's fit with which the language model's label comes first, and the thesaurus's head after it."""
+HEADS = 1
+"""Heads of the thesaurus in an explanation, at most."""
 
 
 class EmbeddedSummariser:
     """Names what the n-grams are most like in meaning, with the words of theirs that stand for it best.
 
-    With a language model its label of those words comes first, where it fits about as well as the names.
+    With a language model its label of those words comes first, and then the head of the thesaurus that they share; each where it fits
+    about as well as the names. N-grams of two unlike meanings are named apart.
     """
 
     name = "sasc_embedded"
@@ -44,17 +48,29 @@ class EmbeddedSummariser:
         """
         if not drawn:
             raise ExplanationError("there are no n-grams to explain")
-        terms = self._naming.words(drawn, kept)
-        label, spent = await self._label([term.text for term in terms[:LABEL_WORDS]], seed)
-        ranked = self._naming.names(drawn, kept, [label] if label else [])
-        best = ranked[0].fit if ranked else 0.0
-        first = [name.text for name in ranked if name.text == label and name.fit >= FITTING * best]
-        names = [*first, *self._naming.apart(ranked, NAMES - len(first), first)]
-        own = self._naming.apart(terms, TERMS, names) or [f'"{ngram.strip()}"' for ngram in drawn[:TERMS]]
-        text = f"{', '.join(names)}: as in {', '.join(own)}"
+        clusters = self._naming.clusters(drawn, kept)
+        found = [await self._theme(cluster, kept, seed, len(clusters)) for cluster in clusters]
+        text = "; and ".join(theme for theme, _ in found)
         if forms := self._forms.of(drawn):
             text += f"; form: {', '.join(forms)}"
-        return Candidate(text) if self._engine is None else Candidate(text, LABEL, self._engine.name, *spent)
+        if self._engine is None:
+            return Candidate(text)
+        prompt_tokens, completion_tokens = (
+            sum(numbers) for numbers in zip(*(spent for _, spent in found), strict=True)
+        )
+        return Candidate(text, LABEL, self._engine.name, prompt_tokens, completion_tokens)
+
+    async def _theme(self, drawn: Sequence[str], kept: Kept, seed: int, themes: int) -> tuple[str, tuple[int, int]]:
+        """What one cluster of n-grams shares, in words, and the tokens that its label took; there are so many `themes`."""
+        terms = self._naming.words(drawn, kept)
+        label, spent = await self._label([term.text for term in terms[:LABEL_WORDS]], seed)
+        told = [*([label] if label else []), *shared_heads(drawn)[:HEADS]]
+        ranked = self._naming.names(drawn, kept, told)
+        fits = {name.text: name.fit for name in ranked}
+        first = [text for text in dict.fromkeys(told) if fits[text] >= FITTING * ranked[0].fit]
+        names = [*first, *self._naming.apart(ranked, max(-(-NAMES // themes) - len(first), 0), first)]
+        own = self._naming.apart(terms, TERMS // themes, names) or [f'"{ngram.strip()}"' for ngram in drawn[:TERMS]]
+        return f"{', '.join(names)}: as in {', '.join(own)}", spent
 
     async def summarise(self, drawn: Sequence[str], kept: Kept, seed: int) -> str:
         """The text of `explain` alone."""

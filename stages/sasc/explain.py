@@ -17,6 +17,7 @@ from stages.explain.units import draw, unit_name
 from stages.sasc.candidates import Theme, themes
 from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.tables import NGRAMS, RESPONSES, THEMES
+from stages.sasc.thesaurus import thesaurus_version
 
 if TYPE_CHECKING:
     from pipeline.llm.engine import Request
@@ -36,6 +37,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
     }
     if sasc.explainer == "embedded":
         found |= {"embedder": sasc.embedder, "revision": resolve_model(sasc.embedder).revision}
+        found["thesaurus"] = thesaurus_version()
     return found
 
 
@@ -122,9 +124,11 @@ def stand_in(request: "Request", number: int) -> str:
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where the language model, its device or the embedder is not there."""
+    """Raises UserError where the language model, its device, the embedder or the thesaurus is not there."""
     check_engine(config.sasc.explain_engine)
     resolve_model(config.sasc.embedder)
+    if config.sasc.explainer == "embedded":
+        thesaurus_version()
 
 
 EXPLAIN = Stage(
@@ -140,5 +144,5 @@ EXPLAIN = Stage(
     asks=lambda config: config.sasc.explain_engine,
     stand_in=stand_in,
     method="sasc",
-    version=3,
+    version=4,
 )
