@@ -48,7 +48,7 @@ def shared_heads(ngrams: Sequence[str]) -> list[str]:
             counts[head] = counts.get(head, 0) + 1
     often = [head for head, count in counts.items() if count >= LEAST]
     number, size = (np.asarray([numbers[head] for head in often], int) for numbers in (counts, sizes))
-    chance = hypergeom.sf(number - 1, len(heads), size, len(known)) * len(sizes)
+    chance = np.asarray(hypergeom.sf(number - 1, len(heads), size, len(known))) * len(sizes)
     return [often[place] for place in np.argsort(chance, kind="stable") if chance[place] < CHANCE]
 
 
