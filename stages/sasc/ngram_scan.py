@@ -88,7 +88,7 @@ def _ngrams(context: Context, start: int, stop: int) -> "Ngrams":
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where a module, a unit, the device or a function is not there; what functions answer is not looked at."""
+    """Raises UserError where a module, a unit, a device or a function is not there; what functions answer is not looked at."""
     from pipeline.subjects.callables import load_function
     from pipeline.subjects.identity import black_box
     from pipeline.subjects.load import resolve_device
@@ -106,6 +106,7 @@ def check(config: RunConfig) -> None:
             )
         if module.startswith(BLACK_BOX):
             load_function(module, black_box(config, module).call)
+    resolve_device(config.sasc.device)
     if needs_model(config.subject.modules):
         resolve_device(config.subject.device)
     chosen_units(config, describe_modules(config))
