@@ -205,4 +205,5 @@ def _off_the_device(answer: Any) -> Any:
     """What numpy can take of a torch tensor: on the CPU, and of a type that numpy has."""
     if not hasattr(answer, "detach"):
         return answer
-    return (answer.detach().double() if answer.is_floating_point() else answer.detach()).cpu()
+    found = answer.detach().cpu()
+    return found.double() if found.is_floating_point() else found
