@@ -21,9 +21,9 @@ class Sasc(Section):
     """How the activations of a unit on the tokens of a text become the unit's response to the text."""
     reading: Literal["alone", "in_context", "recorded"] = "alone"
     """How units with an activation a token respond to an n-gram: alone, as to a text of its own; in_context, by the mean over its
-    occurrences in the sequences of the corpus, one pass over which serves all n-grams and units; recorded, by the mean over its
-    occurrences in the unit's own exemplars, with no pass, as `record` has kept their activations, but for fewer n-grams. Black
-    boxes are asked for n-grams as texts whatever it is."""
+    occurrences in the sequences of the corpus, one pass over which serves all n-grams and units of a module; recorded, by the
+    mean over its occurrences in the unit's own exemplars, with no pass, as `record` has kept their activations, but for fewer
+    n-grams. Black boxes are asked for n-grams as texts whatever it is."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
     """all, a number drawn by the seed from each module, or lists of indices by module."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
@@ -59,7 +59,7 @@ class Sasc(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     """Resamples of the texts behind each interval."""
     shard_ngrams: Positive = 20_000
-    """N-grams evaluated by one shard."""
+    """N-grams evaluated by one shard, where modules are asked about n-grams as texts."""
     shard_units: Positive = 8
     """Units explained, and texts made and scored for, by one shard."""
 

@@ -31,7 +31,7 @@ class OnMps(torch.Tensor):
             raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
         if func == torch.Tensor.device.__get__:
             return torch.device("mps")
-        found = super().__torch_function__(func, types, args, kwargs or {})
+        found = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         return plain(found) if func == torch.Tensor.cpu else found
 
 
