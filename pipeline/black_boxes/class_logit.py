@@ -53,7 +53,7 @@ def class_logit(
             ids = torch.from_numpy(batch.tokens.token_ids).to(place)
             with torch.inference_mode():
                 given = classifier(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-            found[batch.places] = given[: len(batch.places), wanted].double().cpu().numpy()
+            found[batch.places] = given[: len(batch.places), wanted].cpu().double().numpy()
         return found
 
     return logits

@@ -12,7 +12,7 @@ Values = npt.NDArray[np.float64]
 
 
 def concept(
-    concepts: str | Sequence[str], embedder: str = DEFAULT, device: str = "cpu"
+    concepts: str | Sequence[str], embedder: str = DEFAULT, device: str = "auto"
 ) -> Callable[[list[str]], Values]:
     """f(x) = -|| e(x) - e(concept) ||, with one unit for each concept; from -2 to 0, as embeddings have length 1.
 

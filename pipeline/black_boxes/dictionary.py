@@ -13,6 +13,7 @@ import torch
 from pipeline.black_boxes.arrays import matrix_for
 from pipeline.black_boxes.hidden import HiddenStates, on_texts, refuse_other
 from pipeline.errors import UserError
+from pipeline.subjects.float64 import with_float64
 from pipeline.subjects.pooling import Pool, pooled
 
 Values = npt.NDArray[np.float64]
@@ -56,8 +57,9 @@ def dictionary(
     atoms = torch.from_numpy(matrix_for("dictionary", path, key, states.width, f"layer {layer}", normalise))
 
     def respond(hidden: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-        codes = sparse_codes(hidden.flatten(0, 1).double(), atoms.to(hidden.device), penalty, positive, steps)
-        return pooled(codes.reshape(*counted.shape, len(atoms)), counted, cast(Pool, pool))
+        rows = with_float64(hidden.flatten(0, 1)).double()
+        codes = sparse_codes(rows, atoms.to(rows.device), penalty, positive, steps)
+        return pooled(codes.reshape(*counted.shape, len(atoms)), counted.to(rows.device), cast(Pool, pool))
 
     return on_texts(states, len(atoms), respond)
 

@@ -17,7 +17,7 @@ def direction(
     bias: str | None = None,
     normalise: bool = False,
     embedder: str = DEFAULT,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Callable[[list[str]], Values]:
     """f(x) = W e(x) + b, with one unit for each row of W.
 

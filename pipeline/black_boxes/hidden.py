@@ -66,7 +66,7 @@ def on_texts(
     def values(texts: list[str]) -> Values:
         found = np.full((len(texts), units), np.nan)
         for places, hidden, counted in states.each(texts):
-            found[places] = respond(hidden, counted).double().cpu().numpy()
+            found[places] = respond(hidden, counted).cpu().double().numpy()
         return found
 
     return values

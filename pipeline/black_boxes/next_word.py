@@ -52,9 +52,9 @@ def next_word(
         for batch in batches.batches([prompts.around(text) for text in texts]):
             ids = torch.from_numpy(batch.tokens.token_ids).to(loaded.device)
             with torch.inference_mode():
-                given = loaded.model(input_ids=ids, use_cache=False, **last).logits[:, -1].double()  # (B, V)
-            values = given[:, wanted] - (given[:, others].mean(dim=1, keepdim=True) if others else 0.0)
-            found[batch.places] = values[: len(batch.places)].cpu().numpy()
+                given = loaded.model(input_ids=ids, use_cache=False, **last).logits[: len(batch.places), -1]  # (M, V)
+            values, middle = (given[:, tokens].cpu().double() for tokens in (wanted, others))
+            found[batch.places] = (values - (middle.mean(dim=1, keepdim=True) if others else 0.0)).numpy()
         return found
 
     return logits

@@ -11,7 +11,7 @@ Values = npt.NDArray[np.float64]
 
 
 def random_directions(
-    units: int, seed: int = 0, embedder: str = DEFAULT, device: str = "cpu"
+    units: int, seed: int = 0, embedder: str = DEFAULT, device: str = "auto"
 ) -> Callable[[list[str]], Values]:
     """f(x) = W e(x), with one row of W for each unit: a normally distributed vector, at length 1.
 

@@ -24,7 +24,7 @@ def ridge(
     layer: int | None = None,
     mean: str | None = None,
     scale: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Callable[[list[str]], Values]:
     """f(x) = W ((g(x) - mean) / scale) + intercept, with one unit, or voxel, for each row of W.
 

@@ -21,7 +21,8 @@ class NgramSizes:
     by_subject: int
     """N-grams that the subject evaluates, for all of its modules at once."""
     corpus_passes: int
-    """Forward passes of the subject over batches of the corpus, where n-grams are read in context."""
+    """Forward passes of the subject over batches of the corpus, where n-grams are read in context: as many for each module,
+    each up to its layer."""
     texts: int
     """Texts for and against explanations, each evaluated by its unit's module."""
 
@@ -36,11 +37,12 @@ def ngram_sizes(config: RunConfig) -> NgramSizes:
     units = units_to_explain(config, modules)
     asked = {module for module, _, _ in units}
     reading = sasc.reading if needs_model(asked) else ""
+    batches = -(-config.corpus.max_sequences // config.record.batch_size)
     return NgramSizes(
         units=len(units),
         ngrams=sasc.max_ngrams,
         by_black_boxes=sasc.max_ngrams * sum(module.startswith(BLACK_BOX) for module in asked),
         by_subject=sasc.max_ngrams if reading == "alone" else 0,
-        corpus_passes=-(-config.corpus.max_sequences // config.record.batch_size) if reading == "in_context" else 0,
+        corpus_passes=batches * sum(needs_model([one]) for one in asked) if reading == "in_context" else 0,
         texts=len(units) * sasc.candidates * 2 * sasc.texts,
     )

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+DEVICES = r"^(auto|cpu|cuda(:\d+)?|mps)$"
+Device = Annotated[str, Field(pattern=DEVICES)]
 
 
 class Section(BaseModel):

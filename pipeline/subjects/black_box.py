@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from pipeline.config import BlackBox
 from pipeline.errors import UserError
+from pipeline.stage import chunks
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.callables import open_function, shown, told
 from pipeline.subjects.time_limit import TooSlow, time_limit
@@ -21,7 +22,7 @@ TEXT_BYTES = 200
 ASKED_TWICE = 16
 """Texts of the first batch that are asked twice."""
 TOLERANCE = 1e-4
-"""By how much two answers to a text may differ, as a share of the largest answer of the unit."""
+"""By how much two answers to a text may differ, as a share of the largest answer of the unit so far."""
 SLOW = 2.0
 """Seconds after which progress is shown."""
 SAMPLE = (
@@ -68,6 +69,7 @@ class BlackBoxActivations:
         self._function = open_function(module, box)
         self._text_of = text_of
         self._known: OrderedDict[str, Values] = OrderedDict()
+        self._largest = np.zeros(box.units)  # (U,) of all finite answers so far, without their sign
         self._room = max(1, KEPT_BYTES // (8 * box.units + TEXT_BYTES))
         self._tried = False
         self._too_slow = ""
@@ -103,10 +105,8 @@ class BlackBoxActivations:
         distinct = dict.fromkeys(texts)
         answers = {text: self._known[text] for text in distinct if text in self._known}
         missing = sorted((text for text in distinct if text not in answers), key=len)
-        size = self.box.batch_size
         with tqdm(total=len(missing), desc=self.module, unit="text", leave=False, disable=None, delay=SLOW) as bar:
-            for start in range(0, len(missing), size):
-                part = missing[start : start + size]
+            for part in chunks(missing, self.box.batch_size):
                 answers.update(zip(part, [row.copy() for row in self._ask(part)], strict=True))
                 bar.update(len(part))
         self._remember(answers)
@@ -120,6 +120,10 @@ class BlackBoxActivations:
             self._known.move_to_end(text)
         while len(self._known) > self._room:
             self._known.popitem(last=False)
+
+    def _ask_in_batches(self, texts: Sequence[str]) -> Values:
+        """(N, U) answers, which are not remembered, in calls of at most batch_size texts."""
+        return np.concatenate([self._ask(part) for part in chunks(list(texts), self.box.batch_size)])
 
     def _ask(self, texts: Sequence[str]) -> Values:
         """(N, U) answers of one call; a function that was too slow is not called again."""
@@ -140,7 +144,10 @@ class BlackBoxActivations:
             raise UserError(
                 f"{self._name} raised {told(error)} on {len(texts)} texts, the first {texts[0]!r}; correct the function"
             ) from error
-        return self._checked(answer, texts)
+        values = self._checked(answer, texts)
+        finite = np.where(np.isfinite(values), np.abs(values), 0)
+        self._largest = np.maximum(self._largest, finite.max(axis=0))
+        return values
 
     def _checked(self, answer: Any, texts: Sequence[str]) -> Values:
         units = self.box.units
@@ -166,15 +173,16 @@ class BlackBoxActivations:
     def confirm(self, texts: Sequence[str], values: Values) -> None:
         """Ask again about texts that were answered, and not remember it.
 
+        How much is rounding goes by all answers of a unit so far: on few texts all of its answers may be near 0.
+
         Args:
-            values: (N, U) as `values` gave them.
+            values: (N, U) as `values` gave them, N not 0.
 
         Raises:
             UserError: the answers differ by more than rounding, or the function fails.
         """
-        again = self._ask(texts)
-        largest = np.abs(np.where(np.isfinite(values), values, 0)).max(axis=0)
-        equal = np.isclose(values, again, rtol=0, atol=TOLERANCE * largest, equal_nan=True).all(axis=1)
+        again = self._ask_in_batches(texts)
+        equal = np.isclose(values, again, rtol=0, atol=TOLERANCE * self._largest, equal_nan=True).all(axis=1)
         if not equal.all():
             place = int(np.flatnonzero(~equal)[0])
             raise UserError(
@@ -186,7 +194,7 @@ class BlackBoxActivations:
     def _ask_twice(self, texts: Sequence[str]) -> None:
         """Raise UserError where the function does not give a text the same values again, asked in another order."""
         if texts:
-            self.confirm(texts[::-1], self._ask(texts)[::-1])
+            self.confirm(texts[::-1], self._ask_in_batches(texts)[::-1])
 
     @property
     def _name(self) -> str:
@@ -197,4 +205,5 @@ def _off_the_device(answer: Any) -> Any:
     """What numpy can take of a torch tensor: on the CPU, and of a type that numpy has."""
     if not hasattr(answer, "detach"):
         return answer
-    return (answer.detach().double() if answer.is_floating_point() else answer.detach()).cpu()
+    found = answer.detach().cpu()
+    return found.double() if found.is_floating_point() else found

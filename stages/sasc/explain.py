@@ -114,7 +114,7 @@ def open_summariser(context: Context) -> "Summariser":
     from pipeline.subjects.embedder import load_embedder
     from stages.sasc.embedded import EmbeddedSummariser
 
-    return EmbeddedSummariser(load_embedder(sasc.embedder), engine)
+    return EmbeddedSummariser(load_embedder(sasc.embedder, sasc.device), engine)
 
 
 def stand_in(request: "Request", number: int) -> str:

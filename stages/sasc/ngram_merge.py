@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from pipeline.config import RunConfig
 from pipeline.context import Context
@@ -30,16 +29,16 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return {"kept": config.sasc.kept, "polarities": config.sasc.polarities}
 
 
-def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
+def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of at most SHARD_UNITS of the scanned units of a module."""
-    rows = pq.read_table(tables.files(NGRAM_PARTIALS)[0], columns=["module", "index"])
-    units: dict[str, dict[int, None]] = {}
+    rows = tables.read(NGRAM_PARTIALS, columns=["module", "index"]).group_by(["module", "index"]).aggregate([])
+    units: dict[str, list[int]] = {module: [] for module in with_nulls(config).subject.modules}
     for module, index in zip(rows["module"].to_pylist(), rows["index"].to_pylist(), strict=True):
-        units.setdefault(module, {})[index] = None
+        units[module].append(index)
     parts = [
         {"module": module, "first": part[0], "last": part[-1]}
         for module, indices in units.items()
-        for part in chunks(list(indices), SHARD_UNITS)
+        for part in chunks(sorted(indices), SHARD_UNITS)
     ]
     return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]
 
@@ -53,20 +52,27 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     modules = context.once("modules", lambda config: describe_modules(with_nulls(config)))
     polarities = polarities_of(context.config, module, modules[module].signed)
     where = (ds.field("module") == module) & (ds.field("index") >= first) & (ds.field("index") <= last)
-    files = context.tables.files(NGRAM_PARTIALS)
-    partials = [context.tables.read(NGRAM_PARTIALS, where, shard=path.stem) for path in files]
+    partials = context.tables.read(NGRAM_PARTIALS, where)
     ngrams = context.once("list", lambda _: context.tables.read(NGRAM_LIST).sort_by("ngram_id"))
     ends = [(ds.field("polarity").is_null(), polarities)]
     ends += [(ds.field("polarity") == polarity, [polarity]) for polarity in polarities]
     merged = []
     for own, explained in ends:
-        parts = [part.filter(own) for part in partials]
-        if len(parts[0]):
+        parts = parts_of(partials.filter(own))
+        if parts:
             merged.append(merge(parts, explained, context.config.sasc.kept, ngrams))
     return {
         RESPONSES.name: in_unit_order([responses for responses, _ in merged], RESPONSES.schema),
         NGRAMS.name: in_unit_order([strongest for _, strongest in merged], NGRAMS.schema),
     }
+
+
+def parts_of(rows: pa.Table) -> list[pa.Table]:
+    """Rows of NGRAM_PARTIALS, one for each unit and part of the list, as a table by unit for each part."""
+    indices = rows["index"].to_numpy()
+    order = np.argsort(indices, kind="stable")
+    count = len(rows) // max(1, len(np.unique(indices)))
+    return [rows.take(pa.array(order[part::count])) for part in range(count)]
 
 
 MERGE = Stage(

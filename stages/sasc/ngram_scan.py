@@ -10,20 +10,23 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
+from pipeline.context import Context, module_widths
 from pipeline.errors import UserError
-from pipeline.stage import Shard, Stage
+from pipeline.stage import Shard, Stage, chunks
 from pipeline.subjects.identity import BLACK_BOX, OWN, needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
 from pipeline.tables import Tables
 from stages.sasc.nulls import NAME, with_nulls
 from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS
+from stages.sasc.units import asked_modules, chosen_units, units_of
 
 if TYPE_CHECKING:
     from stages.sasc.scanning import Ngrams
 
 SCANNED = {"pool", "reading", "units", "polarities", "kept"}
 """Settings that change what is scanned, beyond the list."""
+SHARD_UNITS = 512
+"""Units of a shard whose responses are read in the recording."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -46,15 +49,29 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
-    """Shards of shard_ngrams n-grams; one of all where they are found in sequences, which are gone through once."""
-    total, size = tables.count(NGRAM_LIST), config.sasc.shard_ngrams
-    if config.sasc.reading != "alone" and needs_model(config.subject.modules):
-        size = max(total, 1)
-    starts = range(0, total, size)
-    return [
-        Shard(f"part-{number:05d}", {"start": start, "stop": min(start + size, total)})
-        for number, start in enumerate(starts)
-    ]
+    """Shards of shard_ngrams n-grams for the modules that are asked about n-grams as texts.
+
+    Where units of the model are read in sequences, these are gone through for all n-grams at once: in context there is a shard
+    for each module, as its sums fill the memory; in the recording for SHARD_UNITS units.
+    """
+    config = with_nulls(config)
+    total, size, reading = tables.count(NGRAM_LIST), config.sasc.shard_ngrams, config.sasc.reading
+    modules = asked_modules(config)
+    read = [module for module in modules if reading != "alone" and needs_model([module])]
+    asked = [module for module in modules if module not in read]
+    keys: list[dict[str, Any]] = []
+    for module in read:
+        key = {"modules": [module], "start": 0, "stop": total}
+        keys += [key | part for part in (_unit_ranges(config, tables, module) if reading == "recorded" else [{}])]
+    for start in range(0, total if asked else 0, size):
+        keys.append({"modules": asked, "start": start, "stop": min(start + size, total)})
+    return [Shard(f"part-{number:05d}", key) for number, key in enumerate(keys)]
+
+
+def _unit_ranges(config: RunConfig, tables: Tables, module: str) -> list[dict[str, int]]:
+    """The first and the last of each SHARD_UNITS units of a recorded module that are explained."""
+    units = units_of(config, module, module_widths(tables)[module])
+    return [{"first": part[0], "last": part[-1]} for part in chunks(units, SHARD_UNITS)]
 
 
 def also_reads(config: RunConfig) -> tuple[str, ...]:
@@ -63,37 +80,42 @@ def also_reads(config: RunConfig) -> tuple[str, ...]:
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
-    """Ask every module about a range of the list."""
+    """Ask some modules about a range of the list."""
     from pipeline.subjects.source import describe_modules
     from stages.sasc.scanning import scan_black_box, scan_model
-    from stages.sasc.units import chosen_units
 
-    config = with_nulls(context.config)
-    chosen = context.once("units", lambda _: chosen_units(config, describe_modules(config)))
-    ngrams = _ngrams(context, shard.key["start"], shard.key["stop"])
+    config, key = with_nulls(context.config), shard.key
+    every = context.once("units", lambda _: chosen_units(config, describe_modules(config)))
+    chosen = {module: every[module] for module in key["modules"]}
+    if "first" in key:
+        chosen = {
+            module: [unit for unit in units if key["first"] <= unit <= key["last"]] for module, units in chosen.items()
+        }
+    ngrams = _ngrams(context, key["start"], key["stop"])
     rows = scan_model(context, ngrams, {module: chosen[module] for module in chosen if needs_model([module])})
     for module in chosen:
         if module.startswith(BLACK_BOX):
             rows[module] = scan_black_box(context, ngrams, module, chosen[module])
-    found = [rows[module] for module in config.subject.modules if module in rows]
-    return {NGRAM_PARTIALS.name: pa.concat_tables([NGRAM_PARTIALS.schema.empty_table(), *found])}
+    return {NGRAM_PARTIALS.name: pa.concat_tables([rows[module] for module in chosen])}
 
 
 def _ngrams(context: Context, start: int, stop: int) -> "Ngrams":
     from stages.sasc.scanning import Ngrams
 
-    where = (ds.field("ngram_id") >= start) & (ds.field("ngram_id") < stop)
-    rows = context.tables.read(NGRAM_LIST, where, ["ngram_id", "text"]).sort_by("ngram_id")
-    return Ngrams(rows["ngram_id"].to_numpy(), rows["text"].to_pylist())
+    def read(_: RunConfig) -> Ngrams:
+        where = (ds.field("ngram_id") >= start) & (ds.field("ngram_id") < stop)
+        rows = context.tables.read(NGRAM_LIST, where, ["ngram_id", "text"]).sort_by("ngram_id")
+        return Ngrams(rows["ngram_id"].to_numpy(), rows["text"].to_pylist())
+
+    return context.latest("n-grams", f"{start}-{stop}", read)
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where a module, a unit, the device or a function is not there; what functions answer is not looked at."""
+    """Raises UserError where a module, a unit, a device or a function is not there; what functions answer is not looked at."""
     from pipeline.subjects.callables import load_function
     from pipeline.subjects.identity import black_box
     from pipeline.subjects.load import resolve_device
     from pipeline.subjects.source import describe_modules
-    from stages.sasc.units import chosen_units
 
     if NAME in config.subject.black_boxes:
         raise UserError(f"subject.black_boxes.{NAME}: the null units of sasc have this name; give another one")
@@ -106,6 +128,7 @@ def check(config: RunConfig) -> None:
             )
         if module.startswith(BLACK_BOX):
             load_function(module, black_box(config, module).call)
+    resolve_device(config.sasc.device)
     if needs_model(config.subject.modules):
         resolve_device(config.subject.device)
     chosen_units(config, describe_modules(config))
@@ -123,4 +146,5 @@ SCAN = Stage(
     splits=("explain",),
     check=check,
     method="sasc",
+    version=2,
 )

@@ -21,7 +21,7 @@ def with_nulls(config: RunConfig) -> RunConfig:
     seed = int(draw(config.run.seed, NAME).integers(2**31))
     box = BlackBox(
         call="pipeline.black_boxes.random_directions:random_directions",
-        arguments={"units": sasc.nulls, "seed": seed, "embedder": sasc.embedder},
+        arguments={"units": sasc.nulls, "seed": seed, "embedder": sasc.embedder, "device": sasc.device},
         units=sasc.nulls,
     )
     changed = {"modules": [*subject.modules, NULLS], "black_boxes": subject.black_boxes | {NAME: box}}

@@ -70,13 +70,12 @@ def scan_recorded(
     """Rows of NGRAM_PARTIALS of units of the model, by module: one for each unit and polarity.
 
     Args:
-        ids: (N,) numbers of the n-grams.
+        ids: (N,) numbers of the n-grams, in every shard the whole list.
         texts: the N n-grams.
         chosen: indices of the units of each module.
     """
     config = context.config
-    joined = TokenTexts(load_tokenizer(config.subject.model, config.subject.trust_remote_code)).joined
-    occurrences = Occurrences(context.tables, Places(texts, config, joined))
+    occurrences = context.once("occurrences", lambda _: _occurrences(context, texts))
     modules = context.once("modules", describe_modules)
     found = {}
     with tqdm(total=sum(map(len, chosen.values())), desc="units", unit="unit", leave=False, disable=None) as bar:
@@ -95,6 +94,12 @@ def scan_recorded(
                 bar.update(len(some))
             found[module] = pa.concat_tables(rows)
     return found
+
+
+def _occurrences(context: Context, texts: Sequence[str]) -> Occurrences:
+    subject = context.config.subject
+    joined = TokenTexts(load_tokenizer(subject.model, subject.trust_remote_code)).joined
+    return Occurrences(context.tables, Places(texts, context.config, joined))
 
 
 def mean_responses(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from pipeline.subjects.float64 import with_float64
 from stages.record.moments import SPLITTER
 from stages.sasc.tables import NGRAM_PARTIALS
 
@@ -94,6 +95,7 @@ class ModuleResponses:
 
     def add(self, ngram_ids: Ints, values: torch.Tensor) -> None:
         """Take in responses of the units: (B, U) float32 or float64, on any device."""
+        values = with_float64(values)
         ids = torch.from_numpy(np.asarray(ngram_ids)).to(values.device)
         self._ngrams += len(ngram_ids)
         finite = values.isfinite()

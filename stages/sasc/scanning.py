@@ -100,7 +100,7 @@ def _read_in_context(context: Context, ngrams: Ngrams, chosen: Chosen, found: di
     from pipeline.subjects.token_text import TokenTexts
 
     config = context.config
-    source = context.once("source", lambda config: open_source(config, list(chosen)))
+    source = context.latest("source", " ".join(chosen), lambda config: open_source(config, list(chosen)))
     joined = TokenTexts(load_tokenizer(config.subject.model, config.subject.trust_remote_code)).joined
     size = max(1, SUM_BYTES // (8 * sum(map(len, chosen.values()))))
     for start in range(0, len(ngrams.ids), size):

@@ -161,7 +161,7 @@ def open_synthesizer(context: Context) -> Synthesizer:
     from pipeline.subjects.embedder import load_embedder
     from stages.sasc.retrieval import RetrievedSynthesizer
 
-    return RetrievedSynthesizer(corpus_passages(context), load_embedder(sasc.embedder))
+    return RetrievedSynthesizer(corpus_passages(context), load_embedder(sasc.embedder, sasc.device))
 
 
 def corpus_passages(context: Context) -> list[str]:

@@ -9,6 +9,16 @@ from pipeline.subjects.activations import ModuleUnits
 from stages.explain.units import draw
 
 
+def asked_modules(config: RunConfig) -> list[str]:
+    """The modules of a run file of which units are explained, in its order."""
+    wanted = config.sasc.units
+    return [
+        module
+        for module in config.subject.modules
+        if not isinstance(wanted, dict) or wanted.get(module) or module == NULLS
+    ]
+
+
 def chosen_units(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> dict[str, list[int]]:
     """Indices of the units, rising, by module: all, a number drawn by the seed, or those listed; null units always all.
 
@@ -22,13 +32,21 @@ def chosen_units(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> dict[
     if isinstance(wanted, dict):
         for module, indices in wanted.items():
             _refuse_missing(module, indices, modules)
-        listed = {module: sorted(set(wanted[module])) for module in modules if wanted.get(module)}
-        return listed | ({NULLS: list(range(modules[NULLS].width))} if NULLS in modules else {})
-    chosen = {}
-    for module, units in modules.items():
-        count = units.width if wanted == "all" or module == NULLS else min(wanted, units.width)
-        chosen[module] = sorted(draw(config.run.seed, module).permutation(units.width)[:count].tolist())
-    return chosen
+    return {module: units_of(config, module, modules[module].width) for module in asked_modules(config)}
+
+
+def units_of(config: RunConfig, module: str, width: int) -> list[int]:
+    """Indices of the units of a module, rising.
+
+    Args:
+        width: how many it has.
+    """
+    wanted = config.sasc.units
+    if wanted == "all" or module == NULLS:
+        return list(range(width))
+    if isinstance(wanted, dict):
+        return sorted(set(wanted.get(module, [])))
+    return sorted(draw(config.run.seed, module).permutation(width)[:wanted].tolist())
 
 
 def _refuse_missing(module: str, indices: list[int], modules: Mapping[str, ModuleUnits]) -> None:

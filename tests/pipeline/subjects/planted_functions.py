@@ -63,6 +63,21 @@ def random(texts):
 def counter(texts):
     return list(range(len(texts)))
 
+def wide_product(texts):
+    """1,000 units in float32, whose last bits depend on the texts beside."""
+    draws = [np.random.default_rng(list(text.encode())).standard_normal(64) for text in texts]
+    weights = np.random.default_rng(0).standard_normal((1000, 64))
+    return np.asarray(draws, np.float32) @ weights.T.astype(np.float32)
+
+def drifts(texts):
+    """A unit that is large and right, and one that is small and another each time."""
+    return [[1e6 * len(text), 1e-6 * np.random.default_rng().random()] for text in texts]
+
+def eight(texts):
+    if len(texts) > 8:
+        raise MemoryError("too many texts")
+    return length(texts)
+
 def late(texts):
     """Deterministic on texts of letters alone."""
     return [float("b" in text and np.random.default_rng().random()) for text in texts]

@@ -14,6 +14,7 @@ from pipeline.config import BlackBox
 from pipeline.errors import UserError
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
+from pipeline.subjects.text_function import BlackBoxTexts
 from pipeline.subjects.time_limit import TooSlow, time_limit
 from tests.pipeline.subjects.planted_functions import FUNCTIONS
 
@@ -140,13 +141,14 @@ def test_tensors_and_truth_values_are_numbers(function: str, first: float) -> No
         ("complex_numbers", r"not numbers"),
         ("random", r"must be deterministic"),
         ("counter", r"treat each text by itself"),
+        ("drifts", r"must be deterministic"),
         ("no_function", r"is 3 and cannot be called"),
         ("lenght", r"has no 'lenght'; did you mean 'length'"),
     ],
 )
 def test_what_is_no_such_function_is_told_at_opening(function: str, says: str) -> None:
     with pytest.raises(UserError, match=rf"black_box:test.*{function}.*{says}"):
-        opened(function)
+        opened(function, units=2 if function == "drifts" else 1)
 
 
 def test_a_width_that_is_wrong_names_the_setting() -> None:
@@ -158,6 +160,24 @@ def test_texts_of_the_corpus_are_asked_twice_too() -> None:
     source = opened("late")
     with pytest.raises(UserError, match="deterministic"):
         run(source, batch("abba"))
+
+
+def test_units_that_are_near_0_on_the_few_texts_of_a_call_are_not_told_to_be_random() -> None:
+    function = BlackBoxTexts(opened("wide_product", units=1000))
+    texts = [f"text number {number}" for number in range(6000)]
+    for start in range(0, 6000, 200):  # of each 200 one is asked again, by itself
+        found = function.values(texts[start : start + 200])
+        assert (abs(found[0]) < 1e-2 * abs(found).max(axis=0)).any()
+
+
+def test_no_call_has_more_texts_than_the_batch_size() -> None:
+    function = BlackBoxTexts(opened("eight", batch_size=8))
+    texts = ["x" * number for number in range(1, 5001)]
+    asked()
+    assert function.values(texts)[:, 0].tolist() == list(range(1, 5001))
+    assert sum(map(len, asked())) >= 5000 + 16, "some are asked again"
+    opened("eight", batch_size=3)
+    assert max(map(len, asked())) == 3, "those that are asked before anything else too"
 
 
 @pytest.mark.parametrize(

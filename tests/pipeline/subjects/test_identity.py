@@ -134,6 +134,17 @@ def test_arguments_of_a_factory_count_and_files_among_them_by_content(tmp_path: 
     assert identity(concepts=[str(tmp_path)]) != identity(concepts=["tests"]), "a word that is also a folder is a word"
 
 
+def test_where_a_function_runs_changes_no_row(tmp_path: Path) -> None:
+    def identity(**arguments: Any) -> Any:
+        entry = {"call": "pipeline.black_boxes.concept:concept", "arguments": {"concepts": ["sea"], **arguments}}
+        return source_identities(run_file(["black_box:f"], black_boxes={"f": entry}))["black_box:f"]
+
+    for device in ("auto", "cpu", "cuda", "cuda:3", "mps"):
+        assert identity(device=device) == identity()
+    for other in ("microphone", "cuda:", 3):
+        assert identity(device=other) != identity(), "an argument of this name that is no device counts"
+
+
 def test_functions_of_installed_packages_are_found_and_built_in_ones_have_no_file() -> None:
     found = source_file("json.decoder:JSONDecoder")
     assert found is not None

@@ -1,5 +1,6 @@
 """Null units: random directions of the embedding space beside the units of a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,17 @@ import pandas as pd
 import pytest
 
 from pipeline.black_boxes.random_directions import random_directions
+from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.runner import survey
 from pipeline.sasc_schemas import NULLS
-from pipeline.subjects.embedder import load_embedder
+from pipeline.subjects.embedder import Embedder, load_embedder
+from pipeline.subjects.text_function import open_text_function
+from stages import STAGES
+from stages.sasc.explain import open_summariser
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.nulls import with_nulls
+from stages.sasc.synthesize import open_synthesizer
 from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table
 
 NULL = f"module == '{NULLS}'"
@@ -48,6 +55,34 @@ def test_their_rows_depend_neither_on_the_shards_nor_on_the_other_modules(place:
         one, other = (table(root, name).query(NULL).reset_index(drop=True) for root in (whole, cut))
         assert len(one) >= 20
         pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_the_device_reaches_every_embedder_and_no_fingerprint(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr("pipeline.black_boxes.random_directions.load_embedder", keep(asked, load_embedder))
+    monkeypatch.setattr("pipeline.subjects.embedder.load_embedder", keep(asked, load_embedder))
+    monkeypatch.setattr("stages.sasc.synthesize.corpus_passages", lambda context: ["the lazy dog"])
+    configs = [run_file(place, "devices", [GOOD], nulls=20, device=device) for device in ("cpu", "auto")]
+    for config in configs:
+        asked.clear()
+        open_text_function(with_nulls(config), NULLS)
+        open_summariser(Context(config, STAGES["explain.sasc"]))
+        open_synthesizer(Context(config, STAGES["synthesize"]))
+        assert asked == [(config.sasc.embedder, config.sasc.device)] * 3
+    inputs = [{name: found.inputs for name, found in survey(config, STAGES).items()} for config in configs]
+    assert inputs[0] == inputs[1]
+    with pytest.raises(UserError, match="device = 'cuda:99', but this machine"):
+        SCAN.check(run_file(place, "devices", [GOOD], nulls=20, device="cuda:99"))
+
+
+def keep(asked: list[tuple[str, str]], load: Callable[..., Embedder]) -> Callable[..., Embedder]:
+    """`load` that notes its arguments."""
+
+    def loaded(spec: str, device: str) -> Embedder:
+        asked.append((spec, device))
+        return load(spec, device)
+
+    return loaded
 
 
 def test_none_are_made_where_none_are_wanted(place: Path) -> None:
