@@ -161,7 +161,6 @@ class Cell(nn.Module):
 PLACES: dict[Any, str] = {
     "layers": "trunk.cells",
     "mlp": "feed",
-    "attn": "mixer",
     "down_proj": "feed.down_proj",
     "o_proj": "mixer.o_proj",
 }
