@@ -87,7 +87,7 @@ def write_transcoder(folder: Path, inputs: dict[int, Array]) -> dict[str, Array]
     coder = {"W_enc": encoder, "b_enc": bias, "threshold": threshold}
     zeros = {"W_dec": encoder.T, "b_dec": np.zeros(len(middle))}
     folder.mkdir(parents=True)
-    np.savez(folder / "params.npz", **{name: value.astype(np.float32) for name, value in (coder | zeros).items()})  # type: ignore[arg-type]
+    np.savez(folder / "params.npz", **{name: value.astype(np.float32) for name, value in (coder | zeros).items()})
     return coder
 
 

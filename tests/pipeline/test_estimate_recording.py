@@ -109,7 +109,11 @@ def test_two_polarities_take_more_than_one_and_sparse_modules_less() -> None:
 
 def test_the_largest_module_is_that_which_takes_most_and_not_the_widest(tmp_path: Path) -> None:
     weights = draw(inputs=16, outputs=16)
-    wide = {"W_enc": np.tile(weights.w_enc, 2), "b_enc": np.tile(weights.b_enc, 2), "W_dec": np.tile(weights.w_dec, (2, 1))}
+    wide = {
+        "W_enc": np.tile(weights.w_enc, 2),
+        "b_enc": np.tile(weights.b_enc, 2),
+        "W_dec": np.tile(weights.w_dec, (2, 1)),
+    }
     coder = saelens_6(tmp_path / "x", "standard", wide | {"b_dec": weights.b_dec}, d_in=16, d_sae=48, metadata={})
     model = save_tiny_llama(tmp_path / "model")
 

@@ -132,10 +132,10 @@ def site_of(
     block = nn.Module()
     for part, projection in PARTS.items():
         block.add_module(part, None if part == lacks else nn.ModuleDict({projection: nn.Linear(D, D)}))
-    block.post_attention_layernorm = norm
+    block.add_module("post_attention_layernorm", norm)
     config: Any = SimpleNamespace(get_text_config=lambda: SimpleNamespace(hidden_size=hidden_size))
     site = sae_site(f"layers.{layer}.sae:test", coder, layer, block, config)
-    site.module.path = next(path for path, module in block.named_modules() if module is site.module)  # type: ignore[assignment]
+    site.module.path = next(path for path, module in block.named_modules() if module is site.module)
     return site
 
 

@@ -15,8 +15,8 @@ from pipeline.run_file import parse_config
 from pipeline.subjects.activations import SparseActivations
 from pipeline.subjects.architecture import norm_scale
 from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.source import check_sources
 from pipeline.subjects.sites import Site, find_sites
+from pipeline.subjects.source import check_sources
 from pipeline.subjects.vocabulary import embedding_rows
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, layer, random_model, seen_by, token_batch
 from tests.pipeline.subjects.saes.layouts import Array, K, dense, draw, gemma_scope, saelens_6, sparsify, top_k

@@ -156,7 +156,9 @@ def test_files_that_cannot_be_used_are_told(name: str, tmp_path: Path) -> None:
 
 def test_a_module_that_the_layer_lacks_is_told(tmp_path: Path) -> None:
     folder = saelens_6(tmp_path, "standard", BASE, hook_name="transformer.h.3.attn")
-    with pytest.raises(UserError, match=r"reads what 'transformer\.h\.3\.attn' gives, and this layer has no 'attn'.*reads ="):
+    with pytest.raises(
+        UserError, match=r"reads what 'transformer\.h\.3\.attn' gives, and this layer has no 'attn'.*reads ="
+    ):
         site_of(folder, lacks="attn")
 
 
