@@ -1,9 +1,11 @@
 """How many sequences, units and bytes a run takes, from the run file and the configuration of its models alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.config import PerSplit, RunConfig
-from pipeline.estimate.recording import recording
+from pipeline.estimate.recording import recorder_bytes, recording
+from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.source import describe_modules
 
@@ -46,7 +48,6 @@ def estimate(config: RunConfig) -> Estimate:
     explained = _explained(config, widths)
     simulations = explained * _simulations(config)
     recorded = recording(modules, config, vocab_size)
-    largest = max(modules, key=lambda name: modules[name].width)
     return Estimate(
         sequences=sequences,
         tokens=sequences * length,
@@ -55,11 +56,19 @@ def estimate(config: RunConfig) -> Estimate:
         forward_passes=-(-sequences // config.record.batch_size),
         simulations=simulations,
         memory_bytes=recorded.memory,
-        module_bytes=recorded.memory * modules[largest].width // sum(widths),
+        module_bytes=_largest(modules, config, recorded.memory),
         partial_bytes=recorded.partials,
         record_bytes=recorded.tables,
         other_bytes=sequences * length * SEQUENCE_BYTES + simulations * length * 8,
     )
+
+
+def _largest(modules: Mapping[str, ModuleUnits], config: RunConfig, memory: int) -> int:
+    """Memory of the largest module, of that of the recorder of all; the table of top tokens takes the same for every unit."""
+    sizes = config.corpus.seq_len, config.corpus.max_sequences
+    rest = {name: recorder_bytes({name: units}, config.record, 0, *sizes) for name, units in modules.items()}
+    table = (memory - sum(rest.values())) // sum(units.width for units in modules.values())
+    return max(rest[name] + table * units.width for name, units in modules.items())
 
 
 def _explained(config: RunConfig, widths: list[int]) -> int:

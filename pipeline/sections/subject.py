@@ -15,8 +15,8 @@ class SparseCoder(Section):
     format: Literal["auto", "saelens", "sparsify", "gemma_scope"] = "auto"
     """auto looks at the files."""
     reads: Literal["auto", "residual", "residual_in", "attn_out", "mlp_in", "mlp_out", "mlp"] = "auto"
-    """What is encoded: the residual stream after or before the layer, what attention or the MLP write, what the MLP reads, or
-    the MLP's neurons; auto as the files say, `residual` where they do not."""
+    """What is encoded: the residual stream after or before the layer, what attention or the MLP write (after a norm behind
+    them), what the MLP reads, or the MLP's neurons; auto as the files say, `residual` where they do not."""
 
 
 class Directions(Section):
@@ -65,9 +65,9 @@ class Subject(Section):
     """Spread a model that is larger than one device over all of them (accelerate)."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model."""
-    paths: dict[Literal["layers", "mlp", "attn", "down_proj", "o_proj"], str] = {}
+    paths: dict[Literal["layers", "mlp", "down_proj", "o_proj"], str] = {}
     """Where a model of an unknown structure keeps its parts: the list of layers in the base model, and in a layer the MLP,
-    the attention, the projection from the MLP's neurons, and the one from the heads."""
+    the projection from the MLP's neurons, and the one from the heads."""
     saes: dict[str, SparseCoder] = {}
     """Sparse autoencoders and transcoders by name."""
     directions: dict[str, Directions] = {}

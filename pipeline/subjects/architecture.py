@@ -83,14 +83,6 @@ PATHS: dict[str, dict[str, str]] = {
         "attention.out_lin": "DistilBERT",
         "self_attention.dense": "BLOOM, Falcon",
     },
-    "attn": {
-        "self_attn": "Llama, Mistral, Qwen, Gemma, OLMo, Phi, OPT",
-        "attn.attention": "GPT-Neo",
-        "attn": "GPT-2, GPT-J, CodeGen, MPT, ModernBERT",
-        "attention.self": "BERT, RoBERTa, ELECTRA",
-        "attention": "GPT-NeoX, Pythia, DistilBERT",
-        "self_attention": "BLOOM, Falcon",
-    },
     "mlp_norm": {  # in front of the MLP
         "pre_feedforward_layernorm": "Gemma 2, Gemma 3",
         "ln_mlp": "Falcon, in parallel to attention",

@@ -13,10 +13,11 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.config import BlackBox, RunConfig
+from pipeline.config import BlackBox, RunConfig, SparseCoder
 from pipeline.errors import UserError, nearest
 from pipeline.sections.base import DEVICES
 from pipeline.subjects.cache_folder import content_hash
+from pipeline.subjects.saes.formats import place_by_path
 from pipeline.subjects.spec import resolve_model
 
 OWN = "own:"
@@ -59,7 +60,8 @@ def source_identities(config: RunConfig) -> dict[str, Any]:
     """For each module that is not read from the model's own weights alone: whatever can change its activations.
 
     Only what a module names is looked at, so that a further entry in the run file changes nothing. Where files lie makes no
-    difference. Their hashes are remembered, so that only the first call reads whole files.
+    difference, but for sparse coders whose folders tell what they read. Hashes of files are remembered, so that only the first
+    call reads whole ones.
 
     Raises:
         UserError: a module names something that the run file does not describe, or that is not there.
@@ -118,7 +120,14 @@ def _identity(config: RunConfig, module: str) -> dict[str, Any]:
     entries: Mapping[str, Any] = getattr(config.subject, SETTINGS[match["kind"]])
     entry = _entry(entries, SETTINGS[match["kind"]], module, match["name"])
     settings = entry.model_dump(exclude={"path"})
-    return settings | {"content": _content(f"{SETTINGS[match['kind']]}.{match['name']}", entry.path, match["layer"])}
+    found = settings | {"content": _content(f"{SETTINGS[match['kind']]}.{match['name']}", entry.path, match["layer"])}
+    return found | {"place": _place(entry, int(match["layer"]))} if match["kind"] == "sae" else found
+
+
+def _place(coder: SparseCoder, layer: int) -> list[Any] | None:
+    """Layer and place that a sparse coder belongs to, where its path alone tells them."""
+    place = place_by_path(coder, layer)
+    return None if place is None else [place.layer, place.reads, place.module]
 
 
 def _without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Where the units of a subject are: from `layers.3.mlp` to the torch module that sees their activations."""
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from torch import nn
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.architecture import part, place, stack
+from pipeline.subjects.architecture import part, stack
 from pipeline.subjects.directions import directions_site
 from pipeline.subjects.heads import head_site
 from pipeline.subjects.neurons import neuron_site
@@ -60,10 +59,10 @@ def _site(base_model: Any, blocks: Sequence[nn.Module], module: str, subject: Su
         found = _named("directions", name, module, subject.directions if subject else {})
         return directions_site(module, layer, found, block, config, paths)
     if kind == "sae":
-        from pipeline.subjects.saes import sae_site
+        from pipeline.subjects.saes.site import sae_site
 
         coder = _named("saes", name, module, subject.saes if subject else {})
-        return sae_site(module, coder, layer, functools.partial(place, block, module=module, paths=paths))
+        return sae_site(module, coder, layer, block, config, paths)
     return dimension_site(module, kind, block, config, paths)
 
 

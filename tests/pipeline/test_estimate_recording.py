@@ -9,6 +9,7 @@ import torch
 
 from pipeline.config import Record, RunConfig
 from pipeline.estimate.recording import recorder_bytes, recording, tokens_with
+from pipeline.estimate.sizes import Estimate, estimate
 from pipeline.run_file import parse_config
 from pipeline.schemas import EXEMPLARS, UNITS
 from pipeline.shards import publish
@@ -22,16 +23,18 @@ from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.sums import DenseRows
 from stages.record.tokens import TokenTable
+from tests.pipeline.subjects.conftest import save_tiny_llama
+from tests.pipeline.subjects.saes.layouts import draw, saelens_6
 
 MODULES = {"layers.0.mlp": ModuleUnits(200), "layers.1.mlp": ModuleUnits(300, signed=False)}
 VOCABULARY, LENGTH, SEQUENCES, PART = 2000, 24, 320, 160
 
 
-def run_file(folder: Path, **record: Any) -> RunConfig:
+def run_file(folder: Path, subject: dict[str, Any] | None = None, **record: Any) -> RunConfig:
     return parse_config(
         {
             "run": {"name": "r", "folder": str(folder)},
-            "subject": {"model": "unused", "modules": list(MODULES)},
+            "subject": subject or {"model": "unused", "modules": list(MODULES)},
             "corpus": {"source": "unused.txt", "seq_len": LENGTH, "max_sequences": SEQUENCES},
             "record": {"shard_sequences": PART, "batch_size": 32, "min_token_count": 1, **record},
         },
@@ -102,6 +105,26 @@ def test_two_polarities_take_more_than_one_and_sparse_modules_less() -> None:
         return recorder_bytes({"m": ModuleUnits(100, **units)}, Record(), 0, 64, 1000)
 
     assert size(sparse=True, signed=False) < size(signed=False) < size(signed=True)
+
+
+def test_the_largest_module_is_that_which_takes_most_and_not_the_widest(tmp_path: Path) -> None:
+    weights = draw(inputs=16, outputs=16)
+    wide = {
+        "W_enc": np.tile(weights.w_enc, 2),
+        "b_enc": np.tile(weights.b_enc, 2),
+        "W_dec": np.tile(weights.w_dec, (2, 1)),
+    }
+    coder = saelens_6(tmp_path / "x", "standard", wide | {"b_dec": weights.b_dec}, d_in=16, d_sae=48, metadata={})
+    model = save_tiny_llama(tmp_path / "model")
+
+    def sizes(*modules: str) -> Estimate:
+        subject = {"model": str(model), "modules": [*modules], "saes": {"x": {"path": str(coder)}}}
+        return estimate(run_file(tmp_path, subject, pool=SEQUENCES))
+
+    together, dense, sparse = sizes("layers.1.sae:x", "layers.0.mlp"), sizes("layers.0.mlp"), sizes("layers.1.sae:x")
+    assert sparse.units == 48 > dense.units == 24
+    assert together.module_bytes == dense.module_bytes == dense.memory_bytes > sparse.memory_bytes
+    assert together.memory_bytes == dense.memory_bytes + sparse.memory_bytes
 
 
 def test_few_tokens_occur_often() -> None:

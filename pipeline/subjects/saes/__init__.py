@@ -2,7 +2,3 @@
 
 Shapes: N tokens, D dimensions of what is encoded, U latents.
 """
-
-from pipeline.subjects.saes.site import sae_site
-
-__all__ = ["sae_site"]

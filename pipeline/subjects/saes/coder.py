@@ -25,6 +25,8 @@ class Coder:
     """U"""
     place: Place | None
     """What it reads as the files say; None where they do not."""
+    reconstructs: bool
+    """Whether it gives back what it reads, as an autoencoder does and a transcoder does not."""
     load: Callable[[torch.device], Encoder]
     """Reads the encoder."""
     reads: Callable[[], torch.Tensor]

@@ -1,12 +1,19 @@
 """Where a sparse coder reads, from the names that training programs give to places in a model.
 
-- TransformerLens: `blocks.3.hook_resid_post`. Its `ln2.hook_normalized` is what the MLP reads, before the gain and the bias of
-  the norm in front of it.
-- transformers: the path of a module whose output is encoded, or its input by a transcoder: `model.layers.3.mlp`.
+- TransformerLens: `blocks.3.hook_resid_post`. Its `hook_attn_out` and `hook_mlp_out` come after the norm that Gemma 2 and 3 put
+  behind attention and the MLP. Its `ln2.hook_normalized` is what the MLP reads, before the gain and the bias of the norm in
+  front of it.
+- transformers: the path of a module whose output is encoded, or its input by a transcoder: `model.layers.3.mlp`. What a module
+  gives comes before a norm behind it.
+- Gemma Scope (Lieberum et al. 2024): the path of a file, such as gemma-scope-2b-pt-res/layer_20/.../params.npz. The
+  transcoders read what the norm in front of the MLP gives before its gain.
+
+Imports no torch, as fingerprints are worked out for `status` and `query` too.
 """
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import UserError
 
@@ -20,8 +27,11 @@ HOOKS = {
 NORMALISED = "ln2.hook_normalized"
 OUTPUTS = {"": "residual", "mlp": "mlp_out", "attn": "attn_out", "attention": "attn_out", "self_attn": "attn_out"}
 INPUTS = {"": "residual_in", "mlp": "mlp_in"}
+GEMMA_SCOPE = {"res": "residual", "mlp": "mlp_out", "transcoders": "mlp_in"}
 _HOOK = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<rest>.+)")
 _MODULE = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(?P<layer>\d+)(?:\.(?P<rest>.+))?")
+_SITE = re.compile(r"gemma-scope-[^/]+-(res|mlp|att|transcoders)(?:-|/|$)")
+_LAYER = re.compile(r"(?:^|/)layer_(\d+)(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,8 @@ class Place:
     """As the files call it."""
     before_gain: bool = False
     """Whether the gain and bias of the norm in front of the MLP have to be taken off what is read."""
+    module: str = ""
+    """Path of the module in the layer that is meant; empty for the layer itself, and where the name is none of transformers'."""
 
 
 def place_of(name: str, transcoder: bool = False) -> Place:
@@ -46,9 +58,36 @@ def place_of(name: str, transcoder: bool = False) -> Place:
         return Place(int(hook["layer"]), HOOKS.get(hook["rest"], ""), name)
     module = _MODULE.fullmatch(name)
     if module:
-        known = INPUTS if transcoder else OUTPUTS
-        return Place(int(module["layer"]), known.get(module["rest"] or "", ""), name)
+        known, rest = INPUTS if transcoder else OUTPUTS, module["rest"] or ""
+        return Place(int(module["layer"]), known.get(rest, ""), name, module=rest)
     return Place(None, "", name)
+
+
+def sparsify_place(folder: Path, transcoder: bool = False) -> Place | None:
+    """The place that a folder of sparsify, or the one above it, has the name of; None where neither has one."""
+    resolved = folder.resolve()
+    found = (place_of(name, transcoder) for name in (resolved.name, resolved.parent.name))
+    return next((place for place in found if place.layer is not None), None)
+
+
+def gemma_scope_place(file: Path) -> Place | None:
+    """The place that the path of a file of Gemma Scope tells; None where it tells none.
+
+    Raises:
+        UserError: the path of a coder that reads what cannot be recorded.
+    """
+    text = (file.parent.resolve() / file.name).as_posix()  # the file itself is a link in the cache of the hub
+    if "/embedding/" in text:
+        raise UserError(f"{file} encodes the embedding, which cannot be recorded; choose the coder of a layer")
+    site, layer = _SITE.search(text), _LAYER.search(text)
+    if site is not None and site[1] == "att":
+        raise UserError(
+            f"{file} encodes the heads' own values, which cannot be recorded; choose res, mlp or transcoders"
+        )
+    if site is None and layer is None:
+        return None
+    name = site[1] if site else "res"
+    return Place(int(layer[1]) if layer else None, GEMMA_SCOPE[name], name, before_gain=name == "transcoders")
 
 
 def refuse_hidden(name: str) -> None:

@@ -13,10 +13,11 @@ import torch
 from pipeline.errors import UserError
 from pipeline.subjects.saes.coder import Coder, positive, read_json
 from pipeline.subjects.saes.encoder import Encoder, Normalisation
+from pipeline.subjects.saes.formats import WEIGHTS
 from pipeline.subjects.saes.places import Place, place_of, refuse_hidden
 from pipeline.subjects.saes.tensors import Shape, TensorFile
 
-NAME = "sae_weights.safetensors"
+NAME = WEIGHTS["saelens"]
 SCALER = "activation_scaler.json"
 TRANSCODERS = {
     "transcoder": "relu",
@@ -77,6 +78,7 @@ def open_saelens(folder: Path) -> Coder:
         inputs=inputs,
         width=width,
         place=_place(config, architecture in TRANSCODERS),
+        reconstructs=architecture not in TRANSCODERS,
         load=load,
         reads=lambda: file.load("W_enc").T,
         writes=lambda: _decoder(file),

@@ -12,10 +12,11 @@ import torch
 from pipeline.errors import UserError
 from pipeline.subjects.saes.coder import Coder, positive, read_json
 from pipeline.subjects.saes.encoder import Encoder
-from pipeline.subjects.saes.places import Place, place_of
+from pipeline.subjects.saes.formats import WEIGHTS
+from pipeline.subjects.saes.places import sparsify_place
 from pipeline.subjects.saes.tensors import TensorFile
 
-NAME = "sae.safetensors"
+NAME = WEIGHTS["sparsify"]
 
 
 def open_sparsify(folder: Path) -> Coder:
@@ -52,7 +53,8 @@ def open_sparsify(folder: Path) -> Coder:
         weights=file.path,
         inputs=inputs,
         width=width,
-        place=_place(folder, transcoder),
+        place=sparsify_place(folder, transcoder),
+        reconstructs=not transcoder,
         load=load,
         reads=lambda: file.load("encoder.weight"),
         writes=lambda: file.load("W_dec"),
@@ -66,12 +68,3 @@ def _activation(config: dict[str, Any], settings: Path) -> str:
     if config.get("signed"):
         raise UserError(f"{settings}: signed latents cannot be recorded; choose a coder that was trained without them")
     return str(activation)
-
-
-def _place(folder: Path, transcoder: bool) -> Place | None:
-    resolved = folder.resolve()
-    for name in (resolved.name, resolved.parent.name):
-        found = place_of(name, transcoder)
-        if found.layer is not None:
-            return found
-    return None

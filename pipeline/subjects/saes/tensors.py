@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
+from pipeline.subjects.saes.formats import PICKLED
 
 Shape = tuple[int, ...]
-PICKLED = {".pt", ".pth", ".bin", ".pkl", ".ckpt"}
 
 
 class TensorFile:

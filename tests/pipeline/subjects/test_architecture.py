@@ -60,6 +60,29 @@ def test_a_layer_adds_what_attention_and_the_mlp_write(name: str) -> None:
         assert tensor.std() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("name", "attention_norm", "mlp_norm"),
+    [
+        ("gemma2", "post_attention_layernorm", "post_feedforward_layernorm"),
+        ("gemma3", "post_attention_layernorm", "post_feedforward_layernorm"),
+        ("olmo2", "post_attention_layernorm", "post_feedforward_layernorm"),
+        ("glm4", "post_self_attn_layernorm", "post_mlp_layernorm"),
+    ],
+)
+def test_what_is_written_has_gone_through_the_norm_behind_its_own_part(
+    name: str, attention_norm: str, mlp_norm: str
+) -> None:
+    family = FAMILIES[name]
+    model = random_model(family.config())
+    block: Any = layer(model, family, 1)
+    found = activations(model, ["layers.1.attn_out", "layers.1.mlp", "layers.1.mlp_out"], BATCH)
+    heads = seen_by(model, family, BATCH, family.o_proj)
+    attention = getattr(block, attention_norm)(block.self_attn.o_proj(heads))
+    mlp = getattr(block, mlp_norm)(block.mlp.down_proj(found["layers.1.mlp"]))
+    torch.testing.assert_close(found["layers.1.attn_out"], attention)
+    torch.testing.assert_close(found["layers.1.mlp_out"], mlp)
+
+
 def part_of(block: nn.Module, *paths: str) -> nn.Module:
     named = dict(block.named_modules())
     return next(named[path] for path in paths if path in named)
@@ -161,7 +184,6 @@ class Cell(nn.Module):
 PLACES: dict[Any, str] = {
     "layers": "trunk.cells",
     "mlp": "feed",
-    "attn": "mixer",
     "down_proj": "feed.down_proj",
     "o_proj": "mixer.o_proj",
 }

@@ -83,6 +83,31 @@ def test_the_settings_beside_a_coder_s_file_count(tmp_path: Path) -> None:
     assert identity() != first
 
 
+@pytest.mark.parametrize(
+    ("file", "one", "same", "others"),
+    [
+        ("sae.safetensors", "layers.1", "again/layers.1", ["layers.1.mlp", "layers.1.self_attn", "layers.2", "mine"]),
+        ("params.npz", "gemma-scope-2b-pt-res/layer_1/a", "gemma-scope-2b-pt-res/layer_1/b",
+         ["gemma-scope-2b-pt-mlp/layer_1/a", "gemma-scope-2b-pt-transcoders/layer_1/a", "gemma-scope-2b-pt-res/layer_2/a", "mine"]),
+        ("sae_weights.safetensors", "layers.1", "layers.1.mlp", []),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("names", ["folder", "file"])
+def test_a_coder_s_folder_counts_where_it_tells_what_is_read(
+    tmp_path: Path, names: str, file: str, one: str, same: str, others: list[str]
+) -> None:
+    def identity(folder: str, **settings: Any) -> Any:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / file).write_bytes(b"the same")
+        path = tmp_path / folder / (file if names == "file" else "")
+        return source_identities(run_file(["layers.1.sae:a"], saes={"a": {"path": str(path), **settings}}))
+
+    assert identity(one) == identity(same)
+    for other in others:
+        assert identity(other) != identity(one)
+        assert identity(other, reads="mlp_out") == identity(one, reads="mlp_out"), "the run file says what is read"
+
+
 def test_entries_that_no_module_names_count_for_nothing(tmp_path: Path) -> None:
     write_activations(tmp_path, 0, IDS, VALUES)
     alone = source_identities(run_file(["own:x"], own={"x": str(tmp_path)}))

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from torch import nn
 
 from pipeline.config import SparseCoder
 from pipeline.subjects.activations import SparseActivations
-from pipeline.subjects.saes import sae_site
+from pipeline.subjects.saes.site import sae_site
 from pipeline.subjects.sites import Site
 
 D, U, K = 6, 24, 4
 Array = npt.NDArray[np.float64]
-PLACES = {reads: nn.Identity() for reads in ("residual", "residual_in", "attn_out", "mlp_in", "mlp_out", "mlp")}
+PARTS = {"mlp": "down_proj", "self_attn": "o_proj", "attn": "c_proj", "attention": "dense"}
+"""The modules of a layer and what is in each of them."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +125,23 @@ def top_k(before: Array, k: int) -> Array:
 
 
 def site_of(
-    path: Path, layer: int = 3, hidden_size: int | None = D, norm: nn.Module | None = None, **settings: Any
+    path: Path, layer: int = 3, hidden_size: int = D, norm: nn.Module | None = None, lacks: str = "", **settings: Any
 ) -> Site:
-    """The site of a coder on a model whose places are all the same module; its `side` tells the place."""
+    """The site of a coder on a layer that is never run, with D neurons and without the part that it `lacks`."""
     coder = SparseCoder(path=str(path), **settings)
-    return sae_site(f"layers.{layer}.sae:test", coder, layer, place, hidden_size, norm)
+    block = nn.Module()
+    for part, projection in PARTS.items():
+        block.add_module(part, None if part == lacks else nn.ModuleDict({projection: nn.Linear(D, D)}))
+    block.add_module("post_attention_layernorm", norm)
+    config: Any = SimpleNamespace(get_text_config=lambda: SimpleNamespace(hidden_size=hidden_size))
+    site = sae_site(f"layers.{layer}.sae:test", coder, layer, block, config)
+    site.module.path = next(path for path, module in block.named_modules() if module is site.module)
+    return site
 
 
-def place(reads: str) -> tuple[nn.Module, str]:
-    return PLACES[reads], "input" if reads in ("residual_in", "mlp_in", "mlp") else "output"
+def reads(site: Site) -> str:
+    """What is hooked, such as `output of mlp`."""
+    return f"{site.side} of {site.module.path or 'layer'}"
 
 
 def dense(found: SparseActivations) -> Array:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from torch import linspace, nn
 
-from pipeline.subjects.sites import Site
+from pipeline.errors import UserError
 from tests.pipeline.subjects.saes.layouts import (
-    PLACES,
     Array,
     D,
     dense,
     draw,
     gemma_scope,
+    reads,
     saelens_3,
     saelens_6,
     site_of,
@@ -25,21 +25,17 @@ W, WIDE = draw(), draw(outputs=D + 2)
 BASE = {"W_enc": W.w_enc, "b_enc": W.b_enc, "W_dec": W.w_dec, "b_dec": W.b_dec}
 
 
-def reads(site: Site) -> str:
-    return next(name for name, module in PLACES.items() if module is site.module)
-
-
 @pytest.mark.parametrize(
     ("hook", "place"),
     [
-        ("blocks.3.hook_resid_post", "residual"),
-        ("blocks.3.hook_resid_pre", "residual_in"),
-        ("blocks.3.hook_attn_out", "attn_out"),
-        ("blocks.3.hook_mlp_out", "mlp_out"),
-        ("blocks.3.mlp.hook_post", "mlp"),
-        ("model.layers.3", "residual"),
-        ("transformer.h.3.mlp", "mlp_out"),
-        ("gpt_neox.layers.3.attention", "attn_out"),
+        ("blocks.3.hook_resid_post", "output of layer"),
+        ("blocks.3.hook_resid_pre", "input of layer"),
+        ("blocks.3.hook_attn_out", "output of self_attn.o_proj"),
+        ("blocks.3.hook_mlp_out", "output of mlp.down_proj"),
+        ("blocks.3.mlp.hook_post", "input of mlp.down_proj"),
+        ("model.layers.3", "output of layer"),
+        ("transformer.h.3.mlp", "output of mlp"),
+        ("gpt_neox.layers.3.attention", "output of attention"),
     ],
 )
 def test_the_hook_of_saelens_tells_the_place(hook: str, place: str, tmp_path: Path) -> None:
@@ -52,28 +48,26 @@ def test_the_hook_of_saelens_tells_the_place(hook: str, place: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("folder", "transcode", "place"),
     [
-        ("layers.3", False, "residual"),
-        ("layers.3.mlp", False, "mlp_out"),
-        ("h.3.attn", False, "attn_out"),
-        ("layers.3.self_attn/seed1", False, "attn_out"),
-        ("layers.3", True, "residual_in"),
-        ("layers.3.mlp", True, "mlp_in"),
-        ("my-coder", False, "residual"),
+        ("layers.3", False, "output of layer"),
+        ("layers.3.mlp", False, "output of mlp"),
+        ("h.3.attn", False, "output of attn"),
+        ("layers.3.self_attn/seed1", False, "output of self_attn"),
+        ("layers.3", True, "input of layer"),
+        ("layers.3.mlp", True, "input of mlp"),
+        ("my-coder", False, "output of layer"),
     ],
 )
 def test_the_folder_of_sparsify_tells_the_place(folder: str, transcode: bool, place: str, tmp_path: Path) -> None:
-    site = site_of(sparsify(tmp_path / folder, W, transcode=transcode))
-    assert reads(site) == place
-    assert site.side == ("input" if place in ("residual_in", "mlp_in") else "output")
+    assert reads(site_of(sparsify(tmp_path / folder, W, transcode=transcode))) == place
 
 
 @pytest.mark.parametrize(
     ("folder", "place"),
     [
-        ("gemma-scope-2b-pt-res/layer_3/width_16k/average_l0_71", "residual"),
-        ("gemma-scope-2b-pt-mlp/layer_3/width_16k/average_l0_71", "mlp_out"),
-        ("gemma-scope-2b-pt-res-canonical/layer_3/width_16k/canonical", "residual"),
-        ("mine", "residual"),
+        ("gemma-scope-2b-pt-res/layer_3/width_16k/average_l0_71", "output of layer"),
+        ("gemma-scope-2b-pt-mlp/layer_3/width_16k/average_l0_71", "output of mlp.down_proj"),
+        ("gemma-scope-2b-pt-res-canonical/layer_3/width_16k/canonical", "output of layer"),
+        ("mine", "output of layer"),
     ],
 )
 def test_the_path_of_gemma_scope_tells_the_place(folder: str, place: str, tmp_path: Path) -> None:
@@ -81,10 +75,23 @@ def test_the_path_of_gemma_scope_tells_the_place(folder: str, place: str, tmp_pa
     assert reads(site_of(path)) == reads(site_of(path / "params.npz")) == place
 
 
+def test_links_to_the_files_of_gemma_scope_tell_the_place_by_their_own_path(tmp_path: Path) -> None:
+    """As in the cache of the hub, which keeps files under their hashes."""
+    blob = gemma_scope(tmp_path / "blobs", W) / "params.npz"
+    folder = tmp_path / "models--google--gemma-scope-2b-pt-mlp" / "snapshots" / "1" / "layer_5" / "width_16k"
+    folder.mkdir(parents=True)
+    (folder / "params.npz").symlink_to(blob)
+    assert reads(site_of(folder, layer=5)) == "output of mlp.down_proj"
+    with pytest.raises(UserError, match="belong to layer 5"):
+        site_of(folder)
+
+
 def test_the_run_file_overrules_the_files(tmp_path: Path) -> None:
     hidden = saelens_6(tmp_path / "a", "standard", BASE, hook_name="blocks.3.ln2.hook_normalized")
-    assert reads(site_of(hidden, reads="mlp_in")) == "mlp_in"
-    assert reads(site_of(gemma_scope(tmp_path / "b", W), reads="attn_out")) == "attn_out"
+    module = sparsify(tmp_path / "layers.3.mlp", W)
+    assert reads(site_of(hidden, reads="mlp_in")) == "input of mlp"
+    assert reads(site_of(module, reads="mlp_out")) == "output of mlp.down_proj"
+    assert reads(site_of(gemma_scope(tmp_path / "b", W), reads="attn_out")) == "output of self_attn.o_proj"
 
 
 @pytest.mark.parametrize("kind", [nn.LayerNorm, nn.RMSNorm])
@@ -104,7 +111,7 @@ def test_the_gain_of_the_norm_is_taken_off_where_a_transcoder_reads_before_it(
         path = gemma_scope(tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_3" / "width_16k", WIDE)
         threshold = WIDE.threshold
     site = site_of(path, norm=norm)
-    assert reads(site) == "mlp_in"
+    assert reads(site) == "input of mlp"
     x = stream()
     plain = kind(D, elementwise_affine=False)
     normalised = plain(x).reshape(-1, D).double().numpy()
@@ -121,5 +128,5 @@ def test_the_path_may_hold_the_number_of_the_layer(tmp_path: Path) -> None:
         site = site_of(tmp_path / "layers.{layer}.mlp", layer)
         assert site.vectors is not None
         vectors = site.vectors()
-        assert vectors.reads is not None
-        np.testing.assert_allclose(vectors.reads.numpy(), draw(seed=layer).w_enc.T, rtol=1e-6)
+        assert vectors.writes is not None
+        np.testing.assert_allclose(vectors.writes.numpy(), draw(seed=layer).w_dec, rtol=1e-6)

@@ -154,6 +154,14 @@ def test_files_that_cannot_be_used_are_told(name: str, tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
+def test_a_module_that_the_layer_lacks_is_told(tmp_path: Path) -> None:
+    folder = saelens_6(tmp_path, "standard", BASE, hook_name="transformer.h.3.attn")
+    with pytest.raises(
+        UserError, match=r"reads what 'transformer\.h\.3\.attn' gives, and this layer has no 'attn'.*reads ="
+    ):
+        site_of(folder, lacks="attn")
+
+
 def test_a_pickled_file_is_told(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "sae.pt")
     with pytest.raises(UserError, match="a pickle"):
@@ -166,7 +174,7 @@ def test_a_coder_of_another_model_is_told(tmp_path: Path) -> None:
     folder = sparsify(tmp_path, W)
     with pytest.raises(UserError, match=r"encodes 6 dimensions, and residual of this model has 768"):
         site_of(folder, hidden_size=768)
-    site = site_of(folder, hidden_size=None)
+    site = site_of(folder)
     assert site.read is not None
     with pytest.raises(UserError, match=r"encodes 6 dimensions, and what it reads has 8"):
         site.read(stream(inputs=8))
