@@ -6,7 +6,7 @@ are made, each with a new recorder from the first batch on: one by hooks, in whi
 model computes, and one as the pipeline records, in which it computes them on the way. The last line is JSON:
 
     hook_share_steady   CPU time in the hooks over that of a bare forward pass, median of the last quarter of the batches
-    hook_share_run      the same over the whole run, with the first batches, in which every exemplar is new
+    hook_share_run      the same over the whole run, with the first batches, in which every exemplar is new, and setup_seconds
     total_ratio         CPU time of a recording pass, which ends at the last recorded layer, over the bare one right before it, median
     wall_ratio          the same of seconds
     hooked_ratio        total_ratio of the run by hooks
@@ -112,7 +112,7 @@ def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
     shares = [hook / forward for hook in hooked.hooks]
     return {
         "hook_share_steady": statistics.median(shares[-max(len(shares) // 4, 1) :]),
-        "hook_share_run": statistics.fmean(shares),
+        "hook_share_run": statistics.fmean(shares) + hooked.setup / (len(shares) * forward),
         "total_ratio": statistics.median(fused.ratios),
         "wall_ratio": statistics.median(fused.wall_ratios),
         "hooked_ratio": statistics.median(hooked.ratios),
