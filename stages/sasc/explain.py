@@ -140,5 +140,5 @@ EXPLAIN = Stage(
     asks=lambda config: config.sasc.explain_engine,
     stand_in=stand_in,
     method="sasc",
-    version=3,
+    version=4,
 )
