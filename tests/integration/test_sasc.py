@@ -121,7 +121,12 @@ def test_halves_share_no_text_and_texts_are_passages_of_the_corpus(root: Path) -
     assert all(text in corpus for text in texts["text"])
     for _, own in texts.groupby(["module", "index", "polarity", "candidate"]):
         assert own["text"].is_unique
+    for _, own in texts.groupby(["module", "index", "polarity", "candidate", "kind"]):
         assert set(own["half"]) == {"select", "report"}
+        assert abs((own["half"] == "select").sum() - len(own) / 2) <= 1
+    for _, unit in texts.groupby(["module", "index", "polarity"]):
+        assert (unit.groupby("text")["half"].nunique() == 1).all()
+    assert texts.duplicated(["module", "index", "polarity", "text"]).any(), "candidates share texts"
 
 
 def test_null_units_go_through_every_stage(root: Path) -> None:
