@@ -2,19 +2,21 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.config import Sasc
-from stages.explain.base import Candidate
+from stages.explain.base import Candidate, ExplanationError
 
 if TYPE_CHECKING:
     from stages.sasc.summarise import Summariser
 
 DRAWS = 4
 """Draws for each candidate at most; one that leads to an explanation that is there already is drawn anew."""
+FAILING = 3
+"""Draws of which nothing can be said, at most; after so many, the explanations that there are have to do."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,28 @@ def draws(ngrams: Sequence[str], sasc: Sasc, rng: np.random.Generator) -> Iterat
 async def themes(summariser: "Summariser", kept: Sequence[tuple[str, float]], sasc: Sasc, seed: int) -> list[Theme]:
     """Up to sasc.candidates different explanations, each from another draw, in the order in which they were found.
 
-    The tokens that a repeated explanation took are added to the first one of it.
+    The tokens that a repeated explanation took are added to the first one of it, those of failing draws to the first of all.
 
     Args:
         kept: n-grams with their responses, by falling response.
 
     Raises:
-        ExplanationError: nothing can be said of a draw.
+        ExplanationError: nothing can be said of any draw.
     """
     found: dict[str, Theme] = {}
+    failures: list[ExplanationError] = []
     drawn = draws([text for text, _ in kept], sasc, np.random.default_rng(seed))
     for number, shown in enumerate(itertools.islice(drawn, DRAWS * sasc.candidates)):
-        candidate = await summariser.explain(shown, kept, seed + number)
-        same = normalised(candidate.text)
-        found[same] = _joined(found[same], candidate) if same in found else Theme(candidate, shown)
-        if len(found) == sasc.candidates:
+        try:
+            candidate = await summariser.explain(shown, kept, seed + number)
+        except ExplanationError as error:
+            failures.append(error)
+        else:
+            same = normalised(candidate.text)
+            found[same] = _charged(found[same], candidate) if same in found else Theme(candidate, shown)
+        if len(found) == sasc.candidates or len(failures) == FAILING:
             break
-    return list(found.values())
+    return _with_failures(list(found.values()), failures)
 
 
 def normalised(text: str) -> str:
@@ -64,10 +71,24 @@ def normalised(text: str) -> str:
     return " ".join(words) or text.strip()
 
 
-def _joined(first: Theme, again: Candidate) -> Theme:
-    one = first.candidate
-    candidate = Candidate(
-        one.text, one.prompt_id, one.model, one.prompt_tokens + again.prompt_tokens,
-        one.completion_tokens + again.completion_tokens, one.dropped,
-    )  # fmt: skip
-    return Theme(candidate, first.drawn)
+def _with_failures(found: list[Theme], failures: Sequence[ExplanationError]) -> list[Theme]:
+    """The first theme is charged with what the failing draws took.
+
+    Raises:
+        ExplanationError: there is no theme; it carries what all of them took.
+    """
+    if found:
+        return [_charged(found[0], *failures), *found[1:]]
+    prompt_tokens = sum(error.prompt_tokens for error in failures)
+    completion_tokens = sum(error.completion_tokens for error in failures)
+    raise ExplanationError(str(failures[-1]), prompt_tokens, completion_tokens) from failures[-1]
+
+
+def _charged(theme: Theme, *spent: Candidate | ExplanationError) -> Theme:
+    """The theme with the tokens of others added to its own."""
+    candidate = replace(
+        theme.candidate,
+        prompt_tokens=sum(one.prompt_tokens for one in (theme.candidate, *spent)),
+        completion_tokens=sum(one.completion_tokens for one in (theme.candidate, *spent)),
+    )
+    return replace(theme, candidate=candidate)

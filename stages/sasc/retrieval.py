@@ -47,7 +47,7 @@ class RetrievedSynthesizer:
         against = self._alike_in_length(near, far, np.random.default_rng(seed))
         error = "" if len(near) == count == len(against) else f"the corpus has {len(order)} passages only"
         relevant = [self._passages[place] for place in near]
-        return Texts(relevant, [self._passages[place] for place in against], "retrieved", error=error)
+        return Texts(relevant, [self._passages[place] for place in against], "retrieved", errors=(error, error))
 
     def _alike_in_length(
         self, near: npt.NDArray[np.int64], far: npt.NDArray[np.int64], rng: np.random.Generator

@@ -76,7 +76,7 @@ def score_unit(config: RunConfig, unit: Row, themes: list[Row], texts: list[Row]
         if errors.get(number) is not None:
             row |= {"status": "failed", "error": errors[number]}
         elif row["status"] == "ok" and number not in compared:
-            row |= {"status": "undefined", "error": "there are too few texts for and against it in the select half"}
+            row |= {"status": "undefined", "error": _too_few(halves[number], "select")}
         elif row["status"] == "ok" and number != chosen:
             row |= {"status": "not_selected", "error": f"candidate {chosen} did better on the select half"}
         elif row["status"] == "ok":
@@ -106,11 +106,7 @@ def _score(config: RunConfig, row: Row, halves: Halves, sign: float, sigma: floa
     score = sasc_score(relevant, baseline, sigma)
     counts = {"n_relevant": len(relevant), "n_baseline": len(baseline)}
     if not np.isfinite(score):
-        return {
-            **counts,
-            "status": "undefined",
-            "error": "there are too few texts for and against it in the report half",
-        }
+        return {**counts, "status": "undefined", "error": _too_few(halves, "report")}
     rng = draw(config.run.seed, "interval/" + unit_name(row["module"], row["index"], row["polarity"]))
     low, high = interval(relevant, baseline, sigma, config.sasc.bootstrap, rng)
     return {**counts, "score": score, "ci_low": low, "ci_high": high, "status": "ok", "error": None}
@@ -140,6 +136,12 @@ def _failure(halves: Halves) -> str | None:
     return errors[0] if errors else None
 
 
+def _too_few(halves: Halves, half: str) -> str:
+    """That there are too few texts, and why."""
+    reasons = dict.fromkeys(row["error"] for part in halves.values() for row in part if row["error"])
+    return "; ".join([f"there are too few texts for and against it in the {half} half", *reasons])
+
+
 def _responses(halves: Halves, half: str, sign: float) -> tuple[list[float], list[float]]:
     relevant, baseline = ([sign * row["response"] for row in halves[kind, half]] for kind in ("relevant", "baseline"))
     return relevant, baseline
@@ -154,5 +156,5 @@ SCORE = Stage(
     plan=plan,
     process=process,
     method="sasc",
-    version=2,
+    version=3,
 )

@@ -34,7 +34,7 @@ class LanguageModelSynthesizer:
         self._engine = engine
 
     async def write(self, explanation: str, count: int, seed: int) -> Texts:
-        """Up to `count` texts of each kind; `error` says why there are fewer."""
+        """Up to `count` texts of each kind; `errors` say why there are fewer."""
         as_json = (await self._engine.abilities()).json_schema
         relevant, baseline = (
             _Kind(prompt_id, explanation, count, seed + number, as_json) for number, prompt_id in enumerate(PROMPTS)
@@ -52,7 +52,7 @@ class LanguageModelSynthesizer:
             PROMPTS,
             (relevant.prompt_tokens, baseline.prompt_tokens),
             (relevant.completion_tokens, baseline.completion_tokens),
-            next((kind.error for kind in (relevant, baseline) if len(kind.texts) < count), ""),
+            (relevant.reason(), baseline.reason()),
         )
 
     async def _reply(self, request: Request) -> Completion | EngineError:
@@ -68,8 +68,7 @@ class _Kind:
     def __init__(self, prompt_id: str, explanation: str, count: int, seed: int, as_json: bool) -> None:
         self.texts: list[str] = []
         self.prompt_tokens = self.completion_tokens = 0
-        self.error = ""
-        """Why there are fewer texts than were wanted, if there are."""
+        self._error = ""
         self._prompt_id, self._explanation, self._as_json = prompt_id, explanation, as_json
         self._count, self._seed, self._requests = count, seed, 0
         self._ended = False
@@ -93,15 +92,19 @@ class _Kind:
         asked = "\n".join(message.content for message in request.messages)
         read = read_texts(reply.text, finished=reply.finished, wanted=request.max_tokens // TOKENS)
         self.texts += usable(read, taken, asked)[: self._count - len(self.texts)]
-        self.error = f"{len(self.texts)} of {self._count} texts could be used; the last reply was {reply.text[:80]!r}"
+        self._error = f"{len(self.texts)} of {self._count} texts could be used; the last reply was {reply.text[:80]!r}"
+
+    def reason(self) -> str:
+        """Why there are fewer texts than were wanted; empty where there are not."""
+        return self._error if len(self.texts) < self._count else ""
 
     def _fail(self, error: EngineError) -> None:
         if isinstance(error, Refused):
             self.prompt_tokens += error.prompt_tokens
             self.completion_tokens += error.completion_tokens
-            self.error = f"refused: {error}"
+            self._error = f"refused: {error}"
         else:
-            self.error = f"{'too long: ' if isinstance(error, PromptTooLong) else ''}{error}"
+            self._error = f"{'too long: ' if isinstance(error, PromptTooLong) else ''}{error}"
             self._ended = True
 
     def _request(self, wanted: int) -> Request:

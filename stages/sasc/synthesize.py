@@ -1,6 +1,7 @@
 """The synthesize stage: texts for and against each explanation, and the unit's response to each of them."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.subjects.identity import BLACK_BOX, needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
 from stages.explain.units import draw, unit_name
 from stages.sasc.explained import Row, by_unit, plan, table_of
+from stages.sasc.halves import HALVES, deal
 from stages.sasc.nulls import with_nulls
 from stages.sasc.retrieval import cut_passages
 from stages.sasc.synthesis import LanguageModelSynthesizer, stand_in
@@ -27,8 +29,6 @@ from stages.sasc.texts import Synthesizer, Texts
 PASSAGES = 5_000
 """Passages of the corpus that texts are retrieved from, at most."""
 KEYS = ("module", "index", "polarity", "explainer", "candidate")
-HALVES = ("select", "report")
-"""Of a kind's texts in turn, so that both halves hold texts near to the explanation and less near ones."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -55,13 +55,15 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 async def process(shard: Shard, context: Context) -> Rows:
     """Texts and responses for the explanations of the units of one shard."""
-    rows = [row for theme, texts in await written(shard, context) for row in _rows(theme, texts)]
+    found, wanted = await written(shard, context), context.config.sasc.texts
+    units = itertools.groupby(found, key=lambda explained: explained[0]["index"])
+    rows = [row for _, unit in units for row in unit_rows(list(unit), wanted)]
     await respond(rows, shard.key["module"], context)
     return {SYNTHETIC_TEXTS.name: table_of(rows, SYNTHETIC_TEXTS.schema)}
 
 
 async def written(shard: Shard, context: Context) -> list[tuple[Row, Texts]]:
-    """The explanations of a shard's units, each with its texts."""
+    """The explanations of a shard's units, each with its texts; those of a unit in a row."""
     synthesizer = context.once("synthesizer", lambda _: open_synthesizer(context))
     themes = [
         row for rows in by_unit(context.tables, THEMES, shard.key).values() for row in rows if row["status"] == "ok"
@@ -85,7 +87,8 @@ async def write_texts(synthesizer: Synthesizer, theme: Row, config: RunConfig) -
     except Exception as error:
         if stops_the_shard(error):
             raise
-        return Texts([], [], "", error=f"{type(error).__name__}: {error}")
+        said = f"{type(error).__name__}: {error}"
+        return Texts([], [], "", errors=(said, said))
 
 
 async def respond(rows: Sequence[Row], module: str, context: Context) -> None:
@@ -134,22 +137,36 @@ def _function(config: RunConfig, module: str) -> Any:
     return open_text_function(config, module)
 
 
-def _rows(theme: Row, texts: Texts) -> list[Row]:
-    """A row for each text; one without a text for a kind that there is none of."""
+def unit_rows(unit: Sequence[tuple[Row, Texts]], wanted: int) -> list[Row]:
+    """Rows of the texts of one unit, from its explanations and what was written for each.
+
+    Args:
+        wanted: texts of each kind; where there are fewer, the first row says why.
+    """
+    halves = deal([found for _, texts in unit for found in (texts.relevant, texts.baseline)])
+    return [
+        row
+        for number, (theme, texts) in enumerate(unit)
+        for place in (0, 1)
+        for row in _rows(theme, texts, place, halves[2 * number + place], wanted)
+    ]
+
+
+def _rows(theme: Row, texts: Texts, place: int, halves: Sequence[str], wanted: int) -> list[Row]:
+    """A row for each text of a kind; one without a text where there is none. The first carries what all of them took."""
+    kind, found = (("relevant", texts.relevant), ("baseline", texts.baseline))[place]
     keys = {name: theme[name] for name in KEYS}
-    rows: list[Row] = []
-    for kind, found, place in (("relevant", texts.relevant, 0), ("baseline", texts.baseline, 1)):
-        for number, text in enumerate(found or [None]):
-            first = number == 0  # the first text carries what all of them took
-            rows.append(
-                keys
-                | {"kind": kind, "number": number, "half": HALVES[number % 2], "text": text, "origin": texts.origin}
-                | {"model": texts.model, "prompt_id": texts.prompt_ids[place]}
-                | {"prompt_tokens": texts.prompt_tokens[place] if first else 0}
-                | {"completion_tokens": texts.completion_tokens[place] if first else 0}
-                | {"status": "ok" if text is not None else "failed"}
-                | {"error": None if text is not None else texts.error or "no text could be used"}
-            )
+    shown: Sequence[str | None] = found or [None]
+    rows: list[Row] = [
+        keys
+        | {"kind": kind, "number": number, "half": half, "text": text, "origin": texts.origin}
+        | {"model": texts.model, "prompt_id": texts.prompt_ids[place], "status": "ok" if found else "failed"}
+        | {"prompt_tokens": 0, "completion_tokens": 0, "error": None}
+        for number, (text, half) in enumerate(zip(shown, halves or HALVES[:1], strict=True))
+    ]
+    rows[0] |= {"prompt_tokens": texts.prompt_tokens[place], "completion_tokens": texts.completion_tokens[place]}
+    if len(found) < wanted:
+        rows[0]["error"] = texts.errors[place] or f"{len(found)} of {wanted} texts could be used"
     return rows
 
 
@@ -195,5 +212,5 @@ SYNTHESIZE = Stage(
     asking=written,
     stand_in=stand_in,
     method="sasc",
-    version=4,
+    version=5,
 )

@@ -49,8 +49,8 @@ class Texts:
     """Of the relevant and of the baseline texts."""
     prompt_tokens: tuple[int, int] = (0, 0)
     completion_tokens: tuple[int, int] = (0, 0)
-    error: str = ""
-    """Why there are fewer than were wanted."""
+    errors: tuple[str, str] = ("", "")
+    """Why there are fewer of a kind than were wanted."""
 
 
 class Synthesizer(Protocol):

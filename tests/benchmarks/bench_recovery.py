@@ -12,6 +12,7 @@ Half of the concepts are set aside: nobody looks at results on them while the ex
 its keys without a prefix are of that half:
 
     accuracy_SETTING        the winner by score names the concept (its pattern, fixed beforehand, matches)
+    accuracy_shuffled_SETTING  the same for the patterns of the other concepts of the half, on average: a control
     any_of_5_SETTING        one of the candidates does
     unranked_SETTING        the first candidate does
     similarity_SETTING      cosine of the winner's and the keyword's embeddings

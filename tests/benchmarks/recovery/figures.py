@@ -27,8 +27,10 @@ def figures(outcomes: Sequence[Outcome], encoder: Encoder) -> Figures:
     """The figures of one setting and half.
 
     Returns:
-        accuracy (of the winner), any_of_5 (a hit among the candidates), unranked (the first candidate), similarity
-        (cosine of the winner's and the keyword's embeddings), auc (of the score over all candidates of planted modules),
+        accuracy (of the winner), accuracy_shuffled (share of winners that match the pattern of another concept of the half,
+        the mean over all others: what an explanation of something else has), any_of_5 (a hit among the candidates), unranked
+        (the first candidate), similarity (cosine of the winner's and the keyword's embeddings), auc (of the score over all
+        candidates of planted modules),
         shown (the concept's pattern matches one of the ten n-grams with the largest responses: who just lists them has a
         hit), null_false_discovery (share of null modules whose winner has p < ALPHA), nulls (how many there are) and discovery
         (the share of planted modules) and failed (modules of either kind without a scored explanation: misses where they are
@@ -43,6 +45,7 @@ def figures(outcomes: Sequence[Outcome], encoder: Encoder) -> Figures:
     keywords = encoder.encode([concept.keyword for _, concept in explained])
     return {
         "accuracy": _mean([outcome.found for outcome in planted]),
+        "accuracy_shuffled": _accuracy_shuffled(planted),
         "any_of_5": _mean([any(hits) for hits in right]),
         "unranked": _mean([any(hits[:1]) for hits in right]),
         "similarity": _mean([float(a @ b) for a, b in zip(winners, keywords, strict=True)]),
@@ -89,7 +92,19 @@ def _mean(values: Sequence[float] | Sequence[bool]) -> float | None:
 
 
 def _heading(name: str) -> str:
-    return "null found" if name == "null_false_discovery" else name
+    return {"null_false_discovery": "null found", "accuracy_shuffled": "shuffled"}.get(name, name)
+
+
+def _accuracy_shuffled(planted: Sequence[Outcome]) -> float | None:
+    """Share of winners that match another concept's pattern; a module that failed has no match, as in the accuracy."""
+    concepts = {outcome.module: outcome.concept for outcome in planted}
+    hits = [
+        concept is not None and outcome.explanation is not None and concept.matches(outcome.explanation)
+        for outcome in planted
+        for module, concept in concepts.items()
+        if module != outcome.module
+    ]
+    return _mean(hits)
 
 
 def _rounded(value: float | None) -> float | None:

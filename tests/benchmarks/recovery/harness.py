@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import stops_the_shard
 from pipeline.flow import side_by_side
+from stages.sasc.halves import HALVES, deal
 from stages.sasc.scoring import p_value
 from tests.benchmarks.recovery.concepts import Concept
 from tests.benchmarks.recovery.modules import (
@@ -30,16 +31,6 @@ REFERENCES = 40
 """Null modules that p-values are told by, as many as a run has by default."""
 TOP = 10
 """N-grams looked at to see whether the answer stands among them."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One explanation's texts through the module."""
-
-    relevant: Sequence[str]
-    baseline: Sequence[str]
-    score_select: float
-    score_report: float
 
 
 class Method(Protocol):
@@ -121,17 +112,18 @@ async def explain_module(
     ranked = [(ngrams[place], float(values[place])) for place in order]
     own_seed = int(generator("explain", module.name, str(module.held_out), setting, seed).integers(2**31))
     candidates: list[str] = []
-    judged: list[Judged] = []
+    scores: dict[str, list[float]] = {half: [] for half in HALVES}
     failure = "there are too few texts for and against its explanations"
     try:
         candidates = await method.explain(ranked, own_seed)
-        judged = [await _judge(module, text, float(values.std()), method, own_seed) for text in candidates]
+        texts = [await method.texts(text, own_seed) for text in candidates]
+        scores = judge(module, texts, float(values.std()), method)
     except Exception as error:
         if stops_the_shard(error):
             raise
-        candidates, judged, failure = [], [], f"{type(error).__name__}: {error}"
-    winner = method.choose([one.score_select for one in judged]) if judged else None
-    if winner is None or not np.isfinite([judged[winner].score_select, judged[winner].score_report]).all():
+        candidates, failure = [], f"{type(error).__name__}: {error}"
+    winner = method.choose(scores["select"]) if candidates else None
+    if winner is None or not np.isfinite([scores[half][winner] for half in HALVES]).all():
         LOG.warning("%s (%s, seed %d) failed: %s", module.name, setting, seed, failure)
         winner = None
     return Outcome(
@@ -142,17 +134,23 @@ async def explain_module(
         seed,
         [text for text, _ in ranked[:TOP]],
         candidates,
-        [one.score_report for one in judged],
+        scores["report"],
         winner,
     )
 
 
-async def _judge(module: Module, explanation: str, sigma: float, method: Method, seed: int) -> Judged:
-    """Score an explanation on every second text for and against it, and on the others."""
-    relevant, baseline = await method.texts(explanation, seed)
-    of_relevant, of_baseline = module.values(relevant), module.values(baseline)
-    select, report = (method.score(of_relevant[part::2], of_baseline[part::2], sigma) for part in (0, 1))
-    return Judged(relevant, baseline, select, report)
+def judge(
+    module: Module, texts: Sequence[tuple[Sequence[str], Sequence[str]]], sigma: float, method: Method
+) -> dict[str, list[float]]:
+    """By half, the score of each explanation on its texts for and against it; a text is in the same half for all of them."""
+    kinds = [kind for pair in texts for kind in pair]
+    values = [module.values(kind) for kind in kinds]
+    dealt = [np.asarray(halves, dtype=str) for halves in deal(kinds)]
+    scores: dict[str, list[float]] = {}
+    for half in HALVES:
+        own = [found[halves == half] for found, halves in zip(values, dealt, strict=True)]
+        scores[half] = [method.score(*pair, sigma) for pair in zip(own[::2], own[1::2], strict=True)]
+    return scores
 
 
 async def explain_half(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import as_json, auc, figures
-from tests.benchmarks.recovery.harness import NULLS, REFERENCES, Outcome, explain_half
+from tests.benchmarks.recovery.harness import NULLS, REFERENCES, Outcome, explain_half, judge
 from tests.benchmarks.recovery.modules import (
     NOISE,
     SETTINGS,
@@ -51,7 +51,7 @@ class Told:
         return self.explanations
 
     async def texts(self, explanation: str, seed: int) -> tuple[list[str], list[str]]:
-        return [explanation] * 4, ["nothing of the kind"] * 4
+        return _repeated(explanation), _repeated("nothing of the kind")
 
     def score(self, relevant: Array, baseline: Array, sigma: float) -> float:
         assert len(relevant) == len(baseline) == 2
@@ -60,6 +60,11 @@ class Told:
 
     def choose(self, scores: Sequence[float]) -> int:
         return min(self.best, len(scores) - 1)
+
+
+def _repeated(text: str) -> list[str]:
+    """Four different texts that `WordsEncoder` embeds alike."""
+    return [" ".join([text] * times) for times in range(1, 5)]
 
 
 def outcomes(method: Told, concepts: Sequence[Concept], held_out: bool = False) -> list[Outcome]:
@@ -85,6 +90,38 @@ def test_accuracy_is_of_the_winner_and_unranked_of_the_first() -> None:
     assert found["auc"] == 1.0  # the keyword itself is what the module responds to most
     worst = figures([row for row in outcomes(Told(["words"]), FEW) if row.concept is concept], WordsEncoder())
     assert (worst["accuracy"], worst["auc"]) == (0.0, None)
+
+
+def test_the_shuffled_accuracy_is_of_the_other_concepts_alone() -> None:
+    """One explanation for all: it is right for one concept, and matches the pattern of that one for every other module."""
+    rows = outcomes(Told([FEW[0].keyword]), FEW)
+    planted = sum(not concept.held_out for concept in FEW)
+    assert figures(rows, WordsEncoder())["accuracy_shuffled"] == pytest.approx(1 / planted)
+    own = [replace(row, candidates=[row.concept.keyword]) for row in rows if row.concept]
+    found = figures(own, WordsEncoder())
+    assert found["accuracy"] == 1
+    assert found["accuracy_shuffled"] is not None
+    assert found["accuracy_shuffled"] < 0.1
+    assert figures(own[:1], WordsEncoder())["accuracy_shuffled"] is None
+    assert figures([replace(row, winner=None) for row in own], WordsEncoder())["accuracy_shuffled"] == 0
+
+
+def test_a_text_that_candidates_share_chooses_for_all_of_them_or_for_none() -> None:
+    module = planted_module(FEW[0], WordsEncoder())
+    shared = ["a red house", "seven birds", "the sea", "an old dog"]
+    texts = [(shared, ["no", "nor", "not", "none"]), (shared[::-1], ["war", "peace", "no", "nor"])]
+    seen: list[tuple[Array, Array]] = []
+
+    class Seen(Told):
+        def score(self, relevant: Array, baseline: Array, sigma: float) -> float:
+            seen.append((relevant, baseline))
+            return 0.0
+
+    assert judge(module, texts, 1.0, Seen([])) == {"select": [0.0, 0.0], "report": [0.0, 0.0]}
+    select, report = (set(np.concatenate([*seen[part], *seen[part + 1]]).round(6)) for part in (0, 2))
+    assert len(select | report) == len({*shared, "no", "nor", "not", "none", "war", "peace"})
+    assert not select & report
+    assert [len(values) for pair in seen for values in pair] == [2, 2, 2, 2, 2, 2, 2, 2]
 
 
 def test_shown_is_whether_the_top_ngrams_give_the_answer() -> None:

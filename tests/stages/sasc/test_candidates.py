@@ -5,9 +5,10 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from pipeline.config import Sasc
-from stages.explain.base import Candidate
+from stages.explain.base import Candidate, ExplanationError
 from stages.sasc.candidates import draws, themes
 from stages.sasc.summarise import LanguageModelSummariser
 from tests.stages.explain.scripted import ScriptedEngine, says
@@ -17,7 +18,7 @@ SASC = Sasc(kept=75, top=50, shown=30, candidates=3)
 
 
 class Repeats:
-    """Says one of the given texts after the other, over and over."""
+    """Says one of the given texts after the other, over and over; where it is empty, nothing can be said."""
 
     name = "repeats"
 
@@ -26,7 +27,10 @@ class Repeats:
 
     async def explain(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> Candidate:
         self.asked += 1
-        return Candidate(self.texts[(self.asked - 1) % len(self.texts)], prompt_tokens=10, completion_tokens=1)
+        text = self.texts[(self.asked - 1) % len(self.texts)]
+        if not text:
+            raise ExplanationError(f"draw {self.asked} says nothing", 7, 3)
+        return Candidate(text, prompt_tokens=10, completion_tokens=1)
 
     async def summarise(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> str:
         return (await self.explain(drawn, kept, seed)).text
@@ -62,6 +66,38 @@ def test_draws_end_where_nothing_new_is_said() -> None:
     summariser = Repeats(["the sea"])
     assert len(asyncio.run(themes(summariser, [(text, 1.0) for text in NGRAMS], SASC, 0))) == 1
     assert summariser.asked == 12
+
+
+def explained(summariser: Repeats) -> list[tuple[str, int, int]]:
+    """The explanations with their tokens."""
+    found = asyncio.run(themes(summariser, [(text, 1.0) for text in NGRAMS], SASC, 0))
+    return [(one.candidate.text, one.candidate.prompt_tokens, one.candidate.completion_tokens) for one in found]
+
+
+def test_a_draw_of_which_nothing_can_be_said_costs_its_tokens_and_no_other_candidate() -> None:
+    assert explained(Repeats(["", "the sea", "war", "", "food"])) == [
+        ("the sea", 24, 7),
+        ("war", 10, 1),
+        ("food", 10, 1),
+    ]
+
+
+def test_after_three_such_draws_what_is_there_has_to_do() -> None:
+    summariser = Repeats(["the sea", "", ""])
+    assert explained(summariser) == [("the sea", 41, 11)]
+    assert summariser.asked == 5
+
+
+def test_where_nothing_can_be_said_of_any_draw_the_error_carries_what_all_of_them_took() -> None:
+    summariser = Repeats([""])
+    with pytest.raises(ExplanationError, match="draw 3 says nothing") as raised:
+        explained(summariser)
+    assert (raised.value.prompt_tokens, raised.value.completion_tokens, summariser.asked) == (21, 9, 3)
+
+
+def test_unless_set_30_of_the_top_50_of_75_ngrams_are_shown_for_each_of_5_candidates() -> None:
+    sasc = Sasc()
+    assert (sasc.kept, sasc.top, sasc.shown, sasc.candidates) == (75, 50, 30, 5)
 
 
 def test_ngrams_are_shown_on_a_line_each_and_once() -> None:

@@ -33,7 +33,7 @@ def test_what_is_missing_is_asked_for_again() -> None:
     assert len(texts.relevant) == len(set(texts.relevant)) == 12
     assert all("ship" in text for text in texts.relevant)
     assert len(texts.baseline) == 12
-    assert texts.error == ""
+    assert texts.errors == ("", "")
     assert texts.prompt_ids == ("sasc/relevant.v1", "sasc/baseline.v1")
     questions = [request.messages[-1].content for request in engine.asked]
     assert [question.split()[1] for question in questions] == ["10", "2", "10", "2", "6", "6"]
@@ -68,7 +68,8 @@ def test_texts_of_one_kind_are_no_texts_of_the_other() -> None:
     texts = asyncio.run(LanguageModelSynthesizer(engine).write("ships", 10, 0))
     assert len(texts.relevant) == 10
     assert texts.baseline == []
-    assert "0 of 10 texts could be used" in texts.error
+    assert texts.errors[0] == ""
+    assert "0 of 10 texts could be used" in texts.errors[1]
 
 
 def test_refusals_are_asked_again_and_errors_are_told() -> None:
@@ -78,7 +79,7 @@ def test_refusals_are_asked_again_and_errors_are_told() -> None:
     )
     assert len(texts.relevant) == 10
     assert texts.baseline == []
-    assert texts.error == "server is gone"
+    assert texts.errors == ("", "server is gone")
     assert texts.prompt_tokens[0] > 5
 
 
@@ -107,7 +108,7 @@ def test_passages_for_an_explanation_are_the_nearest_and_those_against_it_are_fa
     assert set(texts.baseline) < set(far)
     assert sorted(len(text.split()) for text in texts.baseline) == sorted(len(text.split()) for text in near)
     assert texts.origin == "retrieved"
-    assert texts.error == ""
+    assert texts.errors == ("", "")
 
 
 def test_a_small_corpus_gives_fewer_passages_and_says_so() -> None:
@@ -115,7 +116,7 @@ def test_a_small_corpus_gives_fewer_passages_and_says_so() -> None:
     texts = asyncio.run(RetrievedSynthesizer(passages, bags()).write("this", 10, 0))
     assert len(texts.relevant) == len(texts.baseline) == 2
     assert not set(texts.relevant) & set(texts.baseline)
-    assert "4 passages" in texts.error
+    assert all("4 passages" in error for error in texts.errors)
 
 
 def test_passages_are_whole_sentences_each_once() -> None:
