@@ -2,6 +2,10 @@
 
 Batches lie on a fixed grid of seq_ids, batch b being the sequences from b * batch_size on, and shards are made of whole
 batches. So the activations are the same, to the last bit, however the corpus is split.
+
+Sequences are not sorted by length: one that is padded to another length has other last bits, as matrix products add up in another
+order, and batches of like length that a shard cuts would be other batches. There is little to win. Windows end early at the end of
+a document alone; of the corpus of the demo 1 % do, and 0.5 % of what a pass computes is padding.
 """
 
 from collections.abc import Collection, Iterator, Mapping

@@ -119,7 +119,9 @@ def _batches(context: Context, places: Places) -> Iterator[tuple[TokenBatch, Spa
     columns = ["seq_id", "start", "token_ids", "tokens"]
     tables, size = context.tables, context.config.record.batch_size
     pieces = tables.batches(CORPUS, columns=columns)
-    rows = chain.from_iterable(zip(*(piece.column(name).to_pylist() for name in columns), strict=True) for piece in pieces)
+    rows = chain.from_iterable(
+        zip(*(piece.column(name).to_pylist() for name in columns), strict=True) for piece in pieces
+    )
     with tqdm(total=tables.count(CORPUS), desc="sequences", unit="sequence", leave=False, disable=None) as bar:
         while part := list(islice(rows, size)):
             seq_ids, starts, token_ids, tokens = zip(*part, strict=True)

