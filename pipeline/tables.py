@@ -1,6 +1,6 @@
 """Read the finished tables of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -12,6 +12,9 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
+
+STREAMED = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
+"""Row groups are read one after the other, where else a whole file would be fetched beforehand."""
 
 
 class Tables:
@@ -42,6 +45,22 @@ class Tables:
             empty = table.schema.empty_table()
             return empty.select(list(columns)) if columns else empty
         return self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
+
+    def batches(
+        self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, rows: int = 1024
+    ) -> Iterator[pa.RecordBatch]:
+        """The same rows of all shards in their order, at most so many at a time: memory does not grow with the table."""
+        files = self.files(table)
+        if files:
+            yield from self._source(table, files).to_batches(
+                filter=where,
+                columns=list(columns) if columns else None,
+                batch_size=rows,
+                batch_readahead=1,
+                fragment_readahead=1,
+                fragment_scan_options=STREAMED,
+                use_threads=False,  # others read on while the rows are used, up to the whole table
+            )
 
     def _source(self, table: TableSchema, files: list[Path]) -> ds.Dataset:
         """The files as one dataset, kept with their footers for as long as they stay the same."""

@@ -1,6 +1,6 @@
 """A sample of the units that a stage works on, and tables in which stand-ins take the place of what is not there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,12 @@ class SampleTables(Tables):
         rows = self.replaced[table.name]
         rows = rows if where is None else rows.filter(where)
         return rows.select(list(columns)) if columns else rows
+
+    def batches(
+        self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, rows: int = 1024
+    ) -> Iterator[pa.RecordBatch]:
+        """As `Tables.batches`."""
+        yield from self.read(table, where, columns).to_batches(rows)
 
 
 def planned_units(stage: Stage, config: RunConfig, tables: Tables) -> list[Unit]:

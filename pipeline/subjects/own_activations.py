@@ -21,6 +21,12 @@ Rows = list[tuple[OwnFile, int]]
 """For each sequence of a batch, its file and its row there."""
 
 
+DOC_ID = r"^(?P<file>.+\.safetensors):(?P<row>[0-9]+)$"
+NOT_OWN = (
+    'the corpus was not made from the files of subject.own; write corpus.source = "own:NAME" and run the stage corpus'
+)
+
+
 @dataclass(frozen=True)
 class Places:
     """Where each sequence of the corpus came from."""
@@ -39,18 +45,22 @@ def corpus_places(tables: Tables) -> Places:
     Raises:
         UserError: the corpus was not made from such files.
     """
-    corpus = tables.read(CORPUS, columns=["seq_id", "doc_id"]).sort_by("seq_id")
-    found = pc.extract_regex(corpus["doc_id"].combine_chunks(), r"^(?P<file>.+\.safetensors):(?P<row>[0-9]+)$")
-    if found.null_count or not len(corpus) or corpus["seq_id"].to_numpy()[-1] != len(corpus) - 1:
-        raise UserError(
-            'the corpus was not made from the files of subject.own; write corpus.source = "own:NAME" and run the stage corpus'
-        )
-    names = pc.dictionary_encode(found.field("file"))
-    return Places(
-        names.dictionary.to_pylist(),
-        names.indices.to_numpy().astype(np.int64),
-        found.field("row").cast(pa.int64()).to_numpy(),
-    )
+    numbers: dict[str, int] = {}
+    files, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    total = 0
+    for batch in tables.batches(CORPUS, columns=["seq_id", "doc_id"]):
+        found = pc.extract_regex(batch.column("doc_id"), DOC_ID)
+        in_order = np.array_equal(batch.column("seq_id").to_numpy(), np.arange(total, total + len(batch)))
+        if found.null_count or not in_order:
+            raise UserError(NOT_OWN)
+        names = found.field("file").dictionary_encode()
+        known = [numbers.setdefault(name, len(numbers)) for name in names.dictionary.to_pylist()]
+        files.append(np.asarray(known, np.int64)[names.indices.to_numpy()])
+        rows.append(found.field("row").cast(pa.int64()).to_numpy())
+        total += len(batch)
+    if not total:
+        raise UserError(NOT_OWN)
+    return Places(list(numbers), np.concatenate(files), np.concatenate(rows))
 
 
 class OwnActivations:

@@ -8,6 +8,7 @@ and exemplars have a total order (see `selection`).
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Record, RunConfig
@@ -89,10 +90,10 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 def token_texts(tables: Tables) -> dict[int, str]:
     """The text of each token id of the corpus: the one at its first occurrence in seq_id order."""
     found: dict[int, str] = {}
-    for batch in tables.read(CORPUS, columns=["token_ids", "tokens"]).to_batches():
-        ids = batch.column("token_ids").flatten().to_pylist()
-        texts = batch.column("tokens").flatten().to_pylist()
-        for token_id, text in zip(ids, texts, strict=True):
+    for batch in tables.batches(CORPUS, columns=["token_ids", "tokens"]):
+        ids, first = np.unique(batch.column("token_ids").flatten().to_numpy(), return_index=True)
+        texts = batch.column("tokens").flatten().take(pa.array(first)).to_pylist()
+        for token_id, text in zip(ids.tolist(), texts, strict=True):
             found.setdefault(token_id, text)
     return found
 

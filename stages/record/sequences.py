@@ -1,13 +1,20 @@
 """The sequences of the corpus, as the stages of the record take them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.schemas import CORPUS
 from pipeline.stage import Shard
 from pipeline.tables import Tables
+
+TokenIds = Sequence[int] | npt.NDArray[np.int32]
+Sequences = Iterable[tuple[int, TokenIds]]
+"""seq_id and token ids of some sequences."""
 
 
 def sequence_shards(total: int, size: int) -> list[Shard]:
@@ -16,6 +23,20 @@ def sequence_shards(total: int, size: int) -> list[Shard]:
         Shard(f"part-{number:05d}", {"start": start, "stop": min(start + size, total)})
         for number, start in enumerate(range(0, total, size))
     ]
+
+
+def sequences_between(tables: Tables, start: int, stop: int) -> Iterator[tuple[int, TokenIds]]:
+    """The sequences with the seq_ids start to stop - 1 in the order of the corpus, which is that of the seq_ids.
+
+    They are read as they are taken, some at a time.
+    """
+    seq_id = ds.field("seq_id")
+    for batch in tables.batches(CORPUS, (seq_id >= start) & (seq_id < stop), ["seq_id", "token_ids"]):
+        lists = batch.column("token_ids")
+        flat = lists.flatten().to_numpy()
+        ends = np.cumsum(lists.value_lengths().to_numpy()).tolist()
+        parts = [flat[first:last] for first, last in pairwise([0, *ends])]
+        yield from zip(batch.column("seq_id").to_pylist(), parts, strict=True)
 
 
 def token_ids_of(tables: Tables, seq_ids: Iterable[int]) -> dict[int, list[int]]:

@@ -95,8 +95,7 @@ def _documents(context: Context) -> Iterator[Document]:
 
 
 def _sequences(context: Context, column: str) -> Iterator[tuple[int, list[Any]]]:
-    rows = context.tables.read(CORPUS, columns=["seq_id", column]).sort_by("seq_id")
-    for batch in rows.to_batches():
+    for batch in context.tables.batches(CORPUS, columns=["seq_id", column]):
         yield from zip(batch["seq_id"].to_pylist(), batch[column].to_pylist(), strict=True)
 
 

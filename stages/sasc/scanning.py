@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -116,12 +117,14 @@ def _read_in_context(context: Context, ngrams: Ngrams, chosen: Chosen, found: di
 def _batches(context: Context, places: Places) -> Iterator[tuple[TokenBatch, Spans]]:
     """The batches of the corpus, on the grid of record.scan, with the n-grams in each."""
     columns = ["seq_id", "start", "token_ids", "tokens"]
-    rows = context.tables.read(CORPUS, columns=columns).sort_by("seq_id")
-    size = context.config.record.batch_size
-    with tqdm(total=rows.num_rows, desc="sequences", unit="sequence", leave=False, disable=None) as bar:
-        for start in range(0, rows.num_rows, size):
-            part = rows.slice(start, size)
-            seq_ids, starts, token_ids, tokens = (part[name].to_pylist() for name in columns)
+    tables, size = context.tables, context.config.record.batch_size
+    pieces = tables.batches(CORPUS, columns=columns)
+    rows = chain.from_iterable(
+        zip(*(piece.column(name).to_pylist() for name in columns), strict=True) for piece in pieces
+    )
+    with tqdm(total=tables.count(CORPUS), desc="sequences", unit="sequence", leave=False, disable=None) as bar:
+        while part := list(islice(rows, size)):
+            seq_ids, starts, token_ids, tokens = zip(*part, strict=True)
             (batch,) = padded_batches(list(zip(seq_ids, token_ids, strict=True)), size)
             spans = [
                 (row, *span)

