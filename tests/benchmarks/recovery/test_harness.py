@@ -191,8 +191,9 @@ def test_ngrams_are_those_that_the_stage_lists(tmp_path: Path) -> None:
         "corpus": {"source": str(tmp_path / "corpus.jsonl")},
     }
     context = Context(parse_config(sections, "test"), LIST)
-    (listed,) = LIST.process(Shard("part", {}), context).values()
-    assert listed["text"].to_pylist() == list(ngrams_of(sentences).values())
+    tables = LIST.process(Shard("part", {}), context)
+    assert isinstance(tables, dict)
+    assert tables["ngram_list"]["text"].to_pylist() == list(ngrams_of(sentences).values())
 
 
 def test_restricted_ngrams_also_occur_in_another_corpus() -> None:
