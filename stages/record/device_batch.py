@@ -1,0 +1,67 @@
+"""What a batch is like, put on a device once for all modules."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline.evidence import SPLITS
+from stages.record.sums import Batch
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """int64 tensors of a Batch, all of them views of one; see there."""
+
+    seq_ids: Tensor
+    splits: Tensor
+    counted: Tensor
+    binned: Tensor
+    keys: Tensor
+    positions: Tensor
+    starts: Tensor
+    token_rows: Tensor
+    targets: Tensor
+    """(N,) row in the token table of each of `positions`."""
+    by_split: tuple[Tensor, ...]
+    """For each split the rows of its sequences."""
+
+
+class DeviceBatches:
+    """The present batch on each device that has asked for it."""
+
+    def __init__(self) -> None:
+        self._batch: Batch | None = None
+        self._found: dict[torch.device, DeviceBatch] = {}
+
+    def of(self, batch: Batch, device: torch.device) -> DeviceBatch:
+        """The batch on a device, copied there by the first module that asks."""
+        if batch is not self._batch:
+            self._batch, self._found = batch, {}
+        if device not in self._found:
+            self._found[device] = put_batch(batch, device)
+        return self._found[device]
+
+
+def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
+    """Copy a batch to a device in one piece; the program does not wait for it."""
+    arrays = (
+        batch.seq_ids,
+        batch.splits,
+        batch.counted,
+        batch.binned,
+        batch.keys,
+        batch.positions,
+        batch.starts,
+        batch.token_rows,
+        np.repeat(batch.token_rows, np.diff(batch.starts)),
+        *(np.flatnonzero(batch.splits == split) for split in range(len(SPLITS))),
+    )
+    flat = torch.from_numpy(np.concatenate([np.ravel(array).astype(np.int64, copy=False) for array in arrays]))
+    if device.type == "cuda":
+        flat = flat.pin_memory()  # torch keeps this memory until the copy is done
+    parts = flat.to(device, non_blocking=True).split([array.size for array in arrays])
+    found = [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
+    return DeviceBatch(*found[:9], by_split=tuple(found[9:]))
