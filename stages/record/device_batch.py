@@ -25,6 +25,8 @@ class DeviceBatch:
     token_rows: Tensor
     targets: Tensor
     """(N,) row in the token table of each of `positions`."""
+    binned_rows: Tensor
+    """The rows of the sequences in `binned`."""
     by_split: tuple[Tensor, ...]
     """For each split the rows of its sequences."""
 
@@ -57,6 +59,7 @@ def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
         batch.starts,
         batch.token_rows,
         np.repeat(batch.token_rows, np.diff(batch.starts)),
+        np.flatnonzero(batch.binned),
         *(np.flatnonzero(batch.splits == split) for split in range(len(SPLITS))),
     )
     flat = torch.from_numpy(np.concatenate([np.ravel(array).astype(np.int64, copy=False) for array in arrays]))
@@ -64,4 +67,4 @@ def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
         flat = flat.pin_memory()  # torch keeps this memory until the copy is done
     parts = flat.to(device, non_blocking=True).split([array.size for array in arrays])
     found = [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
-    return DeviceBatch(*found[:9], by_split=tuple(found[9:]))
+    return DeviceBatch(*found[:10], by_split=tuple(found[10:]))

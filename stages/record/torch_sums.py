@@ -17,6 +17,7 @@ import torch
 from pipeline.config import Record
 from pipeline.kept import polarities, uniform_ids
 from stages.record.device_batch import DeviceBatch, DeviceBatches
+from stages.record.device_rows import fetch
 from stages.record.histogram import BINS, OFFSET, SHIFT
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.tokens import GRID_BITS
@@ -57,17 +58,11 @@ class DeviceState:
                 self.kept[seq_id] = x[b, part].masked_fill(counted[b, part, None] == 0, torch.nan)
 
     def unit_sums(self, top: dict[str, TopSums]) -> UnitSums:
-        found = {
-            "n_nonfinite": self.nonfinite,
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-            "above": self.above,
-            "power_sums": self.power_sums,
-            "token_sums": self.token_sums,
-        }
-        histogram = self.histogram.cpu().numpy().astype(np.int64)
-        arrays = {name: part.cpu().numpy() for name, part in found.items()}
-        return UnitSums(n_tokens=self.n_tokens, histogram=histogram, top=top, **arrays)
+        names = ("minimum", "maximum", "above", "power_sums", "token_sums", "nonfinite", "histogram")
+        coming = {name: fetch(getattr(self, name)) for name in names}
+        found = {name: part.wait() for name, part in coming.items()}
+        nonfinite, histogram = found.pop("nonfinite"), found.pop("histogram").astype(np.int64)
+        return UnitSums(self.n_tokens, nonfinite, histogram=histogram, top=top, **found)
 
     def uniform(self) -> Mapping[int, DenseRows]:
         return {seq_id: DenseRows(rows.float().cpu().numpy()) for seq_id, rows in self.kept.items()}
