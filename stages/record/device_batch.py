@@ -65,6 +65,8 @@ def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
     flat = torch.from_numpy(np.concatenate([np.ravel(array).astype(np.int64, copy=False) for array in arrays]))
     if device.type == "cuda":
         flat = flat.pin_memory()  # torch keeps this memory until the copy is done
-    parts = flat.to(device, non_blocking=True).split([array.size for array in arrays])
-    found = [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
-    return DeviceBatch(*found[:10], by_split=tuple(found[10:]))
+    there = flat.to(device, non_blocking=True)
+    stops = np.cumsum([array.size for array in arrays]).tolist()
+    found = [there[stop - array.size : stop].view(array.shape) for stop, array in zip(stops, arrays, strict=True)]
+    splits = tuple(found[-len(SPLITS) :])
+    return DeviceBatch(*found[: -len(SPLITS)], by_split=splits)  # type: ignore[misc]  # it cannot count them

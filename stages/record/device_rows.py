@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 Tensor = torch.Tensor
+CUDA: Any = torch.cuda
 
 
 class DeviceVectors:
@@ -52,7 +53,7 @@ def fetch(tensor: Tensor) -> Coming:
     with torch.cuda.stream(stream):
         there.copy_(tensor, non_blocking=True)
         tensor.record_stream(stream)
-        event = torch.cuda.Event()
+        event = CUDA.Event()
         event.record(stream)
     return Coming(there, event)
 
@@ -63,5 +64,5 @@ _STREAMS: dict[torch.device, Any] = {}
 def _copying(device: torch.device) -> Any:
     """The stream on which copies from a device run."""
     if device not in _STREAMS:
-        _STREAMS[device] = torch.cuda.Stream(device)
+        _STREAMS[device] = CUDA.Stream(device)
     return _STREAMS[device]

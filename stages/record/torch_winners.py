@@ -7,7 +7,6 @@ one time in a batch that the program waits for the device.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -92,8 +91,10 @@ class TorchTop:
             there = self.vectors[p, units]
             return there.gather(1, self.places[p, units, :, None].expand_as(there))
 
-        arrays: list[Any] = [part[p].cpu().numpy() for part in (self.values, self.seq_ids, self.keys)]
-        return TopSums(*arrays, vectors=DeviceVectors(self.vectors.shape[1], tuple(self.vectors.shape[1:]), vectors))
+        values, seq_ids, keys = (part[p].cpu().numpy() for part in (self.values, self.seq_ids, self.keys))
+        return TopSums(
+            values, seq_ids, keys, DeviceVectors(self.vectors.shape[1], tuple(self.vectors.shape[1:]), vectors)
+        )
 
 
 def _firsts(keys: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The running state of a module on a GPU, by the kernels of `triton_kernels` and `triton_winners`: the program never waits for the device.
+"""The running state of a module on a GPU, by the kernels of `triton_kernels` and `triton_winners`, which nothing waits for.
 
-The same as `torch_sums`, several times as fast. What is kept of the strongest sequences lies on the device. Their
-activations, most of it, lie there too as long as half of the memory that is free stays free; those of the modules that
-come after lie in pinned memory of the CPU, which the kernels write to directly. Both give the same.
+The same as `torch_sums` in a few passes over memory. All state lies on the device, but for one part: the activations of
+the strongest sequences of a module lie in pinned memory of the CPU where they would take more than half of the device's
+memory that is free when the module first comes. The kernels write there as the device goes on. Both give the same.
 """
 
 from contextlib import nullcontext
@@ -113,9 +113,9 @@ class TritonSums(DeviceState):
         return self.unit_sums({polarity: self._top(p) for p, polarity in enumerate(self.polarities)})
 
     def _top(self, p: int) -> TopSums:
-        arrays: list[Any] = [part[p].cpu().numpy() for part in (self.values, self.seq_ids, self.keys)]
+        values, seq_ids, keys = (part[p].cpu().numpy() for part in (self.values, self.seq_ids, self.keys))
         vectors = DeviceVectors(self.width, tuple(self.vectors.shape[1:]), lambda units: self.vectors[p, units])
-        return TopSums(*arrays, vectors=vectors)
+        return TopSums(values, seq_ids, keys, vectors)
 
 
 def blocks(width: int, size: int) -> int:

@@ -27,9 +27,31 @@ def copy_vectors(x, stride_b, stride_t, T, counted, source, slot, first, end, ve
 
 
 @triton.jit
+def candidates(p, u, s, rows, high, B, U, seq_ids, splits, worst, worst_id):
+    """Which of some rows of a batch are of a split and beat the worst sequence that a unit has kept before this batch."""
+    inside = rows < B
+    new = tl.load(high + (p * B + rows) * U + u, mask=inside, other=-INFINITY)
+    beats = (new > worst) | ((new == worst) & (tl.load(seq_ids + rows, mask=inside, other=LATEST) < worst_id))
+    return beats & (new > -INFINITY) & (tl.load(splits + rows, mask=inside, other=-1) == s)
+
+
+@triton.jit
+def slot_for(new, new_seq, new_key, slot, own, end, value, seq, key, DISTINCT: tl.constexpr):
+    """The slot of a new sequence as a mask: its twin's or the worst one; none where that one is better."""
+    least = tl.min(value, axis=0)
+    latest = tl.max(tl.where(own & (value == least), seq, -1), axis=0)
+    chosen = tl.min(tl.where(own & (value == least) & (seq == latest), slot, end), axis=0)
+    if DISTINCT:
+        same = own & (value > -INFINITY) & (key == new_key)
+        twin = tl.min(tl.where(same, slot, end), axis=0)
+        chosen = tl.where(twin < end, twin, chosen)
+    return own & (slot == chosen) & ((value < new) | ((value == new) & (seq > new_seq)))
+
+
+@triton.jit
 def keep_split(
-    p, u, s, first, end, high, peaks, B, T, U, seq_ids, splits, keys, values, ids, kept_keys,
-    DISTINCT: tl.constexpr, SLOTS: tl.constexpr,
+    p, u, s, first, end, worst, worst_id, high, peaks, B, T, U, seq_ids, splits, keys, values, ids, kept_keys,
+    DISTINCT: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """Insert a batch's sequences of one split into the slots first..end of a unit, as `winners.insert` does.
 
@@ -42,24 +64,18 @@ def keep_split(
     seq = tl.load(ids + slot, mask=own, other=-1)
     key = tl.load(kept_keys + slot, mask=own, other=0)
     source = tl.full([SLOTS], -1, tl.int32)
-    for b in range(B):
-        row = (p * B + b).to(tl.int64) * U + u
-        new, new_seq = tl.load(high + row), tl.load(seq_ids + b)
-        least = tl.min(value, axis=0)
-        latest = tl.max(tl.where(own & (value == least), seq, -1), axis=0)
-        beats = (new > least) | ((new == least) & (new_seq < latest))
-        if beats & (new > -INFINITY) & (tl.load(splits + b) == s):
+    for start in range(0, B, ROWS):
+        rows = (start + tl.arange(0, ROWS)).to(tl.int64)
+        waiting = candidates(p, u, s, rows, high, B, U, seq_ids, splits, worst, worst_id).to(tl.int32)
+        while tl.max(waiting, axis=0) > 0:
+            b = tl.min(tl.where(waiting > 0, rows, B), axis=0)
+            waiting = tl.where(rows == b, 0, waiting)
+            row = (p * B + b) * U + u
+            new, new_seq = tl.load(high + row), tl.load(seq_ids + b)
             new_key = tl.load(keys + b * T + tl.load(peaks + row))
-            chosen = tl.min(tl.where(own & (value == least) & (seq == latest), slot, end), axis=0)
-            if DISTINCT:
-                same = own & (value > -INFINITY) & (key == new_key)
-                twin = tl.min(tl.where(same, slot, end), axis=0)
-                better = same & (slot == twin) & ((value > new) | ((value == new) & (seq < new_seq)))
-                chosen = tl.where(twin < end, twin, chosen)
-                chosen = tl.where(tl.max(better.to(tl.int32), axis=0) > 0, -1, chosen)
-            mine = slot == chosen
+            mine = slot_for(new, new_seq, new_key, slot, own, end, value, seq, key, DISTINCT)
             value, seq, key = tl.where(mine, new, value), tl.where(mine, new_seq, seq), tl.where(mine, new_key, key)
-            source = tl.where(mine, b, source)
+            source = tl.where(mine, b.to(tl.int32), source)
     tl.store(values + slot, value, mask=own)
     tl.store(ids + slot, seq, mask=own)
     tl.store(kept_keys + slot, key, mask=own)
@@ -70,8 +86,8 @@ def keep_split(
 @triton.jit
 def keep(
     x, stride_b, stride_t, stride_u, B, T, U, P, counted, seq_ids, splits, keys, high, peaks, slots, K,
-    worst_value, worst_seq, values, ids, kept_keys, vectors, length, DISTINCT: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
-    SLOTS: tl.constexpr, PIECE: tl.constexpr,
+    worst_value, worst_seq, values, ids, kept_keys, vectors, length,
+    DISTINCT: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
     """Insert the sequences of a batch where they beat a unit's worst kept one; the grid is (U, recorded polarities).
 
@@ -90,30 +106,15 @@ def keep(
         worst, worst_id = tl.load(worst_value + place * SPLITS + s), tl.load(worst_seq + place * SPLITS + s)
         some = 0
         for start in range(0, B, ROWS):
-            b = (start + tl.arange(0, ROWS)).to(tl.int64)
-            new = tl.load(high + (p * B + b) * U + u, mask=b < B, other=-INFINITY)
-            seq = tl.load(seq_ids + b, mask=b < B, other=LATEST)
-            beats = (new > worst) | ((new == worst) & (seq < worst_id))
-            beats = beats & (new > -INFINITY) & (tl.load(splits + b, mask=b < B, other=-1) == s)
+            rows = (start + tl.arange(0, ROWS)).to(tl.int64)
+            beats = candidates(p, u, s, rows, high, B, U, seq_ids, splits, worst, worst_id)
             some += tl.sum(beats.to(tl.int32), axis=0)
         if some > 0:
             slot, source, least, latest = keep_split(
-                p, u, s, first, end, high, peaks, B, T, U, seq_ids, splits, keys,
-                values + own, ids + own, kept_keys + own, DISTINCT, SLOTS,
+                p, u, s, first, end, worst, worst_id, high, peaks, B, T, U, seq_ids, splits, keys,
+                values + own, ids + own, kept_keys + own, DISTINCT, ROWS, SLOTS,
             )  # fmt: skip
             tl.store(worst_value + place * SPLITS + s, least)
             tl.store(worst_seq + place * SPLITS + s, latest)
-            copy_vectors(
-                x + u * stride_u,
-                stride_b,
-                stride_t,
-                T,
-                counted,
-                source,
-                slot,
-                first,
-                end,
-                vectors + own * length,
-                length,
-                PIECE,
-            )
+            to = vectors + own * length
+            copy_vectors(x + u * stride_u, stride_b, stride_t, T, counted, source, slot, first, end, to, length, PIECE)
