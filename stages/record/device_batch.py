@@ -1,6 +1,7 @@
 """What a batch is like, put on a device once for all modules."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from pipeline.evidence import SPLITS
 from stages.record.sums import Batch
 
 Tensor = torch.Tensor
+ALIGNED = 2
+"""Numbers in 16 bytes, at a multiple of which each tensor starts: triton compiles a kernel anew for pointers that do not."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class DeviceBatches:
 
 def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
     """Copy a batch to a device in one piece; the program does not wait for it."""
-    arrays = (
+    arrays = (  # in the order of the fields
         batch.seq_ids,
         batch.splits,
         batch.counted,
@@ -62,11 +65,15 @@ def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
         np.flatnonzero(batch.binned),
         *(np.flatnonzero(batch.splits == split) for split in range(len(SPLITS))),
     )
-    flat = torch.from_numpy(np.concatenate([np.ravel(array).astype(np.int64, copy=False) for array in arrays]))
+    sizes = [array.size + array.size % ALIGNED for array in arrays]
+    starts = np.cumsum([0, *sizes]).tolist()
+    packed = np.zeros(starts.pop(), np.int64)
+    for start, array in zip(starts, arrays, strict=True):
+        packed[start : start + array.size] = array.ravel()
+    flat = torch.from_numpy(packed)
     if device.type == "cuda":
         flat = flat.pin_memory()  # torch keeps this memory until the copy is done
     there = flat.to(device, non_blocking=True)
-    stops = np.cumsum([array.size for array in arrays]).tolist()
-    found = [there[stop - array.size : stop].view(array.shape) for stop, array in zip(stops, arrays, strict=True)]
-    splits = tuple(found[-len(SPLITS) :])
-    return DeviceBatch(*found[: -len(SPLITS)], by_split=splits)  # type: ignore[misc]  # it cannot count them
+    found = [there[start : start + array.size].view(array.shape) for start, array in zip(starts, arrays, strict=True)]
+    named: dict[str, Any] = dict(zip([field.name for field in fields(DeviceBatch)], found, strict=False))
+    return DeviceBatch(**named | {"by_split": tuple(found[-len(SPLITS) :])})

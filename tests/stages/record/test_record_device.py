@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-call"
 """Recording on a device: what is copied there and back, how often the program waits, and which types it takes."""
 
 import warnings
@@ -18,7 +19,7 @@ from stages.record.device_rows import DeviceVectors
 from stages.record.recorder import Recorder
 from stages.record.sparse_sums import SparseSums
 from stages.record.sums import Accumulator, Batch, make_batch
-from tests.stages.record.backends import BACKENDS, GPU, Way, device_of
+from tests.stages.record.backends import BACKENDS, GPU, KERNELS, Way, device_of
 from tests.stages.record.twin import SEQ_LEN, SMALL, Corpus, batches, make_corpus, open_sums, record, token_table
 
 ON_DEVICE = BACKENDS[1:]
@@ -139,7 +140,7 @@ def same_state(one: Accumulator, other: Accumulator) -> None:
         for name in ("values", "seq_ids", "keys"):
             np.testing.assert_array_equal(getattr(top, name)[used], getattr(second.top[polarity], name)[used])
         shown = [np.asarray(sums.top[polarity].vectors[slice(0, len(used))])[used][:, :3] for sums in (first, second)]
-        np.testing.assert_array_equal(*shown)
+        np.testing.assert_array_equal(shown[0], shown[1])
     for seq_id, rows in one.uniform().items():
         np.testing.assert_array_equal(rows.block(0, 7), other.uniform()[seq_id].block(0, 7))
 
@@ -171,6 +172,9 @@ def test_a_batch_on_a_device_is_the_batch() -> None:
         for field in fields(batch):
             if hasattr(here, field.name):
                 np.testing.assert_array_equal(getattr(here, field.name).numpy(), getattr(batch, field.name))
+                assert getattr(here, field.name).storage_offset() * 8 % 16 == 0, (
+                    "or triton would compile its kernels again"
+                )
         assert sorted(torch.cat(here.by_split).tolist()) == list(range(len(batch.splits)))
         assert here.binned_rows.tolist() == np.flatnonzero(batch.binned).tolist()
 
@@ -200,7 +204,7 @@ def test_triples_may_be_overwritten_once_they_were_given(device: str) -> None:
     same_state(*found)
 
 
-@pytest.mark.skipif(not GPU or not recorder.find_spec("triton"), reason="no GPU with triton")
+@pytest.mark.skipif(not GPU or not KERNELS, reason="no GPU with triton")
 def test_activations_that_do_not_fit_on_the_gpu_lie_in_pinned_memory_and_are_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -231,7 +235,7 @@ def test_a_recorder_takes_the_activations_of_a_gpu_by_itself() -> None:
         expected = open_sums(
             (corpus.widths[module], SEQ_LEN, len(token_table(corpus, SMALL).token_ids), SMALL), "numba"
         )
-        for batch, activations in prepared(corpus, 30):
-            expected.add(activations[module], batch)
+        for announced, activations in prepared(corpus, 30):
+            expected.add(activations[module], announced)
         np.testing.assert_array_equal(sums.histogram, expected.sums().histogram)
         np.testing.assert_array_equal(np.sort(sums.top["+"].seq_ids), np.sort(expected.sums().top["+"].seq_ids))

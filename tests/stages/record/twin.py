@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.sums import Accumulator, make_batch
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
-from stages.record.torch_sums import TorchSums
 from tests.stages.record.backends import Way, backend_of, device_of
 
 SEQ_LEN = 12
@@ -132,11 +132,10 @@ def open_sums(shape: tuple[Any, ...], backend: Way) -> Accumulator:
     """The empty state of a module."""
     if backend == "numba":
         return NumbaSums(*shape)
-    if backend_of(backend) == "torch":
-        return TorchSums(*shape, device_of(backend))
-    from stages.record.triton_sums import TritonSums
-
-    return TritonSums(*shape, device_of(backend))
+    name = {"torch": "TorchSums", "triton": "TritonSums"}[backend_of(backend)]
+    kind = getattr(import_module(f"stages.record.{backend_of(backend)}_sums"), name)
+    found: Accumulator = kind(*shape, device_of(backend))
+    return found
 
 
 def rows_about(partial: dict[str, pa.Table], module: str, start: int, stop: int) -> dict[str, pa.Table]:
