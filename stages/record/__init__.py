@@ -13,7 +13,10 @@ into their final rows. The modules, from the inside out:
     sparse_kernel, sparse_sums   the same of activations that are mostly zero
     memory      where the state lies
     sums        what the running state of a module is
-    numba_sums, torch_sums, torch_winners   that state on a CPU and on any torch device
+    numba_sums  that state on a CPU
+    triton_sums, triton_kernels, triton_winners   the same on a GPU, for which the program never waits
+    torch_sums, torch_winners   the same on any torch device
+    device_batch, device_rows   what is copied to a device and back
     recorder    feeds batches to them and turns their state into partial tables
     scan, merge the two stages
     weights     a stage of its own: tokens that a unit favours and answers to, by the weights alone

@@ -126,4 +126,5 @@ EMBED = Stage(
     plan=plan,
     process=process,
     method="simulation",
+    version=2,
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from stages.record.partials import (
 from stages.record.sums import Accumulator, Batch, Finisher, UnitSums, make_batch
 from stages.record.tokens import TokenTable
 
-Backend = Literal["auto", "numba", "torch"]
+Backend = Literal["auto", "numba", "torch", "triton"]
 
 
 class Recorder:
@@ -42,7 +43,8 @@ class Recorder:
         tokens: the tokens whose mean activation is wanted.
         seq_len: tokens of the longest sequence.
         special_ids: the tokenizer's special tokens, left out of everything where `record.skip_special` is on.
-        backend: `torch` keeps the state on the activations' device, `numba` on the CPU; `auto` is torch on CUDA.
+        backend: `triton` and `torch` keep the state on the activations' device, `numba` on the CPU; `auto` is triton for
+            activations on a GPU, torch where triton is missing or finds something else (see `trial`), and numba on a CPU.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Recorder:
         self._batch: Batch | None = None
         self._finished: set[str] = set()
         self._room = Room()
+        self._batches: Any = None
         if backend == "numba" or (backend == "auto" and not has_gpu()):
             for module in self.modules:
                 self._sums[module] = self._accumulator(module, "numba")
@@ -92,7 +95,7 @@ class Recorder:
     @property
     def finishes(self) -> bool:
         """Whether `finish` can be used."""
-        return self.backend != "torch"
+        return self.backend in ("auto", "numba")
 
     def finish(self, module: str, gate: Any, up: Any, activation: int) -> None:
         """Compute a module's activations act(gate) * up on the current batch into `gate`, and take them in.
@@ -128,7 +131,7 @@ class Recorder:
 
     def _sum(self, module: str, activations: Any) -> Accumulator:
         if module not in self._sums:
-            backend = "numba" if self.backend == "auto" and activations.device.type == "cpu" else "torch"
+            backend = self.backend if self.backend != "auto" else backend_for(activations.device)
             self._sums[module] = self._accumulator(module, backend, activations)
         return self._sums[module]
 
@@ -142,9 +145,21 @@ class Recorder:
             from stages.record.numba_sums import NumbaSums
 
             return NumbaSums(*shape, self._room)
-        from stages.record.torch_sums import TorchSums
+        self._batches = self._batches or import_module("stages.record.device_batch").DeviceBatches()
+        name = {"torch": "TorchSums", "triton": "TritonSums"}[backend]
+        found: Accumulator = getattr(import_module(f"stages.record.{backend}_sums"), name)(
+            *shape, activations.device, self._batches
+        )
+        return found
 
-        return TorchSums(*shape, device=activations.device)
+
+def backend_for(device: Any) -> Backend:
+    """What is fastest for activations on a torch device, of what gives the right results there."""
+    if device.type == "cpu":
+        return "numba"
+    if device.type == "cuda" and find_spec("triton") and import_module("stages.record.trial").triton_agrees(device):
+        return "triton"
+    return "torch"
 
 
 def has_gpu() -> bool:

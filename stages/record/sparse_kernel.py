@@ -104,7 +104,7 @@ def scan_triples(positions, units, values, bits, places, batch, settings, state,
     """Take the N triples of a batch into the running state of a module.
 
     Args:
-        positions, units, values: (N,) as in SparseActivations.
+        positions, units, values: (N,) as in SparseActivations, the first two as int32.
         bits: (N,) the values' bits as int32.
         places: (N,) int32 room for the position of each triple in its sequence.
         batch, settings, state, scratch, kept: as in sparse_sums.

@@ -4,6 +4,9 @@ What it gives equals what `numba_sums` gives for the same activations with their
 sums, but for one thing: only sequences on which a unit fires are kept as `top`. A zero is a value for all statistics, and
 the `random` sequences of a unit have theirs, so a unit that never fires has rows too.
 
+The sums are taken on the CPU. From a GPU the triples alone are copied there, and taken in when the next batch comes: so
+the program does not wait for them.
+
 Memory: rows of activations are held for slots in use alone, and the uniformly kept sequences as triples.
 """
 
@@ -13,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from pipeline.config import Record
 from pipeline.kept import counts, polarities, uniform_ids
+from stages.record.device_rows import Coming, fetch
 from stages.record.histogram import BINS
 from stages.record.memory import zeros
 from stages.record.numba_sums import empty, top_shapes
@@ -23,7 +28,7 @@ from stages.record.sparse_kernel import scan_triples
 from stages.record.sums import Batch, TopSums, UniformRows, UnitSums
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
 GROWTH = 1.5
 ZERO_BIN = BINS // 2
 """The histogram's bin of 0.0."""
@@ -57,14 +62,24 @@ class SparseSums:
         self.kept = {polarity: Kept(width, seq_len, config) for polarity in polarities(config, signed)}
         self._uniform_ids = uniform_ids(config)
         self._uniform: dict[int, UniformRows] = {}
+        self._coming: tuple[Coming, Batch] | None = None
+        """The triples of the last batch, as int32."""
 
     def add(self, activations: Any, batch: Batch) -> None:
         """Take SparseActivations in."""
-        positions, units, values = (
-            tensor.detach().cpu().contiguous().numpy()
-            for tensor in (activations.positions, activations.units, activations.values)
-        )
-        values = values.astype(np.float32, copy=False)
+        values = activations.values.detach().float().view(torch.int32)
+        self._take()
+        self._coming = fetch(torch.stack([activations.positions.int(), activations.units.int(), values])), batch
+
+    def _take(self) -> None:
+        """Take in the triples that are on their way."""
+        if self._coming is not None:
+            triples, batch = self._coming
+            self._coming = None
+            positions, units, bits = triples.wait()
+            self._scan(positions, units, bits.view(np.float32), batch)
+
+    def _scan(self, positions: Ints, units: Ints, values: Floats, batch: Batch) -> None:
         self.n_tokens += int(batch.counted.sum())
         kept = list(self.kept.values()) or [Kept(0, 0, self.config)]  # which compiled code needs to know the types
         for polarity in kept:
@@ -91,9 +106,11 @@ class SparseSums:
 
     def uniform(self) -> Mapping[int, UniformRows]:
         """The uniformly kept sequences by seq_id."""
+        self._take()
         return self._uniform
 
     def sums(self) -> UnitSums:
+        self._take()
         total, rest, minimum, maximum, above, nonfinite, entries, histogram, token_sums = self.state
         zeros = self.n_tokens - entries
         zero = np.where(zeros > 0, np.float32(0), np.float32(np.nan))
@@ -185,8 +202,8 @@ def _sparse_rows(positions: Ints, units: Ints, values: Floats, batch: Batch, b: 
     part = slice(*np.searchsorted(positions, [b * tokens, b * tokens + length]))
     order = np.argsort(units[part], kind="stable")
     return SparseRows(
-        units[part][order].astype(np.int32),
-        (positions[part][order] - b * tokens).astype(np.int32),
+        units[part][order],
+        positions[part][order] - np.int32(b * tokens),
         values[part][order],
         batch.counted[b, :length].copy(),
     )

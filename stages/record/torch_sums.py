@@ -2,7 +2,10 @@
 
 The same statistics as numba_sums, by other means: whole-batch tensors, and exemplars by stable sorts. Sums within a
 sequence are added up in another order, so the moments can differ from those of a CPU in the last bits of a float64;
-everything else is equal for equal activations.
+everything else is equal for equal activations. The program waits for the device once for a module and a batch, in
+`torch_winners`. On a GPU with triton, `triton_sums` is faster and never waits.
+
+Activations may be of any floating type. They become float32 for some units at a time: at most CHUNK of them in one batch.
 """
 
 from collections.abc import Mapping
@@ -13,21 +16,23 @@ import torch
 
 from pipeline.config import Record
 from pipeline.kept import polarities, uniform_ids
+from stages.record.device_batch import DeviceBatch, DeviceBatches
+from stages.record.device_rows import fetch
 from stages.record.histogram import BINS, OFFSET, SHIFT
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.tokens import GRID_BITS
 from stages.record.torch_winners import TorchTop
 
 GRID = 1.5 * 2.0 ** (52 - GRID_BITS)
+CHUNK = 2**24
+"""Activations that are worked on together."""
 Tensor = torch.Tensor
 
 
-class TorchSums:
-    """Accumulator for U units of sequences of at most T tokens with V covered tokens; the device needs float64."""
+class DeviceState:
+    """What every accumulator on a device has: statistics of U units, and the sequences that are kept for all of them."""
 
-    def __init__(
-        self, width: int, seq_len: int, covered: int, config: Record, signed: bool, device: torch.device
-    ) -> None:
+    def __init__(self, width: int, covered: int, config: Record, device: torch.device) -> None:
         self.config, self.device = config, device
         self.n_tokens = 0
 
@@ -39,76 +44,101 @@ class TorchSums:
         self.above = full(0, width, dtype=torch.int64)
         self.nonfinite = full(0, width, dtype=torch.int64)
         self.power_sums = full(0, 4, 2, width, dtype=torch.float64)
-        self.histogram = full(0, width * BINS, dtype=torch.int64)
-        self.top = {
-            polarity: TorchTop(width, seq_len, config, 1 if polarity == "+" else -1, device)
-            for polarity in polarities(config, signed)
-        }
+        self.histogram = full(0, width, BINS, dtype=torch.int32)
         self.token_sums = full(0, covered, width, dtype=torch.float64)
         self.uniform_ids = frozenset(uniform_ids(config).tolist())
         self.kept: dict[int, Tensor] = {}
+        """(T, U) activations by seq_id, in the type in which they came."""
+
+    def keep_uniform(self, x: Tensor, batch: Batch, counted: Tensor) -> None:
+        """Copy the sequences of a (B, T, U) batch that are kept for every unit; counted: (B, T)."""
+        for b, seq_id in enumerate(batch.seq_ids.tolist()):
+            if seq_id in self.uniform_ids:
+                part = slice(0, int(batch.lengths[b]))
+                self.kept[seq_id] = x[b, part].masked_fill(counted[b, part, None] == 0, torch.nan)
+
+    def unit_sums(self, top: dict[str, TopSums]) -> UnitSums:
+        names = ("minimum", "maximum", "above", "power_sums", "token_sums", "nonfinite", "histogram")
+        coming = {name: fetch(getattr(self, name)) for name in names}
+        found = {name: part.wait() for name, part in coming.items()}
+        nonfinite, histogram = found.pop("nonfinite"), found.pop("histogram").astype(np.int64)
+        return UnitSums(self.n_tokens, nonfinite, histogram=histogram, top=top, **found)
+
+    def uniform(self) -> Mapping[int, DenseRows]:
+        return {seq_id: DenseRows(rows.float().cpu().numpy()) for seq_id, rows in self.kept.items()}
+
+
+class TorchSums(DeviceState):
+    """Accumulator for U units of sequences of at most T tokens with V covered tokens; the device needs float64."""
+
+    def __init__(
+        self,
+        width: int,
+        seq_len: int,
+        covered: int,
+        config: Record,
+        signed: bool,
+        device: torch.device,
+        batches: DeviceBatches | None = None,
+    ) -> None:
+        super().__init__(width, covered, config, device)
+        self.batches = batches or DeviceBatches()
+        self.top = TorchTop(width, seq_len, config, polarities(config, signed), device)
 
     def add(self, activations: Any, batch: Batch) -> None:
         """Take a (B, T, U) tensor in."""
-        x = activations.detach().to(self.device, torch.float32)
-        counted = self._put(batch.counted)[:, :, None]
-        finite = torch.isfinite(x) & counted
+        x = activations.detach().to(self.device)
+        here = self.batches.of(batch, self.device)
         self.n_tokens += len(batch.places)
-        self.nonfinite += (counted & ~finite).sum((0, 1))
-        self.above += ((x > self.config.density_threshold) & finite).sum((0, 1))
-        self.maximum = torch.maximum(self.maximum, torch.where(finite, x, -torch.inf).amax((0, 1)))
-        self.minimum = torch.minimum(self.minimum, torch.where(finite, x, torch.inf).amin((0, 1)))
-        self._add_powers(torch.where(finite, x, 0).double())
-        self._count_bins(x, finite & self._put(batch.binned)[:, None, None])
-        shown = torch.where(counted, x, torch.nan)
-        if self.top:
-            keys, seq_ids, splits = self._put(batch.keys), self._put(batch.seq_ids), batch.splits
-            for top in self.top.values():
-                top.add(shown, keys, seq_ids, splits)
-        rows = x.reshape(-1, x.shape[2])[self._put(batch.positions)].double()
-        targets = self._put(np.repeat(batch.token_rows, np.diff(batch.starts)))
-        self.token_sums.index_add_(0, targets, (rows + GRID) - GRID)
-        for b, seq_id in enumerate(batch.seq_ids.tolist()):
-            if seq_id in self.uniform_ids:
-                self.kept[seq_id] = shown[b, : int(batch.lengths[b])].clone()
+        width, size = x.shape[2], max(CHUNK // (x.shape[0] * x.shape[1]), 1)
+        peaks = [self._measure(x, slice(u, min(u + size, width)), here) for u in range(0, width, size)]
+        if self.top.signs:
+            high, places = (torch.cat(parts, dim=2) for parts in zip(*peaks, strict=True))
+            self.top.add(x, high, places, here)
+        self.keep_uniform(x, batch, here.counted)
 
-    def _add_powers(self, x: Tensor) -> None:
-        """Sum each sequence's powers over its (B, T, U) positions, then the sequences pairwise by two-sum."""
+    def _measure(self, activations: Tensor, units: slice, here: DeviceBatch) -> tuple[Tensor, Tensor]:
+        """Take some units of a (B, T, U) tensor in; (P, B, U) largest values in each polarity, and their positions."""
+        x = activations[:, :, units].float()
+        counted = here.counted.bool()[:, :, None]
+        finite = torch.isfinite(x) & counted
+        high, low = torch.where(finite, x, -torch.inf), torch.where(finite, x, torch.inf)
+        self.nonfinite[units] += (counted & ~finite).sum((0, 1))
+        self.above[units] += ((x > self.config.density_threshold) & finite).sum((0, 1))
+        self.maximum[units] = torch.maximum(self.maximum[units], high.amax((0, 1)))
+        self.minimum[units] = torch.minimum(self.minimum[units], low.amin((0, 1)))
+        self._add_powers(torch.where(finite, x, 0).double(), units)
+        self._count_bins(x, finite & here.binned.bool()[:, None, None], units)
+        rows = x.reshape(-1, x.shape[2])[here.positions].double()
+        self.token_sums[:, units].index_add_(0, here.targets, (rows + GRID) - GRID)
+        ends = [(high if sign > 0 else -low).max(dim=1) for sign in self.top.signs.values()]
+        none = x.new_empty((0, len(x), x.shape[2]))
+        return (
+            torch.stack([end.values for end in ends]) if ends else none,
+            torch.stack([end.indices for end in ends]) if ends else none,
+        )
+
+    def _add_powers(self, x: Tensor, units: slice) -> None:
+        """Add the powers of each sequence of a (B, T, U) batch up, and then the sequences and the running sums pairwise by two-sum."""
         square = x * x
-        highs = torch.stack([part.sum(1) for part in (x, square, x * square, square * square)])
-        pairs = torch.stack([highs, torch.zeros_like(highs)], dim=1)  # (4, 2, B, U)
-        pairs = torch.cat([pairs, self.power_sums[:, :, None]], dim=2)
+        new = torch.stack([part.sum(1) for part in (x, square, x * square, square * square)])
+        pairs = torch.stack([new, torch.zeros_like(new)], dim=1)  # (4, 2, B, U)
+        pairs = torch.cat([pairs, self.power_sums[:, :, None, units]], dim=2)
         while pairs.shape[2] > 1:
             half = pairs.shape[2] // 2
             joined = _add(pairs[:, :, :half], pairs[:, :, half : 2 * half])
             pairs = torch.cat([joined, pairs[:, :, 2 * half :]], dim=2)
-        self.power_sums = pairs[:, :, 0]
+        self.power_sums[:, :, units] = pairs[:, :, 0]
 
-    def _count_bins(self, x: Tensor, finite: Tensor) -> None:
+    def _count_bins(self, x: Tensor, finite: Tensor, units: slice) -> None:
         bits = x.contiguous().view(torch.int32)
         magnitude = (((bits & 0x7FFFFFFF) >> SHIFT) - OFFSET).clamp(0, BINS // 2 - 1)
         bins = BINS // 2 + (magnitude ^ (bits >> 31)).long()
-        bins += torch.arange(x.shape[2], device=self.device) * BINS
-        self.histogram.scatter_add_(0, bins.flatten(), finite.flatten().long())
-
-    def _put(self, array: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+        bins += torch.arange(units.start, units.stop, device=self.device) * BINS
+        self.histogram.view(-1).scatter_add_(0, bins.flatten(), finite.flatten().int())
 
     def sums(self) -> UnitSums:
-        found = {
-            "n_nonfinite": self.nonfinite,
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-            "above": self.above,
-            "power_sums": self.power_sums,
-            "histogram": self.histogram.view(-1, BINS),
-            "token_sums": self.token_sums,
-        }
-        top = {polarity: TopSums(*top.arrays()) for polarity, top in self.top.items()}
-        return UnitSums(n_tokens=self.n_tokens, top=top, **{name: part.cpu().numpy() for name, part in found.items()})
-
-    def uniform(self) -> Mapping[int, DenseRows]:
-        return {seq_id: DenseRows(rows.cpu().numpy()) for seq_id, rows in self.kept.items()}
+        return self.unit_sums(self.top.sums())
 
 
 def _add(a: Tensor, b: Tensor) -> Tensor:

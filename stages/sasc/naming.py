@@ -67,6 +67,7 @@ class Naming:
         self._embedder = embedder
         self._words = [word for word in words[:VOCABULARY] if _says_something(word)]
         self._known: dict[str, Vectors] = {}
+        self._given: dict[str, Vectors] = {}  # as `_known`, of the words that may be names
         self._fixed: tuple[Vectors, Vectors] | None = None
         self._followed: dict[tuple[tuple[str, float], ...], Values] = {}
 
@@ -147,6 +148,7 @@ class Naming:
             common = self.common or ["the"]
             vectors = kept_vectors(self._embedder, [*common, *self._words])
             mean = vectors[: len(common)].mean(axis=0)
+            self._given = dict(zip(self._words, vectors[len(common) :], strict=True))
             self._fixed = mean, _centred(vectors[len(common) :], mean)
         return self._fixed
 
@@ -156,12 +158,13 @@ class Naming:
 
     def _plain(self, texts: Sequence[str]) -> Vectors:
         """(N, D) as the embedder gives them."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if len(self._known) + len(missing) > REMEMBERED:
+        self._fixed_vectors()
+        wanted = [text for text in dict.fromkeys(texts) if text not in self._given]
+        if len(self._known) + len(wanted) > REMEMBERED:
             self._known.clear()
-            missing = list(dict.fromkeys(texts))
+        missing = [text for text in wanted if text not in self._known]
         self._known.update(zip(missing, self._embedder.encode(missing), strict=True))
-        rows = [self._known[text] for text in texts]
+        rows = [self._given[text] if text in self._given else self._known[text] for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self._embedder.width), np.float32)
 
 

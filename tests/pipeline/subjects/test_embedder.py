@@ -72,12 +72,14 @@ def test_on_the_same_device_the_same_embedder_is_loaded_once() -> None:
         load_embedder(device="cuda:99")
 
 
-def test_how_many_texts_a_pass_has_follows_from_the_device_and_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_texts_a_pass_has_follows_from_length_and_device_and_changes_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     embedder = load_embedder()
-    assert embedder.rows == 16
-    assert dataclasses.replace(embedder, device=torch.device("cuda")).rows > 100
+    assert [embedder.rows(length) for length in (4, 16, 256)] == [64, 16, 16]
+    assert dataclasses.replace(embedder, device=torch.device("cuda")).rows(256) > 100
     vectors = embedder.encode(TEXTS)
-    monkeypatch.setitem(ROWS, "cpu", 64)
+    monkeypatch.setitem(ROWS, "cpu", 100)
     np.testing.assert_allclose(embedder.encode(TEXTS), vectors, atol=1e-6)
     assert np.array_equal(embedder.encode(TEXTS[1:2])[0], embedder.encode(TEXTS)[1])
 

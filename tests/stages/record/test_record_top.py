@@ -15,16 +15,16 @@ from pipeline.kept import polarities
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.neighbourhood import neighbourhood_keys
 from stages.record.numba_sums import NumbaSums, running_sums
-from stages.record.recorder import Backend, Recorder, recorder_bytes
+from stages.record.recorder import Recorder, recorder_bytes
 from stages.record.selection import counted_positions
 from stages.record.sums import UnitSums, make_batch
 from stages.record.tokens import TokenTable
+from tests.stages.record.backends import BACKENDS, Way
 from tests.stages.record.test_record_twin import check_against_twin
 from tests.stages.record.twin import SMALL, Corpus, accumulate, batches, make_corpus, token_table
 from tests.stages.record.unit_twin import Unit
 
 Row = tuple[float, int, int, npt.NDArray[np.float32]]
-BACKENDS: list[Backend] = ["numba", "torch"]
 MODULE = "layers.1.mlp"
 
 
@@ -62,7 +62,7 @@ def best_of(rows: list[Row], unit: Unit, polarity: str) -> dict[str, list[int]]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["random", "tied", "dead"])
 @pytest.mark.parametrize("distinct", [None, 0, 1], ids=["all", "peak alone", "a token around it"])
-def test_both_polarities_equal_brute_force_from_any_cut(kind: str, distinct: int | None, backend: Backend) -> None:
+def test_both_polarities_equal_brute_force_from_any_cut(kind: str, distinct: int | None, backend: Way) -> None:
     changed = {"distinct": distinct is not None, "distinct_context": distinct or 0}
     config = SMALL.model_copy(update=changed)
     corpus = replace(make_corpus(kind, sequences=71), special_ids=frozenset({3, 8}))
@@ -74,14 +74,14 @@ def test_both_polarities_equal_brute_force_from_any_cut(kind: str, distinct: int
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_single_part_keeps_no_neighbourhood_twice(backend: Backend) -> None:
+def test_a_single_part_keeps_no_neighbourhood_twice(backend: Way) -> None:
     config = SMALL.model_copy(update={"distinct_context": 0})
     for rows in top_rows(make_corpus("random", sequences=90), config, 1000, "-", backend=backend):
         assert len({(split_of(seq_id), key) for _, seq_id, key, _ in rows}) == len(rows) == 3 + 2 + 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_units_that_are_never_negative_have_one_polarity(backend: Backend) -> None:
+def test_units_that_are_never_negative_have_one_polarity(backend: Way) -> None:
     corpus = make_corpus("rare")
     assert set(accumulate(corpus, MODULE, range(9), SMALL, backend, signed=False).sums().top) == {"+"}
     config = SMALL.model_copy(update={"polarities": ["-"]})
@@ -115,7 +115,7 @@ def test_the_state_is_the_same_for_any_number_of_threads(threads: int) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_special_tokens_count_nowhere_unless_the_setting_is_off(backend: Backend) -> None:
+def test_special_tokens_count_nowhere_unless_the_setting_is_off(backend: Way) -> None:
     corpus = replace(make_corpus("random"), special_ids=frozenset({1, 2}))
     check_against_twin(corpus, SMALL, backend)
     unit = Unit(corpus, MODULE, 0, SMALL)
@@ -128,7 +128,7 @@ def test_special_tokens_count_nowhere_unless_the_setting_is_off(backend: Backend
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_sequence_without_a_position_that_counts_is_no_exemplar(backend: Backend) -> None:
+def test_a_sequence_without_a_position_that_counts_is_no_exemplar(backend: Way) -> None:
     corpus = make_corpus("random", sequences=20)
     corpus.token_ids[6] = [14] * len(corpus.token_ids[6])
     corpus = replace(corpus, special_ids=frozenset({14}))
@@ -164,7 +164,10 @@ def test_what_counts_is_real_not_skipped_and_not_special() -> None:
 
 def test_wide_modules_and_long_sequences_give_the_same_by_either_backend() -> None:
     corpus = make_corpus("tied", sequences=5, widths=(2, 1601), seq_len=150)
-    numba, by_torch = (accumulate(corpus, MODULE, range(5), SMALL, backend).sums() for backend in BACKENDS)
+    numba, by_torch = (
+        accumulate(corpus, MODULE, range(5), SMALL, "numba").sums(),
+        accumulate(corpus, MODULE, range(5), SMALL, "torch").sums(),
+    )
     assert numba.n_tokens == by_torch.n_tokens
     same_sums(numba, by_torch)
     for polarity, top in numba.top.items():

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from pipeline.config import PerSplit, Record
-from stages.record.recorder import Backend
+from tests.stages.record.backends import BACKENDS, Way
 from tests.stages.record.twin import SMALL, Corpus, make_corpus, record, scan_arrays
 from tests.stages.record.unit_twin import Unit
 
-BACKENDS: list[Backend] = ["numba", "torch"]
+MOMENTS = ("mean", "variance", "skewness", "kurtosis")
 
 
-def check_against_twin(corpus: Corpus, config: Record, backend: Backend = "numba") -> None:
+def check_against_twin(corpus: Corpus, config: Record, backend: Way = "numba") -> None:
     found = record(corpus, config, backend=backend)
     keys = [(module, index) for module, width in corpus.widths.items() for index in range(width)]
     assert [(row["module"], row["index"]) for row in found["units"]] == keys
@@ -24,7 +24,7 @@ def check_against_twin(corpus: Corpus, config: Record, backend: Backend = "numba
         assert (row["min"], row["max"]) == (values.min(), values.max())
         assert row["density"] == np.mean(values > config.density_threshold)
         expected = np.asarray(unit.moments())
-        recorded = [row[name] for name in ("mean", "variance", "skewness", "kurtosis")]
+        recorded = [row[name] for name in MOMENTS]
         np.testing.assert_allclose(np.asarray(recorded, float), expected, rtol=1e-10, atol=1e-12)
         edges, counts = row["histogram_edges"], row["histogram_counts"]
         bins = {pair: n for pair, n in zip(pairwise(edges), counts, strict=True) if n}
@@ -44,13 +44,13 @@ def check_against_twin(corpus: Corpus, config: Record, backend: Backend = "numba
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["random", "tied", "rare", "dead"])
-def test_every_statistic_and_exemplar_equals_brute_force(kind: str, backend: Backend) -> None:
+def test_every_statistic_and_exemplar_equals_brute_force(kind: str, backend: Way) -> None:
     check_against_twin(make_corpus(kind), SMALL, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["random", "tied"])
-def test_histograms_of_part_of_the_sequences_equal_brute_force(kind: str, backend: Backend) -> None:
+def test_histograms_of_part_of_the_sequences_equal_brute_force(kind: str, backend: Way) -> None:
     corpus = make_corpus(kind, sequences=550, widths=(3,))
     config = SMALL.model_copy(update={"batch_size": 32, "shard_sequences": 32})
     check_against_twin(corpus, config, backend)
@@ -61,7 +61,7 @@ def test_histograms_of_part_of_the_sequences_equal_brute_force(kind: str, backen
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_other_settings_equal_brute_force_too(backend: Backend) -> None:
+def test_other_settings_equal_brute_force_too(backend: Way) -> None:
     config = SMALL.model_copy(
         update={
             "top": PerSplit(explain=0, select=5, report=2),
@@ -86,14 +86,14 @@ def test_modules_wider_than_a_block_equal_brute_force() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sequences", [1, 2, 5])
-def test_a_corpus_smaller_than_a_batch_is_recorded(sequences: int, backend: Backend) -> None:
+def test_a_corpus_smaller_than_a_batch_is_recorded(sequences: int, backend: Way) -> None:
     config = SMALL.model_copy(update={"min_token_count": 1, "batch_size": 8})
     check_against_twin(make_corpus("random", sequences=sequences), config, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["random", "tied", "rare"])
-def test_rows_are_identical_however_the_corpus_is_cut_and_merged(kind: str, backend: Backend) -> None:
+def test_rows_are_identical_however_the_corpus_is_cut_and_merged(kind: str, backend: Way) -> None:
     corpus = make_corpus(kind, sequences=101, widths=(70,))
     whole = record(corpus, backend=backend)
     assert whole["units"][0]["n_tokens"] > 500
@@ -104,17 +104,20 @@ def test_rows_are_identical_however_the_corpus_is_cut_and_merged(kind: str, back
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["random", "tied", "rare"])
-def test_rows_are_identical_whatever_the_batches(kind: str, backend: Backend) -> None:
+def test_rows_are_identical_whatever_the_batches(kind: str, backend: Way) -> None:
     corpus = make_corpus(kind, sequences=101, widths=(20,))
     rows = [
         record(corpus, SMALL.model_copy(update={"batch_size": size, "shard_sequences": size}), backend=backend)
         for size in (1, 4, 7, 101)
     ]
+    if backend == "triton":  # adds up to 32 sequences up before it goes on exactly
+        for unit in (unit for found in rows for unit in found["units"]):
+            unit.update({name: pytest.approx(unit[name], rel=1e-12) for name in MOMENTS})
     assert rows[0] == rows[1] == rows[2] == rows[3]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_token_sums_are_equal_to_the_last_bit_in_any_order(backend: Backend) -> None:
+def test_token_sums_are_equal_to_the_last_bit_in_any_order(backend: Way) -> None:
     corpus = make_corpus("random", sequences=80, widths=(30,))
     for seq_id, values in enumerate(corpus.activations["layers.0.mlp"]):
         values *= np.float32(10.0 ** (seq_id % 11 - 8))
@@ -136,7 +139,7 @@ def test_numba_and_torch_give_the_same_rows() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_activations_beyond_the_range_of_float16_survive(backend: Backend) -> None:
+def test_activations_beyond_the_range_of_float16_survive(backend: Way) -> None:
     corpus = make_corpus("random", sequences=20)
     for values in corpus.activations["layers.0.mlp"]:
         values[:, 1] *= 1e5
@@ -144,7 +147,7 @@ def test_activations_beyond_the_range_of_float16_survive(backend: Backend) -> No
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nonfinite_activations_are_counted_and_poison_nothing_else(backend: Backend) -> None:
+def test_nonfinite_activations_are_counted_and_poison_nothing_else(backend: Way) -> None:
     clean = make_corpus("random", sequences=40)
     dirty = make_corpus("random", sequences=40)
     values = dirty.activations["layers.1.mlp"]
@@ -174,7 +177,7 @@ def test_nonfinite_activations_are_counted_and_poison_nothing_else(backend: Back
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_unit_that_is_never_finite_has_a_row_of_nulls(backend: Backend) -> None:
+def test_a_unit_that_is_never_finite_has_a_row_of_nulls(backend: Way) -> None:
     corpus = make_corpus("random", sequences=12)
     for values in corpus.activations["layers.0.mlp"]:
         values[:, 0] = np.nan

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from pipeline.subjects.activations import ModuleUnits, TokenBatch
 from stages.record.merge import merge
 from stages.record.numba_sums import NumbaSums
 from stages.record.partials import BLOCK, BY_BLOCK, PARTIALS
-from stages.record.recorder import Backend, Recorder
+from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.sums import Accumulator, make_batch
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
-from stages.record.torch_sums import TorchSums
+from tests.stages.record.backends import Way, backend_of, device_of
 
 SEQ_LEN = 12
 SMALL = Record(
@@ -95,17 +96,16 @@ def batches(corpus: Corpus, start: int, stop: int, config: Record) -> Iterator[t
         yield batch, found
 
 
-def scan_arrays(
-    corpus: Corpus, start: int, stop: int, config: Record, backend: Backend = "numba"
-) -> dict[str, pa.Table]:
+def scan_arrays(corpus: Corpus, start: int, stop: int, config: Record, backend: Way = "numba") -> dict[str, pa.Table]:
     """Partials of the sequences start..stop."""
     modules = {name: ModuleUnits(width) for name, width in corpus.widths.items()}
     seq_len = max(len(ids) for ids in corpus.token_ids)
-    recorder = Recorder(modules, config, token_table(corpus, config), seq_len, corpus.special_ids, backend)
+    table = token_table(corpus, config)
+    recorder = Recorder(modules, config, table, seq_len, corpus.special_ids, backend_of(backend))
     for batch, activations in batches(corpus, start, stop, config):
         recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
         for name, values in activations.items():
-            recorder.add(name, values)
+            recorder.add(name, values.to(device_of(backend)))
     return whole_tables(recorder)
 
 
@@ -116,15 +116,25 @@ def whole_tables(recorder: Recorder) -> dict[str, pa.Table]:
 
 
 def accumulate(
-    corpus: Corpus, module: str, part: range, config: Record, backend: Backend = "numba", signed: bool = True
+    corpus: Corpus, module: str, part: range, config: Record, backend: Way = "numba", signed: bool = True
 ) -> Accumulator:
     """The state of one module after some sequences."""
     tokens = token_table(corpus, config)
     shape = (corpus.widths[module], max(len(ids) for ids in corpus.token_ids), len(tokens.token_ids), config, signed)
-    found: Accumulator = NumbaSums(*shape) if backend == "numba" else TorchSums(*shape, torch.device("cpu"))
+    found = open_sums(shape, backend)
     for batch, activations in batches(corpus, part.start, part.stop, config):
         prepared = make_batch(batch.token_ids, batch.lengths, batch.seq_ids, config, tokens, corpus.special_ids)
-        found.add(activations[module], prepared)
+        found.add(activations[module].to(device_of(backend)), prepared)
+    return found
+
+
+def open_sums(shape: tuple[Any, ...], backend: Way) -> Accumulator:
+    """The empty state of a module."""
+    if backend == "numba":
+        return NumbaSums(*shape)
+    name = {"torch": "TorchSums", "triton": "TritonSums"}[backend_of(backend)]
+    kind = getattr(import_module(f"stages.record.{backend_of(backend)}_sums"), name)
+    found: Accumulator = kind(*shape, device_of(backend))
     return found
 
 
@@ -143,7 +153,7 @@ def record(
     corpus: Corpus,
     config: Record = SMALL,
     shard: int = 10_000,
-    backend: Backend = "numba",
+    backend: Way = "numba",
     order: int = 1,
     units: int = 512,
 ) -> dict[str, list[dict[str, Any]]]:
