@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def sums_of(kind: type, device: torch.device) -> UnitSums:
     return found
 
 
-def numbers(sums: UnitSums) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
+def numbers(sums: UnitSums) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """The parts of the sums by name; what is kept in no order is sorted."""
     for name in ("n_nonfinite", "minimum", "maximum", "above", "histogram", "token_sums"):
         yield name, getattr(sums, name)
