@@ -117,7 +117,7 @@ DETAILS = TableSchema(
         [
             *_UNIT,
             _POLARITY,
-            column("seq_id", pa.int64(), "the sequence in `corpus`, a `top` exemplar of the explain split"),
+            column("seq_id", pa.int64(), "the sequence in `corpus`, one of the unit's exemplars"),
             column("attribution", _FLOATS, "what each token adds to the activation at the peak, in the polarity"),
             column(
                 "pairs",

@@ -53,6 +53,9 @@ class Record(Section):
     and among the exemplars of similar units, on which it stays low; 0 for none."""
     attribution: Literal["none", "occlusion", "integrated_gradients"] = "none"
     """For the units to be explained, how much each token of an exemplar matters to the activation at its peak."""
+    details: Literal["shown", "all"] = "shown"
+    """Exemplars that attribution and pairs are found for: those that explainers are shown, which are the `top` ones of the explain split,
+    or every one."""
     pairs: Count = 8
     """For attention heads to be explained, the strongest (from, to) pairs of positions listed for each exemplar."""
     batch_size: Positive = 32

@@ -1,7 +1,8 @@
-"""The record.details stage: what else is known of the `top` exemplars of the units that are to be explained.
+"""The record.details stage: what else is known of the exemplars of the units that are to be explained.
 
 Which tokens of the text matter to the activation at its peak (`record.attribution`), and, of attention heads, between which
-positions they move most (`record.pairs`). Only the explain split is looked at: this is evidence for explainers.
+positions they move most (`record.pairs`). Only the `top` exemplars of the explain split are looked at, which explainers are shown,
+unless `record.details` asks for all. Explainers look details up by the exemplars that they are shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from pipeline.config import RunConfig
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.evidence import SPLITS
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.stage import Shard, Stage
 from pipeline.subjects.identity import BLACK_BOX, OWN
@@ -72,6 +74,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "seed": config.run.seed,
         "explain": explain.model_dump(include={"units", "polarities"}),
         "attribution": config.record.attribution,
+        "details": config.record.details,
         "pairs": config.record.pairs if any(is_heads(module) for module in modules) else 0,
     }
 
@@ -88,7 +91,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Look into the exemplars of some units."""
     config, module = context.config, shard.key["module"]
-    exemplars = top_exemplars(context, module, shard.key["indices"], shard.key["polarity"])
+    exemplars = exemplars_of(context, module, shard.key["indices"], shard.key["polarity"])
     token_ids = token_ids_of(context.tables, {exemplar.seq_id for exemplar in exemplars})
     if config.record.attribution != "none":
         attribute(context, module, exemplars, token_ids)
@@ -98,17 +101,20 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     return {DETAILS.name: pa.Table.from_pylist(rows, schema=DETAILS.schema)}
 
 
-def top_exemplars(context: Context, module: str, indices: Sequence[int], polarity: str) -> list[Detailed]:
-    """The `top` exemplars of some units in the explain split, by unit and rank."""
-    field = ds.field
-    where = context.tables.is_unit(module, indices, polarity) & (field("band") == "top") & (field("split") == "explain")
+def exemplars_of(context: Context, module: str, indices: Sequence[int], polarity: str) -> list[Detailed]:
+    """The exemplars of some units that are looked into, by unit and rank; one that is in several bands once."""
+    field, record = ds.field, context.config.record
+    where = context.tables.is_unit(module, indices, polarity)
+    if record.details == "shown":
+        where &= (field("band") == "top") & (field("split") == "explain")
     rows = context.tables.read(EXEMPLARS, where).sort_by([("index", "ascending"), ("rank", "ascending")])
-    found = []
+    found: dict[tuple[int, int], Detailed] = {}
     for row in rows.to_pylist():
         counted = np.isfinite(np.array(row["activations"], np.float32))
-        counted[: context.config.record.skip_positions] = False
-        found.append(Detailed(row["index"], row["polarity"], row["seq_id"], row["peak"], counted))
-    return found
+        counted[: record.skip_positions] = False
+        exemplar = Detailed(row["index"], row["polarity"], row["seq_id"], row["peak"], counted)
+        found.setdefault((row["index"], row["seq_id"]), exemplar)
+    return list(found.values())
 
 
 def attribute(
@@ -202,7 +208,7 @@ DETAIL = Stage(
     settings=settings,
     plan=plan,
     process=process,
-    splits=("explain",),
+    splits=SPLITS,
     check=check,
     method="simulation",
 )

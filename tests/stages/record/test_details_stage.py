@@ -81,6 +81,22 @@ def test_the_rows_are_the_top_exemplars_of_the_explain_split_of_the_chosen_units
     assert {row["module"] for row in rows} == set(MODULES)
 
 
+def test_all_exemplars_are_looked_into_where_that_is_asked_for(
+    folder: Path, config: RunConfig, rows: list[Row]
+) -> None:
+    every = small_config(folder, {"attribution": "occlusion", "pairs": 6, "details": "all"}, {}, name="every")
+    run_stages(every, WHOLE)
+    chosen = chosen_units(every, Tables(every.root))
+    wanted = {
+        key(row) for row in Tables(every.root).read(EXEMPLARS).to_pylist() if row["index"] in chosen[row["module"]]
+    }
+    found = rows_of(every)
+    assert {key(row) for row in found} == {one for one in wanted if one[2] in every.explain.polarities}
+    assert len(found) == len({key(row) for row in found}) > 2 * len(rows)
+    shown = {key(row): row for row in found}
+    assert [shown[key(row)] for row in rows] == rows
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_attribution_is_what_the_activation_loses_with_a_token(module: str, config: RunConfig, rows: list[Row]) -> None:
     loaded = load_language_model(config.subject.model)
