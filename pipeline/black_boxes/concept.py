@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UserError
-from pipeline.subjects.embedder import DEFAULT, load_embedder
+from pipeline.subjects.callables import at_once
+from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 
 Values = npt.NDArray[np.float64]
 
@@ -28,11 +29,11 @@ def concept(
     if not listed or not all(isinstance(one, str) and one.strip() for one in listed):
         raise UserError(f'concepts = {concepts!r}; expected words or phrases, such as ["the sea"]')
     embed = load_embedder(embedder, device)
-    centres = embed.encode(listed).astype(np.float64)  # (U, D)
+    centres = embed.encode(listed, many=True).astype(np.float64)  # (U, D)
 
     def distances(texts: list[str]) -> Values:
-        vectors = embed.encode(texts).astype(np.float64)  # (N, D)
+        vectors = embed.encode(texts, many=True).astype(np.float64)  # (N, D)
         squares = [((vectors - centre) ** 2).sum(axis=1) for centre in centres]
         return -np.sqrt(np.stack(squares, axis=1))
 
-    return distances
+    return at_once(distances, AT_ONCE)

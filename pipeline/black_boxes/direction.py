@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.black_boxes.arrays import bias_of, matrix_for
-from pipeline.subjects.embedder import DEFAULT, load_embedder
+from pipeline.subjects.callables import at_once
+from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 
 Values = npt.NDArray[np.float64]
 
@@ -37,6 +38,6 @@ def direction(
     offset = bias_of("direction", path, bias, len(weights))
 
     def heads(texts: list[str]) -> Values:
-        return embed.encode(texts).astype(np.float64) @ weights.T + offset
+        return embed.encode(texts, many=True).astype(np.float64) @ weights.T + offset
 
-    return heads
+    return at_once(heads, AT_ONCE)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.subjects.embedder import DEFAULT, load_embedder
+from pipeline.subjects.callables import at_once
+from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 
 Values = npt.NDArray[np.float64]
 
@@ -31,8 +32,8 @@ def random_directions(
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
 
     def projections(texts: list[str]) -> Values:
-        vectors = embed.encode(texts).astype(np.float64)  # (N, D)
+        vectors = embed.encode(texts, many=True).astype(np.float64)  # (N, D)
         # Unit by unit, as the last bits of a product of matrices depend on how many rows there are.
         return np.stack([(vectors * direction).sum(axis=1) for direction in weights], axis=1)
 
-    return projections
+    return at_once(projections, AT_ONCE)

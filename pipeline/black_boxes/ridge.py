@@ -66,7 +66,7 @@ def _features(
     refuse_other("features", features, ("embedding", "hidden"))
     if features == "embedding":
         embed = load_embedder(embedder, device)
-        return lambda texts: embed.encode(texts).astype(np.float64), embed.width
+        return lambda texts: embed.encode(texts, many=True).astype(np.float64), embed.width
     if model is None or layer is None:
         raise UserError(f'features = "hidden" needs a model and a layer, but model = {model!r} and layer = {layer!r}')
     states = HiddenStates(model, layer, device)

@@ -43,8 +43,9 @@ class BlackBox(Section):
     """U, the numbers it gives for a text."""
     window: Positive = 3
     """The activation of a token is the value for the text of this many tokens up to and with it."""
-    batch_size: Positive = 2048
-    """Texts given to it at a time; a sentence embedder wastes part of small batches, as these hold texts of several lengths."""
+    batch_size: Positive | None = None
+    """Texts given to it at a time; unless said, as many as it asks for by an attribute of this name, or 1,024. A sentence embedder
+    wastes part of small batches, as these hold texts of several lengths."""
     timeout: Positive = 600
     """Seconds that it may take for them."""
     version: str = ""

@@ -19,6 +19,8 @@ KEPT_BYTES = 1 << 26
 """Memory for answers that are remembered."""
 TEXT_BYTES = 200
 """About what a remembered text takes itself."""
+BATCH_SIZE = 1024
+"""Texts given to a function at a time, where neither the run file nor the function says how many."""
 ASKED_TWICE = 16
 """Texts of the first batch that are asked twice."""
 TOLERANCE = 1e-4
@@ -67,6 +69,7 @@ class BlackBoxActivations:
         self.module, self.box = module, box
         self.modules: Mapping[str, ModuleUnits] = {module: ModuleUnits(box.units)}
         self._function = open_function(module, box)
+        self._batch_size: int = box.batch_size or int(getattr(self._function, "batch_size", BATCH_SIZE))
         self._text_of = text_of
         self._known: OrderedDict[str, Values] = OrderedDict()
         self._largest = np.zeros(box.units)  # (U,) of all finite answers so far, without their sign
@@ -106,7 +109,7 @@ class BlackBoxActivations:
         answers = {text: self._known[text] for text in distinct if text in self._known}
         missing = sorted((text for text in distinct if text not in answers), key=len)
         with tqdm(total=len(missing), desc=self.module, unit="text", leave=False, disable=None, delay=SLOW) as bar:
-            for part in chunks(missing, self.box.batch_size):
+            for part in chunks(missing, self._batch_size):
                 answers.update(zip(part, [row.copy() for row in self._ask(part)], strict=True))
                 bar.update(len(part))
         self._remember(answers)
@@ -122,8 +125,8 @@ class BlackBoxActivations:
             self._known.popitem(last=False)
 
     def _ask_in_batches(self, texts: Sequence[str]) -> Values:
-        """(N, U) answers, which are not remembered, in calls of at most batch_size texts."""
-        return np.concatenate([self._ask(part) for part in chunks(list(texts), self.box.batch_size)])
+        """(N, U) answers, which are not remembered, in calls of no more texts than the function is given at a time."""
+        return np.concatenate([self._ask(part) for part in chunks(list(texts), self._batch_size)])
 
     def _ask(self, texts: Sequence[str]) -> Values:
         """(N, U) answers of one call; a function that was too slow is not called again."""

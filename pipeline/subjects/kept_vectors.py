@@ -15,7 +15,7 @@ from pipeline.subjects.cache_folder import cache_folder, lock
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
 
-RECIPE = 3
+RECIPE = 2
 """Raise it whenever embeddings are worked out otherwise, so that older files are not used."""
 NAME = "vectors"
 

@@ -126,5 +126,4 @@ EMBED = Stage(
     plan=plan,
     process=process,
     method="simulation",
-    version=2,
 )

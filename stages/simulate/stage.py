@@ -169,5 +169,4 @@ SIMULATE = Stage(
     asks=lambda config: None if config.simulate.simulator == "word" else config.simulate.engine,
     replies_grow=True,
     method="simulation",
-    version=2,
 )

@@ -84,8 +84,8 @@ class RememberingEmbedder(Embedder):
 
     known: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """(N, D), as the embedder that it stands for."""
+    def encode(self, texts: Sequence[str], many: bool = False) -> npt.NDArray[np.float32]:
+        """(N, D), as the embedder that it stands for gives few texts."""
         new = [text for text in dict.fromkeys(texts) if text not in self.known]
         if new:
             self.known.update(zip(new, super().encode(new), strict=True))

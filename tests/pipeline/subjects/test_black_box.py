@@ -12,8 +12,10 @@ import pytest
 
 from pipeline.config import BlackBox
 from pipeline.errors import UserError
+from pipeline.subjects import black_box
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
+from pipeline.subjects.callables import at_once
 from pipeline.subjects.text_function import BlackBoxTexts
 from pipeline.subjects.time_limit import TooSlow, time_limit
 from tests.pipeline.subjects.planted_functions import FUNCTIONS
@@ -245,3 +247,19 @@ def test_outside_the_main_thread_the_end_of_a_slow_block_is_waited_for() -> None
         assert pool.submit(work).result() == "too slow"
     with time_limit(60):
         pass
+
+
+def test_a_function_may_say_how_many_texts_it_is_given_at_a_time() -> None:
+    sizes: list[int] = []
+
+    def lengths(texts: list[str]) -> list[float]:
+        sizes.append(len(texts))
+        return [float(len(text)) for text in texts]
+
+    at_once(lengths, 5)
+    for box, expected in ((BlackBox(call="x:y"), 5), (BlackBox(call="x:y", batch_size=3), 3)):
+        sizes.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(black_box, "open_function", lambda *_: lengths)
+            BlackBoxActivations("black_box:x", box).values([f"text {number}" for number in range(12)])
+        assert max(sizes) == expected

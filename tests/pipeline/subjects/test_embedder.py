@@ -76,11 +76,16 @@ def test_how_many_texts_a_pass_has_follows_from_length_and_device_and_changes_li
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     embedder = load_embedder()
-    assert [embedder.rows(length) for length in (4, 16, 256)] == [64, 16, 16]
+    assert [embedder.rows(length) for length in (4, 16, 256)] == [16, 16, 16]
+    assert [embedder.rows(length, many=True) for length in (4, 16, 256)] == [128, 32, 16]
     assert dataclasses.replace(embedder, device=torch.device("cuda")).rows(256) > 100
     vectors = embedder.encode(TEXTS)
     monkeypatch.setitem(ROWS, "cpu", 100)
     np.testing.assert_allclose(embedder.encode(TEXTS), vectors, atol=1e-6)
+    many = embedder.encode(TEXTS, many=True)
+    np.testing.assert_allclose(many, vectors, atol=1e-6)
+    assert np.array_equal(embedder.encode(TEXTS[::-1], many=True), many[::-1])
+    assert np.array_equal(embedder.encode(TEXTS[2:3], many=True)[0], many[2])
     assert np.array_equal(embedder.encode(TEXTS[1:2])[0], embedder.encode(TEXTS)[1])
 
 
