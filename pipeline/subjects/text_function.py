@@ -40,7 +40,7 @@ FIRST = 16
 
 
 class BlackBoxTexts:
-    """A black box, asked for whole texts; some of those of a call, of middling length, are asked again without the others."""
+    """A black box, asked for whole texts; some, spread over those of a call, are asked again beside other texts."""
 
     def __init__(self, source: BlackBoxActivations) -> None:
         self.units = source.box.units
@@ -51,9 +51,7 @@ class BlackBoxTexts:
         found = self._source.values(texts)
         step = max(1, min(AGAIN, len(texts) // FIRST if not self._asked else AGAIN))
         if texts:
-            order, count = sorted(range(len(texts)), key=lambda row: len(texts[row])), -(-len(texts) // step)
-            again = order[(len(texts) - count) // 2 :][:count]  # of like length, which an embedder answers together
-            self._source.confirm([texts[row] for row in again], found[again])
+            self._source.confirm(texts[::step], found[::step])
             self._asked = True
         return found
 

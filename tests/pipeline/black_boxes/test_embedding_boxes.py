@@ -17,7 +17,7 @@ D = 384
 
 
 def embedded(texts: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    return load_embedder().encode(texts).astype(np.float64)
+    return load_embedder().encode(texts, many=True).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
