@@ -3,11 +3,12 @@
 While `fused` lasts, the forward of an MLP that it knows calls `finish` with what goes into the activation function, and
 `finish` puts act(gate) * up in its place. An MLP is known where its parts have the usual names, its activation function is one of
 `fast_activations`, and a trial on random input agrees with its own forward to float32 rounding. Every other MLP is left as it
-is, as is everything that does not run on a CPU in float32. RMS norms are computed in one pass too, see `fast_norms`.
+is, as is everything that does not run on a CPU in float32. RMS norms are computed in one pass too, see `fast_norms`; for GPUs
+see `fast_gelu`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from pipeline.subjects.fast_activations import NAMES, finish_rows
+from pipeline.subjects.fast_gelu import fast_gelu
 from pipeline.subjects.fast_norms import fast_norms
 from pipeline.subjects.sites import Site
 
@@ -63,7 +65,7 @@ def fused(base_model: nn.Module, sites: Mapping[str, Site], finish: Finish) -> I
     try:
         for name, mlp in found.items():
             mlp.whole.forward = _forward(mlp, name, finish)
-        with fast_norms(base_model) if _plain(base_model) else nullcontext():
+        with _faster(base_model):
             yield frozenset(found)
     finally:
         for mlp in found.values():
@@ -91,6 +93,14 @@ def known_mlps(base_model: nn.Module, sites: Mapping[str, Site]) -> dict[str, Ml
             if mlp is not None:
                 found[site.name] = mlp
     return found
+
+
+def _faster(base_model: nn.Module) -> AbstractContextManager[Any]:
+    """What else of a model is computed in fewer passes while it is recorded."""
+    if _plain(base_model):
+        return fast_norms(base_model)
+    on_gpu = all(part.device.type == "cuda" for part in base_model.parameters())
+    return fast_gelu(base_model) if on_gpu else nullcontext()
 
 
 def _plain(base_model: nn.Module) -> bool:

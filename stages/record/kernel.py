@@ -102,7 +102,7 @@ def settle(values, bits, batch, first, last, distinct, slots, counts, tops, foun
     """
     _, _, _, binned, _, places, starts = batch
     _, candidates, numbers, _, nonfinite = found
-    bins, gathered = np.empty((CHUNK, SUB), np.uint8), np.empty(values.shape[1], F32)
+    bins = np.empty((CHUNK, SUB), np.uint8)
     for start in range(first, last, SUB):
         stop, waiting = min(start + SUB, last), pending
         for b in np.flatnonzero(binned):
@@ -114,7 +114,7 @@ def settle(values, bits, batch, first, last, distinct, slots, counts, tops, foun
     for p in (NEGATED, LARGEST):
         if tops[p][0].shape[1]:
             order = by_unit(candidates[:, p], numbers[:, p], first, last)
-            keep_top(values, batch, p, found, slots, distinct, tops[p], order, gathered)
+            keep_top(values.shape[2], batch, p, found, slots, distinct, tops[p], order)
 
 
 @njit(cache=True, nogil=True)

@@ -19,8 +19,6 @@ LARGE = 2**21
 """Bytes of a large page; less is not worth one."""
 POPULATE = 23
 """madvise's MADV_POPULATE_WRITE, which Python does not name: make the pages now (Linux 5.14)."""
-ASIDE = 8
-"""One in so many units of a sequence can be set aside; see `measure`."""
 
 
 def zeros(shapes: Sequence[tuple[tuple[int, ...], npt.DTypeLike]]) -> list[npt.NDArray[Any]]:
@@ -60,6 +58,6 @@ class Room:
         if key not in self._found or len(self._found[key][0]) < sequences:
             extremes, nonfinite = ((sequences, 3, units), np.float32), ((sequences,), np.int64)
             candidates, numbers = ((sequences, 2, units), np.int64), ((sequences, 2), np.int64)
-            columns = ((sequences, 2, -(-units // ASIDE), seq_len), np.float32)
+            columns = ((sequences, units, seq_len), np.float32)
             self._found[key] = zeros([extremes, candidates, numbers, columns, nonfinite])
         return tuple(array[:sequences] for array in self._found[key])

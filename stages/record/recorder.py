@@ -35,7 +35,8 @@ class Recorder:
 
         units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
         covered tokens x units x 8 bytes, at most `record.token_memory_mb`,
-        units x 2 to 4 KB for the statistics.
+        units x 2 to 4 KB for the statistics,
+        and about as much as the activations of a batch on the widest module (`memory.Room`).
 
     Args:
         modules: the units of each module.

@@ -22,10 +22,11 @@ from stages.record.device_rows import DeviceVectors
 from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import Batch, TopSums, UnitSums
 from stages.record.torch_sums import DeviceState
+from stages.record.triton_launch import Launcher
 
-MEASURED, FOLDED, ADDED = 128, 32, 128
+MEASURED, FOLDED, ADDED = 128, 32, 512
 """Units of a program of each kernel."""
-ROWS, PIECE, UNROLLED = 32, 64, 8
+ROWS, PIECE, UNROLLED = 32, 64, 4
 """Sequences, tokens of a sequence that is kept, and tokens of one that is measured, that are looked at together."""
 Tensor = torch.Tensor
 
@@ -45,10 +46,11 @@ class TritonSums(DeviceState):
     ) -> None:
         super().__init__(width, covered, config, device)
         self.batches = batches or DeviceBatches()
-        self.width = width
+        self.width, self.launch = width, Launcher()
         self.polarities = polarities(config, signed)
         self.starts = np.concatenate([[0], np.cumsum(counts(config.top))]).tolist()
         self.slots = torch.tensor(self.starts, device=device)
+        self.largest = 1 << (max(np.diff(self.starts).tolist()) - 1).bit_length()
         shape = (len(self.polarities), width, self.starts[-1])
         worst = [torch.inf if count == 0 else -torch.inf for count in counts(config.top)]
         self.worst_value = torch.tensor(worst, device=device).repeat(*shape[:2], 1)
@@ -74,36 +76,35 @@ class TritonSums(DeviceState):
 
     def _measure(self, x: Tensor, here: DeviceBatch, power: Tensor, high: Tensor, peaks: Tensor) -> None:
         sequences, tokens, width = x.shape
-        shape = (*x.stride(), tokens, width)
-        kernels.measure[(sequences, blocks(width, MEASURED))](
+        kind, shape = kind_of(x), (*x.stride(), tokens, width)
+        self.launch(
+            *(kernels.measure, (sequences, blocks(width, MEASURED)), kind),
             *(x, *shape, here.counted, self.config.density_threshold, power, high, peaks, self.above, self.nonfinite),
-            BLOCK=MEASURED,
-            UNROLLED=UNROLLED,
+            *(MEASURED, UNROLLED),
         )
         if len(here.binned_rows):
-            kernels.count_bins[(len(here.binned_rows), blocks(width, MEASURED))](
-                x, *shape, here.counted, here.binned_rows, self.histogram, BLOCK=MEASURED
+            self.launch(
+                *(kernels.count_bins, (len(here.binned_rows), blocks(width, MEASURED)), kind),
+                *(x, *shape, here.counted, here.binned_rows, self.histogram, MEASURED),
             )
-        kernels.fold[(4, blocks(width, FOLDED))](
-            *(power, high, sequences, width, self.power_sums, self.minimum, self.maximum), ROWS=ROWS, BLOCK=FOLDED
+        self.launch(
+            *(kernels.fold, (4, blocks(width, FOLDED)), kind),
+            *(power, high, sequences, width, self.power_sums, self.minimum, self.maximum, ROWS, FOLDED),
         )
         if len(here.token_rows):
-            kernels.add_tokens[(len(here.token_rows), blocks(width, ADDED))](
-                *(x, *shape, here.positions, here.starts, here.token_rows, self.token_sums),
-                BLOCK=ADDED,
+            self.launch(
+                *(kernels.add_tokens, (len(here.token_rows), blocks(width, ADDED)), kind),
+                *(x, *shape, here.positions, here.starts, here.token_rows, self.token_sums, ADDED),
             )
 
     def _keep(self, x: Tensor, here: DeviceBatch, high: Tensor, peaks: Tensor) -> None:
         first = 0 if self.polarities[0] == "+" else 1
-        winners.keep[(self.width, len(self.polarities))](
+        self.launch(
+            *(winners.keep, (self.width, len(self.polarities)), kind_of(x)),
             *(x, *x.stride(), *x.shape, first, here.counted, here.seq_ids, here.splits, here.keys, high, peaks),
             *(self.slots, self.starts[-1], self.worst_value, self.worst_seq),
             *(self.values, self.seq_ids, self.keys, self.vectors, self.vectors.shape[3]),
-            DISTINCT=self.config.distinct,
-            SPLITS=len(SPLITS),
-            ROWS=ROWS,
-            SLOTS=1 << (max(np.diff(self.starts).tolist()) - 1).bit_length(),
-            PIECE=PIECE,
+            *(self.config.distinct, len(SPLITS), ROWS, self.largest, PIECE),
             num_warps=1,
         )
 
@@ -116,6 +117,11 @@ class TritonSums(DeviceState):
         values, seq_ids, keys = (part[p].cpu().numpy() for part in (self.values, self.seq_ids, self.keys))
         vectors = DeviceVectors(self.width, tuple(self.vectors.shape[1:]), lambda units: self.vectors[p, units])
         return TopSums(values, seq_ids, keys, vectors)
+
+
+def kind_of(x: Tensor) -> tuple[Any, ...]:
+    """What triton compiles kernels for, of those that take activations in; the other tensors always start at a multiple of 16 bytes."""
+    return x.dtype, x.shape, x.stride(), x.data_ptr() % 16
 
 
 def blocks(width: int, size: int) -> int:

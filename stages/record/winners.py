@@ -6,7 +6,8 @@ seq_id, so in steady state hardly ever, and only then are its peak and its activ
 already holds the same neighbourhood (see `neighbourhood`), the better of the two stays. As the worst slot only gets better, a
 sequence that was left out could never have come back: what is kept is exact, in any order.
 
-Slots lie far apart in memory, so all sequences of a batch that beat a unit's are inserted while its slots are in the cache.
+Slots lie far apart in memory, so all sequences of a batch that beat a unit's are inserted while its slots are in the cache, and what
+the next ones need is fetched meanwhile.
 """
 
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.record.prefetch import prefetch
+
+AHEAD = 6
+"""Candidates in front of which memory is fetched into the cache."""
 TILE = 16
 """Units that are looked at together."""
 NAN = np.float32(np.nan)
@@ -23,11 +28,11 @@ array taken out of a tuple would count, by an atomic operation, which takes a th
 
 
 @njit(**INNER)
-def keep_top(values, batch, p, found, slots, distinct, top, order, gathered):
+def keep_top(units, batch, p, found, slots, distinct, top, order):
     """Insert the sequences of a batch where they beat the worst kept one of their split, unit by unit.
 
     Args:
-        values: (B, T, U) activations.
+        units: U.
         batch: as in `measure`.
         p: 1 for the polarity +, 0 for -.
         found: as in `measure`.
@@ -36,22 +41,31 @@ def keep_top(values, batch, p, found, slots, distinct, top, order, gathered):
         top: worst_value, worst_seq and worst_slot, each (S, U); values, seq_ids and keys, each (U, K); vectors
             (U, K, T). `values` are -x in the polarity -.
         order: the candidates that are looked at, as `by_unit` gives them.
-        gathered: (T,) to work in.
     """
     seq_ids, splits, _, _, keys, places, starts = batch
     extremes, candidates, _, columns, _ = found
     worst_value, worst_seq, sign = top[0], top[1], np.float32(1 if p else -1)
-    for entry in order:
-        b, i = entry // values.shape[2], entry % values.shape[2]
+    for j in range(order.size):
+        fetch_slots(order[min(j + AHEAD, order.size - 1)], units, p, splits, found, top)
+        b, i = order[j] // units, order[j] % units
         u, split, seq_id = candidates[b, p, i], splits[b], seq_ids[b]
         value, worst = extremes[b, p, u], worst_value[split, u]
         if value == -np.inf or not (value > worst or (value == worst and seq_id < worst_seq[split, u])):
             continue
         at = places[starts[b] : starts[b + 1]]
-        column = columns[b, p, i] if i < columns.shape[2] else gathered
-        if i >= columns.shape[2]:
-            gather(values[b], at, u, column)
-        insert(column[: at.size], at, keys[b], u, value * sign, sign, distinct, seq_id, split, slots, top)
+        insert(columns[b, u, : at.size], at, keys[b], u, value * sign, sign, distinct, seq_id, split, slots, top)
+
+
+@njit(**INNER)
+def fetch_slots(entry, units, p, splits, found, top):
+    """Start to fetch into the cache what is needed to insert a candidate, all of it at once."""
+    b = entry // units
+    u = found[1][b, p, entry % units]
+    prefetch(found[3], (b, u))
+    prefetch(top[3], (u,))
+    prefetch(top[4], (u,))
+    prefetch(top[5], (u,))
+    prefetch(top[6], (u, top[2][splits[b], u]))
 
 
 @njit(cache=True, nogil=True)
@@ -75,13 +89,6 @@ def by_unit(candidates, numbers, first, last):
                 found[ends[u - first]] = b * candidates.shape[1] + i
                 ends[u - first] += 1
     return found
-
-
-@njit(**INNER)
-def gather(sequence, at, unit, column):
-    """Copy a unit's activations at the positions `at` of a (T, U) sequence."""
-    for r in range(at.size):
-        column[r] = sequence[at[r], unit]
 
 
 @njit(**INNER)
