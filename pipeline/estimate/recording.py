@@ -16,6 +16,8 @@ UNIT_BYTES = 1700
 """Memory of a unit's moments, extremes and histogram."""
 SLOT_BYTES = 20
 """Memory of a kept sequence beside its activations: value, number, key."""
+ROOM_BYTES = 28
+"""Memory for what is found of a unit's sequence beside its activations: extremes and candidates."""
 FIRING = 0.02
 """Share of its activations that a unit of a sparse module has above zero, at a guess; each takes 12 bytes of memory."""
 
@@ -58,6 +60,8 @@ class Recording:
     """Disk of the partials of all parts of the corpus, until they are merged."""
     tables: int
     """Disk of `units` and `exemplars`."""
+    covered: int
+    """Tokens of the token table."""
 
 
 def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: int) -> Recording:
@@ -76,27 +80,32 @@ def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size:
         memory=recorder_bytes(modules, record, covered, corpus.seq_len, corpus.max_sequences),
         partials=parts * (sum(each for each, _, _ in found) + int(seen * sums)) + sum(n for _, n, _ in found),
         tables=sum(tables for _, _, tables in found),
+        covered=covered,
     )
 
 
 def recorder_bytes(
     modules: Mapping[str, ModuleUnits], record: Record, covered: int, seq_len: int, sequences: int = 2**62
 ) -> int:
-    """Memory of a recorder of some modules, once it is full.
+    """Memory of a recorder of some modules, once it is full, with what it works in.
 
     Args:
         covered: tokens of the token table.
         seq_len: tokens of the longest sequence.
         sequences: sequences of the corpus, more than are kept unless given.
     """
-    total = 0
-    for module in modules.values():
-        signs = len(polarities(record, module.signed))
-        kept = signs * sum(counts(record.top)) * (4 * seq_len + SLOT_BYTES)
-        each = 12 * FIRING if module.sparse else 4
-        uniform = (uniform_ids(record) < sequences).sum() * seq_len * each
-        total += module.width * int(UNIT_BYTES + kept + uniform + 8 * covered)
-    return total
+    widest = max(0 if module.sparse else module.width for module in modules.values())
+    room = record.batch_size * widest * (ROOM_BYTES + 4 * seq_len)
+    return room + sum(state_bytes(module, record, covered, seq_len, sequences) for module in modules.values())
+
+
+def state_bytes(module: ModuleUnits, record: Record, covered: int, seq_len: int, sequences: int = 2**62) -> int:
+    """Memory of what is kept of a module; see `recorder_bytes`."""
+    signs = len(polarities(record, module.signed))
+    kept = signs * sum(counts(record.top)) * (4 * seq_len + SLOT_BYTES)
+    each = 12 * FIRING if module.sparse else 4
+    uniform = (uniform_ids(record) < sequences).sum() * seq_len * each
+    return module.width * int(UNIT_BYTES + kept + uniform + 8 * covered)
 
 
 def tokens_with(occurrences: int, tokens: int, vocab_size: int) -> int:

@@ -1,11 +1,9 @@
 """How many sequences, units and bytes a run takes, from the run file and the configuration of its models alone."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.config import PerSplit, RunConfig
-from pipeline.estimate.recording import recorder_bytes, recording
-from pipeline.subjects.activations import ModuleUnits
+from pipeline.estimate.recording import recording, state_bytes
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.source import describe_modules
 
@@ -24,9 +22,9 @@ class Estimate:
     forward_passes: int
     simulations: int
     memory_bytes: int
-    """Memory of the recorder, in each process beside the model."""
+    """Memory of the recorder, in each process beside the model and the activations of a batch."""
     module_bytes: int
-    """Its largest share for one module."""
+    """What is kept of that module of which most is."""
     partial_bytes: int
     """Disk of the partial records until they are merged, compressed."""
     record_bytes: int
@@ -56,19 +54,13 @@ def estimate(config: RunConfig) -> Estimate:
         forward_passes=-(-sequences // config.record.batch_size),
         simulations=simulations,
         memory_bytes=recorded.memory,
-        module_bytes=_largest(modules, config, recorded.memory),
+        module_bytes=max(
+            state_bytes(module, config.record, recorded.covered, length, sequences) for module in modules.values()
+        ),
         partial_bytes=recorded.partials,
         record_bytes=recorded.tables,
         other_bytes=sequences * length * SEQUENCE_BYTES + simulations * length * 8,
     )
-
-
-def _largest(modules: Mapping[str, ModuleUnits], config: RunConfig, memory: int) -> int:
-    """Memory of the largest module, of that of the recorder of all; the table of top tokens takes the same for every unit."""
-    sizes = config.corpus.seq_len, config.corpus.max_sequences
-    rest = {name: recorder_bytes({name: units}, config.record, 0, *sizes) for name, units in modules.items()}
-    table = (memory - sum(rest.values())) // sum(units.width for units in modules.values())
-    return max(rest[name] + table * units.width for name, units in modules.items())
 
 
 def _explained(config: RunConfig, widths: list[int]) -> int:

@@ -165,7 +165,7 @@ def test_the_largest_module_is_that_which_takes_most_and_not_the_widest(tmp_path
 
     together, dense, sparse = sizes("layers.1.sae:x", "layers.0.mlp"), sizes("layers.0.mlp"), sizes("layers.1.sae:x")
     assert sparse.units == 48 > dense.units == 24
-    assert together.module_bytes == dense.module_bytes == dense.memory_bytes > sparse.memory_bytes
+    assert dense.memory_bytes > together.module_bytes == dense.module_bytes > sparse.memory_bytes == sparse.module_bytes
     assert together.memory_bytes == dense.memory_bytes + sparse.memory_bytes
 
 

@@ -13,6 +13,7 @@ from pipeline.config import Record
 from pipeline.evidence import SPLITS, split_of
 from pipeline.kept import polarities
 from pipeline.subjects.activations import ModuleUnits
+from stages.record.memory import Room
 from stages.record.neighbourhood import neighbourhood_keys
 from stages.record.numba_sums import NumbaSums, running_sums
 from stages.record.recorder import Recorder, recorder_bytes
@@ -193,7 +194,8 @@ def test_the_memory_of_a_recorder_is_as_stated() -> None:
     config = Record(pool=24)
     sums = NumbaSums(200, 32, 15, config)
     arrays = [*sums.counts, *running_sums(200), *sums.top["+"], *sums.top["-"], sums.token_sums, *sums.uniform_rows]
-    taken = sum(array.nbytes for array in arrays)
+    room = Room().found(config.batch_size, 32, 200)
+    taken = sum(array.nbytes for array in (*arrays, *room))
     stated = recorder_bytes({"layers.0.mlp": ModuleUnits(200)}, config, 15, 32)
     assert abs(stated / taken - 1) < 0.02
 
@@ -215,4 +217,5 @@ def test_a_recorder_takes_little_memory_beside_its_state_and_the_activations_of_
     finally:
         tracemalloc.stop()
     state = recorder_bytes(recorder.modules, config, len(tokens.token_ids), 32)
-    assert taken < 0.1 * state + 4 * config.batch_size * 32 * 200
+    room = sum(array.nbytes for array in Room().found(config.batch_size, 32, 200))
+    assert taken < 0.1 * state + room
