@@ -1,7 +1,7 @@
-"""What a batch is like, put on a device once for all modules."""
+"""What a batch is like, put on a device once for all modules, and memory that they share."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,12 +34,36 @@ class DeviceBatch:
     """For each split the rows of its sequences."""
 
 
+class Room(NamedTuple):
+    """What is found of the B sequences of a batch, for U units."""
+
+    power: Tensor
+    """(B, 4, U) float64 power sums."""
+    high: Tensor
+    """(2, B, U) largest x and -x."""
+    peaks: Tensor
+    """(2, B, U) int32 positions of those."""
+
+
 class DeviceBatches:
-    """The present batch on each device that has asked for it."""
+    """The present batch on each device that has asked for it, and memory that one module after the other works in."""
 
     def __init__(self) -> None:
         self._batch: Batch | None = None
         self._found: dict[torch.device, DeviceBatch] = {}
+        self._rooms: dict[tuple[torch.device, int, int], Room] = {}
+
+    def room(self, device: torch.device, sequences: int, width: int) -> Room:
+        """Memory full of anything."""
+        key = (device, sequences, width)
+        if key not in self._rooms:
+            shape = (2, sequences, width)
+            self._rooms[key] = Room(
+                torch.empty((sequences, 4, width), dtype=torch.float64, device=device),
+                torch.empty(shape, device=device),
+                torch.empty(shape, dtype=torch.int32, device=device),
+            )
+        return self._rooms[key]
 
     def of(self, batch: Batch, device: torch.device) -> DeviceBatch:
         """The batch on a device, copied there by the first module that asks."""

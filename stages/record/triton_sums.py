@@ -5,7 +5,7 @@ the strongest sequences of a module lie in pinned memory of the CPU where they w
 memory that is free when the module first comes. The kernels write there as the device goes on. Both give the same.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.evidence import SPLITS
 from pipeline.kept import counts, polarities
 from stages.record import triton_kernels as kernels
 from stages.record import triton_winners as winners
-from stages.record.device_batch import DeviceBatch, DeviceBatches
+from stages.record.device_batch import DeviceBatch, DeviceBatches, Room
 from stages.record.device_rows import DeviceVectors
 from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import Batch, TopSums, UnitSums
@@ -65,43 +65,52 @@ class TritonSums(DeviceState):
         x = activations.detach().to(self.device)
         here = self.batches.of(batch, self.device)
         self.n_tokens += len(batch.places)
-        power = torch.empty((len(x), 4, self.width), dtype=torch.float64, device=self.device)
-        high = torch.empty((2, len(x), self.width), device=self.device)
-        peaks = torch.empty((2, len(x), self.width), dtype=torch.int32, device=self.device)
-        with torch.cuda.device(self.device) if x.is_cuda else nullcontext():
-            self._measure(x, here, power, high, peaks)
+        room, kind = self.batches.room(self.device, len(batch.seq_ids), self.width), kind_of(x)
+        with on_device(self.device):
+            self._measure(x, kind, here, room)
             if self.polarities and self.starts[-1]:
-                self._keep(x, here, high, peaks)
+                self._keep(x, kind, here, room)
         self.keep_uniform(x, batch, here.counted)
 
-    def _measure(self, x: Tensor, here: DeviceBatch, power: Tensor, high: Tensor, peaks: Tensor) -> None:
+    def _measure(self, x: Tensor, kind: Any, here: DeviceBatch, room: Room) -> None:
         sequences, tokens, width = x.shape
-        kind, shape = kind_of(x), (*x.stride(), tokens, width)
+        shape, binned, distinct = (*x.stride(), tokens, width), here.binned_rows.shape[0], here.token_rows.shape[0]
         self.launch(
             *(kernels.measure, (sequences, blocks(width, MEASURED)), kind),
-            *(x, *shape, here.counted, self.config.density_threshold, power, high, peaks, self.above, self.nonfinite),
+            *(x, *shape, here.counted, self.config.density_threshold, *room, self.above, self.nonfinite),
             *(MEASURED, UNROLLED),
         )
-        if len(here.binned_rows):
+        if binned:
             self.launch(
-                *(kernels.count_bins, (len(here.binned_rows), blocks(width, MEASURED)), kind),
+                *(kernels.count_bins, (binned, blocks(width, MEASURED)), kind),
                 *(x, *shape, here.counted, here.binned_rows, self.histogram, MEASURED),
             )
         self.launch(
             *(kernels.fold, (4, blocks(width, FOLDED)), kind),
-            *(power, high, sequences, width, self.power_sums, self.minimum, self.maximum, ROWS, FOLDED),
+            *(room.power, room.high, sequences, width, self.power_sums, self.minimum, self.maximum, ROWS, FOLDED),
         )
-        if len(here.token_rows):
+        if distinct:
             self.launch(
-                *(kernels.add_tokens, (len(here.token_rows), blocks(width, ADDED)), kind),
+                *(kernels.add_tokens, (distinct, blocks(width, ADDED)), kind),
                 *(x, *shape, here.positions, here.starts, here.token_rows, self.token_sums, ADDED),
             )
 
-    def _keep(self, x: Tensor, here: DeviceBatch, high: Tensor, peaks: Tensor) -> None:
+    def _keep(self, x: Tensor, kind: Any, here: DeviceBatch, room: Room) -> None:
         first = 0 if self.polarities[0] == "+" else 1
         self.launch(
-            *(winners.keep, (self.width, len(self.polarities)), kind_of(x)),
-            *(x, *x.stride(), *x.shape, first, here.counted, here.seq_ids, here.splits, here.keys, high, peaks),
+            *(winners.keep, (self.width, len(self.polarities)), kind),
+            *(
+                x,
+                *x.stride(),
+                *x.shape,
+                first,
+                here.counted,
+                here.seq_ids,
+                here.splits,
+                here.keys,
+                room.high,
+                room.peaks,
+            ),
             *(self.slots, self.starts[-1], self.worst_value, self.worst_seq),
             *(self.values, self.seq_ids, self.keys, self.vectors, self.vectors.shape[3]),
             *(self.config.distinct, len(SPLITS), ROWS, self.largest, PIECE),
@@ -122,6 +131,12 @@ class TritonSums(DeviceState):
 def kind_of(x: Tensor) -> tuple[Any, ...]:
     """What triton compiles kernels for, of those that take activations in; the other tensors always start at a multiple of 16 bytes."""
     return x.dtype, x.shape, x.stride(), x.data_ptr() % 16
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """What makes kernels run on a device, as they do on the current one."""
+    there = device.type == "cuda" and device.index not in (None, torch.cuda.current_device())
+    return torch.cuda.device(device) if there else nullcontext()
 
 
 def blocks(width: int, size: int) -> int:
