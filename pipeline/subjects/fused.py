@@ -3,12 +3,12 @@
 While `fused` lasts, the forward of an MLP that it knows calls `finish` with what goes into the activation function, and
 `finish` puts act(gate) * up in its place. An MLP is known where its parts have the usual names, its activation function is one of
 `fast_activations`, and a trial on random input agrees with its own forward to float32 rounding. Every other MLP is left as it
-is, as is everything that does not run on a CPU in float32. RMS norms are computed in one pass too, see `fast_norms`; for GPUs
-see `fast_gelu`.
+is, as is everything that does not run on a CPU in float32. There RMS norms and rotary embeddings are computed in one pass too, see
+`fast_norms` and `fast_rotary`; for GPUs see `fast_gelu`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -20,6 +20,7 @@ from torch import nn
 from pipeline.subjects.fast_activations import NAMES, finish_rows
 from pipeline.subjects.fast_gelu import fast_gelu
 from pipeline.subjects.fast_norms import fast_norms
+from pipeline.subjects.fast_rotary import fast_rotary
 from pipeline.subjects.sites import Site
 
 GATED = (("gate_proj", "up_proj", "down_proj", "act_fn"),)
@@ -95,12 +96,16 @@ def known_mlps(base_model: nn.Module, sites: Mapping[str, Site]) -> dict[str, Ml
     return found
 
 
-def _faster(base_model: nn.Module) -> AbstractContextManager[Any]:
-    """What else of a model is computed in fewer passes while it is recorded."""
-    if _plain(base_model):
-        return fast_norms(base_model)
-    on_gpu = all(part.device.type == "cuda" for part in base_model.parameters())
-    return fast_gelu(base_model) if on_gpu else nullcontext()
+@contextmanager
+def _faster(base_model: nn.Module) -> Iterator[None]:
+    """Let what else a model computes be computed in fewer passes."""
+    with ExitStack() as stack:
+        if _plain(base_model):
+            stack.enter_context(fast_norms(base_model))
+            stack.enter_context(fast_rotary(base_model))
+        elif all(part.device.type == "cuda" for part in base_model.parameters()):
+            stack.enter_context(fast_gelu(base_model))
+        yield
 
 
 def _plain(base_model: nn.Module) -> bool:
