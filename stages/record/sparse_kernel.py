@@ -5,6 +5,8 @@ They come as triples (position, unit, value), by position. The pass goes over on
 out about a unit and a sequence lies in an array over units, of which only the touched entries are set and read again; the
 triples of a unit are chained, the last one first, so that its activations can be copied where the sequence is kept.
 Zeros are never looked at: they are counted as what is missing.
+
+Units do not depend on each other: each thread goes over all triples and takes those of its part of the units.
 """
 
 import numpy as np
@@ -69,16 +71,16 @@ def copy_vector(vector, last, before, places, values, counted):
 
 
 @njit(cache=True, nogil=True)
-def row_of(unit, slot, rows, used):
-    """The row of the pool that belongs to a slot, a new one where it was empty."""
+def row_of(unit, slot, rows, used, part):
+    """The row of the pool that belongs to a slot, a new one where it was empty: of P parts each has every P-th row."""
     if rows[unit, slot] == NONE:
-        rows[unit, slot] = used[0]
-        used[0] += 1
+        rows[unit, slot] = used[part] * used.size + part
+        used[part] += 1
     return rows[unit, slot]
 
 
 @njit(cache=True, nogil=True)
-def keep_touched(touched, split, seq_id, b, places, values, batch, settings, scratch, kept):
+def keep_touched(touched, split, seq_id, b, places, values, batch, settings, scratch, kept, part):
     """Offer a sequence to the units that fire on it, in each recorded polarity."""
     counted, keys, _, _, _ = batch
     slots, _, distinct, ends = settings
@@ -95,15 +97,16 @@ def keep_touched(touched, split, seq_id, b, places, values, batch, settings, scr
             slot = find_slot(unit, value, key, distinct, seq_id, split, slots, top)
             if slot >= 0:
                 find_worst(unit, split, slots, top)
-                vector = top[6][row_of(unit, slot, rows, used)]
+                vector = top[6][row_of(unit, slot, rows, used, part)]
                 copy_vector(vector, last[unit], before, places, values, counted[b])
 
 
 @njit(cache=True, nogil=True)
-def scan_triples(positions, units, values, bits, places, batch, settings, state, scratch, kept):
-    """Take the N triples of a batch into the running state of a module.
+def scan_triples(part, share, positions, units, values, bits, places, batch, settings, state, scratch, kept):
+    """Take those of the N triples of a batch that are of a part of the units into the running state of a module.
 
     Args:
+        part: its number; share: units of each part.
         positions, units, values: (N,) as in SparseActivations, the first two as int32.
         bits: (N,) the values' bits as int32.
         places: (N,) int32 room for the position of each triple in its sequence.
@@ -111,16 +114,15 @@ def scan_triples(positions, units, values, bits, places, batch, settings, state,
     """
     counted, _, rows, seq_ids, splits = batch
     _, threshold, _, _ = settings
-    power, extremes, _, last, before, touched = scratch
-    tokens = counted.shape[1]
+    power, extremes, _, last, before, all_touched = scratch
+    tokens, touched, first = counted.shape[1], all_touched[part], part * share
     entry = 0
     while entry < positions.size:
         b = positions[entry] // tokens
         count = 0
         while entry < positions.size and positions[entry] < (b + 1) * tokens:
-            place = np.int32(positions[entry] - b * tokens)
-            if counted[b, place]:
-                unit = units[entry]
+            place, unit = np.int32(positions[entry] - b * tokens), units[entry]
+            if first <= unit < first + share and counted[b, place]:
                 if last[unit] == NONE:
                     touched[count] = unit
                     count += 1
@@ -131,6 +133,6 @@ def scan_triples(positions, units, values, bits, places, batch, settings, state,
             entry += 1
         for i in range(count):
             add_sequence(touched[i], state, scratch)
-        keep_touched(touched[:count], splits[b], seq_ids[b], b, places, values, batch, settings, scratch, kept)
+        keep_touched(touched[:count], splits[b], seq_ids[b], b, places, values, batch, settings, scratch, kept, part)
         for i in range(count):
             last[touched[i]] = NONE

@@ -20,6 +20,7 @@ import torch
 
 from pipeline.config import Record
 from pipeline.kept import counts, polarities, uniform_ids
+from pipeline.threads import share_out
 from stages.record.device_rows import Coming, fetch
 from stages.record.histogram import BINS
 from stages.record.memory import zeros
@@ -40,6 +41,9 @@ class SparseSums:
     def __init__(self, width: int, seq_len: int, covered: int, config: Record, signed: bool = False) -> None:
         """signed: whether activations can be negative, so that the polarity `-` is kept too."""
         self.width, self.config = width, config
+        self.parts = min(torch.get_num_threads(), max(width, 1))
+        self.share = max(-(-width // self.parts), 1)
+        """Units of each part."""
         self.slots = np.concatenate([[0], np.cumsum(counts(config.top))]).astype(np.int64)
         self.n_tokens = 0
         self.state = (
@@ -59,7 +63,7 @@ class SparseSums:
             np.zeros((width, 2), np.int32),  # their positions
             np.full(width, -1, np.int32),  # last triple of each unit
         )
-        self.kept = {polarity: Kept(width, seq_len, config) for polarity in polarities(config, signed)}
+        self.kept = {polarity: Kept(width, seq_len, config, self.parts) for polarity in polarities(config, signed)}
         self._uniform_ids = uniform_ids(config)
         self._uniform: dict[int, UniformRows] = {}
         self._coming: tuple[Coming, Batch] | None = None
@@ -81,10 +85,11 @@ class SparseSums:
 
     def _scan(self, positions: Ints, units: Ints, values: Floats, batch: Batch) -> None:
         self.n_tokens += int(batch.counted.sum())
-        kept = list(self.kept.values()) or [Kept(0, 0, self.config)]  # which compiled code needs to know the types
+        kept = list(self.kept.values()) or [Kept(0, 0, self.config, 1)]  # which compiled code needs to know the types
+        most = int(np.bincount(units // self.share, minlength=1).max())
         for polarity in kept:
-            polarity.reserve(len(values))
-        scan_triples(
+            polarity.reserve(most)
+        given = (
             positions,
             units,
             values,
@@ -98,9 +103,15 @@ class SparseSums:
                 np.asarray(["+-".index(polarity) for polarity in self.kept], np.int64),
             ),
             self.state,
-            (*self.scratch, np.empty(len(values), np.int32), np.empty(self.width, np.int32)),
+            (*self.scratch, np.empty(len(values), np.int32), np.empty((self.parts, self.share), np.int32)),
             tuple((polarity.top, polarity.rows, polarity.used) for polarity in kept),
         )
+
+        def scan(first: int, last: int) -> None:
+            for part in range(first, last):
+                scan_triples(part, self.share, *given)
+
+        share_out((self.parts, scan))
         for b in np.flatnonzero(np.isin(batch.seq_ids, self._uniform_ids)):
             self._uniform[int(batch.seq_ids[b])] = _sparse_rows(positions, units, values, batch, int(b))
 
@@ -130,25 +141,29 @@ class SparseSums:
 
 
 class Kept:
-    """The kept sequences of one polarity, with K slots a unit; a growing pool holds a row for each slot in use."""
+    """The kept sequences of one polarity, with K slots a unit; a growing pool holds a row for each slot in use.
 
-    def __init__(self, width: int, seq_len: int, config: Record) -> None:
+    Each part of the units has every n-th row of the pool, so that threads take new ones without asking each other.
+    """
+
+    def __init__(self, width: int, seq_len: int, config: Record, parts: int) -> None:
         starts = np.concatenate([[0], np.cumsum(counts(config.top))]).astype(np.int64)
         self.top = (*zeros(top_shapes(width, int(starts[-1]), 0)[:6]), np.empty((0, seq_len), np.float32))
         empty(self.top, starts)
         """As in `winners`, but for the pool."""
         self.rows = np.full(self.top[3].shape, -1, np.int32)
         """(U, K) row of the pool, -1 for an empty slot."""
-        self.used = np.zeros(1, np.int64)
-        """Rows of the pool in use."""
+        self.used = np.zeros(parts, np.int64)
+        """(parts,) rows of the pool in use."""
 
     def reserve(self, more: int) -> None:
-        """Make room for some more rows of the pool."""
-        pool, used = self.top[6], int(self.used[0])
-        least = min(used + more, self.rows.size)
+        """Make room for some more rows of the pool for each part."""
+        pool, used, parts = self.top[6], int(self.used.max()), len(self.used)
+        most = -(-len(self.rows) // parts) * self.rows.shape[1]
+        least = min(used + more, most) * parts
         if len(pool) < least:
-            grown = np.empty((min(max(least, int(len(pool) * GROWTH)), self.rows.size), pool.shape[1]), np.float32)
-            grown[:used] = pool[:used]
+            grown = np.empty((min(max(least, int(len(pool) * GROWTH)), most * parts), pool.shape[1]), np.float32)
+            grown[: used * parts] = pool[: used * parts]
             self.top = (*self.top[:6], grown)
 
     def sums(self) -> TopSums:

@@ -158,12 +158,33 @@ def test_rows_are_held_for_slots_in_use_alone() -> None:
     sums = SparseSums(U, SEQ_LEN, 0, SMALL.model_copy(update={"top_tokens": 0}))
     feed(corpus, SMALL.model_copy(update={"top_tokens": 0}), {"sparse": sums})
     in_use = int(np.isfinite(sums.sums().top["+"].values).sum())
-    assert int(sums.kept["+"].used[0]) == in_use
-    wide = sparse_sums.Kept(1000, SEQ_LEN, SMALL)
-    wide.reserve(10)
-    assert wide.top[6].shape == (10, SEQ_LEN)
-    wide.reserve(10**9)
-    assert len(wide.top[6]) == 1000 * 6, "never more rows than slots"
+    assert int(sums.kept["+"].used.sum()) == in_use
+    for parts in (1, 3):
+        wide = sparse_sums.Kept(999, SEQ_LEN, SMALL, parts)
+        wide.reserve(10)
+        assert wide.top[6].shape == (10 * parts, SEQ_LEN)
+        wide.reserve(10**9)
+        assert len(wide.top[6]) == 999 * 6, "never more rows than slots"
+
+
+@pytest.mark.parametrize("threads", [2, 3, 20])
+def test_the_state_is_the_same_for_any_number_of_threads(threads: int) -> None:
+    corpus = broken_corpus()
+    before, found = torch.get_num_threads(), []
+    try:
+        for number in (1, threads):
+            torch.set_num_threads(number)
+            sums = SparseSums(U, SEQ_LEN, len(token_table(corpus, SMALL).token_ids), SMALL, signed=True)
+            assert sums.parts == min(number, U)
+            feed(corpus, SMALL, {"sparse": sums})
+            found.append(sums.sums())
+    finally:
+        torch.set_num_threads(before)
+    alone, together = found
+    for name in ("n_nonfinite", "minimum", "maximum", "above", "power_sums", "histogram", "token_sums"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
+    for polarity in ("+", "-"):
+        assert kept(alone.top[polarity], corpus) == kept(together.top[polarity], corpus)
 
 
 def test_a_batch_without_any_activation_is_counted() -> None:
