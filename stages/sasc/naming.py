@@ -119,6 +119,10 @@ class Naming:
                 vectors.append(vector)
         return found[len(taken) :]
 
+    def overlap(self, names: Sequence[str], others: Sequence[str]) -> bool:
+        """Whether one of the names says what one of the others does, as far as `apart` would not take both."""
+        return bool((self._embed(names) @ self._embed(others).T >= ALIKE).any())
+
     def _middle(self, drawn: Sequence[str], kept: Kept) -> Vectors:
         """(D,) where the drawn n-grams are on average, at length 1."""
         weights = _weights(drawn, kept)
