@@ -100,6 +100,8 @@ def test_names_overlap_where_one_says_what_another_does() -> None:
     assert naming.overlap(["ship", "harbour"], ["bank", "ship"])
     assert naming.overlap(["banks"], ["loan", "bank"])
     assert naming.overlap(["political"], ["politics"])
+    assert naming.overlap(["parked"], ["loan", "parks"])
+    assert not naming.overlap(["stated", "feed"], ["states", "fee"]), "other words, by their meanings"
     assert not naming.overlap(["ship", "harbour"], ["bank", "loan"])
 
 
