@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.black_boxes.arrays import bias_of, matrix_for
+from pipeline.black_boxes.vectors import vectors_of
 from pipeline.subjects.callables import at_once
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 
@@ -38,6 +39,6 @@ def direction(
     offset = bias_of("direction", path, bias, len(weights))
 
     def heads(texts: list[str]) -> Values:
-        return embed.encode(texts, many=True).astype(np.float64) @ weights.T + offset
+        return vectors_of(embed, texts) @ weights.T + offset
 
     return at_once(heads, AT_ONCE)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.black_boxes.vectors import vectors_of
 from pipeline.subjects.callables import at_once
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 
@@ -32,7 +33,7 @@ def random_directions(
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
 
     def projections(texts: list[str]) -> Values:
-        vectors = embed.encode(texts, many=True).astype(np.float64)  # (N, D)
+        vectors = vectors_of(embed, texts)  # (N, D)
         # Unit by unit, as the last bits of a product of matrices depend on how many rows there are.
         return np.stack([(vectors * direction).sum(axis=1) for direction in weights], axis=1)
 

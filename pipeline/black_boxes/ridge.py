@@ -7,8 +7,10 @@ import numpy.typing as npt
 
 from pipeline.black_boxes.arrays import bias_of, matrix_for
 from pipeline.black_boxes.hidden import HiddenStates, on_texts, refuse_other
+from pipeline.black_boxes.vectors import vectors_of
 from pipeline.errors import UserError
-from pipeline.subjects.embedder import DEFAULT, load_embedder
+from pipeline.subjects.callables import at_once
+from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 from pipeline.subjects.pooling import pooled
 
 Values = npt.NDArray[np.float64]
@@ -56,7 +58,7 @@ def ridge(
     def voxels(texts: list[str]) -> Values:
         return ((g(texts) - middle) / spread) @ weights.T + offset
 
-    return voxels
+    return at_once(voxels, AT_ONCE) if features == "embedding" else voxels
 
 
 def _features(
@@ -66,7 +68,7 @@ def _features(
     refuse_other("features", features, ("embedding", "hidden"))
     if features == "embedding":
         embed = load_embedder(embedder, device)
-        return lambda texts: embed.encode(texts, many=True).astype(np.float64), embed.width
+        return lambda texts: vectors_of(embed, texts), embed.width
     if model is None or layer is None:
         raise UserError(f'features = "hidden" needs a model and a layer, but model = {model!r} and layer = {layer!r}')
     states = HiddenStates(model, layer, device)

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from pipeline.errors import UserError
 from pipeline.subjects.load import model_folder, resolve_device, told_to_the_user
+from pipeline.subjects.packed import can_pack, mean_states
 from pipeline.subjects.quiet import quiet_transformers
 from pipeline.subjects.spec import resolve_model
 
@@ -26,6 +27,8 @@ LENGTHS = (3, 4, 5, 6, 8, 12)
 """Tokens that short ones of many texts are padded to, so few that passes are filled."""
 AT_ONCE = 8192
 """Texts that a function of texts should be given at a time where it embeds them."""
+
+Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -48,43 +51,52 @@ class Embedder:
         least = ROWS.get(self.device.type, ROWS[""])
         return max(least, TOKENS // length) if many else least
 
-    def encode(self, texts: Sequence[str], many: bool = False) -> npt.NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], many: bool = False) -> Vectors:
         """Embed texts: the mean of the last hidden states over a text's tokens, scaled to length 1.
 
-        A text's vector is the same to the last bit whatever other texts stand beside it, because every forward pass
-        has a shape that follows from the text's own length. A text that occurs twice is embedded once.
+        A text's vector is the same to the last bit whatever other texts stand beside it, because the shape of every forward pass is
+        always the same or follows from the text's own length. A text that occurs twice is embedded once.
 
         Args:
-            many: for thousands of short texts: wider passes, which take a third less time and are wasted on few texts. Vectors differ
-                in their last bits from those without it.
+            many: for thousands of short texts: passes of TOKENS tokens, which take less time and are wasted on few texts. Vectors differ in
+                their last bits from those without it.
 
         Returns:
             (N, D) float32 rows, in the order of the texts.
         """
         unique = list(dict.fromkeys(texts))
-        vectors = np.zeros((len(unique), self.width), dtype=np.float32)
-        for length, members in self._by_length(unique, LENGTHS if many else ()).items():
-            size = self.rows(length, many)
-            for start in range(0, len(members), size):
-                part = members[start : start + size]
-                vectors[[row for row, _ in part]] = self._embed([ids for _, ids in part], length, size)
+        encoded = self._tokens(unique)
+        packed = many and can_pack(self.model)
+        vectors = _unit(mean_states(self.model, encoded, TOKENS)) if packed else self._padded(encoded, many)
         place = {text: row for row, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]] if unique else vectors
 
-    def _by_length(self, texts: Sequence[str], short: Sequence[int]) -> dict[int, list[tuple[int, list[int]]]]:
-        """Row and token ids of each text by padded length: one of the short ones, its own up to 16 tokens, or a multiple of 16."""
-        groups: dict[int, list[tuple[int, list[int]]]] = {}
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        found: list[list[int]] = []
         for start in range(0, len(texts), 1024):
-            encoded = self.tokenizer(
-                list(texts[start : start + 1024]), truncation=True, max_length=MAX_TOKENS, split_special_tokens=True
-            )
-            for row, ids in enumerate(encoded["input_ids"], start):
-                own = len(ids) if len(ids) <= 16 else -(-len(ids) // 16) * 16
-                length = next((size for size in short if len(ids) <= size), own)
-                groups.setdefault(length, []).append((row, ids))
-        return dict(sorted(groups.items()))
+            part = list(texts[start : start + 1024])
+            settings = {"truncation": True, "max_length": MAX_TOKENS, "split_special_tokens": True}
+            found += self.tokenizer(part, **settings)["input_ids"]
+        return found
 
-    def _embed(self, rows: list[list[int]], length: int, size: int) -> npt.NDArray[np.float32]:
+    def _padded(self, encoded: Sequence[list[int]], many: bool) -> Vectors:
+        """(N, D) in passes of texts that are padded to the same length: one of LENGTHS if there are many, their own up to 16 tokens, or
+        a multiple of 16."""
+        vectors = np.zeros((len(encoded), self.width), dtype=np.float32)
+        groups: dict[int, list[int]] = {}
+        for row, ids in enumerate(encoded):
+            own = len(ids) if len(ids) <= 16 else -(-len(ids) // 16) * 16
+            length = next((size for size in LENGTHS if many and len(ids) <= size), own)
+            groups.setdefault(length, []).append(row)
+        for length, members in sorted(groups.items()):
+            size = self.rows(length, many)
+            for start in range(0, len(members), size):
+                part = members[start : start + size]
+                vectors[part] = self._embed([encoded[row] for row in part], length, size)
+        return vectors
+
+    def _embed(self, rows: list[list[int]], length: int, size: int) -> Vectors:
         """(len(rows), D) for at most B = `size` texts; rows that are missing repeat the first."""
         padded, lengths = np.zeros((size, length), np.int64), np.full(size, len(rows[0]))
         for place, row in enumerate(rows):
@@ -96,8 +108,13 @@ class Embedder:
             states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (B, T, D)
         weights = mask.unsqueeze(-1).float()  # (B, T, 1)
         pooled = (states * weights).sum(dim=1) / weights.sum(dim=1)  # (B, D)
-        vectors: npt.NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
-        return vectors[: len(rows)]
+        return _unit(pooled)[: len(rows)]
+
+
+def _unit(vectors: torch.Tensor) -> Vectors:
+    """(N, D) at length 1."""
+    found: Vectors = torch.nn.functional.normalize(vectors, dim=1).cpu().numpy()
+    return found
 
 
 def load_embedder(spec: str = DEFAULT, device: str = "cpu") -> Embedder:

