@@ -1,13 +1,13 @@
 """What recording costs beside the bare forward pass of the base model.
 
-Bare and recording passes take turns over the same batches of 64-token windows of the package sample, with the same
-threads, so that a noisy machine disturbs both alike. CPU times are those of the process, all threads together. Two runs
+Bare and recording passes over the same batches of 64-token windows of the package sample take turns, now the one first and now the
+other, with the same threads, so that a noisy machine disturbs both alike. CPU times are those of the process, all threads together. Two runs
 are made, each with a new recorder from the first batch on: one by hooks, in which the recorder is given the activations that the
 model computes, and one as the pipeline records, in which it computes them on the way. The last line is JSON:
 
     hook_share_steady   CPU time in the hooks over that of a bare forward pass, median of the last quarter of the batches
     hook_share_run      the same over the whole run, with the first batches, in which every exemplar is new, and setup_seconds
-    total_ratio         CPU time of a recording pass, which ends at the last recorded layer, over the bare one right before it, median
+    total_ratio         CPU time of a recording pass, which ends at the last recorded layer, over the bare one beside it, median
     wall_ratio          the same of seconds
     hooked_ratio        total_ratio of the run by hooks
     setup_seconds       CPU time in which the recorder gets its memory, once for a shard of any length
@@ -29,6 +29,7 @@ from typing import Any
 import torch
 
 from pipeline.config import Corpus, PerSplit, Record
+from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import all_sites
@@ -51,7 +52,7 @@ class Times:
     recording: list[float] = field(default_factory=list)
     recording_wall: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
-    """Of the recording passes that follow a bare one to that one."""
+    """Of recording passes to the bare ones beside them."""
     wall_ratios: list[float] = field(default_factory=list)
     setup: float = 0.0
     """CPU seconds in which the recorder gets its memory, once."""
@@ -85,13 +86,15 @@ def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Ti
         recorder.add(name, activations)
         inside += time.process_time() - started
 
-    for number, batch in enumerate(padded_batches(sequences, subject.config.batch_size)):
-        if number % bare_every == 0:
-            started, wall = time.process_time(), time.perf_counter()
-            with torch.inference_mode():
-                subject.source.base_model(input_ids=torch.from_numpy(batch.token_ids), use_cache=False)
-            times.bare.append(time.process_time() - started)
-            times.bare_wall.append(time.perf_counter() - wall)
+    def bare(batch: TokenBatch) -> None:
+        started, wall = time.process_time(), time.perf_counter()
+        with torch.inference_mode():
+            subject.source.base_model(input_ids=torch.from_numpy(batch.token_ids), use_cache=False)
+        times.bare.append(time.process_time() - started)
+        times.bare_wall.append(time.perf_counter() - wall)
+
+    def recording(batch: TokenBatch) -> None:
+        nonlocal inside
         with subject.source.finished_by(recorder.finish) if fuse else nullcontext():
             started, wall = time.process_time(), time.perf_counter()
             recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
@@ -100,7 +103,12 @@ def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Ti
             times.recording.append(time.process_time() - started)
             times.recording_wall.append(time.perf_counter() - wall)
             times.hooks.append(inside)
-        if number % bare_every == 0:
+
+    for number, batch in enumerate(padded_batches(sequences, subject.config.batch_size)):
+        beside = [bare] if number % bare_every == 0 else []
+        for run in (recording, *beside) if number // bare_every % 2 else (*beside, recording):
+            run(batch)
+        if beside:
             times.ratios.append(times.recording[-1] / times.bare[-1])
             times.wall_ratios.append(times.recording_wall[-1] / times.bare_wall[-1])
     return times
@@ -146,7 +154,7 @@ def main() -> None:
     )
     parser.add_argument("--batch-size", type=int, default=Record().batch_size)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--bare-every", type=int, default=2, help="a bare pass before every n-th recording pass")
+    parser.add_argument("--bare-every", type=int, default=1, help="a bare pass beside every n-th recording pass")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     subject = open_subject(options.modules, options.sequences, options.top, options.batch_size)
