@@ -1,9 +1,9 @@
 """What recording costs beside the bare forward pass of the base model.
 
 Bare and recording passes over the same batches of 64-token windows of the package sample take turns, now the one first and now the
-other, with the same threads, so that a noisy machine disturbs both alike. CPU times are those of the process, all threads together. Two runs
-are made, each with a new recorder from the first batch on: one by hooks, in which the recorder is given the activations that the
-model computes, and one as the pipeline records, in which it computes them on the way. The last line is JSON:
+other, with the same threads, so that a noisy machine disturbs both alike. CPU times are those of the process, all threads together.
+Two runs are made, each with a new recorder from the first batch on: one by hooks, in which the recorder is given the activations that
+the model computes, and one as the pipeline records, in which it computes them on the way. The last line is JSON:
 
     hook_share_steady   CPU time in the hooks over that of a bare forward pass, median of the last quarter of the batches
     hook_share_run      the same over the whole run, with the first batches, in which every exemplar is new, and setup_seconds
