@@ -48,7 +48,7 @@ def rotate_rows(rows: Floats, cos: Floats, sin: Floats, out: Floats, first: int,
 @contextmanager
 def fast_rotary(base_model: nn.Module) -> Iterator[int]:
     """Let the known rotary embeddings of float32 models on a CPU be computed in one pass; gives how many files have them."""
-    files = {sys.modules[type(part).__module__] for part in base_model.modules()}
+    files = {sys.modules.get(type(part).__module__) for part in base_model.modules()}
     stock = {file: function for file in files if (function := _known(file)) is not None}
     try:
         for file, function in stock.items():
@@ -59,7 +59,7 @@ def fast_rotary(base_model: nn.Module) -> Iterator[int]:
             setattr(file, NAME, function)
 
 
-def _known(file: ModuleType) -> Rotary | None:
+def _known(file: ModuleType | None) -> Rotary | None:
     """The file's own function, if `rotate` gives the same."""
     found = getattr(file, NAME, None)
     if found is None:
