@@ -86,7 +86,7 @@ def _faster(stock: Rotary) -> Rotary:
         if named or len(inputs) != 4 or not all(map(_plain, inputs)):
             return stock(*inputs, **named)
         query, key, cos, sin = inputs
-        if not query.ndim == key.ndim == 4 or not query.shape[3] == key.shape[3] == cos.shape[-1]:
+        if not _fits(query, cos, sin) or not _fits(key, cos, sin):
             return stock(*inputs)
         return rotate(query, cos, sin), rotate(key, cos, sin)
 
@@ -101,6 +101,14 @@ def _plain(tensor: Any) -> bool:
         and tensor.dtype == torch.float32
         and not (torch.is_grad_enabled() and tensor.requires_grad)
     )
+
+
+def _fits(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> bool:
+    """Whether the shapes are those that `rotate` takes."""
+    if states.ndim != 4 or cos.shape != sin.shape:
+        return False
+    batch, _, tokens, width = states.shape
+    return tuple(cos.shape) in ((1, tokens, width), (batch, tokens, width))
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

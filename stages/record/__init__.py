@@ -10,11 +10,13 @@ into their final rows. The modules, from the inside out:
     tokens      the tokens whose mean activation is recorded
     neighbourhood   keys by which sequences with the same peak are told to be the same
     reading, measure, kernel, winners   what single sequences tell, put together, and the strongest of them kept, in numba
+    prefetch    what they fetch into the cache ahead of its use
     sparse_kernel, sparse_sums   the same of activations that are mostly zero
     memory      where the state lies
     sums        what the running state of a module is
     numba_sums  that state on a CPU
-    triton_sums, triton_kernels, triton_winners   the same on a GPU, for which the program never waits
+    triton_sums, triton_kernels, triton_winners, triton_launch   the same on a GPU, for which the program never waits
+    trial       whether these find there what torch finds
     torch_sums, torch_winners   the same on any torch device
     device_batch, device_rows   what is copied to a device and back
     recorder    feeds batches to them and turns their state into partial tables

@@ -82,6 +82,15 @@ def test_what_is_not_float32_or_needs_gradients_goes_the_usual_way() -> None:
         assert query.grad is not None
 
 
+@pytest.mark.parametrize("angles", [(1, 1, 8), (3, 1, 8), (1, 3, 8)])
+def test_angles_of_other_shapes_go_the_usual_way(angles: tuple[int, ...]) -> None:
+    stock = modeling_llama.apply_rotary_pos_emb
+    inputs = [torch.randn(3, 2, 3, 8), torch.randn(3, 1, 3, 8), torch.randn(angles), torch.randn(angles)]
+    with fast_rotary(llama()):
+        for found, expected in zip(modeling_llama.apply_rotary_pos_emb(*inputs), stock(*inputs), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_two_at_a_time_leave_the_file_as_it_was() -> None:
     stock = modeling_llama.apply_rotary_pos_emb
     first, second = fast_rotary(llama()), fast_rotary(llama())
