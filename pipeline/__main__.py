@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.run import check_methods, parse_part, run_pipeline
 from pipeline.config import RunConfig
+from pipeline.config.run_file import load_config
 from pipeline.errors import UserError, nearest
-from pipeline.run import parse_part, run_pipeline
-from pipeline.run_file import load_config
 from stages import STAGES
+from stages.settings import SECTIONS
 
 GROUPS = list(dict.fromkeys(name.split(".")[0] for name in STAGES))
 """The stages as the command line names them: record.scan and record.merge are both `record`."""
@@ -42,19 +43,25 @@ for _group in GROUPS:
     app.command(_group)(_stage_command(_group))
 
 
+def _loaded(path: str) -> RunConfig:
+    config = load_config(path, SECTIONS)
+    check_methods(config, STAGES)
+    return config
+
+
 def _run(config: str, shard: str, redo: str, group: str | None) -> None:
     if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
         raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
     names = [name for name in STAGES if group is None or name.split(".")[0] == group]
-    raise typer.Exit(run_pipeline(load_config(config), STAGES, names, parse_part(shard), redo))
+    raise typer.Exit(run_pipeline(_loaded(config), STAGES, names, parse_part(shard), redo))
 
 
 @app.command()
 def status(config: Config = "demo") -> None:
     """Show each stage's shards done, failed and left, and its pace."""
-    from pipeline.status import status_table
+    from pipeline.commands.status import status_table
 
-    typer.echo(status_table(load_config(config), STAGES))
+    typer.echo(status_table(_loaded(config), STAGES))
 
 
 @app.command()
@@ -62,15 +69,15 @@ def estimate(config: Config = "demo") -> None:
     """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
     from pipeline.estimate import estimate_table
 
-    typer.echo(estimate_table(load_config(config), STAGES))
+    typer.echo(estimate_table(_loaded(config), STAGES))
 
 
 @app.command()
 def doctor(config: Config = "demo") -> None:
     """Find out what the endpoints of a run file can do, and whether that is enough; exit code 2 where it is not."""
-    from pipeline.doctor import examine
+    from pipeline.commands.doctor import examine
 
-    table, well = examine(load_config(config))
+    table, well = examine(_loaded(config), STAGES)
     typer.echo(table)
     raise typer.Exit(0 if well else 2)
 
@@ -83,17 +90,17 @@ def query(
     format: Annotated[str, typer.Option(help="table, csv, json (lines) or parquet")] = "table",
 ) -> None:
     """Query the dataset of a run with DuckDB."""
-    from pipeline.query import run_query
+    from pipeline.commands.query import run_query
 
-    run_query(Path(run) if run else load_config(config).root, sql or None, format)
+    run_query(Path(run) if run else _loaded(config).root, sql or None, format)
 
 
 @app.command()
 def report(config: Config = "demo") -> None:
     """Print what a finished run prints: where the dataset is, and some of its explanations."""
-    from pipeline.report import final_report
+    from pipeline.commands.report import final_report
 
-    loaded: RunConfig = load_config(config)
+    loaded: RunConfig = _loaded(config)
     typer.echo(final_report(loaded.root, loaded.run.seed))
 
 

@@ -1,6 +1,6 @@
 """The stages of the pipeline, in the order of the data flow."""
 
-from pipeline.stage import Stage
+from pipeline.execution.stage import Stage
 from stages.corpus import CORPUS
 from stages.explain.stage import EXPLAIN
 from stages.judge.stage import JUDGE

@@ -9,16 +9,16 @@ from tqdm import tqdm
 
 from pipeline import schemas
 from pipeline.config import Corpus, RunConfig
-from pipeline.context import Context
 from pipeline.corpora.document import Document
 from pipeline.corpora.own import check_own_corpus, own_windows
 from pipeline.corpora.sources import check_corpus, corpus_identity, open_corpus
 from pipeline.corpora.windows import Window, cut_windows, opening_token, sample_windows, tokenize
 from pipeline.errors import UserError
-from pipeline.stage import Shard, Stage
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
+from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import OWN, needs_model, own_folder, own_identity
 from pipeline.subjects.spec import resolve_model
-from pipeline.tables import Tables
 
 
 def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> pa.Table:

@@ -11,10 +11,11 @@ from pipeline.estimate.inputs import (
     make_scores,
 )
 from pipeline.estimate.sample import Sample, SampleTables, drawn, planned_units
-from pipeline.runner import Stages
+from pipeline.execution.runner import Stages
+from pipeline.execution.stage import Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
-from pipeline.stage import Stage
 from pipeline.subjects.source import describe_modules
+from stages.settings import Record
 
 
 def sample_with_evidence(
@@ -32,11 +33,11 @@ def sample_with_evidence(
         keep_recorded(tables, sample)
     else:
         make_evidence(config, tables, sample)
-    if NEGATIVES.name not in finished and config.record.negatives:
+    if NEGATIVES.name not in finished and config[Record].negatives:
         make_negatives(config, tables, sample)
         if EXEMPLARS.name in finished:
             inputs += " and stand-in negatives"
-    read = {table.name for name in stage.reads for table in stages[name].writes}
+    read = {table.name for name in stage.upstream(config) for table in stages[name].writes}
     if EXPLANATIONS.name in read - finished:
         make_explanations(config, tables, units, sample)
         inputs += " and stand-in explanations"

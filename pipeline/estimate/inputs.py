@@ -15,10 +15,11 @@ import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.estimate.sample import SampleTables, Unit, filled
-from pipeline.evidence import SPLITS, split_of
 from pipeline.llm.token_lines import few_shot_neurons
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
+from stages.evidence import SPLITS, split_of
+from stages.settings import Explain, Judge, Record, Simulate
 
 FIRING = 0.15
 """Share of the tokens that fire in a made-up exemplar, where prompts with a rule for sparse ones are at their longest."""
@@ -71,7 +72,7 @@ def make_evidence(config: RunConfig, tables: SampleTables, sample: Sequence[Unit
             )  # fmt: skip
     tables.replaced[CORPUS.name] = corpus
     tables.replaced[EXEMPLARS.name] = pa.Table.from_pylist(rows, schema=EXEMPLARS.schema)
-    listed = list(dict.fromkeys(token for tokens in texts.values() for token in tokens))[: config.record.top_tokens]
+    listed = list(dict.fromkeys(token for tokens in texts.values() for token in tokens))[: config[Record].top_tokens]
     tables.replaced[UNITS.name] = _with_top_tokens(tables.replaced[UNITS.name], sample, listed)
 
 
@@ -79,7 +80,7 @@ def make_negatives(config: RunConfig, tables: SampleTables, sample: Sequence[Uni
     """As many hard negatives of the explain split as are asked for, from the sequences that the sample has."""
     corpus = tables.read(CORPUS, columns=["seq_id", "tokens"])
     texts = dict(zip(corpus["seq_id"].to_pylist(), corpus["tokens"].to_pylist(), strict=True))
-    known = [seq_id for seq_id in sorted(texts) if split_of(seq_id) == "explain"][: config.record.negatives]
+    known = [seq_id for seq_id in sorted(texts) if split_of(seq_id) == "explain"][: config[Record].negatives]
     rows = [
         {"module": module, "index": index, "polarity": polarity, "band": ("similar", "neighbour")[rank % 2], "rank": rank,
          "seq_id": seq_id, "peak": 0, "max_activation": 0.0, "activations": [0.0] * len(texts[seq_id]), "split": "explain"}
@@ -90,14 +91,14 @@ def make_negatives(config: RunConfig, tables: SampleTables, sample: Sequence[Uni
 
 def make_explanations(config: RunConfig, tables: SampleTables, units: Sequence[Unit], sample: Sequence[Unit]) -> None:
     """Every candidate of the units of the sample that fire, and first candidates of others to serve as controls."""
-    others = _others(units, sample, config.simulate.controls)
-    rows = _stand_ins(config, tables, others, config.explain.candidates)
+    others = _others(units, sample, config[Simulate].controls)
+    rows = _stand_ins(config, tables, others, config[Explain].candidates)
     tables.replaced[EXPLANATIONS.name] = pa.Table.from_pylist(rows, schema=EXPLANATIONS.schema)
 
 
 def make_scores(config: RunConfig, tables: SampleTables, units: Sequence[Unit], sample: Sequence[Unit]) -> None:
     """A published explanation of each unit of the sample that fires, and of others to serve as controls."""
-    rows = _stand_ins(config, tables, _others(units, sample, config.judge.controls), 1)
+    rows = _stand_ins(config, tables, _others(units, sample, config[Judge].controls), 1)
     tables.replaced[SCORES.name] = pa.Table.from_pylist(rows, schema=SCORES.schema)
 
 
@@ -121,7 +122,7 @@ def _stand_ins(
     wanted = dict.fromkeys(zip(*live.to_pydict().values(), strict=True), candidates) | dict.fromkeys(others, 1)
     texts = cycle(neuron.explanation for neuron in few_shot_neurons(_FEW_SHOT))
     return [
-        {"module": module, "index": index, "polarity": polarity, "explainer": config.explain.explainer,
+        {"module": module, "index": index, "polarity": polarity, "explainer": config[Explain].explainer,
          "candidate": number, "text": next(texts), "status": "ok"}
         for (module, polarity, index), count in wanted.items() for number in range(count)
     ]  # fmt: skip
@@ -134,7 +135,7 @@ def _any_of(tables: Tables, sample: Sequence[Unit]) -> Any:
 
 def _kept(config: RunConfig) -> dict[str, dict[str, int]]:
     """Sequences that a unit keeps, by split and band."""
-    record = config.record
+    record = config[Record]
     bands = len(record.quantiles) + 1
     return {
         split: {

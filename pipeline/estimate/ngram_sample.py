@@ -9,14 +9,15 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.estimate.inputs import make_corpus
 from pipeline.estimate.sample import Sample, SampleTables, Unit, drawn, filled, planned_units
-from pipeline.runner import Stages
-from pipeline.sasc_schemas import NGRAMS, NULLS, RESPONSES, THEMES
-from pipeline.sasc_units import polarities_of
+from pipeline.execution.runner import Stages
+from pipeline.execution.stage import Stage
 from pipeline.schemas import CORPUS
-from pipeline.stage import Stage
+from pipeline.schemas.ngrams import NGRAMS, NULLS, RESPONSES, THEMES
+from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.source import describe_modules
-from pipeline.tables import Tables
+from stages.sasc.polarities import polarities_of
+from stages.settings import Sasc
 
 SEQUENCES = 64
 """Sequences that stand-in n-grams are taken from."""
@@ -36,7 +37,7 @@ def sample_with_ngrams(
         tables.replaced[RESPONSES.name] = make_responses(units_to_explain(config, describe_modules(config)))
     units = planned_units(stage, config, tables)
     sample = drawn(config, units)
-    read = {table.name for name in stage.reads for table in stages[name].writes}
+    read = {table.name for name in stage.upstream(config) for table in stages[name].writes}
     if THEMES.name in read:
         if THEMES.name in finished:
             return Sample(units, sample, "the explanations of the run")
@@ -56,7 +57,7 @@ def units_to_explain(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> l
     Args:
         modules: what the run file's modules are.
     """
-    wanted = config.sasc.units
+    wanted = config[Sasc].units
     found: list[Unit] = []
     for module, units in modules.items():
         if isinstance(wanted, dict):
@@ -66,7 +67,7 @@ def units_to_explain(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> l
         signs = polarities_of(config, module, units.signed)
         found += [(module, sign, index) for sign in signs for index in indices]
     signs = polarities_of(config, NULLS, signed=True)
-    return [*found, *((NULLS, sign, index) for sign in signs for index in range(config.sasc.nulls))]
+    return [*found, *((NULLS, sign, index) for sign in signs for index in range(config[Sasc].nulls))]
 
 
 def make_responses(units: Sequence[Unit]) -> pa.Table:
@@ -84,19 +85,19 @@ def make_responses(units: Sequence[Unit]) -> pa.Table:
 def make_ngrams(config: RunConfig, sequences: Sequence[Sequence[str]], sample: Sequence[Unit]) -> pa.Table:
     """The n-grams that each unit keeps, drawn from sequences of tokens."""
     generator = np.random.default_rng(config.run.seed)
-    whole = config.sasc.pieces == "tokens"
+    whole = config[Sasc].pieces == "tokens"
     pieces = [list(tokens) if whole else "".join(tokens).split() for tokens in sequences]
     distinct = dict.fromkeys(
         ("" if whole else " ").join(own[start : start + n])
         for own in pieces
-        for n in sorted(set(config.sasc.sizes))
+        for n in sorted(set(config[Sasc].sizes))
         for start in range(len(own) - n + 1)
     )
     listed = list(distinct)
     rows: list[dict[str, Any]] = [
         {"module": module, "polarity": sign, "index": index, "rank": rank, "text": listed[place], "response": -float(rank)}
         for module, sign, index in sample
-        for rank, place in enumerate(generator.permutation(len(listed))[: config.sasc.kept].tolist())
+        for rank, place in enumerate(generator.permutation(len(listed))[: config[Sasc].kept].tolist())
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=NGRAMS.schema)
 
@@ -107,9 +108,9 @@ def make_themes(config: RunConfig, tables: Tables, sample: Sequence[Unit]) -> pa
     answered = {(row["module"], row["polarity"], row["index"]) for row in rows if row["status"] == "ok"}
     listed = [
         {"module": module, "polarity": sign, "index": index, "candidate": number, "status": "ok",
-         "text": EXPLANATION.format(place * config.sasc.candidates + number)}
+         "text": EXPLANATION.format(place * config[Sasc].candidates + number)}
         for place, (module, sign, index) in enumerate(sample)
         if (module, sign, index) in answered
-        for number in range(config.sasc.candidates)
+        for number in range(config[Sasc].candidates)
     ]  # fmt: skip
     return pa.Table.from_pylist(listed, schema=THEMES.schema)

@@ -6,6 +6,7 @@ from pipeline.config import RunConfig
 from pipeline.estimate.ngram_sample import units_to_explain
 from pipeline.subjects.identity import BLACK_BOX, needs_model
 from pipeline.subjects.source import describe_modules
+from stages.settings import Record, Sasc
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ def ngram_sizes(config: RunConfig) -> NgramSizes:
     Raises:
         UserError: the subject or one of its modules does not exist.
     """
-    modules, sasc = describe_modules(config), config.sasc
+    modules, sasc = describe_modules(config), config[Sasc]
     units = units_to_explain(config, modules)
     asked = {module for module, _, _ in units}
     reading = sasc.reading if needs_model(asked) else ""
-    batches = -(-config.corpus.max_sequences // config.record.batch_size)
+    batches = -(-config.corpus.max_sequences // config[Record].batch_size)
     return NgramSizes(
         units=len(units),
         ngrams=sasc.max_ngrams,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config import PerSplit, Record, RunConfig
-from pipeline.kept import counts, polarities, uniform_ids
+from pipeline.config import RunConfig
 from pipeline.subjects.activations import ModuleUnits
+from stages.record.kept import counts, polarities, uniform_ids
+from stages.settings import PerSplit, Record
 
 UNIT_BYTES = 1700
 """Memory of a unit's moments, extremes and histogram."""
@@ -66,7 +67,7 @@ class Recording:
 
 def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: int) -> Recording:
     """The sizes of recording some modules over the whole corpus."""
-    record, corpus = config.record, config.corpus
+    record, corpus = config[Record], config.corpus
     units = sum(module.width for module in modules.values())
     sums = sum(module.width * _disk(module).token_sum for module in modules.values())
     tokens = corpus.max_sequences * corpus.seq_len // 2  # half of the sequences are `explain`
@@ -119,7 +120,7 @@ def tokens_with(occurrences: int, tokens: int, vocab_size: int) -> int:
 
 def _of_module(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
     """Disk of a module's partials for each part of the corpus, of its uniformly kept sequences, and of its final rows."""
-    record, sequences, length = config.record, config.corpus.max_sequences, config.corpus.seq_len
+    record, sequences, length = config[Record], config.corpus.max_sequences, config.corpus.seq_len
     disk = _disk(module)
     share = SPARSE_TABLE if module.sparse else (record.activation_bits + SIGN_AND_EXPONENT) / 32
     signs = len(polarities(record, module.signed))

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pipeline.config import LanguageModel, RunConfig
-from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.estimate.evidence_sample import sample_with_evidence
 from pipeline.estimate.ngram_sample import sample_with_ngrams
 from pipeline.estimate.sample import SampleTables, Unit
+from pipeline.execution.context import Context
+from pipeline.execution.runner import Stages, survey
+from pipeline.execution.stage import Asking, Shard, Stage
 from pipeline.llm.counting import CountingEngine, Usage
 from pipeline.llm.endpoint.tokenizers import find_tokenizer
-from pipeline.llm.engine import Abilities
-from pipeline.runner import Stages, survey
-from pipeline.stage import Shard, Stage
+from pipeline.llm.engine import Capabilities
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.load import load_tokenizer
 
-Asking = Callable[[Shard, Context], Awaitable[Any]]
+Process = Callable[[Shard, Context], Awaitable[Any]]
 
 ENOUGH = 1_000_000
 """Prompt tokens after which no further unit of the sample is rendered."""
@@ -77,13 +77,16 @@ def finished_tables(config: RunConfig, stages: Stages) -> set[str]:
 
 
 def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str]) -> Demand:
-    engine = stage.asks(config)
-    assert engine is not None, "only stages that ask have a demand"
+    use, asking = stage.asks(config), stage.estimate or Asking()
+    assert use is not None, "only stages that ask have a demand"
+    engine = use.model
     tables = SampleTables(config.root)
     prepared = sample_with_ngrams if stage.method == "sasc" else sample_with_evidence
     sample = prepared(stage, config, stages, finished, tables)
     tokenizer, words = tokenizer_of(engine, config)
-    counter = CountingEngine(tokenizer, context_of(engine), abilities_of(engine), stage.replies_grow, stage.stand_in)
+    counter = CountingEngine(
+        tokenizer, context_of(engine), capabilities_of(engine), asking.replies_grow, asking.stand_in
+    )
     counted = _count(stage, config, tables, counter, sample.drawn)
     usage = scaled(counted, len(sample.units))
     return Demand(
@@ -109,7 +112,8 @@ def _count(
 
 
 async def _processed(stage: Stage, shard: Shard, context: Context) -> None:
-    await (stage.asking or cast(Asking, stage.process))(shard, context)
+    asking = stage.estimate.process if stage.estimate else None
+    await (asking or cast(Process, stage.process))(shard, context)
 
 
 def scaled(counted: Sequence[Usage], units: int) -> Usage:
@@ -159,8 +163,8 @@ def context_of(engine: LanguageModel) -> int | None:
     return min((int(limit) for limit in limits if limit), default=None)
 
 
-def abilities_of(engine: LanguageModel) -> Abilities:
+def capabilities_of(engine: LanguageModel) -> Capabilities:
     """What an engine can do; an endpoint is taken to do everything, as it is not asked."""
-    return Abilities(
+    return Capabilities(
         20, reply_numbers=True, passage_numbers=True, json_schema=engine.base_url is not None, n=True, seed=True
     )

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import RunConfig
+from pipeline.execution.stage import Stage
 from pipeline.schemas import TableSchema
-from pipeline.stage import Stage
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
 
 Unit = tuple[str, str, int]
 """A module, a polarity, and the index of a unit in the module."""

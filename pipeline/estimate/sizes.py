@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from pipeline.config import PerSplit, RunConfig
+from pipeline.config import RunConfig
 from pipeline.estimate.recording import recording, state_bytes
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.source import describe_modules
+from stages.settings import Explain, PerSplit, Record, Simulate
 
 SEQUENCE_BYTES = 12
 """Bytes of a token in the corpus table before compression: its id, its text and offsets."""
@@ -51,11 +52,11 @@ def estimate(config: RunConfig) -> Estimate:
         tokens=sequences * length,
         units=sum(widths),
         explained=explained,
-        forward_passes=-(-sequences // config.record.batch_size),
+        forward_passes=-(-sequences // config[Record].batch_size),
         simulations=simulations,
         memory_bytes=recorded.memory,
         module_bytes=max(
-            state_bytes(module, config.record, recorded.covered, length, sequences) for module in modules.values()
+            state_bytes(module, config[Record], recorded.covered, length, sequences) for module in modules.values()
         ),
         partial_bytes=recorded.partials,
         record_bytes=recorded.tables,
@@ -64,7 +65,7 @@ def estimate(config: RunConfig) -> Estimate:
 
 
 def _explained(config: RunConfig, widths: list[int]) -> int:
-    wanted = config.explain.units
+    wanted = config[Explain].units
     if isinstance(wanted, dict):
         return sum(len(set(indices)) for indices in wanted.values())
     return sum(width if wanted == "all" else min(wanted, width) for width in widths)
@@ -72,10 +73,10 @@ def _explained(config: RunConfig, widths: list[int]) -> int:
 
 def _simulations(config: RunConfig) -> int:
     """Sequences simulated for a unit: its candidates on both splits, controls and baselines on `report`."""
-    kinds = (config.record.top, config.record.random)
+    kinds = (config[Record].top, config[Record].random)
     held_out = sum(_total(part, ("select", "report")) for part in kinds)
     on_report = sum(_total(part, ("report",)) for part in kinds)
-    return config.explain.candidates * held_out + (config.simulate.controls + 3) * on_report
+    return config[Explain].candidates * held_out + (config[Simulate].controls + 3) * on_report
 
 
 def _total(part: PerSplit, splits: tuple[str, ...] = ("explain", "select", "report")) -> int:

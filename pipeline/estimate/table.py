@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
+from pipeline.commands.query import format_table
 from pipeline.config import RunConfig
 from pipeline.cost import cost
 from pipeline.estimate.ngram_sizes import ngram_sizes
 from pipeline.estimate.requests import Demand, demands
 from pipeline.estimate.sizes import Estimate, estimate
+from pipeline.execution.runner import Stages
 from pipeline.llm.counting import BLOCK, Usage
-from pipeline.query import format_table
-from pipeline.runner import Stages
+from stages.settings import Record, Sasc
 
 MANY_PARTIALS = 8
 """From this many times the disk of the final rows on, the estimate says how partial records can be fewer."""
@@ -45,11 +46,11 @@ def _sizes(config: RunConfig) -> str:
     found = estimate(config)
     rows += _of_recording(found) + (_of_ngrams(config) if "sasc" in config.run.methods else [])
     table = format_table(["quantity", "estimate"], rows)
-    parts = -(-found.sequences // config.record.shard_sequences)
+    parts = -(-found.sequences // config[Record].shard_sequences)
     if parts > 1 and found.partial_bytes > MANY_PARTIALS * found.record_bytes:
         table += (
             f"\n\nThe corpus is scanned in {parts} parts, and each leaves a partial record of all units. Fewer take less disk: "
-            f"raise record.shard_sequences = {config.record.shard_sequences}, at best to one part for each process that scans."
+            f"raise record.shard_sequences = {config[Record].shard_sequences}, at best to one part for each process that scans."
         )
     return table
 
@@ -71,7 +72,7 @@ def _of_recording(found: Estimate) -> list[tuple[str, str]]:
 def _of_ngrams(config: RunConfig) -> list[tuple[str, str]]:
     found = ngram_sizes(config)
     rows = [
-        ("units explained by n-grams", f"{found.units:,}, with {config.sasc.nulls:,} null units"),
+        ("units explained by n-grams", f"{found.units:,}, with {config[Sasc].nulls:,} null units"),
         ("n-grams", f"{found.ngrams:,} at most"),
         ("n-grams evaluated by black boxes", f"{found.by_black_boxes:,} at most"),
         ("n-grams evaluated by the subject", f"{found.by_subject:,} at most"),

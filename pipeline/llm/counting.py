@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.engine import (
     NUMBERS,
-    Abilities,
+    Capabilities,
     Completion,
     Message,
     NumberScores,
@@ -58,7 +58,7 @@ class CountingEngine:
         self,
         tokenizer: Any,
         context: int | None,
-        abilities: Abilities,
+        capabilities: Capabilities,
         replies_grow: bool = False,
         stand_in: Callable[[Request, int], str] | None = None,
     ) -> None:
@@ -67,12 +67,12 @@ class CountingEngine:
         Args:
             tokenizer: a fast transformers tokenizer.
             context: tokens of prompt and reply together at most.
-            abilities: those of the engine that it stands for; methods ask in other ways where one is missing.
+            capabilities: those of the engine that it stands for; methods ask in other ways where one is missing.
             replies_grow: whether the longer the question, the longer the reply, as where it has a number for each token.
             stand_in: a reply that can be used, given its number, where what is asked next depends on replies.
         """
         self.context = context
-        self._abilities, self._replies_grow, self._stand_in = abilities, replies_grow, stand_in
+        self._capabilities, self._replies_grow, self._stand_in = capabilities, replies_grow, stand_in
         self._replies = 0
         self._encoder = PromptEncoder(tokenizer)
         self._example = lru_cache(maxsize=64)(self._example_uncached)
@@ -90,9 +90,9 @@ class CountingEngine:
         """Tokens of the prompt that the messages make."""
         return len(self._encoder.conversation(messages).ids)
 
-    async def abilities(self) -> Abilities:
+    async def capabilities(self) -> Capabilities:
         """As given."""
-        return self._abilities
+        return self._capabilities
 
     async def complete(self, request: Request) -> list[Completion]:
         """Count a request.

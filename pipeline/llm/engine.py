@@ -101,7 +101,7 @@ class NumberScores:
 
 
 @dataclass(frozen=True)
-class Abilities:
+class Capabilities:
     """What a model's server really does; servers silently ignore what they do not know."""
 
     logprobs: int = 0
@@ -144,7 +144,7 @@ class Engine(Protocol):
         """Tokens of the prompt that the messages make; an estimate where the tokenizer is not at hand."""
         ...
 
-    async def abilities(self) -> Abilities:
+    async def capabilities(self) -> Capabilities:
         """What the model can do; found out once."""
         ...
 

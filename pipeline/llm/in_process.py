@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.llm.encoding import Prompt, PromptEncoder
 from pipeline.llm.engine import (
-    Abilities,
+    Capabilities,
     Completion,
     Message,
     NumberScores,
@@ -60,9 +60,9 @@ class InProcessEngine:
         """Tokens of the prompt that the messages make."""
         return len(self._encoder.conversation(messages).ids)
 
-    async def abilities(self) -> Abilities:
+    async def capabilities(self) -> Capabilities:
         """As for every model in this process; whether it can be read behind a prefix shows at the first `score`."""
-        return Abilities(MOST_ALTERNATIVES, reply_numbers=True, passage_numbers=True, n=True, seed=True)
+        return Capabilities(MOST_ALTERNATIVES, reply_numbers=True, passage_numbers=True, n=True, seed=True)
 
     async def aclose(self) -> None:
         """Forget the texts that were read."""

@@ -4,9 +4,9 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import LanguageModel
-from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.fingerprint import canonical
+from pipeline.execution.context import Context
+from pipeline.execution.fingerprint import canonical
 from pipeline.llm.engine import Engine
 from pipeline.subjects.spec import resolve_model
 

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipeline.evidence import Activations
 from pipeline.prompts import FOLDER, render
+from stages.evidence import Activations
 
 OPEN, CLOSE = "«", "»"
 """Stand around marked tokens of a text; a model's tokenizer mostly has one token for each."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from pipeline.config import BlackBox
 from pipeline.errors import UserError
-from pipeline.stage import chunks
+from pipeline.execution.stage import chunks
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.callables import open_function, shown, told
 from pipeline.subjects.time_limit import TooSlow, time_limit

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.config import BlackBox, RunConfig, SparseCoder
+from pipeline.config.section import DEVICES
 from pipeline.errors import UserError, nearest
-from pipeline.sections.base import DEVICES
 from pipeline.subjects.cache_folder import content_hash
 from pipeline.subjects.saes.formats import place_by_path
 from pipeline.subjects.spec import resolve_model

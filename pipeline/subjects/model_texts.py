@@ -17,6 +17,7 @@ from pipeline.subjects.pooling import Pool, pooled
 from pipeline.subjects.sites import find_sites
 from pipeline.subjects.text_batches import Ids, TextBatch, TextBatches
 from pipeline.subjects.text_function import TextFunction, Values
+from stages.settings import Sasc
 
 
 class ModelTexts:
@@ -80,4 +81,4 @@ def open_model_texts(config: RunConfig, modules: Sequence[str]) -> ModelTexts:
     source = ModelActivations(base_model, find_sites(base_model, modules, subject))
     longest = describe_model(subject.model, subject.trust_remote_code).context_length
     batches = TextBatches(loaded.tokenizer, config.corpus.bos, longest, loaded.device.type)
-    return ModelTexts(source, batches, config.sasc.pool)
+    return ModelTexts(source, batches, config[Sasc].pool)

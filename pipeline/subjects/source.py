@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
 from pipeline.subjects.facts import check_modules
@@ -16,7 +17,6 @@ from pipeline.subjects.own import own_files, own_units
 from pipeline.subjects.own_activations import OwnActivations, corpus_places
 from pipeline.subjects.sites import find_sites
 from pipeline.subjects.token_text import TokenTexts
-from pipeline.tables import Tables
 
 
 class CombinedActivations:

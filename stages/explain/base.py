@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.evidence import Evidence
+from stages.evidence import Evidence
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from pipeline.evidence import Evidence
 from pipeline.llm.engine import Engine
+from stages.evidence import Evidence
 from stages.explain.asking import Part, ask
 from stages.explain.base import Candidate
 from stages.explain.examples import conversation, few_shot, question
@@ -43,7 +43,7 @@ class ContrastiveExplainer:
         prompt_id = NOTED_PROMPT_ID if notes.kinds else PROMPT_ID
         texts = Part("exemplar", notes.shown, least=1)
         others = Part("counter-example", self._find(evidence, highlights))
-        as_json = (await self._engine.abilities()).json_schema
+        as_json = (await self._engine.capabilities()).json_schema
         asked = question(
             prompt_id,
             as_json,

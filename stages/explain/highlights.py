@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipeline.evidence import Evidence, Exemplar
 from pipeline.llm.token_lines import marked_text
+from stages.evidence import Evidence, Exemplar
 from stages.explain.base import ExplanationError
 
 EXEMPLARS = 20

@@ -1,7 +1,7 @@
 """Explains a unit by showing a language model its strongest texts with the tokens marked that it responds to."""
 
-from pipeline.evidence import Evidence
 from pipeline.llm.engine import Engine
+from stages.evidence import Evidence
 from stages.explain.asking import Part, ask
 from stages.explain.base import Candidate
 from stages.explain.examples import conversation, few_shot, question
@@ -33,7 +33,7 @@ class MaxActivationExplainer:
         notes = take_notes(evidence, highlights)
         prompt_id = NOTED_PROMPT_ID if notes.kinds else PROMPT_ID
         texts = Part("exemplar", notes.shown, least=1)
-        as_json = (await self._engine.abilities()).json_schema
+        as_json = (await self._engine.capabilities()).json_schema
         asked = question(
             prompt_id,
             as_json,

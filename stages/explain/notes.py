@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evidence import Activations, Detail, Evidence, Pair
 from pipeline.llm.token_lines import show_token
+from stages.evidence import Activations, Detail, Evidence, Pair
 from stages.explain.highlights import Highlights
 
 PAIRS = 3

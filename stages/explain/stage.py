@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Explain, RunConfig
-from pipeline.context import Context
+from pipeline.config import RunConfig
 from pipeline.errors import stops_the_shard
-from pipeline.evidence import Evidence
-from pipeline.flow import side_by_side
-from pipeline.llm.load import check_engine, engine_settings, load_engine, load_engine_model, shards_in_flight
+from pipeline.execution.concurrency import bounded_gather
+from pipeline.execution.context import Context
+from pipeline.execution.stage import ModelUse, Rows, Shard, Stage
+from pipeline.llm.load import check_engine, engine_settings, load_engine, load_engine_model
 from pipeline.prompts import digests_with_examples
 from pipeline.schemas import EXPLANATIONS
-from pipeline.stage import Rows, Shard, Stage
+from stages.evidence import Evidence
 from stages.explain.base import Candidate, Explainer, ExplanationError
-from stages.explain.units import draw, refuse_unknown_units, unit_name, unit_shards
+from stages.recorded_units import RecordedUnits
+from stages.settings import Explain, Record
+from stages.units import draw, refuse_unknown_units, unit_name, unit_shards
 
 if TYPE_CHECKING:
     from pipeline.llm.engine import Engine
@@ -26,18 +28,18 @@ def settings(config: RunConfig) -> dict[str, Any]:
     """What can change an explanation."""
     return {
         "seed": config.run.seed,
-        "explain": config.explain.model_dump(exclude={"shard_units", "engine"}),
-        "engine": engine_settings(config.explain.engine),
+        "explain": config[Explain].model_dump(exclude={"shard_units", "engine"}),
+        "engine": engine_settings(config[Explain].engine),
         "prompts": prompt_digests(config),
-        "skip_positions": config.record.skip_positions,
+        "skip_positions": config[Record].skip_positions,
     }
 
 
 def prompt_digests(config: RunConfig) -> dict[str, str]:
     """Digests of the prompt files that the explainer may use."""
-    if config.explain.engine is None:
+    if config[Explain].engine is None:
         return {}
-    name = "label" if config.explain.explainer == "statistics" else config.explain.explainer
+    name = "label" if config[Explain].explainer == "statistics" else config[Explain].explainer
     return digests_with_examples(f"explain/{name}.")
 
 
@@ -45,14 +47,14 @@ async def process(shard: Shard, context: Context) -> Rows:
     """Explain the units of one shard, side by side."""
     explainer = open_explainer(context)
     unit = (shard.key["module"], shard.key["indices"], shard.key["polarity"])
-    found = await asyncio.to_thread(context.evidence, *unit)
+    found = await asyncio.to_thread(RecordedUnits.of(context).evidence, *unit)
 
     async def explain(evidence: Evidence) -> list[dict[str, Any]]:
         name = unit_name(evidence.module, evidence.index, evidence.polarity)
         seed = int(draw(context.config.run.seed, name).integers(2**31))
         return await explain_unit(explainer, evidence, seed)
 
-    rows = [row for unit in await side_by_side(explain, found, len(found)) for row in unit]
+    rows = [row for unit in await bounded_gather(explain, found, len(found)) for row in unit]
     return {EXPLANATIONS.name: pa.Table.from_pylist(rows, schema=EXPLANATIONS.schema)}
 
 
@@ -104,7 +106,7 @@ def _row(
 
 def open_explainer(context: Context) -> Explainer:
     """The explainer that the run file names, made once."""
-    explain = context.config.explain
+    explain = context.config[Explain]
     if explain.explainer == "statistics":
         return context.once("explainer", lambda _: _statistics(explain))
     engine = context.once("engine", lambda _: load_engine(explain.engine, context))
@@ -137,9 +139,17 @@ def load_explainer(explain: Explain, engine: "Engine") -> Explainer:
     return ContrastiveExplainer(engine, explain.candidates, explain.negatives)
 
 
+def model_use(config: RunConfig) -> ModelUse | None:
+    """The language model that the explainer asks; `statistics` uses one without asking it."""
+    explain = config[Explain]
+    if explain.engine is None or explain.explainer == "statistics":
+        return None
+    return ModelUse(explain.engine, f"explainer {explain.explainer}")
+
+
 def check(config: RunConfig) -> None:
     """Raises UserError where a listed unit does not exist, or the language model or its device is not there."""
-    check_engine(config.explain.engine)
+    check_engine(config[Explain].engine)
     refuse_unknown_units(config)
 
 
@@ -149,11 +159,10 @@ EXPLAIN = Stage(
     reads=("record.merge", "record.weights", "record.details", "record.negatives", "corpus"),
     writes=(EXPLANATIONS,),
     settings=settings,
-    plan=lambda config, tables: unit_shards(config, tables, config.explain.shard_units),
+    plan=lambda config, tables: unit_shards(config, tables, config[Explain].shard_units),
     process=process,
     splits=("explain",),
     check=check,
-    in_flight=lambda config: shards_in_flight(config.explain.engine, config.explain.shard_units),
-    asks=lambda config: None if config.explain.explainer == "statistics" else config.explain.engine,
+    asks=model_use,
     method="simulation",
 )

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.evidence import Evidence
 from pipeline.llm.engine import Engine
 from pipeline.llm.token_lines import normalised, show_token
+from stages.evidence import Evidence
 from stages.explain.asking import Part, ask
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.examples import conversation, few_shot, question
@@ -37,7 +37,7 @@ class TokenSpaceExplainer:
             ExplanationError: no token with a mean above zero, besides what `ask` raises.
         """
         tokens = Part("token", shown_tokens(evidence), least=1, step=STEP)
-        as_json = (await self._engine.abilities()).json_schema
+        as_json = (await self._engine.capabilities()).json_schema
         asked = question(
             PROMPT_ID,
             as_json,

@@ -13,20 +13,22 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
 from pipeline.errors import stops_the_shard
-from pipeline.evidence import Exemplar
-from pipeline.flow import side_by_side
+from pipeline.execution.concurrency import bounded_gather
+from pipeline.execution.context import Context
+from pipeline.execution.stage import ModelUse, Rows, Shard, Stage
 from pipeline.llm.engine import Engine
-from pipeline.llm.load import check_engine, engine_settings, load_engine, shards_in_flight
+from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests_with_examples
 from pipeline.schemas import EXAMPLE_SCORES, JUDGEMENTS, NEGATIVES, SCORES
-from pipeline.stage import Rows, Shard, Stage
-from pipeline.tables import Tables
-from stages.explain.units import draw, unit_name, unit_shards
+from pipeline.storage.tables import Tables
+from stages.evidence import Exemplar
 from stages.judge.answers import Answer, answers
 from stages.judge.items import Item, detection_items, fuzzing_items
 from stages.judge.measures import measures
+from stages.recorded_units import RecordedUnits
+from stages.settings import Judge
+from stages.units import draw, unit_name, unit_shards
 
 KEYS = ("module", "index", "polarity", "explainer", "candidate")
 Row = dict[str, Any]
@@ -36,32 +38,33 @@ def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a judgement."""
     return {
         "seed": config.run.seed,
-        "judge": config.judge.model_dump(exclude={"shard_units", "engine"}),
-        "engine": engine_settings(config.judge.engine),
-        "prompts": {name: digests_with_examples(f"judge/{name}.") for name in config.judge.methods},
+        "judge": config[Judge].model_dump(exclude={"shard_units", "engine"}),
+        "engine": engine_settings(config[Judge].engine),
+        "prompts": {name: digests_with_examples(f"judge/{name}.") for name in config[Judge].methods},
     }
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of units; none where no method is named."""
-    return unit_shards(config, tables, config.judge.shard_units) if config.judge.methods else []
+    return unit_shards(config, tables, config[Judge].shard_units) if config[Judge].methods else []
 
 
 async def process(shard: Shard, context: Context) -> Rows:
     """Judge the published explanations of the units of one shard, units side by side."""
     module, polarity, indices = shard.key["module"], shard.key["polarity"], shard.key["indices"]
-    engine = context.once("engine", lambda _: load_engine(context.config.judge.engine, context))
+    engine = context.once("engine", lambda _: load_engine(context.config[Judge].engine, context))
     published = context.once(f"published of {module} {polarity}", lambda _: _published(module, polarity, context))
-    exemplars = await asyncio.to_thread(_report_exemplars, module, indices, polarity, context)
-    in_process = context.config.judge.engine is None or context.config.judge.engine.base_url is None
+    exemplars = await asyncio.to_thread(_report_exemplars, module, indices, polarity, RecordedUnits.of(context))
+    model = context.config[Judge].engine
+    in_process = model is None or model.base_url is None
 
     async def judge(index: int) -> list[tuple[list[Row], Row]]:
         own = [row for row in published if row["index"] == index]
         others = [row for row in published if row["index"] != index]
         return [await judge_explanation(row, others, exemplars[index], engine, context.config, method)
-                for row in own for method in context.config.judge.methods]  # fmt: skip
+                for row in own for method in context.config[Judge].methods]  # fmt: skip
 
-    judged = [one for unit in await side_by_side(judge, indices, 1 if in_process else len(indices)) for one in unit]
+    judged = [one for unit in await bounded_gather(judge, indices, 1 if in_process else len(indices)) for one in unit]
     rows = [row for texts, _ in judged for row in texts]
     return {
         JUDGEMENTS.name: pa.Table.from_pylist(rows, schema=JUDGEMENTS.schema),
@@ -69,10 +72,12 @@ async def process(shard: Shard, context: Context) -> Rows:
     }
 
 
-def _report_exemplars(module: str, indices: list[int], polarity: str, context: Context) -> dict[int, list[Exemplar]]:
+def _report_exemplars(
+    module: str, indices: list[int], polarity: str, recorded: RecordedUnits
+) -> dict[int, list[Exemplar]]:
     """The exemplars of some units, and their hard negatives where there are any."""
-    found = context.exemplars(module, indices, ("report",), polarity)
-    hard = context.exemplars(module, indices, ("report",), polarity, NEGATIVES)
+    found = recorded.exemplars(module, indices, ("report",), polarity)
+    hard = recorded.exemplars(module, indices, ("report",), polarity, NEGATIVES)
     return {index: [*found[index], *hard[index]] for index in indices}
 
 
@@ -90,7 +95,7 @@ async def judge_explanation(
     """Rows of both tables for one explanation by one method."""
     await asyncio.sleep(0)  # an interruption takes effect between explanations
     rng = draw(config.run.seed, f"{method}/" + unit_name(row["module"], row["index"], row["polarity"]))
-    judge = config.judge
+    judge = config[Judge]
     items = (
         detection_items(exemplars, judge.examples)
         if method == "detection"
@@ -121,7 +126,7 @@ async def _answers(engine: Engine, method: str, text: str, items: Sequence[Item]
             return [Answer(None, None, f"{type(error).__name__}: {error}") for _ in part]
 
     starts = range(0, len(items), pack)
-    return [answer for part in await side_by_side(ask, starts, max(len(starts), 1)) for answer in part]
+    return [answer for part in await bounded_gather(ask, starts, max(len(starts), 1)) for answer in part]
 
 
 def _row(
@@ -184,6 +189,12 @@ def _scores_table(rows: Sequence[Row]) -> pa.Table:
     )
 
 
+def model_use(config: RunConfig) -> ModelUse | None:
+    """The language model that judges."""
+    judge = config[Judge]
+    return ModelUse(judge.engine, f"judge {', '.join(judge.methods)}") if judge.engine and judge.methods else None
+
+
 JUDGE = Stage(
     name="judge",
     title="judge explanations",
@@ -193,8 +204,7 @@ JUDGE = Stage(
     plan=plan,
     process=process,
     splits=("report",),
-    check=lambda config: check_engine(config.judge.engine),
-    in_flight=lambda config: shards_in_flight(config.judge.engine, config.judge.shard_units),
-    asks=lambda config: config.judge.engine if config.judge.methods else None,
+    check=lambda config: check_engine(config[Judge].engine),
+    asks=model_use,
     method="simulation",
 )

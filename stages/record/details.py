@@ -17,16 +17,17 @@ import pyarrow.dataset as ds
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.evidence import SPLITS
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import DETAILS, EXEMPLARS
-from pipeline.stage import Shard, Stage
+from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import BLACK_BOX, OWN
 from pipeline.subjects.spec import resolve_model
-from pipeline.tables import Tables
-from stages.explain.units import unit_shards
+from stages.evidence import SPLITS
 from stages.record.sequences import token_ids_of
+from stages.settings import Explain, Record
+from stages.units import unit_shards
 
 if TYPE_CHECKING:
     from pipeline.subjects.site import Site
@@ -56,8 +57,8 @@ def is_heads(module: str) -> bool:
 
 def is_detailed(module: str, config: RunConfig) -> bool:
     """Whether anything is to be found out about the exemplars of a module."""
-    attributed = config.record.attribution != "none" and not module.startswith(OWN)
-    return attributed or bool(is_heads(module) and config.record.pairs)
+    attributed = config[Record].attribution != "none" and not module.startswith(OWN)
+    return attributed or bool(is_heads(module) and config[Record].pairs)
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
     modules = [module for module in config.subject.modules if is_detailed(module, config)]
     if not modules:
         return {}
-    subject, explain = config.subject, config.explain
+    subject, explain = config.subject, config[Explain]
     return {
         "model": subject.model,
         "revision": resolve_model(subject.model).revision,
@@ -73,9 +74,9 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "modules": modules,
         "seed": config.run.seed,
         "explain": explain.model_dump(include={"units", "polarities"}),
-        "attribution": config.record.attribution,
-        "details": config.record.details,
-        "pairs": config.record.pairs if any(is_heads(module) for module in modules) else 0,
+        "attribution": config[Record].attribution,
+        "details": config[Record].details,
+        "pairs": config[Record].pairs if any(is_heads(module) for module in modules) else 0,
     }
 
 
@@ -83,7 +84,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of the units to be explained in modules that have details."""
     if not any(is_detailed(module, config) for module in config.subject.modules):
         return []
-    parts = [shard.key for shard in unit_shards(config, tables, config.explain.shard_units)]
+    parts = [shard.key for shard in unit_shards(config, tables, config[Explain].shard_units)]
     wanted = [part for part in parts if is_detailed(part["module"], config)]
     return [Shard(f"part-{number:05d}", part) for number, part in enumerate(wanted)]
 
@@ -93,9 +94,9 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     config, module = context.config, shard.key["module"]
     exemplars = exemplars_of(context, module, shard.key["indices"], shard.key["polarity"])
     token_ids = token_ids_of(context.tables, {exemplar.seq_id for exemplar in exemplars})
-    if config.record.attribution != "none":
+    if config[Record].attribution != "none":
         attribute(context, module, exemplars, token_ids)
-    if is_heads(module) and config.record.pairs:
+    if is_heads(module) and config[Record].pairs:
         add_pairs(context, module, exemplars, token_ids)
     rows = [_row(module, exemplar) for exemplar in exemplars]
     return {DETAILS.name: pa.Table.from_pylist(rows, schema=DETAILS.schema)}
@@ -103,7 +104,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
 def exemplars_of(context: Context, module: str, indices: Sequence[int], polarity: str) -> list[Detailed]:
     """The exemplars of some units that are looked into, by unit and rank; one that is in several bands once."""
-    field, record = ds.field, context.config.record
+    field, record = ds.field, context.config[Record]
     where = context.tables.is_unit(module, indices, polarity)
     if record.details == "shown":
         where &= (field("band") == "top") & (field("split") == "explain")
@@ -130,9 +131,9 @@ def attribute(
     for seq_id, here in _by_sequence(exemplars):
         wanted = [Wanted(exemplar.peak, exemplar.index) for exemplar in here]
         ids = token_ids[seq_id]
-        if config.record.attribution == "occlusion":
+        if config[Record].attribution == "occlusion":
             source = context.latest("source", module, lambda config: open_source(config, [module]))
-            found = [occlusion(source, module, ids, one, neutral, config.record.batch_size) for one in wanted]
+            found = [occlusion(source, module, ids, one, neutral, config[Record].batch_size) for one in wanted]
         else:
             base_model, site = _site(context, module)
             found = list(integrated_gradients(base_model, site, ids, wanted, neutral))
@@ -149,7 +150,7 @@ def add_pairs(
     from pipeline.subjects.attention_pairs import head_movements, strongest_pairs
     from pipeline.subjects.model_activations import input_device
 
-    record = context.config.record
+    record = context.config[Record]
     base_model, site = _site(context, module)
     device = input_device(base_model)
     for seq_id, here in _by_sequence(exemplars):
@@ -193,7 +194,7 @@ def _row(module: str, exemplar: Detailed) -> dict[str, Any]:
 def check(config: RunConfig) -> None:
     """Raises UserError where a gradient is asked for of something that has none."""
     boxes = [module for module in config.subject.modules if module.startswith(BLACK_BOX)]
-    if config.record.attribution == "integrated_gradients" and boxes:
+    if config[Record].attribution == "integrated_gradients" and boxes:
         raise UserError(
             f'record.attribution = "integrated_gradients", but {", ".join(boxes)} is a function without gradients; '
             'write "occlusion"'

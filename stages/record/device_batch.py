@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.evidence import SPLITS
+from stages.evidence import SPLITS
 from stages.record.sums import Batch
 
 Tensor = torch.Tensor

@@ -13,14 +13,16 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.evidence import SPLITS
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS, TableSchema, column
-from pipeline.stage import Shard, Stage
+from pipeline.storage.tables import Tables
 from pipeline.subjects.spec import resolve_model
-from pipeline.tables import Tables
+from stages.evidence import SPLITS
 from stages.record.selection import split_numbers
 from stages.record.sequences import sequence_shards
+from stages.recorded_units import RecordedUnits
+from stages.settings import Record, Simulate
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
@@ -66,7 +68,7 @@ class Embeddings:
         """(N, D) vectors in the order of the seq_ids."""
         missing = sorted(set(seq_ids) - self._known.keys())
         if missing:
-            texts = self._context.tokens(missing)
+            texts = RecordedUnits.of(self._context).tokens(missing)
             vectors = open_embedder(self._context).encode(["".join(texts[seq_id]) for seq_id in missing])
             self._known.update(zip(missing, vectors, strict=True))
         return np.stack([self._known[seq_id] for seq_id in seq_ids])
@@ -85,21 +87,21 @@ def open_embedder(context: Context) -> "Embedder":
     """The sentence embedder of the run file, made once."""
     from pipeline.subjects.embedder import load_embedder
 
-    return context.once("embedder", lambda config: load_embedder(config.simulate.embedder))
+    return context.once("embedder", lambda config: load_embedder(config[Simulate].embedder))
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the embeddings."""
-    if not config.record.negatives:
+    if not config[Record].negatives:
         return {}
-    return {"embedder": resolve_model(config.simulate.embedder).revision, "pool": POOL}
+    return {"embedder": resolve_model(config[Simulate].embedder).revision, "pool": POOL}
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of shard_sequences sequences of the corpus, as far as the pool reaches; none without record.negatives."""
-    if not config.record.negatives:
+    if not config[Record].negatives:
         return []
-    return sequence_shards(min(tables.count(CORPUS), REACH), config.record.shard_sequences)
+    return sequence_shards(min(tables.count(CORPUS), REACH), config[Record].shard_sequences)
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:

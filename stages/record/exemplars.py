@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from pipeline.config import Record
-from pipeline.evidence import SPLITS
-from pipeline.kept import counts, pool_ids, random_ids
 from pipeline.schemas import EXEMPLARS
+from stages.evidence import SPLITS
+from stages.record.kept import counts, pool_ids, random_ids
 from stages.record.partials import SIGNS, floats
 from stages.record.rounding import rounded
 from stages.record.selection import split_numbers
 from stages.record.strongest import Strongest
+from stages.settings import Record
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.context import module_widths
 from pipeline.schemas import EXEMPLARS
-from pipeline.tables import Tables
-from stages.explain.units import draw
+from pipeline.storage.tables import Tables
 from stages.record.embeddings import Embeddings
+from stages.units import draw, module_widths
 
 NEIGHBOURS = 8
 """Nearest units whose exemplars are looked at."""

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Record, RunConfig
-from pipeline.context import Context
-from pipeline.evidence import SPLITS
+from pipeline.config import RunConfig
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
-from pipeline.stage import Shard, Stage
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
+from stages.evidence import SPLITS
 from stages.record.partial_files import Partials, widths
-from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_UNITS, PARTIALS
+from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_UNITS
 from stages.record.units import UnitTotals
+from stages.settings import Record
 
 
 def merge(
@@ -64,13 +65,13 @@ def merge(
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the merged rows beyond the partials: what is only worked out here."""
-    return {"quantiles": config.record.quantiles, "activation_bits": config.record.activation_bits}
+    return {"quantiles": config[Record].quantiles, "activation_bits": config[Record].activation_bits}
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of at most shard_units units of one module."""
     found = widths(tables)
-    size = config.record.shard_units
+    size = config[Record].shard_units
     parts = [
         {"module": module, "start": start, "stop": min(start + size, found[module])}
         for module in config.subject.modules
@@ -84,7 +85,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     module, start, stop = shard.key["module"], shard.key["start"], shard.key["stop"]
     text = context.once("token_text", lambda _: token_texts(context.tables))
     partials = context.once("partials", lambda _: Partials(context.tables))
-    return merge(partials.about(module, start, stop), module, start, stop, context.config.record, text)
+    return merge(partials.about(module, start, stop), module, start, stop, context.config[Record], text)
 
 
 def token_texts(tables: Tables) -> dict[int, str]:
@@ -107,7 +108,6 @@ MERGE = Stage(
     plan=plan,
     process=process,
     splits=SPLITS,
-    spends=PARTIALS,
     method="simulation",
     version=2,
 )

@@ -17,16 +17,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.evidence import SPLITS
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage, chunks
 from pipeline.schemas import NEGATIVES
-from pipeline.stage import Shard, Stage, chunks
-from pipeline.tables import Tables
-from stages.explain.units import unit_shards
+from pipeline.storage.tables import Tables
+from stages.evidence import SPLITS
 from stages.record.embeddings import Embeddings
 from stages.record.likeness import Neighbourhood, Tops, candidates, top_exemplars
 from stages.record.selection import counted_positions
 from stages.record.sequences import special_ids, token_ids_of
+from stages.settings import Explain, Record
+from stages.units import unit_shards
 
 LOW = 0.5
 """A unit stays low below this share of the smallest of its positive top maxima."""
@@ -56,19 +57,19 @@ class Negative:
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the rows beyond the recorded evidence."""
-    if not config.record.negatives:
+    if not config[Record].negatives:
         return {}
     return {
         "seed": config.run.seed,
-        "negatives": config.record.negatives,
-        "units": config.explain.units,
-        "polarities": sorted(config.explain.polarities),
+        "negatives": config[Record].negatives,
+        "units": config[Explain].units,
+        "polarities": sorted(config[Explain].polarities),
     }
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of shard_units units to be explained; none without record.negatives."""
-    return unit_shards(config, tables, config.record.shard_units) if config.record.negatives else []
+    return unit_shards(config, tables, config[Record].shard_units) if config[Record].negatives else []
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
@@ -83,12 +84,12 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
         if key[1] == shard.key["polarity"] and max(found[1]) > 0
     }
     embeddings.of(sorted({seq_id for seq_ids, _ in tops.values() for seq_id in seq_ids}))  # all at once
-    wanted = wanted_of_kind(config.record.negatives)
+    wanted = wanted_of_kind(config[Record].negatives)
     counts = {kind: TRIES * count for kind, count in wanted.items()}
     tried = {key: candidates(key, tops, embeddings, others, counts) for key in tops}
     activations = _activations(module, indices, tried, context)
     kept = {key: choose(key, tried[key], activations, lowest(tops, key), wanted) for key in tops}
-    return {NEGATIVES.name: rows_of(module, kept, context.config.record.activation_bits)}
+    return {NEGATIVES.name: rows_of(module, kept, context.config[Record].activation_bits)}
 
 
 def wanted_of_kind(negatives: int) -> dict[str, int]:
@@ -164,7 +165,7 @@ def _counted(token_ids: Sequence[int], context: Context) -> npt.NDArray[np.bool_
     """(T,) whether a position takes part in the record."""
     special = context.once("special_ids", special_ids)
     lengths = np.array([len(token_ids)], np.int64)
-    return counted_positions(np.array([token_ids], np.int64), lengths, context.config.record, special)[0]
+    return counted_positions(np.array([token_ids], np.int64), lengths, context.config[Record], special)[0]
 
 
 def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]], bits: int) -> pa.Table:

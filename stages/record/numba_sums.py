@@ -8,17 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.config import Record
-from pipeline.evidence import SPLITS
-from pipeline.kept import counts, polarities, uniform_ids
 from pipeline.threads import by_units, share_out
+from stages.evidence import SPLITS
 from stages.record import moments
 from stages.record.histogram import BINS, STRIDE
+from stages.record.kept import counts, polarities, uniform_ids
 from stages.record.kernel import FULL, add_tokens, settle
 from stages.record.measure import measure
 from stages.record.memory import Room, zeros
 from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
+from stages.settings import Record
 
 Floats = npt.NDArray[np.float32]
 Shape = tuple[tuple[int, ...], type]

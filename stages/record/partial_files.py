@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.spent import rows_by_module
-from pipeline.tables import Tables
+from pipeline.storage.pruning import rows_by_module
+from pipeline.storage.tables import Tables
 from stages.record.partials import BLOCK, BY_BLOCK, PARTIAL_UNITS, PARTIALS
 
 

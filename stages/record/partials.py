@@ -45,6 +45,7 @@ PARTIAL_UNITS = TableSchema(
     ),
     units_per_group=BLOCK,
     folder="_partials/units",
+    temporary=True,
 )
 
 PARTIAL_EXEMPLARS = TableSchema(
@@ -62,6 +63,7 @@ PARTIAL_EXEMPLARS = TableSchema(
     ),
     units_per_group=BLOCK,
     folder="_partials/exemplars",
+    temporary=True,
 )
 
 PARTIAL_UNIFORM = TableSchema(
@@ -77,6 +79,7 @@ PARTIAL_UNIFORM = TableSchema(
     ),
     units_per_group=1,
     folder="_partials/uniform",
+    temporary=True,
 )
 
 PARTIAL_TOKENS = TableSchema(
@@ -92,6 +95,7 @@ PARTIAL_TOKENS = TableSchema(
     ),
     units_per_group=1,
     folder="_partials/tokens",
+    temporary=True,
 )
 
 PARTIALS = (PARTIAL_UNITS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_EXEMPLARS)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config import Record
 from pipeline.subjects.activations import ModuleUnits
 from stages.record.memory import Room
 from stages.record.partials import (
@@ -24,6 +23,7 @@ from stages.record.partials import (
 )
 from stages.record.sums import Accumulator, Batch, Finisher, UnitSums, make_batch
 from stages.record.tokens import TokenTable
+from stages.settings import Record
 
 Backend = Literal["auto", "numba", "torch", "triton"]
 

@@ -18,17 +18,18 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS
-from pipeline.stage import Shard, Stage
+from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, TokenBatch
 from pipeline.subjects.identity import needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
-from pipeline.tables import Tables
 from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.sequences import Sequences, sequence_shards, sequences_between, special_ids
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.settings import Record
 
 LATER = {
     *("quantiles", "activation_bits", "weight_tokens", "negatives", "attribution", "pairs"),
@@ -50,20 +51,20 @@ def settings(config: RunConfig) -> dict[str, Any]:
         **(model if needs_model(subject.modules) else {}),
         "modules": subject.modules,
         "sources": source_identities(config),
-        "record": config.record.model_dump(exclude=LATER),
+        "record": config[Record].model_dump(exclude=LATER),
     }
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of shard_sequences sequences."""
-    return sequence_shards(tables.count(CORPUS), config.record.shard_sequences)
+    return sequence_shards(tables.count(CORPUS), config[Record].shard_sequences)
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
     """Scan one range of the corpus."""
     from pipeline.subjects.source import open_source
 
-    config, record = context.config, context.config.record
+    config, record = context.config, context.config[Record]
     source = context.once("source", lambda config: open_source(config, config.subject.modules))
     special = context.once("special_ids", special_ids)
     width = sum(units.width for units in source.modules.values())
@@ -77,7 +78,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
 def token_table(tables: Tables, units: int, config: RunConfig, special: Collection[int] = ()) -> TokenTable:
     """The tokens whose mean activation is recorded, from a count over the whole corpus."""
     batches = tables.batches(CORPUS, columns=["seq_id", "token_ids"])
-    return cover_tokens(*count_tokens(batches, config.record, special), units, config.record)
+    return cover_tokens(*count_tokens(batches, config[Record], special), units, config[Record])
 
 
 def scan(

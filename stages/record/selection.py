@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Record
-from pipeline.evidence import SPLITS, split_of
+from stages.evidence import SPLITS, split_of
+from stages.settings import Record
 
 WHOLLY_COUNTED = 128
 """Sequences up to this seq_id are all in the histograms."""

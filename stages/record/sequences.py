@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
+from pipeline.execution.stage import Shard
 from pipeline.schemas import CORPUS
-from pipeline.stage import Shard
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
 
 TokenIds = Sequence[int] | npt.NDArray[np.int32]
 Sequences = Iterable[tuple[int, TokenIds]]

@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.config import Record
-from pipeline.kept import counts, polarities, uniform_ids
 from pipeline.threads import share_out
 from stages.record.device_rows import Coming, fetch
 from stages.record.histogram import BINS
+from stages.record.kept import counts, polarities, uniform_ids
 from stages.record.memory import zeros
 from stages.record.numba_sums import empty, top_shapes
 from stages.record.sparse_kernel import scan_triples
 from stages.record.sums import Batch, TopSums, UniformRows, UnitSums
+from stages.settings import Record
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

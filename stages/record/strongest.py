@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from pipeline.config import Record
-from pipeline.kept import counts
+from stages.record.kept import counts
 from stages.record.partials import SIGNS, floats
 from stages.record.selection import NO_SEQUENCE, split_numbers
+from stages.settings import Record
 
 Array = npt.NDArray[Any]
 

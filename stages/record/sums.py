@@ -7,11 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Record
-from pipeline.evidence import SPLITS
+from stages.evidence import SPLITS
 from stages.record.neighbourhood import neighbourhood_keys
 from stages.record.selection import counted_positions, in_histogram, split_numbers
 from stages.record.tokens import TokenTable
+from stages.settings import Record
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config import Record
-from pipeline.evidence import SPLITS
+from stages.evidence import SPLITS
 from stages.record.selection import split_numbers
+from stages.settings import Record
 
 BYTES_PER_SUM = 8
 GRID_BITS = 30

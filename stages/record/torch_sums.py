@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import Record
-from pipeline.kept import polarities, uniform_ids
 from stages.record.device_batch import DeviceBatch, DeviceBatches
 from stages.record.device_rows import fetch
 from stages.record.histogram import BINS, OFFSET, SHIFT
+from stages.record.kept import polarities, uniform_ids
 from stages.record.sums import Batch, DenseRows, TopSums, UnitSums
 from stages.record.tokens import GRID_BITS
 from stages.record.torch_winners import TorchTop
+from stages.settings import Record
 
 GRID = 1.5 * 2.0 ** (52 - GRID_BITS)
 CHUNK = 2**24

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import torch
 
-from pipeline.config import Record
-from pipeline.kept import counts
 from stages.record.device_batch import DeviceBatch
 from stages.record.device_rows import DeviceVectors
+from stages.record.kept import counts
 from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import TopSums
+from stages.settings import Record
 
 Tensor = torch.Tensor
 SIGNS = {"+": 1, "-": -1}

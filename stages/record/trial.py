@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.config import PerSplit, Record
 from stages.record.sums import UnitSums, make_batch
 from stages.record.tokens import TokenTable
+from stages.settings import PerSplit, Record
 
 LOG = logging.getLogger(__name__)
 SEQUENCES, TOKENS, UNITS, VOCABULARY = 40, 11, 200, 6

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import Record
-from pipeline.evidence import SPLITS
-from pipeline.kept import counts, polarities
+from stages.evidence import SPLITS
 from stages.record import triton_kernels as kernels
 from stages.record import triton_winners as winners
 from stages.record.device_batch import DeviceBatch, DeviceBatches, Room
 from stages.record.device_rows import DeviceVectors
+from stages.record.kept import counts, polarities
 from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import Batch, TopSums, UnitSums
 from stages.record.torch_sums import DeviceState
 from stages.record.triton_launch import Launcher
+from stages.settings import Record
 
 MEASURED, FOLDED, ADDED = 128, 32, 512
 """Units of a program of each kernel."""

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config import Record
 from pipeline.schemas import UNITS
 from stages.record import moments
 from stages.record.histogram import BINS, INNER_EDGES, ZERO_BIN, bin_edges, quantiles, trimmed
 from stages.record.partials import POLARITIES
+from stages.settings import Record
 
 Array = npt.NDArray[Any]
 COUNTS = ("n_tokens", "n_nonfinite", "n_above")

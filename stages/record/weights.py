@@ -14,12 +14,13 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import UNIT_TOKENS
-from pipeline.stage import Shard, Stage
+from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
-from pipeline.tables import Tables
+from stages.settings import Record
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ class Vocabulary:
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the listed tokens; nothing where none are to be listed."""
     modules = modules_of_the_model(config)
-    if not modules or not config.record.weight_tokens:
+    if not modules or not config[Record].weight_tokens:
         return {}
     subject = config.subject
     return {
@@ -61,7 +62,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "paths": subject.paths,
         "modules": modules,
         "sources": {name: found for name, found in source_identities(config).items() if name in modules},
-        "weight_tokens": config.record.weight_tokens,
+        "weight_tokens": config[Record].weight_tokens,
     }
 
 
@@ -72,7 +73,7 @@ def modules_of_the_model(config: RunConfig) -> list[str]:
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
     """A shard for each module of the model; none where no tokens are to be listed."""
-    if not config.record.weight_tokens:
+    if not config[Record].weight_tokens:
         return []
     modules = modules_of_the_model(config)
     return [Shard(f"part-{number:05d}", {"module": module}) for number, module in enumerate(modules)]
@@ -88,7 +89,9 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     site = find_sites(loaded.model.base_model, [shard.key["module"]], subject)[shard.key["module"]]
     vocabulary = context.once("vocabulary", lambda _: listable(loaded.tokenizer, loaded.model))
     return {
-        UNIT_TOKENS.name: token_rows(loaded.model, site, vocabulary, context.config.record.weight_tokens, subject.paths)
+        UNIT_TOKENS.name: token_rows(
+            loaded.model, site, vocabulary, context.config[Record].weight_tokens, subject.paths
+        )
     }
 
 

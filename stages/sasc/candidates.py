@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.config import Sasc
 from stages.explain.base import Candidate, ExplanationError
+from stages.settings import Sasc
 
 if TYPE_CHECKING:
     from stages.sasc.summarise import Summariser

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.llm.engine import Engine, EngineError, Message, Request
 from pipeline.prompts import render
+from stages.english.thesaurus import shared_heads
 from stages.explain.base import Candidate, ExplanationError
 from stages.sasc.naming import Kept, Naming
 from stages.sasc.surface import SharedForms
-from stages.sasc.thesaurus import shared_heads
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

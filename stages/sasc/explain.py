@@ -5,19 +5,20 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
 from pipeline.errors import stops_the_shard
-from pipeline.flow import side_by_side
-from pipeline.llm.load import check_engine, engine_settings, load_engine, shards_in_flight
+from pipeline.execution.concurrency import bounded_gather
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
+from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
-from pipeline.stage import Rows, Shard, Stage
 from pipeline.subjects.spec import resolve_model
+from stages.english.thesaurus import thesaurus_version
 from stages.explain.base import ExplanationError
-from stages.explain.units import draw, unit_name
 from stages.sasc.candidates import Theme, themes
 from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.tables import NGRAMS, RESPONSES, THEMES
-from stages.sasc.thesaurus import thesaurus_version
+from stages.settings import Sasc
+from stages.units import draw, unit_name
 
 if TYPE_CHECKING:
     from pipeline.llm.engine import Request
@@ -28,7 +29,7 @@ PROMPTS = {"embedded": "explain/label.", "language_model": "sasc/summarise."}
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change an explanation."""
-    sasc = config.sasc
+    sasc = config[Sasc]
     found: dict[str, Any] = {
         "seed": config.run.seed,
         "sasc": sasc.model_dump(include={"top", "shown", "candidates", "explainer"}),
@@ -51,9 +52,9 @@ async def process(shard: Shard, context: Context) -> Rows:
         return await explain_unit(summariser, responses[index][0], ngrams[index], context.config)
 
     indices = shard.key["indices"]
-    engine = context.config.sasc.explain_engine
+    engine = context.config[Sasc].explain_engine
     remote = engine is not None and engine.base_url is not None
-    found = await side_by_side(explain, indices, len(indices) if remote else 1)
+    found = await bounded_gather(explain, indices, len(indices) if remote else 1)
     return {THEMES.name: table_of([row for unit in found for row in unit], THEMES.schema)}
 
 
@@ -74,7 +75,7 @@ async def explain_unit(summariser: "Summariser", unit: Row, ngrams: list[Row], c
         draw(config.run.seed, "themes/" + unit_name(unit["module"], unit["index"], unit["polarity"])).integers(2**31)
     )
     try:
-        found = await themes(summariser, kept, config.sasc, seed)
+        found = await themes(summariser, kept, config[Sasc], seed)
     except ExplanationError as error:
         spent = {"prompt_tokens": error.prompt_tokens, "completion_tokens": error.completion_tokens}
         return [keys | _theme(0, "failed", str(error)) | spent]
@@ -102,7 +103,7 @@ def _theme(number: int, status: str, error: str | None, theme: Theme | None = No
 
 def open_summariser(context: Context) -> "Summariser":
     """The summariser that the run file names."""
-    sasc = context.config.sasc
+    sasc = context.config[Sasc]
     engine = None
     if sasc.explain_engine is not None:
         engine = context.once("engine", lambda _: load_engine(sasc.explain_engine, context))
@@ -123,11 +124,17 @@ def stand_in(request: "Request", number: int) -> str:
     return json.dumps({"explanation": text}) if request.schema else text
 
 
+def model_use(config: RunConfig) -> ModelUse | None:
+    """The language model that says what n-grams share."""
+    sasc = config[Sasc]
+    return None if sasc.explain_engine is None else ModelUse(sasc.explain_engine, f"sasc explainer {sasc.explainer}")
+
+
 def check(config: RunConfig) -> None:
     """Raises UserError where the language model, its device, the embedder or the thesaurus is not there."""
-    check_engine(config.sasc.explain_engine)
-    resolve_model(config.sasc.embedder)
-    if config.sasc.explainer == "embedded":
+    check_engine(config[Sasc].explain_engine)
+    resolve_model(config[Sasc].embedder)
+    if config[Sasc].explainer == "embedded":
         thesaurus_version()
 
 
@@ -140,9 +147,8 @@ EXPLAIN = Stage(
     plan=plan,
     process=process,
     check=check,
-    in_flight=lambda config: shards_in_flight(config.sasc.explain_engine, config.sasc.shard_units),
-    asks=lambda config: config.sasc.explain_engine,
-    stand_in=stand_in,
+    asks=model_use,
+    estimate=Asking(stand_in=stand_in),
     method="sasc",
     version=5,
 )

@@ -6,11 +6,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import RunConfig
+from pipeline.execution.stage import Shard, chunks
 from pipeline.schemas import TableSchema
-from pipeline.stage import Shard, chunks
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
 from stages.sasc.nulls import with_nulls
 from stages.sasc.tables import RESPONSES
+from stages.settings import Sasc
 
 Row = dict[str, Any]
 
@@ -21,11 +22,11 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     units: dict[tuple[str, str], list[int]] = {}
     for module, index, polarity in zip(*(rows[name].to_pylist() for name in rows.schema.names), strict=True):
         units.setdefault((module, polarity), []).append(index)
-    modules, polarities = with_nulls(config).subject.modules, [*map(str, config.sasc.polarities)]
+    modules, polarities = with_nulls(config).subject.modules, [*map(str, config[Sasc].polarities)]
     parts = [
         {"module": module, "polarity": polarity, "indices": part}
         for module, polarity in sorted(units, key=lambda unit: (modules.index(unit[0]), polarities.index(unit[1])))
-        for part in chunks(sorted(units[module, polarity]), config.sasc.shard_units)
+        for part in chunks(sorted(units[module, polarity]), config[Sasc].shard_units)
     ]
     return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]
 

@@ -18,6 +18,7 @@ from pipeline.config import RunConfig
 from pipeline.subjects.activations import Activations, ActivationSource, SparseActivations, TokenBatch
 from pipeline.subjects.pooling import Pool, pooled
 from stages.sasc.pieces import SEPARATOR, read_tokens, read_words, token_forms, word_forms, word_spans
+from stages.settings import Record, Sasc
 
 AT_ONCE = 1 << 22
 """Activations gathered at a time."""
@@ -36,9 +37,9 @@ class Places:
             texts: the N n-grams.
             joined: from token ids to their text; used where n-grams are made of tokens.
         """
-        self._words = config.sasc.pieces == "words"
-        self._sizes = sorted(set(config.sasc.sizes))
-        self._skip, self._full = config.record.skip_positions, config.corpus.seq_len
+        self._words = config[Sasc].pieces == "words"
+        self._sizes = sorted(set(config[Sasc].sizes))
+        self._skip, self._full = config[Record].skip_positions, config.corpus.seq_len
         self._joined = joined
         self._number = {_words_key(text) if self._words else text: number for number, text in enumerate(texts)}
 

@@ -11,23 +11,24 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
 from pipeline.corpora.document import Document
 from pipeline.corpora.sources import open_corpus
 from pipeline.corpora.windows import tokenize
 from pipeline.errors import UserError
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS
-from pipeline.stage import Shard, Stage
+from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import OWN
-from pipeline.tables import Tables
 from stages.sasc.counting import NgramCounts
 from stages.sasc.pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
 from stages.sasc.tables import NGRAM_LIST
+from stages.settings import Sasc
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the list, beyond the corpus."""
-    return config.sasc.model_dump(include={"sizes", "pieces", "min_count", "max_ngrams"})
+    return config[Sasc].model_dump(include={"sizes", "pieces", "min_count", "max_ngrams"})
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
@@ -37,7 +38,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - th
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:  # noqa: ARG001 - there is one shard
     """Count and list."""
-    sasc = context.config.sasc
+    sasc = context.config[Sasc]
     with NgramCounts(read_words if sasc.pieces == "words" else read_tokens) as counts:
         for forms in _forms(context):
             counts.add(forms)
@@ -66,8 +67,8 @@ def _forms(context: Context) -> Iterator[list[str]]:
     from pipeline.subjects.token_text import TokenTexts
 
     config = context.config
-    sizes = sorted(set(config.sasc.sizes))
-    if config.sasc.pieces == "words":
+    sizes = sorted(set(config[Sasc].sizes))
+    if config[Sasc].pieces == "words":
         yield from forms_of_words(_documents(context), sizes)
         return
     tokenizer = load_tokenizer(config.subject.model, config.subject.trust_remote_code)

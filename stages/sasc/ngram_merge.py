@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.sasc_units import polarities_of
-from pipeline.stage import Shard, Stage, chunks
-from pipeline.tables import Tables
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage, chunks
+from pipeline.storage.tables import Tables
 from stages.sasc.nulls import with_nulls
+from stages.sasc.polarities import polarities_of
 from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
+from stages.settings import Sasc
 
 SHARD_UNITS = 512
 
@@ -26,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the rows beyond the partials."""
-    return {"kept": config.sasc.kept, "polarities": config.sasc.polarities}
+    return {"kept": config[Sasc].kept, "polarities": config[Sasc].polarities}
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
@@ -60,7 +61,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     for own, explained in ends:
         parts = parts_of(partials.filter(own))
         if parts:
-            merged.append(merge(parts, explained, context.config.sasc.kept, ngrams))
+            merged.append(merge(parts, explained, context.config[Sasc].kept, ngrams))
     return {
         RESPONSES.name: in_unit_order([responses for responses, _ in merged], RESPONSES.schema),
         NGRAMS.name: in_unit_order([strongest for _, strongest in merged], NGRAMS.schema),

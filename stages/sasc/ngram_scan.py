@@ -10,15 +10,17 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.context import Context, module_widths
 from pipeline.errors import UserError
-from pipeline.stage import Shard, Stage, chunks
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage, chunks
+from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import BLACK_BOX, OWN, needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
-from pipeline.tables import Tables
 from stages.sasc.nulls import NAME, with_nulls
 from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS
 from stages.sasc.units import asked_modules, chosen_units, units_of
+from stages.settings import Record, Sasc
+from stages.units import module_widths
 
 if TYPE_CHECKING:
     from stages.sasc.scanning import Ngrams
@@ -32,7 +34,7 @@ SHARD_UNITS = 512
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the partials."""
     config = with_nulls(config)
-    subject, sasc = config.subject, config.sasc
+    subject, sasc = config.subject, config[Sasc]
     found: dict[str, Any] = {
         "modules": subject.modules,
         "sources": source_identities(config),
@@ -42,7 +44,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
         found |= {"model": subject.model, "revision": resolve_model(subject.model).revision}
         found |= {"dtype": subject.dtype, "paths": subject.paths}
         if sasc.reading == "in_context":
-            found |= {"record": config.record.model_dump(include={"batch_size", "skip_positions"})}
+            found |= {"record": config[Record].model_dump(include={"batch_size", "skip_positions"})}
     if isinstance(sasc.units, int):
         found["seed"] = config.run.seed
     return found
@@ -55,7 +57,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     for each module, as its sums fill the memory; in the recording for SHARD_UNITS units.
     """
     config = with_nulls(config)
-    total, size, reading = tables.count(NGRAM_LIST), config.sasc.shard_ngrams, config.sasc.reading
+    total, size, reading = tables.count(NGRAM_LIST), config[Sasc].shard_ngrams, config[Sasc].reading
     modules = asked_modules(config)
     read = [module for module in modules if reading != "alone" and needs_model([module])]
     asked = [module for module in modules if module not in read]
@@ -74,9 +76,9 @@ def _unit_ranges(config: RunConfig, tables: Tables, module: str) -> list[dict[st
     return [{"first": part[0], "last": part[-1]} for part in chunks(units, SHARD_UNITS)]
 
 
-def also_reads(config: RunConfig) -> tuple[str, ...]:
-    """The recording, where n-grams are read in it."""
-    return ("record.merge",) if config.sasc.reading == "recorded" else ()
+def reads(config: RunConfig) -> tuple[str, ...]:
+    """The list and the corpus, and the recording where n-grams are read in it."""
+    return ("ngrams.list", "corpus", *(("record.merge",) if config[Sasc].reading == "recorded" else ()))
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
@@ -128,7 +130,7 @@ def check(config: RunConfig) -> None:
             )
         if module.startswith(BLACK_BOX):
             load_function(module, black_box(config, module).call)
-    resolve_device(config.sasc.device)
+    resolve_device(config[Sasc].device)
     if needs_model(config.subject.modules):
         resolve_device(config.subject.device)
     chosen_units(config, describe_modules(config))
@@ -137,12 +139,11 @@ def check(config: RunConfig) -> None:
 SCAN = Stage(
     name="ngrams.scan",
     title="evaluate n-grams",
-    reads=("ngrams.list", "corpus"),
+    reads=reads,
     writes=(NGRAM_PARTIALS,),
     settings=settings,
     plan=plan,
     process=process,
-    also_reads=also_reads,
     splits=("explain",),
     check=check,
     method="sasc",

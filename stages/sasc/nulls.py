@@ -6,16 +6,17 @@ tables of SASC under the module NULLS.
 """
 
 from pipeline.config import BlackBox, RunConfig
-from pipeline.sasc_schemas import NULLS
+from pipeline.schemas.ngrams import NULLS
 from pipeline.subjects.identity import BLACK_BOX
-from stages.explain.units import draw
+from stages.settings import Sasc
+from stages.units import draw
 
 NAME = NULLS.removeprefix(BLACK_BOX)
 
 
 def with_nulls(config: RunConfig) -> RunConfig:
     """The run file with the null units as one more module, if it wants any."""
-    sasc, subject = config.sasc, config.subject
+    sasc, subject = config[Sasc], config.subject
     if not sasc.nulls:
         return config
     seed = int(draw(config.run.seed, NAME).integers(2**31))

@@ -23,19 +23,21 @@ import pyarrow.dataset as ds
 import torch
 from tqdm import tqdm
 
-from pipeline.context import Context
-from pipeline.evidence import Exemplar
-from pipeline.sasc_units import polarities_of
+from pipeline.execution.context import Context
+from pipeline.execution.stage import chunks
 from pipeline.schemas import CORPUS
-from pipeline.stage import chunks
+from pipeline.storage.tables import Tables
 from pipeline.subjects.load import load_tokenizer
 from pipeline.subjects.pooling import Pool
 from pipeline.subjects.source import describe_modules
 from pipeline.subjects.token_text import TokenTexts
-from pipeline.tables import Tables
+from stages.evidence import Exemplar
+from stages.recorded_units import RecordedUnits
 from stages.sasc.in_context import Ints, Means, Places
+from stages.sasc.polarities import polarities_of
 from stages.sasc.responses import ModuleResponses, failed_rows
 from stages.sasc.tables import NGRAM_PARTIALS
+from stages.settings import Sasc
 
 UNITS_AT_ONCE = 64
 """Units whose windows are in memory at a time."""
@@ -83,7 +85,9 @@ def scan_recorded(
             polarities = polarities_of(config, module, modules[module].signed)
             rows = [NGRAM_PARTIALS.schema.empty_table()]
             for some in chunks(list(units), UNITS_AT_ONCE):
-                windows = {end: context.exemplars(module, some, ["explain"], end) for end in polarities}
+                windows = {
+                    end: RecordedUnits.of(context).exemplars(module, some, ["explain"], end) for end in polarities
+                }
                 seen = (window.seq_id for end in polarities for own in windows[end].values() for window in own)
                 places = occurrences.of(seen)
                 rows += [
@@ -131,7 +135,7 @@ def _unit_rows(
     context: Context, unit: tuple[str, int, str], windows: list[Exemplar], places: Mapping[int, Found], ids: Ints
 ) -> pa.Table:
     """The row of NGRAM_PARTIALS of a unit in one polarity."""
-    sasc, (module, index, polarity) = context.config.sasc, unit
+    sasc, (module, index, polarity) = context.config[Sasc], unit
     seen, values = mean_responses(windows, polarity, places, len(ids), sasc.pool)
     if len(seen) < LEAST:
         kept = len({window.seq_id for window in windows})

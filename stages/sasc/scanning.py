@@ -11,8 +11,8 @@ import torch
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.execution.context import Context
 from pipeline.schemas import CORPUS
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.text_function import TextFunction, open_text_function
@@ -21,6 +21,7 @@ from stages.sasc.in_context import Means, Places, Spans, scan_in_context
 from stages.sasc.nulls import with_nulls
 from stages.sasc.recorded import scan_recorded
 from stages.sasc.responses import ModuleResponses, failed_rows
+from stages.settings import Record, Sasc
 
 BLOCK_BYTES = 1 << 26
 """Memory for answers of a black box at a time."""
@@ -72,7 +73,7 @@ def scan_model(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa
     """Rows of NGRAM_PARTIALS of units of the model, by module."""
     if not chosen:
         return {}
-    reading = context.config.sasc.reading
+    reading = context.config[Sasc].reading
     if reading == "recorded":
         return scan_recorded(context, ngrams.ids, ngrams.texts, chosen)
     found = {module: _empty(context.config, module, units) for module, units in chosen.items()}
@@ -107,7 +108,7 @@ def _read_in_context(context: Context, ngrams: Ngrams, chosen: Chosen, found: di
     for start in range(0, len(ngrams.ids), size):
         ids, texts = ngrams.ids[start : start + size], ngrams.texts[start : start + size]
         means = Means(np.zeros(len(ids), np.int64))
-        scan_in_context(source, _batches(context, Places(texts, config, joined)), means, chosen, config.sasc.pool)
+        scan_in_context(source, _batches(context, Places(texts, config, joined)), means, chosen, config[Sasc].pool)
         for module, responses in found.items():
             seen, values = means.responses(module)
             for first in range(0, len(seen), BLOCK):
@@ -117,7 +118,7 @@ def _read_in_context(context: Context, ngrams: Ngrams, chosen: Chosen, found: di
 def _batches(context: Context, places: Places) -> Iterator[tuple[TokenBatch, Spans]]:
     """The batches of the corpus, on the grid of record.scan, with the n-grams in each."""
     columns = ["seq_id", "start", "token_ids", "tokens"]
-    tables, size = context.tables, context.config.record.batch_size
+    tables, size = context.tables, context.config[Record].batch_size
     pieces = tables.batches(CORPUS, columns=columns)
     rows = chain.from_iterable(
         zip(*(piece.column(name).to_pylist() for name in columns), strict=True) for piece in pieces
@@ -137,5 +138,5 @@ def _batches(context: Context, places: Places) -> Iterator[tuple[TokenBatch, Spa
 
 def _empty(config: RunConfig, module: str, units: list[int]) -> ModuleResponses:
     """Nothing yet; of an end that is not explained only the extreme is kept."""
-    largest, smallest = (config.sasc.kept if polarity in config.sasc.polarities else 1 for polarity in "+-")
+    largest, smallest = (config[Sasc].kept if polarity in config[Sasc].polarities else 1 for polarity in "+-")
     return ModuleResponses(module, units, largest, smallest)

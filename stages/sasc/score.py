@@ -7,14 +7,15 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.sasc_schemas import NULLS
-from pipeline.sasc_units import polarities_of
-from pipeline.stage import Shard, Stage
-from stages.explain.units import draw, unit_name
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
+from pipeline.schemas.ngrams import NULLS
 from stages.sasc.explained import Row, by_unit, plan, table_of
+from stages.sasc.polarities import polarities_of
 from stages.sasc.scoring import Values, choose, interval, p_value, sasc_score
 from stages.sasc.tables import RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
+from stages.settings import Sasc
+from stages.units import draw, unit_name
 
 COPIED = ("module", "index", "polarity", "explainer", "candidate", "text", "status", "error")
 
@@ -24,7 +25,7 @@ Halves = dict[tuple[str, str], list[Row]]
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a score; how many null units there are is known upstream."""
-    return {"seed": config.run.seed, "bootstrap": config.sasc.bootstrap}
+    return {"seed": config.run.seed, "bootstrap": config[Sasc].bootstrap}
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
@@ -38,7 +39,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
 def null_scores(context: Context) -> Values:
     """(R,) published scores of the null units that have one."""
-    sasc = context.config.sasc
+    sasc = context.config[Sasc]
     (polarity,) = polarities_of(context.config, NULLS, signed=True)
     key = {"module": NULLS, "indices": list(range(sasc.nulls)), "polarity": polarity}
     units = _scored(context, key) if sasc.nulls else []
@@ -108,7 +109,7 @@ def _score(config: RunConfig, row: Row, halves: Halves, sign: float, sigma: floa
     if not np.isfinite(score):
         return {**counts, "status": "undefined", "error": _too_few(halves, "report")}
     rng = draw(config.run.seed, "interval/" + unit_name(row["module"], row["index"], row["polarity"]))
-    low, high = interval(relevant, baseline, sigma, config.sasc.bootstrap, rng)
+    low, high = interval(relevant, baseline, sigma, config[Sasc].bootstrap, rng)
     return {**counts, "score": score, "ci_low": low, "ci_high": high, "status": "ok", "error": None}
 
 

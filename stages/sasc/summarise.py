@@ -52,7 +52,7 @@ class LanguageModelSummariser:
 
     async def explain(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> Candidate:  # noqa: ARG002 - the contract
         """See `Summariser`; a prompt that does not fit the model's context loses the last n-grams."""
-        as_json = (await self._engine.abilities()).json_schema
+        as_json = (await self._engine.capabilities()).json_schema
         system = render(PROMPT_ID, part="system", as_json=as_json).strip()
         ngrams = list(dict.fromkeys(map(shown, drawn)))
         question = Question(

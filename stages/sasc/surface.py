@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stages.simulate.word.forms import FORMS
-from stages.simulate.word.text import Text
+from stages.english.forms import FORMS
+from stages.english.text import Text
 
 MOST_SHARE = 0.7
 """Share of the n-grams that have to have a form before it is named."""

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from pipeline.flow import side_by_side
+from pipeline.execution.concurrency import bounded_gather
 from pipeline.llm.engine import Completion, Engine, EngineError, Message, PromptTooLong, Refused, Request
 from pipeline.prompts import render
 from stages.sasc.lists import SCHEMA, read_texts
@@ -35,13 +35,13 @@ class LanguageModelSynthesizer:
 
     async def write(self, explanation: str, count: int, seed: int) -> Texts:
         """Up to `count` texts of each kind; `errors` say why there are fewer."""
-        as_json = (await self._engine.abilities()).json_schema
+        as_json = (await self._engine.capabilities()).json_schema
         relevant, baseline = (
             _Kind(prompt_id, explanation, count, seed + number, as_json) for number, prompt_id in enumerate(PROMPTS)
         )
         for _ in range(ROUNDS):
             asked = [(kind, request) for kind in (relevant, baseline) for request in kind.requests()]
-            replies = await side_by_side(self._reply, [request for _, request in asked], len(asked))
+            replies = await bounded_gather(self._reply, [request for _, request in asked], len(asked))
             for (kind, request), reply in zip(asked, replies, strict=True):
                 kind.take(request, reply, [*relevant.texts, *baseline.texts])
         return Texts(

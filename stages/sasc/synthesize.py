@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
 from pipeline.errors import UserError, stops_the_shard
-from pipeline.flow import side_by_side
-from pipeline.llm.load import check_engine, engine_settings, load_engine, shards_in_flight
+from pipeline.execution.concurrency import bounded_gather
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
+from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
 from pipeline.schemas import CORPUS
-from pipeline.stage import Rows, Shard, Stage
 from pipeline.subjects.identity import BLACK_BOX, needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
-from stages.explain.units import draw, unit_name
 from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.halves import HALVES, deal
 from stages.sasc.nulls import with_nulls
@@ -25,6 +24,8 @@ from stages.sasc.retrieval import cut_passages
 from stages.sasc.synthesis import LanguageModelSynthesizer, stand_in
 from stages.sasc.tables import SYNTHETIC_TEXTS, THEMES
 from stages.sasc.texts import Synthesizer, Texts
+from stages.settings import Sasc
+from stages.units import draw, unit_name
 
 PASSAGES = 5_000
 """Passages of the corpus that texts are retrieved from, at most."""
@@ -34,7 +35,7 @@ KEYS = ("module", "index", "polarity", "explainer", "candidate")
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a text or a response."""
     config = with_nulls(config)
-    sasc, subject = config.sasc, config.subject
+    sasc, subject = config[Sasc], config.subject
     found: dict[str, Any] = {
         "seed": config.run.seed,
         "sasc": sasc.model_dump(include={"texts", "synthesizer", "pool"}),
@@ -55,7 +56,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 async def process(shard: Shard, context: Context) -> Rows:
     """Texts and responses for the explanations of the units of one shard."""
-    found, wanted = await written(shard, context), context.config.sasc.texts
+    found, wanted = await written(shard, context), context.config[Sasc].texts
     units = itertools.groupby(found, key=lambda explained: explained[0]["index"])
     rows = [row for _, unit in units for row in unit_rows(list(unit), wanted)]
     await respond(rows, shard.key["module"], context)
@@ -73,8 +74,8 @@ async def written(shard: Shard, context: Context) -> list[tuple[Row, Texts]]:
         await asyncio.sleep(0)  # an interruption takes effect between explanations
         return await write_texts(synthesizer, theme, context.config)
 
-    remote = context.config.sasc.synthesizer == "language_model"
-    found = await side_by_side(write, themes, len(themes) if remote else 1)
+    remote = context.config[Sasc].synthesizer == "language_model"
+    found = await bounded_gather(write, themes, len(themes) if remote else 1)
     return list(zip(themes, found, strict=True))
 
 
@@ -83,7 +84,7 @@ async def write_texts(synthesizer: Synthesizer, theme: Row, config: RunConfig) -
     name = unit_name(theme["module"], theme["index"], theme["polarity"])
     seed = int(draw(config.run.seed, f"texts/{name}/{theme['candidate']}").integers(2**31))
     try:
-        return await synthesizer.write(theme["text"], config.sasc.texts, seed)
+        return await synthesizer.write(theme["text"], config[Sasc].texts, seed)
     except Exception as error:
         if stops_the_shard(error):
             raise
@@ -172,7 +173,7 @@ def _rows(theme: Row, texts: Texts, place: int, halves: Sequence[str], wanted: i
 
 def open_synthesizer(context: Context) -> Synthesizer:
     """The synthesizer that the run file names."""
-    sasc = context.config.sasc
+    sasc = context.config[Sasc]
     if sasc.synthesizer == "language_model":
         return LanguageModelSynthesizer(context.once("engine", lambda _: load_engine(sasc.synthesize_engine, context)))
     from pipeline.subjects.embedder import load_embedder
@@ -191,11 +192,19 @@ def corpus_passages(context: Context) -> list[str]:
     return cut_passages(texts, PASSAGES, draw(context.config.run.seed, "passages"))
 
 
+def model_use(config: RunConfig) -> ModelUse | None:
+    """The language model that writes texts."""
+    sasc = config[Sasc]
+    if sasc.synthesize_engine is None or sasc.synthesizer != "language_model":
+        return None
+    return ModelUse(sasc.synthesize_engine, f"sasc synthesizer {sasc.synthesizer}")
+
+
 def check(config: RunConfig) -> None:
     """Raises UserError where the language model, its device or the embedder is not there."""
-    check_engine(config.sasc.synthesize_engine)
-    if config.sasc.synthesizer == "retrieved":
-        resolve_model(config.sasc.embedder)
+    check_engine(config[Sasc].synthesize_engine)
+    if config[Sasc].synthesizer == "retrieved":
+        resolve_model(config[Sasc].embedder)
 
 
 SYNTHESIZE = Stage(
@@ -207,10 +216,8 @@ SYNTHESIZE = Stage(
     plan=plan,
     process=process,
     check=check,
-    in_flight=lambda config: shards_in_flight(config.sasc.synthesize_engine, config.sasc.shard_units),
-    asks=lambda config: config.sasc.synthesize_engine if config.sasc.synthesizer == "language_model" else None,
-    asking=written,
-    stand_in=stand_in,
+    asks=model_use,
+    estimate=Asking(written, stand_in=stand_in),
     method="sasc",
     version=5,
 )

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from pipeline.columns import UNIT, TableSchema, column
-from pipeline.sasc_schemas import NGRAMS, RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
+from pipeline.schemas.columns import UNIT, TableSchema, column
+from pipeline.schemas.ngrams import NGRAMS, RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
 
 __all__ = ["NGRAMS", "NGRAM_LIST", "NGRAM_PARTIALS", "RESPONSES", "SASC_SCORES", "SYNTHETIC_TEXTS", "THEMES"]
 

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.sasc_schemas import NULLS
+from pipeline.schemas.ngrams import NULLS
 from pipeline.subjects.activations import ModuleUnits
-from stages.explain.units import draw
+from stages.settings import Sasc
+from stages.units import draw
 
 
 def asked_modules(config: RunConfig) -> list[str]:
     """The modules of a run file of which units are explained, in its order."""
-    wanted = config.sasc.units
+    wanted = config[Sasc].units
     return [
         module
         for module in config.subject.modules
@@ -28,7 +29,7 @@ def chosen_units(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> dict[
     Raises:
         UserError: a listed module or unit is not there.
     """
-    wanted = config.sasc.units
+    wanted = config[Sasc].units
     if isinstance(wanted, dict):
         for module, indices in wanted.items():
             _refuse_missing(module, indices, modules)
@@ -41,7 +42,7 @@ def units_of(config: RunConfig, module: str, width: int) -> list[int]:
     Args:
         width: how many it has.
     """
-    wanted = config.sasc.units
+    wanted = config[Sasc].units
     if wanted == "all" or module == NULLS:
         return list(range(width))
     if isinstance(wanted, dict):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.evidence import Exemplar
+from stages.evidence import Exemplar
 from stages.score.sums import Floats, sequence_sums
 
 Ints = npt.NDArray[np.int64]

@@ -8,19 +8,21 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import EXPLANATIONS, SCORES, SIMULATIONS
-from pipeline.stage import Shard, Stage
-from stages.explain.units import draw, unit_name, unit_shards
+from stages.recorded_units import RecordedUnits
 from stages.score.pairing import Paired, pair
 from stages.score.unit import choose_candidate, score_controls, score_explanation
+from stages.settings import Score, Simulate
+from stages.units import draw, unit_name, unit_shards
 
 Rows = list[dict[str, Any]]
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a score."""
-    return {"seed": config.run.seed, "score": config.score.model_dump(exclude={"shard_units"})}
+    return {"seed": config.run.seed, "score": config[Score].model_dump(exclude={"shard_units"})}
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
@@ -29,7 +31,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     is_unit = context.tables.is_unit(module, indices, polarity)
     explanations = context.tables.read(EXPLANATIONS, is_unit).to_pylist()
     simulations = context.tables.read(SIMULATIONS, is_unit & ds.field("split").isin(["select", "report"]))
-    paired = pair(simulations, context.exemplars(module, indices, ("select", "report"), polarity))
+    paired = pair(simulations, RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity))
     errors = simulation_errors(simulations)
     rows: Rows = []
     for index in indices:
@@ -63,7 +65,7 @@ def score_unit(
     found = []
     for row in explanations:
         row = row | {
-            "simulator": config.simulate.simulator,
+            "simulator": config[Simulate].simulator,
             "correlation_select": on_select[row["candidate"]],
             "n_candidates": int(np.isfinite(on_select).sum()),
         }
@@ -72,7 +74,7 @@ def score_unit(
         elif row["status"] == "ok":
             mine = own[paired.candidate[own] == chosen]
             is_report = paired.is_report[mine]
-            row |= score_explanation(config.score, paired, mine[~is_report], mine[is_report], rng)
+            row |= score_explanation(config[Score], paired, mine[~is_report], mine[is_report], rng)
             row |= score_controls(row["correlation"], paired, rows[paired.is_report[rows]])
             row |= _outcome(row["correlation"], errors.get((index, chosen)))
         found.append(row)
@@ -103,7 +105,7 @@ SCORE = Stage(
     reads=("simulate", "explain", "record.merge", "corpus"),
     writes=(SCORES,),
     settings=settings,
-    plan=lambda config, tables: unit_shards(config, tables, config.score.shard_units),
+    plan=lambda config, tables: unit_shards(config, tables, config[Score].shard_units),
     process=process,
     splits=("select", "report"),
     method="simulation",

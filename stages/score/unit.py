@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Score
 from stages.score.calibration import absolute_deviation, fit_calibration, r_squared
 from stages.score.pairing import Ints, Paired
 from stages.score.sums import Floats, bootstrap_interval, pearson, permutation_p
+from stages.settings import Score
 
 SINGLE_CONTROLS = ("lookup", "top_token", "constant")
 

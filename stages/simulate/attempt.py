@@ -8,9 +8,10 @@ from typing import TextIO
 
 import numpy as np
 
-from pipeline.config import LanguageModel, Simulate
+from pipeline.config import LanguageModel
 from pipeline.errors import UserError, nearest
 from pipeline.llm.load import load_engine_model
+from stages.settings import Simulate
 from stages.simulate.base import SCALE, Simulation, Simulator
 from stages.simulate.load import load_simulator, word_simulator
 from stages.simulate.lookup import LookupSimulator

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.evidence import TopToken
-from stages.explain.units import draw, unit_name
+from stages.evidence import TopToken
+from stages.settings import Simulate
 from stages.simulate.lookup import render_table
+from stages.units import draw, unit_name
 
 CONSTANT = "ordinary English text"
 
@@ -39,7 +40,7 @@ def unit_jobs(
     order = draw(config.run.seed, "controls/" + unit_name(own[0]["module"], index, own[0]["polarity"])).permutation(
         len(others)
     )
-    shuffled = [others[i] for i in order[: config.simulate.controls]]
+    shuffled = [others[i] for i in order[: config[Simulate].controls]]
     return [*_own_jobs(own), *_control_jobs(own[0], shuffled, top_tokens)]
 
 

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from pipeline.config import LanguageModel, Simulate
-from pipeline.context import Context
+from pipeline.config import LanguageModel
+from pipeline.execution.context import Context
 from pipeline.llm.endpoint.profile import require
 from pipeline.llm.load import load_engine, load_engine_model
+from stages.settings import Simulate
 from stages.simulate.base import Simulator
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ async def open_simulator(context: Context) -> Simulator:
     Raises:
         UserError: its engine lacks an ability that the method needs.
     """
-    simulate = context.config.simulate
+    simulate = context.config[Simulate]
     if simulate.simulator == "word":
         return context.once("simulator", lambda _: word_simulator(simulate.embedder, simulate.engine))
     engine = context.once("engine", lambda _: load_engine(simulate.engine, context))
-    require(await engine.abilities(), simulate.simulator)
+    require(await engine.capabilities(), simulate.simulator)
     return context.once("simulator", lambda _: load_simulator(simulate, engine))
 
 

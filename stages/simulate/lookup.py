@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evidence import TopToken
+from stages.evidence import TopToken
 from stages.simulate.base import SCALE, Simulation
 
 

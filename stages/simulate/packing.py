@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pipeline.flow import side_by_side
+from pipeline.execution.concurrency import bounded_gather
 from pipeline.llm.engine import Completion, Engine, EngineError, Message, Refused, Request
 from stages.simulate.base import Simulation
 
@@ -95,7 +95,7 @@ async def simulate_packed(
     """
     writing = _Writing(engine, ask, read, sequences)
     groups = packs(len(sequences), pack)
-    await side_by_side(writing.request, groups, len(groups))
+    await bounded_gather(writing.request, groups, len(groups))
     return writing.simulations()
 
 
@@ -137,7 +137,7 @@ class _Writing:
         if len(numbers) == 1:
             self._results[numbers[0]] = Simulation(None, None, str(error))
         else:
-            await side_by_side(lambda half: self.request(half, attempt), halves(numbers), 2)
+            await bounded_gather(lambda half: self.request(half, attempt), halves(numbers), 2)
 
     def simulations(self) -> list[Simulation]:
         return [

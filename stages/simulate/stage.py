@@ -13,20 +13,23 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import LanguageModel, RunConfig
-from pipeline.context import Context
 from pipeline.errors import stops_the_shard
-from pipeline.evidence import TopToken
-from pipeline.flow import side_by_side
-from pipeline.llm.load import check_engine, engine_settings, shards_in_flight
+from pipeline.execution.concurrency import bounded_gather
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
+from pipeline.llm.endpoint.profile import require
+from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import digests_with_examples
 from pipeline.schemas import EXPLANATIONS, SIMULATIONS
-from pipeline.stage import Rows, Shard, Stage
 from pipeline.subjects.spec import resolve_model
-from stages.explain.units import unit_shards
+from stages.evidence import TopToken
+from stages.recorded_units import RecordedUnits
+from stages.settings import Simulate
 from stages.simulate.base import Simulation, Simulator
 from stages.simulate.jobs import Job, unit_jobs
 from stages.simulate.load import open_simulator
 from stages.simulate.lookup import LookupSimulator
+from stages.units import unit_shards
 
 JOBS_AT_ONCE = 8
 """Explanations simulated side by side on one unit, behind an endpoint."""
@@ -36,21 +39,21 @@ ALL_JOBS = 1_000_000
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a simulation."""
-    word = config.simulate.simulator == "word"
+    word = config[Simulate].simulator == "word"
     return {
         "seed": config.run.seed,
-        "simulate": config.simulate.model_dump(exclude={"shard_units", "engine", "embedder"}),
-        "engine": engine_settings(config.simulate.engine),
-        "embedder": resolve_model(config.simulate.embedder).revision if word else None,
+        "simulate": config[Simulate].model_dump(exclude={"shard_units", "engine", "embedder"}),
+        "engine": engine_settings(config[Simulate].engine),
+        "embedder": resolve_model(config[Simulate].embedder).revision if word else None,
         "prompts": prompt_digests(config),
     }
 
 
 def prompt_digests(config: RunConfig) -> dict[str, str]:
     """Digests of the prompt files that the simulator may use."""
-    if config.simulate.engine is None:
+    if config[Simulate].engine is None:
         return {}
-    name = "word_list" if config.simulate.simulator == "word" else config.simulate.simulator
+    name = "word_list" if config[Simulate].simulator == "word" else config[Simulate].simulator
     return digests_with_examples(f"simulate/{name}.")
 
 
@@ -61,14 +64,14 @@ async def process(shard: Shard, context: Context) -> Rows:
     explanations = context.once(
         f"explanations of {module} {polarity}", lambda _: _explanations(module, polarity, context)
     )
-    sequences, tokens, top_tokens = await asyncio.to_thread(_read, module, indices, polarity, context)
-    units_at_once, jobs_at_once = _at_once(context.config.simulate.engine, len(indices))
+    sequences, tokens, top_tokens = await asyncio.to_thread(_read, module, indices, polarity, RecordedUnits.of(context))
+    units_at_once, jobs_at_once = _at_once(context.config[Simulate].engine, len(indices))
 
     async def simulate(index: int) -> list[dict[str, Any]]:
         jobs = unit_jobs(index, explanations, top_tokens[index], context.config)
         return await simulate_unit(jobs, sequences[index], tokens, simulator, jobs_at_once)
 
-    rows = [row for unit in await side_by_side(simulate, indices, units_at_once) for row in unit]
+    rows = [row for unit in await bounded_gather(simulate, indices, units_at_once) for row in unit]
     return {SIMULATIONS.name: pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)}
 
 
@@ -80,12 +83,12 @@ def _explanations(module: str, polarity: str, context: Context) -> list[dict[str
 
 
 def _read(
-    module: str, indices: list[int], polarity: str, context: Context
+    module: str, indices: list[int], polarity: str, recorded: RecordedUnits
 ) -> tuple[dict[int, list[tuple[int, str]]], dict[int, list[str]], dict[int, list[TopToken]]]:
     """For some units: their sequences, the texts of these, and their top tokens."""
-    sequences = context.sequences(module, indices, ("select", "report"), polarity)
-    tokens = context.tokens([seq_id for pairs in sequences.values() for seq_id, _ in pairs])
-    return sequences, tokens, context.top_tokens(module, indices, polarity)
+    sequences = recorded.sequences(module, indices, ("select", "report"), polarity)
+    tokens = recorded.tokens([seq_id for pairs in sequences.values() for seq_id, _ in pairs])
+    return sequences, tokens, recorded.top_tokens(module, indices, polarity)
 
 
 def _at_once(engine: LanguageModel | None, units: int) -> tuple[int, int]:
@@ -116,7 +119,7 @@ async def simulate_unit(
             _row(job, method, seq_id, split, result) for (seq_id, split), result in zip(shown, results, strict=True)
         ]
 
-    return [row for rows in await side_by_side(simulate, jobs, at_once) for row in rows]
+    return [row for rows in await bounded_gather(simulate, jobs, at_once) for row in rows]
 
 
 async def simulate_safely(simulator: Simulator, text: str, sequences: list[list[str]]) -> list[Simulation]:
@@ -149,10 +152,20 @@ def _row(job: Job, simulator: Simulator, seq_id: int, split: str, result: Simula
     }
 
 
+def model_use(config: RunConfig) -> ModelUse | None:
+    """The language model that the simulator asks; `word` uses one without asking it."""
+    simulate = config[Simulate]
+    if simulate.engine is None or simulate.simulator == "word":
+        return None
+    return ModelUse(
+        simulate.engine, f"simulator {simulate.simulator}", lambda found: require(found, simulate.simulator)
+    )
+
+
 def check(config: RunConfig) -> None:
     """Raises UserError where a model that simulates, or its device, is not there."""
     settings(config)
-    check_engine(config.simulate.engine)
+    check_engine(config[Simulate].engine)
 
 
 SIMULATE = Stage(
@@ -161,12 +174,11 @@ SIMULATE = Stage(
     reads=("explain", "record.merge", "corpus"),
     writes=(SIMULATIONS,),
     settings=settings,
-    plan=lambda config, tables: unit_shards(config, tables, config.simulate.shard_units),
+    plan=lambda config, tables: unit_shards(config, tables, config[Simulate].shard_units),
     process=process,
     splits=("select", "report"),
     check=check,
-    in_flight=lambda config: shards_in_flight(config.simulate.engine, config.simulate.shard_units),
-    asks=lambda config: None if config.simulate.simulator == "word" else config.simulate.engine,
-    replies_grow=True,
+    asks=model_use,
+    estimate=Asking(replies_grow=True),
     method="simulation",
 )

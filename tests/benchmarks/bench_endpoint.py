@@ -34,12 +34,13 @@ from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
+from pipeline.commands.run import run_pipeline
 from pipeline.config import RunConfig
+from pipeline.config.run_file import parse_config
+from pipeline.execution.runner import run_stage
 from pipeline.llm.endpoint.bodies import CHAT
-from pipeline.run import run_pipeline
-from pipeline.run_file import parse_config
-from pipeline.runner import run_stage
 from stages import STAGES
+from stages.settings import SECTIONS
 
 PLACES = 64
 LATENCY = 0.05
@@ -115,7 +116,7 @@ def question(number: int) -> dict[str, object]:
 
 def record(folder: Path) -> RunConfig:
     """A run whose units are recorded and not yet explained: three modules of the demo's model on the demo's text."""
-    config = parse_config(RUN | {"run": {"name": "recorded", "folder": str(folder)}}, "bench")
+    config = parse_config(RUN | {"run": {"name": "recorded", "folder": str(folder)}}, "bench", SECTIONS)
     run_pipeline(config, STAGES, [name for name in STAGES if name.startswith(("corpus", "record."))])
     return config
 
@@ -124,7 +125,7 @@ def explain(recorded: RunConfig, number: int, url: str) -> Round:
     """The explain stage from its start to its end, on a copy of the recording."""
     engine = {"model": "m", "base_url": url, "concurrency": PLACES}
     run = {"name": f"round-{number}", "folder": recorded.run.folder}
-    config = parse_config(RUN | {"run": run, "explain": EXPLAIN | {"engine": engine}}, "bench")
+    config = parse_config(RUN | {"run": run, "explain": EXPLAIN | {"engine": engine}}, "bench", SECTIONS)
     shutil.copytree(recorded.root, config.root)
     started, cpu = time.perf_counter(), time.process_time()
     run_stage(STAGES["explain"], config, STAGES, show=False)

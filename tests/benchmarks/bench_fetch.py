@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.schemas import EXEMPLARS, UNITS
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
 
 
 def fetch_times(tables: Tables, fetches: int) -> list[float]:

@@ -31,14 +31,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import Record
 from pipeline.schemas import EXEMPLARS, UNITS, TableSchema
-from pipeline.shards import publish
-from pipeline.stage import Shard
-from pipeline.tables import Tables
+from pipeline.storage.shards import publish
+from pipeline.storage.tables import Tables
 from stages.record.merge import merge
 from stages.record.partial_files import Partials
 from stages.record.partials import PARTIALS
+from stages.settings import Record
 from tests.benchmarks.made_up_partials import MODULE, TOKEN_IDS, write_partials
 
 FETCHED_UNITS = 46_080
@@ -89,7 +88,7 @@ def merge_everything(source: Tables, target: Tables, units: int) -> tuple[Clock,
 
 
 def publish_as(tables: Tables, table: TableSchema, rows: pa.Table, name: str) -> None:
-    publish(tables.file(table, name), rows, table, {}, Shard(name, {}), 0.0)
+    publish(tables.file(table, name), rows, table, {})
 
 
 def fetch(tables: Tables, folder: Path) -> list[float]:

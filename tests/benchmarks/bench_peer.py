@@ -42,8 +42,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.config.run_file import load_config
 from pipeline.errors import UserError
-from pipeline.run_file import load_config
+from stages.settings import SECTIONS
 from tests.benchmarks.peer.clock import MB, bytes_in
 from tests.benchmarks.peer.environment import peer_python
 from tests.benchmarks.peer.task import BATCH, Task, dense_task, sparse_task
@@ -91,7 +92,7 @@ def compare(task: Task, python: Path, folder: Path) -> dict[str, float]:
     """Run both sides, print their costs, and return the ratios."""
     theirs = run_side(python, "delphi_side", task, folder)
     ours = run_side(Path(sys.executable), "our_side", task, folder)
-    saved, run = Path(task.delphi_folder), load_config(task.run_file).root
+    saved, run = Path(task.delphi_folder), load_config(task.run_file, SECTIONS).root
     sides = figures_of(theirs, bytes_in(saved)), figures_of(ours, bytes_in(run))
     print(f"{task.kind:34}{'Delphi':>12}{'ours':>12}")
     for name, meaning in LINES.items():

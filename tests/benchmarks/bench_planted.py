@@ -27,14 +27,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.commands.run import run_pipeline
 from pipeline.config import Corpus
+from pipeline.config.run_file import parse_config
 from pipeline.corpora.sources import open_corpus
-from pipeline.run import run_pipeline
-from pipeline.run_file import parse_config
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.load import load_language_model, load_tokenizer
 from pipeline.subjects.own import write_activations
 from stages import STAGES
+from stages.settings import SECTIONS
 from stages.simulate.base import Simulator
 from stages.simulate.word import WordSimulator
 from tests.benchmarks.planted_tokens.texts import activations, sequences
@@ -149,7 +150,9 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_corpus(folder / "activations", units, arguments.sequences)
-        run_pipeline(parse_config(run_file(folder, not arguments.no_language_model), "bench"), STAGES, list(STAGES))
+        run_pipeline(
+            parse_config(run_file(folder, not arguments.no_language_model), "bench", SECTIONS), STAGES, list(STAGES)
+        )
         model = None if arguments.no_language_model else load_language_model(MODEL)
         done = results(folder / "planted", units, WordSimulator(load_embedder(), model))
     _print_each(done)

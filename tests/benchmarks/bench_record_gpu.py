@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2Model
 
-from pipeline.config import Record
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.fast_gelu import fast_gelu
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import all_sites
 from stages.record.recorder import Recorder
 from stages.record.tokens import TokenTable
+from stages.settings import Record
 
 TURN = 8
 SIZES = {

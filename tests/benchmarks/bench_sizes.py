@@ -14,10 +14,10 @@ from typing import Any
 from safetensors.numpy import save_file
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 
-from pipeline.config import Record
+from pipeline.config.run_file import parse_config
 from pipeline.estimate.sizes import Estimate, estimate
-from pipeline.run_file import parse_config
 from pipeline.subjects.facts import describe_model
+from stages.settings import SECTIONS, Record
 
 SEQUENCES, TOKENS = 60_000, 64
 LAYERS = 4
@@ -54,7 +54,7 @@ def sizes(folder: Path, layers: int | None = None, parts: int = 1) -> Estimate:
         "record": {"shard_sequences": -(-SEQUENCES // parts // batch) * batch},
         "explain": {"units": 1},
     }
-    return estimate(parse_config(values, "sizes.toml"))
+    return estimate(parse_config(values, "sizes.toml", SECTIONS))
 
 
 def forward_flops(folder: Path, config: PreTrainedConfig) -> float:

@@ -17,7 +17,7 @@ from pipeline.config import Corpus
 from pipeline.corpora.sources import open_corpus
 from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
 from pipeline.llm.encoding import PromptEncoder
-from pipeline.llm.engine import Abilities, Completion, Message, NumberScores, Passage, Request
+from pipeline.llm.engine import Capabilities, Completion, Message, NumberScores, Passage, Request
 from pipeline.subjects.load import load_tokenizer
 from stages.simulate.all_at_once import PACKED_AT_MOST, AllAtOnceSimulator
 from stages.simulate.base import Simulator
@@ -80,8 +80,8 @@ class CountingEngine:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return len(self._encoder.conversation(messages).ids)
 
-    async def abilities(self) -> Abilities:
-        return Abilities()
+    async def capabilities(self) -> Capabilities:
+        return Capabilities()
 
     async def complete(self, request: Request) -> list[Completion]:
         self._count(self._encoder.conversation(request.messages).ids)

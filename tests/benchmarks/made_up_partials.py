@@ -8,12 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config import Record
-from pipeline.kept import counts, uniform_ids
-from pipeline.shards import publish
-from pipeline.stage import Shard
-from pipeline.tables import Tables
+from pipeline.storage.shards import publish
+from pipeline.storage.tables import Tables
 from stages.record.histogram import BINS
+from stages.record.kept import counts, uniform_ids
 from stages.record.partials import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -29,6 +27,7 @@ from stages.record.partials import (
 from stages.record.selection import split_numbers
 from stages.record.sums import DenseRows, TopSums, UnitSums
 from stages.record.tokens import TokenTable
+from stages.settings import Record
 
 MODULE = "layers.0.mlp"
 SEQUENCES, TOKENS = 1024, 64
@@ -47,7 +46,7 @@ def write_partials(folder: Path, units: int, parts: int) -> None:
         for table in PARTIALS:
             name = f"part-{part:05d}"
             rows = pieces(table.name, units, part)
-            publish(tables.file(table, name), rows, table, {}, Shard(name, {}), 0.0)
+            publish(tables.file(table, name), rows, table, {})
 
 
 def pieces(table: str, units: int, part: int) -> Iterator[pa.Table]:

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
 from stages import STAGES
 from tests.integration.reduced import command
 

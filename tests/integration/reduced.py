@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.schemas import TABLES
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
 
 RUN_FILE = """
 [run]

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import pearsonr
 
-from pipeline.evidence import split_of
 from pipeline.schemas import TABLES
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
 from stages import STAGES
+from stages.evidence import split_of
 from tests.integration.reduced import call
 
 SASC = [

@@ -7,14 +7,15 @@ import pytest
 
 import stages.explain.stage
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.evidence import Evidence
+from pipeline.execution.context import Context
 from pipeline.schemas import DETAILS
+from pipeline.storage.tables import Tables
 from pipeline.subjects.load import load_tokenizer
-from pipeline.tables import Tables
+from stages.evidence import Evidence
 from stages.explain.notes import token_names
 from stages.explain.stage import EXPLAIN
-from stages.explain.units import chosen_units
+from stages.recorded_units import RecordedUnits
+from stages.units import chosen_units
 from tests.pipeline.asked import Asked
 from tests.stages.record.small_run import run_stages, small_config, small_subject
 
@@ -45,7 +46,7 @@ def explained(
 
 def evidence(config: RunConfig, module: str) -> list[Evidence]:
     indices = chosen_units(config, Tables(config.root))[module]
-    return Context(config, EXPLAIN).evidence(module, indices, "+")
+    return RecordedUnits(Context(config, EXPLAIN)).evidence(module, indices, "+")
 
 
 def strongest_pairs(unit: Evidence) -> list[str]:

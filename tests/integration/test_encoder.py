@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
-from pipeline.run_file import parse_config
-from pipeline.runner import run_stage
+from pipeline.config.run_file import parse_config
+from pipeline.execution.runner import run_stage
 from stages.corpus import CORPUS
 from stages.record.merge import MERGE
 from stages.record.scan import SCAN
+from stages.settings import SECTIONS
 from tests.integration.byte_tokenizer import byte_tokenizer
 
 TEXT = "the red house and a green door stood by blue water while seven birds sang of summer"
@@ -45,6 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "record": {"batch_size": 8, "shard_sequences": 16, "min_token_count": 1},
         },
         "encoder.toml",
+        SECTIONS,
     )
     stages = {stage.name: stage for stage in (CORPUS, SCAN, MERGE)}
     for stage in stages.values():

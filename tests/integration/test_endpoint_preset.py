@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.run_file import PRESETS, load_config
+from pipeline.config.run_file import PRESETS, load_config
+from stages.settings import SECTIONS, Explain, Record
 from tests.integration.endpoint_run import KEY, files_with, rows, write_run
 from tests.integration.made_up_model import reply
 from tests.integration.reduced import call
@@ -12,9 +13,9 @@ PRESET = PRESETS / "endpoint.toml"
 
 
 def test_it_records_what_the_demo_records() -> None:
-    preset, demo = load_config(str(PRESET)), load_config("demo")
-    assert (preset.subject, preset.corpus, preset.record) == (demo.subject, demo.corpus, demo.record)
-    assert preset.explain.units == demo.explain.units
+    preset, demo = load_config(str(PRESET), SECTIONS), load_config("demo", SECTIONS)
+    assert (preset.subject, preset.corpus, preset[Record]) == (demo.subject, demo.corpus, demo[Record])
+    assert preset[Explain].units == demo[Explain].units
 
 
 def test_with_an_address_and_a_key_it_explains_and_simulates(tmp_path: Path, recorded: Path) -> None:

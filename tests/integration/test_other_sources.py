@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.commands.run import run_pipeline
+from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.run import run_pipeline
-from pipeline.run_file import parse_config
 from stages import STAGES
+from stages.settings import SECTIONS
 from tests.integration.planted_words import WORDS, documents, save_tokenizer, sections
 
 COUNT_WORDS = '''
@@ -105,7 +106,7 @@ def run(place: Path, folder: Path, modules: list[str], source: str, function: st
     boxes = {"words": {"call": f"planted_counts:{function}", "units": 6, "window": 1, "batch_size": 50}}
     own = {name: str(place / name) for name in ("made", "few")}
     values = sections(folder, modules, source, black_boxes=boxes, own=own)
-    return run_pipeline(parse_config(values, "test.toml"), STAGES, list(STAGES))
+    return run_pipeline(parse_config(values, "test.toml", SECTIONS), STAGES, list(STAGES))
 
 
 def published(folder: Path) -> pd.DataFrame:

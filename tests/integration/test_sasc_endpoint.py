@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.config.run_file import load_config
 from pipeline.estimate.requests import demands
-from pipeline.run_file import load_config
 from stages import STAGES
+from stages.settings import SECTIONS
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE
 from tests.integration.made_up_model import reply
 from tests.integration.reduced import call
@@ -52,7 +53,7 @@ def asked(server: Loopback, stage: str) -> int:
 def test_it_asks_for_what_was_estimated_and_once(tmp_path: Path) -> None:
     with Loopback(reply) as server:
         file = write_run_file(tmp_path / "run", more=ENGINE.format(url=server.base_url, key=KEY_VARIABLE, timeout=60))
-        expected = {demand.stage: demand.usage.calls for demand in demands(load_config(str(file)), STAGES)}
+        expected = {demand.stage: demand.usage.calls for demand in demands(load_config(str(file), SECTIONS), STAGES)}
         assert expected == {"explain.sasc": (3 + 20) * 2, "synthesize": (3 + 20) * 2 * 2}, (
             "null units are asked about too"
         )

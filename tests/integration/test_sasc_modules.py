@@ -13,12 +13,13 @@ import pytest
 import torch
 import transformers as hf
 
-from pipeline.run import run_pipeline
-from pipeline.run_file import parse_config
+from pipeline.commands.run import run_pipeline
+from pipeline.config.run_file import parse_config
 from pipeline.subjects.callables import open_function
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.load import load_language_model
 from stages import STAGES
+from stages.settings import SECTIONS
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
 D = 384
@@ -140,7 +141,7 @@ def sections(place: Path, name: str, modules: list[str], **changes: Any) -> dict
 
 def scored(place: Path, values: dict[str, Any], code: int = 0, stages: Sequence[str] = tuple(STAGES)) -> Path:
     """The folder of a finished run of some stages, which ended with this exit code."""
-    config = parse_config(values, "test.toml")
+    config = parse_config(values, "test.toml", SECTIONS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert run_pipeline(config, STAGES, stages) == code
@@ -206,7 +207,7 @@ def test_every_ready_made_black_box_gets_the_score_of_its_formula(place: Path) -
     assert len(modules) == 7
     root = scored(place, sections(place, "ready", modules))
     for module in modules:
-        config = parse_config(sections(place, "ready", modules), "test.toml")
+        config = parse_config(sections(place, "ready", modules), "test.toml", SECTIONS)
         function = open_function(module, config.subject.black_boxes[module.partition(":")[2]])
         rows = published(root, module)
         assert [(row["index"], row["status"]) for row in rows] == [(0, "ok"), (1, "ok")], module

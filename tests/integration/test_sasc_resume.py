@@ -3,8 +3,8 @@
 import random
 from pathlib import Path
 
-from pipeline.sasc_schemas import SASC_TABLES
-from pipeline.tables import Tables
+from pipeline.schemas.ngrams import SASC_TABLES
+from pipeline.storage.tables import Tables
 from stages.sasc.tables import NGRAM_PARTIALS
 from tests.integration.kills import kill_at_random, published
 from tests.integration.reduced import all_rows, call

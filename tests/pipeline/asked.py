@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import RunConfig
+from pipeline.execution.runner import run_stage
 from pipeline.llm.encoding import PromptEncoder
-from pipeline.llm.engine import Abilities, Completion, Message, NumberScores, Passage, Request
-from pipeline.runner import run_stage
+from pipeline.llm.engine import Capabilities, Completion, Message, NumberScores, Passage, Request
 from stages import STAGES
 
 
@@ -28,8 +28,8 @@ class Asked:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return len(self.encoder.conversation(messages).ids)
 
-    async def abilities(self) -> Abilities:
-        return Abilities(20, reply_numbers=True, passage_numbers=True, json_schema=True, n=True, seed=True)
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(20, reply_numbers=True, passage_numbers=True, json_schema=True, n=True, seed=True)
 
     async def complete(self, request: Request) -> list[Completion]:
         self.calls += 1

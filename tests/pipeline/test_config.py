@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.run_file import PRESETS, load_config, parse_config
 from pipeline.errors import UserError
-from pipeline.run_file import PRESETS, load_config, parse_config
+from stages.settings import SECTIONS
 
 MINIMAL = {
     "run": {"name": "a"},
@@ -22,17 +23,17 @@ def changed(section: str, **values: object) -> dict[str, object]:
 
 def message(values: dict[str, object]) -> str:
     with pytest.raises(UserError) as caught:
-        parse_config(values, "my.toml")
+        parse_config(values, "my.toml", SECTIONS)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.toml")))
 def test_every_preset_is_valid(preset: str) -> None:
-    assert load_config(preset).run.name == preset
+    assert load_config(preset, SECTIONS).run.name == preset
 
 
 def test_a_config_cannot_be_changed_after_it_was_read() -> None:
-    config = parse_config(MINIMAL, "my.toml")
+    config = parse_config(MINIMAL, "my.toml", SECTIONS)
     with pytest.raises(Exception, match="frozen"):
         config.run.seed = 1
 
@@ -90,9 +91,9 @@ def test_a_file_that_is_no_toml_names_the_line(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text("[run\n")
     with pytest.raises(UserError, match=r"not TOML.*line 1"):
-        load_config(str(file))
+        load_config(str(file), SECTIONS)
 
 
 def test_a_missing_file_lists_the_presets() -> None:
     with pytest.raises(UserError, match="demo"):
-        load_config("nothing.toml")
+        load_config("nothing.toml", SECTIONS)

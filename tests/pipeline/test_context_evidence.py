@@ -7,14 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.context import Context
-from pipeline.evidence import Evidence, Pair
-from pipeline.run_file import parse_config
+from pipeline.config.run_file import parse_config
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS, UNITS, TableSchema
-from pipeline.shards import publish
-from pipeline.stage import Shard
-from pipeline.tables import Tables
+from pipeline.storage.shards import publish
+from pipeline.storage.tables import Tables
 from stages import STAGES
+from stages.evidence import Evidence, Pair
+from stages.recorded_units import RecordedUnits
+from stages.settings import SECTIONS
 
 MODULE = "layers.0.attn"
 UNIT = {"module": MODULE, "index": 2}
@@ -23,7 +25,7 @@ KEPT = UNIT | {"polarity": "+", "split": "explain", "rank": 0, "peak": 0}
 
 def write(folder: Path, table: TableSchema, *rows: dict[str, Any]) -> None:
     shard = Shard("part-00000", {})
-    publish(Tables(folder / "r").file(table, shard.name), pa.Table.from_pylist(rows, table.schema), table, {}, shard, 0)
+    publish(Tables(folder / "r").file(table, shard.name), pa.Table.from_pylist(rows, table.schema), table, {})
 
 
 def listed(*tokens: str) -> list[dict[str, Any]]:
@@ -59,7 +61,7 @@ def evidence(folder: Path, **explain: Any) -> Evidence:
         "record": {"negatives": 4},
         "explain": {"explainer": "max_activation", "engine": {"model": "m"}} | explain,
     }
-    [found] = Context(parse_config(values, "test"), STAGES["explain"]).evidence(MODULE, [2])
+    [found] = RecordedUnits(Context(parse_config(values, "test", SECTIONS), STAGES["explain"])).evidence(MODULE, [2])
     return found
 
 
@@ -100,9 +102,8 @@ def test_tokens_from_the_weights_are_given_where_they_are_asked_for(folder: Path
 def test_a_very_negative_unit_promotes_what_it_else_suppresses(folder: Path) -> None:
     config = parse_config(
         {"run": {"name": "r", "folder": str(folder)}, "subject": {"model": "m", "modules": [MODULE]},
-         "corpus": {"source": "c.txt"}}, "test",
-    )  # fmt: skip
-    assert Context(config, STAGES["explain"]).output_tokens(MODULE, [2, 3], "-") == {
+         "corpus": {"source": "c.txt"}}, "test", SECTIONS)  # fmt: skip
+    assert RecordedUnits(Context(config, STAGES["explain"])).output_tokens(MODULE, [2, 3], "-") == {
         2: (["c"], [" a", "b"]), 3: ([], []),
     }  # fmt: skip
 
@@ -116,7 +117,7 @@ def test_a_unit_of_which_the_tables_say_nothing_has_no_details(folder: Path) -> 
 
 def test_what_is_made_for_a_module_is_kept_until_another_one_is_asked_for() -> None:
     sections = {"run": {"name": "r"}, "subject": {"model": "m", "modules": [MODULE]}, "corpus": {"source": "c.txt"}}
-    context = Context(parse_config(sections, "test"), STAGES["explain"])
+    context = Context(parse_config(sections, "test", SECTIONS), STAGES["explain"])
     made = [context.latest("source", key, lambda config: [config.run.name]) for key in "aaba"]
     assert made[0] is made[1]
     assert len({id(thing) for thing in made}) == 3

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.columns import TableSchema, column
-from pipeline.shards import publish
-from pipeline.stage import Shard
+from pipeline.schemas.columns import TableSchema, column
+from pipeline.storage.shards import publish
 from stages.record.rounding import rounded
 
 KINDS = {
@@ -36,7 +35,7 @@ def made(values: Any) -> pa.Table:
 
 def written(path: Path, rows: pa.Table, folder: str = "") -> dict[str, tuple[int, set[str]]]:
     """Bytes and encodings of each column of a file of these rows."""
-    publish(path, rows, TableSchema("toy", 1, SCHEMA, rows_per_group=ROWS, folder=folder), {}, Shard("toy", {}), 0.0)
+    publish(path, rows, TableSchema("toy", 1, SCHEMA, rows_per_group=ROWS, folder=folder), {})
     group = pq.read_metadata(path).row_group(0)
     columns = [group.column(number) for number in range(group.num_columns)]
     return {column.path_in_schema: (column.total_compressed_size, set(column.encodings)) for column in columns}
@@ -96,5 +95,5 @@ def test_whole_numbers_of_work_tables_are_written_as_they_are(tmp_path: Path) ->
 
 def test_a_table_without_rows_can_be_written(tmp_path: Path) -> None:
     table = TableSchema("toy", 1, SCHEMA)
-    publish(tmp_path / "a.parquet", iter([]), table, {}, Shard("toy", {}), 0.0)
+    publish(tmp_path / "a.parquet", iter([]), table, {})
     assert pq.read_table(tmp_path / "a.parquet").equals(SCHEMA.empty_table())

@@ -14,15 +14,16 @@ import stages.explain.stage
 import stages.judge.stage
 import stages.simulate.load
 from pipeline.config import RunConfig
+from pipeline.config.run_file import parse_config
 from pipeline.estimate import estimate_table
 from pipeline.estimate.requests import demands, scaled
 from pipeline.llm.counting import Usage
 from pipeline.llm.engine import Request
-from pipeline.run_file import parse_config
 from pipeline.schemas import JUDGEMENTS
+from pipeline.storage.tables import Tables
 from pipeline.subjects.load import load_tokenizer
-from pipeline.tables import Tables
 from stages import STAGES
+from stages.settings import SECTIONS
 from tests.pipeline.asked import Asked, run
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
@@ -71,7 +72,7 @@ def run_file(folder: Path, model: Path, texts: Path, **changes: dict[str, Any]) 
     }
     for section, fields in changes.items():
         values.setdefault(section, {}).update(fields)
-    return parse_config(values, "run.toml")
+    return parse_config(values, "run.toml", SECTIONS)
 
 
 @pytest.fixture

@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import Record, RunConfig
+from pipeline.config import RunConfig
+from pipeline.config.run_file import load_config, parse_config
 from pipeline.estimate.recording import FIRING, recorder_bytes, recording, tokens_with
 from pipeline.estimate.sizes import Estimate, estimate
-from pipeline.run_file import load_config, parse_config
 from pipeline.schemas import EXEMPLARS, UNITS
-from pipeline.shards import publish
-from pipeline.stage import Shard
+from pipeline.storage.shards import publish
+from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, SparseActivations
 from pipeline.subjects.load import load_tokenizer
 from pipeline.subjects.source import describe_modules
-from pipeline.tables import Tables
 from stages.corpus import build_corpus
 from stages.record.merge import merge
 from stages.record.partial_files import Partials
@@ -27,6 +26,7 @@ from stages.record.scan import padded_batches
 from stages.record.sequences import special_ids
 from stages.record.sums import DenseRows
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.settings import SECTIONS, Record
 from tests.pipeline.subjects.conftest import save_tiny_llama
 from tests.pipeline.subjects.saes.layouts import draw, saelens_6
 
@@ -43,6 +43,7 @@ def run_file(folder: Path, subject: dict[str, Any] | None = None, **record: Any)
             "record": {"shard_sequences": PART, "batch_size": 32, "min_token_count": 1, **record},
         },
         "run.toml",
+        SECTIONS,
     )
 
 
@@ -51,9 +52,9 @@ def scanned(
 ) -> Recorder:
     """A recorder that has seen a part of a corpus."""
     rng = np.random.default_rng(start)
-    recorder = Recorder(modules, config.record, tokens, LENGTH)
+    recorder = Recorder(modules, config[Record], tokens, LENGTH)
     sequences = [(start + n, rng.integers(0, VOCABULARY, LENGTH).tolist()) for n in range(count)]
-    for batch in padded_batches(sequences, config.record.batch_size):
+    for batch in padded_batches(sequences, config[Record].batch_size):
         recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
         for name, units in modules.items():
             drawn = torch.from_numpy(rng.standard_normal((32, LENGTH, units.width), np.float32))
@@ -89,7 +90,7 @@ def held(thing: Any, seen: set[int] | None = None) -> int:
 def test_memory_is_right_within_a_fifth(tmp_path: Path, tokens: int) -> None:
     config = run_file(tmp_path)
     recorder = scanned(config, TokenTable(np.arange(tokens), 1), 0)
-    expected = recorder_bytes(MODULES, config.record, tokens, LENGTH, SEQUENCES)
+    expected = recorder_bytes(MODULES, config[Record], tokens, LENGTH, SEQUENCES)
     assert held(recorder._sums) == pytest.approx(expected, rel=0.2)
 
 
@@ -98,19 +99,19 @@ def test_memory_of_sparse_modules_is_right_within_a_fifth(tmp_path: Path, signed
     config = run_file(tmp_path)
     modules = {"layers.0.sae:x": ModuleUnits(500, signed=signed, sparse=True)}
     recorder = scanned(config, TokenTable(np.arange(400), 1), 0, SEQUENCES, modules)
-    expected = recorder_bytes(modules, config.record, 400, LENGTH, SEQUENCES)
+    expected = recorder_bytes(modules, config[Record], 400, LENGTH, SEQUENCES)
     assert held(recorder._sums) == pytest.approx(expected, rel=0.2)
 
 
 def test_memory_of_the_demo_is_right_within_a_fifth_before_its_corpus_is_there() -> None:
-    demo = load_config("pipeline/presets/demo.toml")
+    demo = load_config("pipeline/presets/demo.toml", SECTIONS)
     config = demo.model_copy(update={"subject": demo.subject.model_copy(update={"modules": ["layers.4.mlp"]})})
     corpus = build_corpus(config.corpus, 0, load_tokenizer(config.subject.model, False), show=False)
     modules = describe_modules(config)
-    counts = count_tokens(corpus.select(["seq_id", "token_ids"]).to_batches(), config.record, special_ids(config))
-    tokens = cover_tokens(*counts, 1536, config.record)
+    counts = count_tokens(corpus.select(["seq_id", "token_ids"]).to_batches(), config[Record], special_ids(config))
+    tokens = cover_tokens(*counts, 1536, config[Record])
     assert len(tokens.token_ids) > 1000
-    recorder = Recorder(modules, config.record, tokens, config.corpus.seq_len)
+    recorder = Recorder(modules, config[Record], tokens, config.corpus.seq_len)
     ids = np.asarray([row for row in corpus["token_ids"].to_pylist()[:40] if len(row) == 64][:32])
     recorder.begin(ids, np.full(32, 64), np.arange(32))
     recorder.add("layers.4.mlp", torch.randn(32, 64, 1536))
@@ -126,13 +127,13 @@ def test_disk_is_right_within_a_quarter(tmp_path: Path, bits: int) -> None:
         pieces = scanned(config, tokens, part * PART).tables()
         for table in PARTIALS:
             name = f"part-{part:05d}"
-            publish(tables.file(table, name), pieces[table.name], table, {}, Shard(name, {}), 0.0)
+            publish(tables.file(table, name), pieces[table.name], table, {})
     partials = Partials(tables)
     texts = {token_id: f" {token_id}" for token_id in range(VOCABULARY)}
     for module, units in MODULES.items():
-        rows = merge(partials.about(module, 0, units.width), module, 0, units.width, config.record, texts)
+        rows = merge(partials.about(module, 0, units.width), module, 0, units.width, config[Record], texts)
         for table in (EXEMPLARS, UNITS):
-            publish(tables.file(table, module), rows[table.name], table, {}, Shard(module, {}), 0.0)
+            publish(tables.file(table, module), rows[table.name], table, {})
 
     def disk(*wanted: Any) -> int:
         return sum(path.stat().st_size for table in wanted for path in tables.files(table))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evidence import SPLITS, Detail, Evidence, Exemplar, Pair, split_of
+from stages.evidence import SPLITS, Detail, Evidence, Exemplar, Pair, split_of
 
 
 def test_half_of_the_sequences_are_for_explaining_and_a_quarter_for_each_of_the_others() -> None:

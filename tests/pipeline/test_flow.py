@@ -1,11 +1,10 @@
 """Work side by side: in order, never more than the limit, and nothing is left running."""
 
 import asyncio
-import gc
 
 import pytest
 
-from pipeline.flow import seldom_collected, side_by_side
+from pipeline.execution.concurrency import bounded_gather
 
 
 def test_results_come_in_the_order_of_the_items_and_the_limit_holds() -> None:
@@ -19,7 +18,7 @@ def test_results_come_in_the_order_of_the_items_and_the_limit_holds() -> None:
         running -= 1
         return item * item
 
-    assert asyncio.run(side_by_side(work, range(40), 4)) == [item * item for item in range(40)]
+    assert asyncio.run(bounded_gather(work, range(40), 4)) == [item * item for item in range(40)]
     assert most == 4
 
 
@@ -34,7 +33,7 @@ def test_the_next_item_starts_as_soon_as_one_ends() -> None:
         if item == 9:
             gate.set()
 
-    asyncio.run(side_by_side(work, range(10), 2))
+    asyncio.run(bounded_gather(work, range(10), 2))
     assert ended == [*range(1, 10), 0]
 
 
@@ -51,7 +50,7 @@ def test_an_error_cancels_the_others_before_it_is_raised() -> None:
             raise
 
     with pytest.raises(ValueError, match="bad"):
-        asyncio.run(side_by_side(work, range(5), 3))
+        asyncio.run(bounded_gather(work, range(5), 3))
     assert sorted(cancelled) == [0, 2]
 
 
@@ -59,14 +58,4 @@ def test_no_items_are_no_results() -> None:
     async def work(item: int) -> int:
         return item
 
-    assert asyncio.run(side_by_side(work, [], 3)) == []
-
-
-def test_garbage_is_collected_as_before_afterwards() -> None:
-    before = gc.get_threshold()
-    with pytest.raises(KeyboardInterrupt), seldom_collected():
-        assert gc.get_threshold() > before
-        assert gc.get_freeze_count() > 0
-        raise KeyboardInterrupt
-    assert gc.get_threshold() == before
-    assert gc.get_freeze_count() == 0
+    assert asyncio.run(bounded_gather(work, [], 3)) == []

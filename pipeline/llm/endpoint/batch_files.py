@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.llm.endpoint.reply_files import read_other
-from pipeline.shards import atomic_path
+from pipeline.storage.shards import atomic_path
 
 Json = dict[str, Any]
 

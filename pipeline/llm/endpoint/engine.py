@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.fingerprint import canonical
+from pipeline.execution.fingerprint import canonical
 from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.endpoint.asks import Asks
 from pipeline.llm.endpoint.bodies import Ask, asks
@@ -20,7 +20,7 @@ from pipeline.llm.endpoint.replies import Answer, Replies
 from pipeline.llm.endpoint.together import together
 from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import (
-    Abilities,
+    Capabilities,
     Completion,
     EngineError,
     Message,
@@ -52,7 +52,7 @@ class EndpointEngine:
         """
         self.name = config.model
         self.context = config.context
-        """Without the setting, what the endpoint says, once `abilities` has been asked."""
+        """Without the setting, what the endpoint says, once `capabilities` has been asked."""
         self._config, self._sender, self._replies, self._live = config, sender, replies, live or sender
         self._encoder: PromptEncoder | None = None
         self._tokenizer_looked_for = False
@@ -72,13 +72,13 @@ class EndpointEngine:
         size = sum(len(message.content.encode()) for message in messages)
         return math.ceil(size / BYTES_A_TOKEN) + TOKENS_A_MESSAGE * len(messages)
 
-    async def abilities(self) -> Abilities:
+    async def capabilities(self) -> Capabilities:
         """What the probe found.
 
         Raises:
             UserError: the endpoint does not answer, or the key or the model is wrong.
         """
-        return (await self.profile()).abilities()
+        return (await self.profile()).capabilities()
 
     async def profile(self, *, anew: bool = False) -> Profile:
         """What the probe found, the last time that it was made.

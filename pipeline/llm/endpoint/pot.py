@@ -1,4 +1,4 @@
-"""The budget that the workers of a run share: each draws from one file what it may spend."""
+"""The budget that the workers of a run share: each draws from one file what it may prune."""
 
 import fcntl
 import json
@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from pipeline.config import Budget
-from pipeline.shards import atomic_path
+from pipeline.storage.shards import atomic_path
 
 PORTIONS = 256
 """The budget is drawn in so many portions, so that the file is written seldom; a worker may leave part of one unspent."""
@@ -34,9 +34,9 @@ class Amount:
 
 
 class Pot:
-    """What each worker may spend, in FOLDER/budget.json; a lock beside it makes the workers take turns.
+    """What each worker may prune, in FOLDER/budget.json; a lock beside it makes the workers take turns.
 
-    A worker's share is what it has spent, read from its replies, until it draws more; what it drew and did not spend goes
+    A worker's share is what it has spent, read from its replies, until it draws more; what it drew and did not prune goes
     back when it closes, or when any worker next starts and reads its replies.
     """
 
@@ -45,7 +45,7 @@ class Pot:
         self._file, self._lock = folder / "budget.json", folder / "budget.lock"
         self._worker, self._budget = worker, budget
         self.share = spent.get(worker, Amount())
-        """What this worker may spend, with what it has spent."""
+        """What this worker may prune, with what it has spent."""
         folder.mkdir(parents=True, exist_ok=True)
         with self._shares() as shares:
             shares |= spent

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from pipeline.errors import UserError
-from pipeline.llm.engine import Abilities
+from pipeline.llm.engine import Capabilities
 
 LimitField = Literal["max_tokens", "max_completion_tokens"]
 PromptLogprobs = Literal["", "prompt_logprobs", "echo"]
@@ -58,10 +58,10 @@ class Profile:
     """Tokens of prompt and reply together, as /models says; None where it does not."""
     reading: PromptReading = PromptReading()
 
-    def abilities(self) -> Abilities:
+    def capabilities(self) -> Capabilities:
         """What an engine can do with them."""
         passages = bool(self.reading.way)
-        return Abilities(
+        return Capabilities(
             logprobs=self.logprobs,
             reply_numbers=passages or self.logprobs > 0,
             passage_numbers=passages,
@@ -83,7 +83,7 @@ class Profile:
         return cls(**known, reading=PromptReading(**reading))
 
 
-def require(abilities: Abilities, simulator: str) -> None:
+def require(capabilities: Capabilities, simulator: str) -> None:
     """Stop a simulator that needs what the model's server does not do.
 
     Raises:
@@ -92,18 +92,18 @@ def require(abilities: Abilities, simulator: str) -> None:
     if simulator not in NEEDS:
         return
     ability, words = NEEDS[simulator]
-    if not getattr(abilities, ability):
+    if not getattr(capabilities, ability):
         raise UserError(
             f'simulator = "{simulator}" needs {words}, which this endpoint does not give for this model; '
-            f"write {_listed(working_simulators(abilities))} instead, or use an endpoint that does, such as vLLM "
+            f"write {_listed(working_simulators(capabilities))} instead, or use an endpoint that does, such as vLLM "
             "with the model's tokenizer in engine.tokenizer (`make doctor` shows what works)"
         )
 
 
-def working_simulators(abilities: Abilities) -> list[str]:
+def working_simulators(capabilities: Capabilities) -> list[str]:
     """The simulators by language model that would work, best first."""
     order = ("all_at_once", "generated", "json", "one_at_a_time")
-    return [name for name in order if name not in NEEDS or getattr(abilities, NEEDS[name][0])]
+    return [name for name in order if name not in NEEDS or getattr(capabilities, NEEDS[name][0])]
 
 
 def _listed(names: list[str]) -> str:

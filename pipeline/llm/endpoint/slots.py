@@ -4,13 +4,13 @@ import asyncio
 from heapq import heappop, heappush
 from itertools import count
 
-from pipeline.flow import TURN
+from pipeline.execution.concurrency import TURN
 
 
 class Slots:
     """`async with slots:` holds one of `size` places.
 
-    Who waits gets a free one in the order of `pipeline.flow.TURN`, then of arrival. A cancelled wait takes no place.
+    Who waits gets a free one in the order of `pipeline.execution.concurrency.TURN`, then of arrival. A cancelled wait takes no place.
     """
 
     def __init__(self, size: int) -> None:

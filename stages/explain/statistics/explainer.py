@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.evidence import Evidence
+from stages.english.words import split_words
+from stages.evidence import Evidence
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.statistics.features import FUNCTION_WORDS, LEXICAL, RULES, WORD
 from stages.explain.statistics.observations import Observations, observe
 from stages.explain.statistics.selection import Finding, select
 from stages.explain.statistics.sentence import compose
-from stages.words import split_words
 
 if TYPE_CHECKING:
     from pipeline.subjects.load import LoadedModel

@@ -9,9 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from stages.simulate.word.closed import CLASSES
-from stages.simulate.word.forms import FORMS
-from stages.simulate.word.text import Text
+from stages.english.forms import FORMS
+from stages.english.text import Text
+from stages.english.word_classes import CLASSES
 
 WORD, PIECE, AFTER, FORM, PLACE = "word", "piece", "after", "form", "place"
 LEXICAL = (WORD, PIECE)

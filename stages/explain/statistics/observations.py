@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evidence import Evidence, TopToken
+from stages.evidence import Evidence, TopToken
 from stages.explain.base import ExplanationError
 from stages.explain.statistics.features import FORM, LEXICAL, PIECE, WORD, Feature, features
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from stages.simulate.word.forms import FORMS, Vocabulary
+from stages.english.forms import FORMS, Vocabulary
+from stages.english.text import Text, Values
 from stages.simulate.word.quoted import match_quoted
 from stages.simulate.word.rules import Place, Rule
-from stages.simulate.word.text import Text, Values
 
 FORM_FLOOR = 0.35
 """What a word of the right form is worth where its meaning does not fit at all."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from stages.english.text import Values
 from stages.simulate.word.listing import Listing
 from stages.simulate.word.phrases import INTRODUCTIONS
-from stages.simulate.word.text import Values
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

@@ -2,7 +2,7 @@
 
 import re
 
-from stages.simulate.word.closed import word_set
+from stages.english.word_classes import word_set
 
 FORM_PHRASES: tuple[tuple[str, str], ...] = (
     # The first that matches wins, so the narrower phrases stand first.

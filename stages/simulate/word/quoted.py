@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from stages.english.text import Text, Values, is_mark
+from stages.english.words import split_words
 from stages.simulate.word.rules import Quoted
-from stages.simulate.word.text import Text, Values, is_mark
-from stages.words import split_words
 
 OTHER_CASE = 0.3
 """What a word is worth that differs from the quoted one in its capitals, where that one has any."""

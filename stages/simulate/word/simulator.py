@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.english.text import Text, Values
 from stages.simulate.base import SCALE, Simulation
 from stages.simulate.word.apply import apply_rules
 from stages.simulate.word.listing import PROMPT
 from stages.simulate.word.meaning import Meaning
 from stages.simulate.word.reader import read_explanation
 from stages.simulate.word.rules import Rule
-from stages.simulate.word.text import Text, Values
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

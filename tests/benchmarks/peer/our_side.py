@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.run import run_pipeline
-from pipeline.run_file import load_config
+from pipeline.commands.run import run_pipeline
+from pipeline.config.run_file import load_config
 from pipeline.schemas import UNITS
+from pipeline.storage.tables import Tables
 from pipeline.subjects.load import load_language_model
-from pipeline.tables import Tables
 from stages import STAGES
 from stages.record.recorder import Recorder
+from stages.settings import SECTIONS
 from tests.benchmarks.peer.clock import MB, Cost, bare_forward, bytes_in, measured
 
 
 def record(run_file: str) -> tuple[int, float]:
     """Run the two stages; returns the number of units, and the MB of the partial tables in between."""
-    config = load_config(run_file)
+    config = load_config(run_file, SECTIONS)
     partials = 0.0
     for stage in ("record.scan", "record.merge"):
         if run_pipeline(config, STAGES, [stage]):
@@ -35,7 +36,7 @@ def record(run_file: str) -> tuple[int, float]:
 def main() -> None:
     task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(1)
-    subject = load_config(task["run_file"]).subject
+    subject = load_config(task["run_file"], SECTIONS).subject
     model: Any = load_language_model(subject.model, subject.dtype, subject.device).model.base_model
     record(task["warm_run_file"])
     cost = Cost()

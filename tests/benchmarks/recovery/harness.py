@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.errors import stops_the_shard
-from pipeline.flow import side_by_side
+from pipeline.execution.concurrency import bounded_gather
 from stages.sasc.halves import HALVES, deal
 from stages.sasc.scoring import p_value
 from tests.benchmarks.recovery.concepts import Concept
@@ -177,8 +177,8 @@ async def explain_half(
 
     half = [concept for concept in concepts if concept.held_out == held_out]
     nulls = null_modules(half, encoder, NULLS + REFERENCES, setting, seed)
-    references = await side_by_side(explain, nulls[NULLS:][:few], at_once)
+    references = await bounded_gather(explain, nulls[NULLS:][:few], at_once)
     planted = [planted_module(concept, encoder) for concept in half[:few]]
-    outcomes = await side_by_side(explain, [*planted, *nulls[:NULLS][:few]], at_once)
+    outcomes = await bounded_gather(explain, [*planted, *nulls[:NULLS][:few]], at_once)
     scores = np.asarray([outcome.score for outcome in references])
     return [replace(outcome, p_value=p_value(outcome.score, scores)) for outcome in outcomes]

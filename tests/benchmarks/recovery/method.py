@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.config import Sasc
 from stages.sasc.candidates import themes
 from stages.sasc.scoring import choose, sasc_score
 from stages.sasc.summarise import Summariser
 from stages.sasc.synthesis import Synthesizer
+from stages.settings import Sasc
 from tests.benchmarks.recovery.modules import Array, Encoder
 
 

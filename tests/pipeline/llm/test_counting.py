@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.llm.counting import BLOCK, CountingEngine, Usage
 from pipeline.llm.encoding import PromptEncoder
-from pipeline.llm.engine import Abilities, Message, Passage, PromptTooLong, Request
+from pipeline.llm.engine import Capabilities, Message, Passage, PromptTooLong, Request
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.subjects.load import LoadedModel
 
@@ -19,7 +19,7 @@ MESSAGES = (Message("system", "Say what it is."), Message("user", "a red house")
 
 def counter(make_tiny: Callable[..., LoadedModel], context: int | None = None) -> tuple[CountingEngine, PromptEncoder]:
     tokenizer = make_tiny().tokenizer
-    return CountingEngine(tokenizer, context, Abilities(json_schema=True)), PromptEncoder(tokenizer)
+    return CountingEngine(tokenizer, context, Capabilities(json_schema=True)), PromptEncoder(tokenizer)
 
 
 def complete(engine: CountingEngine, messages: tuple[Message, ...], **fields: Any) -> Usage:
@@ -95,7 +95,7 @@ def test_a_request_repeated_because_its_replies_were_of_no_use_is_not_counted(
 def test_replies_are_taken_to_be_like_the_examples(
     grow: bool, likely: int, make_tiny: Callable[..., LoadedModel]
 ) -> None:
-    engine = CountingEngine(make_tiny().tokenizer, None, Abilities(), grow)
+    engine = CountingEngine(make_tiny().tokenizer, None, Capabilities(), grow)
     shown = [("ab", "xxxx"), ("abcd", "xxxxxxxx")]
     examples = [message for one, two in shown for message in (Message("user", one), Message("assistant", two))]
     messages = (Message("system", "Say."), *examples, Message("user", "abababababcdefgh"))
@@ -107,7 +107,7 @@ def test_stand_ins_are_given_one_after_another_and_every_request_is_counted(
     make_tiny: Callable[..., LoadedModel],
 ) -> None:
     engine = CountingEngine(
-        make_tiny().tokenizer, None, Abilities(), stand_in=lambda request, number: "x" * (request.n + number)
+        make_tiny().tokenizer, None, Capabilities(), stand_in=lambda request, number: "x" * (request.n + number)
     )
     replies = [asyncio.run(engine.complete(Request(MESSAGES, 50, n=n, attempt=n))) for n in (1, 2)]
     assert [[len(reply.text) for reply in given] for given in replies] == [[1], [3, 4]]
@@ -117,7 +117,7 @@ def test_stand_ins_are_given_one_after_another_and_every_request_is_counted(
 
 def test_prompts_are_counted_as_the_engine_in_this_process_reads_them(make_tiny: Callable[..., LoadedModel]) -> None:
     model = make_tiny()
-    counting = CountingEngine(model.tokenizer, None, Abilities())
+    counting = CountingEngine(model.tokenizer, None, Capabilities())
     passages = [Passage(MESSAGES, ("x\t", "\n", "yz\t", "\n"), (1, 3)), Passage(MESSAGES, (), (0,))]
     request = Request(MESSAGES, max_tokens=2)
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, PhiConfig
 
-from pipeline.config import Record
 from pipeline.subjects.activations import ModuleUnits, TokenBatch
 from pipeline.subjects.fast_activations import NAMES, RELU, finish_rows
 from pipeline.subjects.fused import fused, known_activation, known_mlps
@@ -19,6 +18,7 @@ from stages.record.recorder import Recorder
 from stages.record.scan import scan
 from stages.record.sums import UnitSums
 from stages.record.tokens import TokenTable
+from stages.settings import Record
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
 CONFIGS = {

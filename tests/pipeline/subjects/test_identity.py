@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from pipeline.config import RunConfig
+from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.run_file import parse_config
 from pipeline.subjects.identity import needs_model, own_identity, source_file, source_identities
 from pipeline.subjects.own import write_activations
+from stages.settings import SECTIONS
 
 IDS, VALUES = np.zeros((2, 3), np.int64), np.ones((2, 3, 1), np.float32)
 
@@ -25,6 +26,7 @@ def run_file(modules: list[str], **subject: Any) -> RunConfig:
             "corpus": {"source": "unused"},
         },
         "test.toml",
+        SECTIONS,
     )
 
 

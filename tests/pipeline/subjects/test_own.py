@@ -13,15 +13,16 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.run_file import parse_config
 from pipeline.schemas import CORPUS
+from pipeline.storage.tables import Tables
 from pipeline.subjects import own
 from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
 from pipeline.subjects.identity import own_folder
 from pipeline.subjects.own import OwnFile, own_files, own_units, write_activations
 from pipeline.subjects.own_activations import OwnActivations, Places, corpus_places
-from pipeline.tables import Tables
+from stages.settings import SECTIONS
 
 ROWS, COLUMNS, WIDTH = 10, 6, 4
 Array = npt.NDArray[Any]
@@ -254,7 +255,7 @@ def test_what_the_data_card_says_of_writing_works(tmp_path: Path, monkeypatch: p
     [code] = re.findall(r"```python\n(.*?)```", section, flags=re.S)
     exec(code, {"batches": [(IDS, VALUES, LENGTHS), (IDS + 1, VALUES, LENGTHS)]})
     [settings] = re.findall(r"```toml\n(.*?)```", section, flags=re.S)
-    config = parse_config({"run": {"name": "r"}, **tomllib.loads(settings)}, "card.toml")
+    config = parse_config({"run": {"name": "r"}, **tomllib.loads(settings)}, "card.toml", SECTIONS)
     files = own_files(own_folder(config, config.corpus.source))
     assert [file.path.name for file in files] == ["00000.safetensors", "00001.safetensors"]
     np.testing.assert_array_equal(files[1].token_ids(0, ROWS), IDS + 1)

@@ -10,19 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.config import Record, RunConfig
+from pipeline.config import RunConfig
+from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
 from pipeline.estimate.sizes import estimate
-from pipeline.run_file import parse_config
 from pipeline.schemas import CORPUS
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
 from pipeline.subjects.own import write_activations
 from pipeline.subjects.source import CombinedActivations, check_sources, describe_modules, open_source
-from stages.explain.units import refuse_unknown_units
 from stages.record.recorder import Recorder
 from stages.record.scan import SCAN, scan
 from stages.record.sums import UnitSums
 from stages.record.tokens import TokenTable
+from stages.settings import SECTIONS, Explain, Record
+from stages.units import refuse_unknown_units
 
 IDS = np.random.default_rng(0).integers(2, 300, (4, 8))
 VALUES = np.random.default_rng(1).random((4, 8, 3)).astype(np.float32)
@@ -64,7 +65,7 @@ def run_file(place: Path, modules: list[str], model: str = "model", source: str 
         "own": {"made": str(place / "made")},
     }
     run = {"name": "run", "folder": str(place)}
-    return parse_config({"run": run, "subject": subject, "corpus": {"source": source}}, "test.toml")
+    return parse_config({"run": run, "subject": subject, "corpus": {"source": source}}, "test.toml", SECTIONS)
 
 
 def received(config: RunConfig, modules: list[str]) -> dict[str, torch.Tensor]:
@@ -176,6 +177,6 @@ def test_units_are_counted_and_checked_without_loading_anything(place: Path) -> 
         ({"own:made": [3]}, "unit 3 of 'own:made', which has units 0 to 2"),
         ({"own:x": [0]}, "names 'own:x'"),
     ]:
-        listed = config.explain.model_copy(update={"units": units})
+        listed = config[Explain].model_copy(update={"units": units})
         with pytest.raises(UserError, match=says):
             refuse_unknown_units(config.model_copy(update={"explain": listed}))

@@ -9,11 +9,12 @@ import torch
 import transformers as hf
 
 from pipeline.config import RunConfig
+from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.run_file import parse_config
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.text_batches import TextBatches
 from pipeline.subjects.text_function import open_text_function
+from stages.settings import SECTIONS
 
 TEXTS = [
     "fox",
@@ -34,7 +35,7 @@ def run_file(model: Path | str, modules: list[str], pool: str = "max", bos: str 
         "corpus": {"source": "unused", "bos": bos, "seq_len": 8, "min_tokens": 2},
         "sasc": {"pool": pool},
     }
-    return parse_config(sections, "test.toml")
+    return parse_config(sections, "test.toml", SECTIONS)
 
 
 @pytest.mark.parametrize("module", ["layers.0.mlp", "layers.1.residual", "layers.1.attn"])

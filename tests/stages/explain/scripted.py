@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pipeline.evidence import Evidence, Exemplar, TopToken
 from pipeline.llm.engine import (
-    Abilities,
+    Capabilities,
     Completion,
     Engine,
     EngineError,
@@ -16,6 +15,7 @@ from pipeline.llm.engine import (
     PromptTooLong,
     Request,
 )
+from stages.evidence import Evidence, Exemplar, TopToken
 from stages.explain.base import Candidate, ExplanationError
 
 Reply = Callable[[int, int], str | EngineError]
@@ -45,8 +45,8 @@ class ScriptedEngine(Engine):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content.split()) for message in messages)
 
-    async def abilities(self) -> Abilities:
-        return Abilities(json_schema=self.json_schema, n=True, seed=True)
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(json_schema=self.json_schema, n=True, seed=True)
 
     async def complete(self, request: Request) -> list[Completion]:
         prompt_tokens = self.count_tokens(request.messages)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from pipeline.evidence import Detail, Evidence, Pair
+from stages.evidence import Detail, Evidence, Pair
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.contrastive import NOTED_PROMPT_ID, PROMPT_ID, ContrastiveExplainer
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, says, text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.evidence import Evidence, Exemplar
+from stages.evidence import Evidence, Exemplar
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.stage import explain_unit
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evidence import Evidence, Exemplar
+from stages.evidence import Evidence, Exemplar
 from stages.explain.base import ExplanationError
 from stages.explain.highlights import ENOUGH, EXEMPLARS, LOW, OTHERS, SHARES, hard_negatives, highlight, look_alikes
 from tests.pipeline.llm.shown import read_marks, read_units

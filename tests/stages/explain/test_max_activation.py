@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.evidence import Detail, Evidence, Pair
 from pipeline.llm.engine import Message
+from stages.evidence import Detail, Evidence, Pair
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.examples import MAX_TOKENS
 from stages.explain.max_activation import NOTED_PROMPT_ID, PROMPT_ID, MaxActivationExplainer

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evidence import Detail, Evidence, Exemplar, Pair
 from pipeline.prompts import FOLDER
+from stages.evidence import Detail, Evidence, Exemplar, Pair
 from stages.explain.highlights import highlight
 from stages.explain.notes import LEAST, NEEDED, PAIRS, needed, quoted, strongest, take_notes, token_names
 from tests.pipeline.llm.shown import read_token

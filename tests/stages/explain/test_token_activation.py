@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evidence import Evidence, Exemplar
 from pipeline.llm.engine import Completion
+from stages.evidence import Evidence, Exemplar
 from stages.explain.asking import ATTEMPTS
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.token_activation import EXEMPLARS, MAX_TOKENS, TokenActivationExplainer, clean

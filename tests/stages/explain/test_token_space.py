@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evidence import Evidence, TopToken
+from stages.evidence import Evidence, TopToken
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.token_space import PROMPT_ID, TOKENS, TokenSpaceExplainer
 from tests.pipeline.llm.shown import read_lines

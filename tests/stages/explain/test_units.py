@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.run_file import parse_config
+from pipeline.config.run_file import parse_config
 from pipeline.schemas import UNITS
-from pipeline.shards import publish
-from pipeline.stage import Shard
-from pipeline.tables import Tables
-from stages.explain.units import chosen_units, unit_shards
+from pipeline.storage.shards import publish
+from pipeline.storage.tables import Tables
+from stages.settings import SECTIONS
+from stages.units import chosen_units, unit_shards
 
 
 def config_of(folder: Path, units: object, seed: int = 0) -> RunConfig:
@@ -23,6 +23,7 @@ def config_of(folder: Path, units: object, seed: int = 0) -> RunConfig:
             "explain": {"units": units},
         },
         "test",
+        SECTIONS,
     )
 
 
@@ -31,7 +32,7 @@ def tables(tmp_path: Path) -> Tables:
     found = Tables(tmp_path / "r")
     rows = [{"module": f"layers.{m}.mlp", "index": i} for m in (0, 1) for i in range(200)]
     table = pa.Table.from_pylist(rows, schema=UNITS.schema)
-    publish(found.file(UNITS, "part-00000"), table, UNITS, {}, Shard("part-00000", {}), 0)
+    publish(found.file(UNITS, "part-00000"), table, UNITS, {})
     return found
 
 

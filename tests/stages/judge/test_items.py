@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from pipeline.evidence import Exemplar
+from stages.evidence import Exemplar
 from stages.judge.items import detection_items, fuzzing_items
 
 TOKENS = ["the", " red", " house", " and", " a", " blue", " door"]

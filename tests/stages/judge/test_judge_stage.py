@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evidence import Exemplar
+from pipeline.config.run_file import parse_config
 from pipeline.llm.engine import EngineError, Request
-from pipeline.run_file import parse_config
+from stages.evidence import Exemplar
 from stages.judge.stage import judge_explanation, plan
+from stages.settings import SECTIONS
 from tests.stages.simulate.doubles import DoubleEngine
 
 KEYS = {"module": "layers.0.mlp", "index": 3, "polarity": "+", "explainer": "statistics", "candidate": 0}
@@ -23,7 +24,7 @@ def config(**judge: Any) -> Any:
         "run": {"name": "r"}, "subject": {"model": "m", "modules": ["layers.0.mlp"]}, "corpus": {"source": "t.txt"},
         "judge": judge,
     }  # fmt: skip
-    return parse_config(values, "test.toml")
+    return parse_config(values, "test.toml", SECTIONS)
 
 
 def exemplars() -> list[Exemplar]:
@@ -95,6 +96,6 @@ def test_a_judge_that_never_answers_gives_no_score() -> None:
 
 
 def test_without_a_method_nothing_is_planned(tmp_path: Path) -> None:
-    from pipeline.tables import Tables
+    from pipeline.storage.tables import Tables
 
     assert plan(config(methods=[]), Tables(tmp_path)) == []

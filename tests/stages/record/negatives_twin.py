@@ -7,14 +7,15 @@ import pandas as pd
 import torch
 
 from pipeline.config import RunConfig
-from pipeline.evidence import split_of
 from pipeline.schemas import CORPUS, EXEMPLARS
+from pipeline.storage.tables import Tables
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.load import load_language_model
-from pipeline.tables import Tables
-from stages.explain.units import draw
+from stages.evidence import split_of
 from stages.record import likeness
 from stages.record.negatives import KINDS, LOW, TRIES
+from stages.settings import Simulate
+from stages.units import draw
 
 MODULES = ["layers.0.mlp", "layers.1.mlp"]
 WIDTH = 24
@@ -31,7 +32,7 @@ class Twin:
         corpus = tables.read(CORPUS).to_pylist()
         self.ids = {row["seq_id"]: row["token_ids"] for row in corpus}
         texts = ["".join(row["tokens"]) for row in corpus]
-        vectors = load_embedder(config.simulate.embedder).encode(texts).astype(np.float64)
+        vectors = load_embedder(config[Simulate].embedder).encode(texts).astype(np.float64)
         self.vectors = dict(zip(self.ids, vectors, strict=True))
         self.exemplars = tables.read(EXEMPLARS).to_pandas().query("band == 'top'")
         self.activations = {module: self._run(number) for number, module in enumerate(MODULES)}

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import RunConfig
-from pipeline.run_file import parse_config
-from pipeline.runner import run_stage
-from pipeline.stage import Stage
+from pipeline.config.run_file import parse_config
+from pipeline.execution.runner import run_stage
+from pipeline.execution.stage import Stage
 from stages import STAGES
+from stages.settings import SECTIONS
 from tests.pipeline.subjects.conftest import SENTENCES, save_tiny_llama
 from tests.pipeline.subjects.saes.layouts import draw, saelens_6
 
@@ -51,8 +52,7 @@ def small_config(
             },
             "explain": {"units": 2, **explain},
         },
-        "test.toml",
-    )  # fmt: skip
+        "test.toml", SECTIONS)  # fmt: skip
 
 
 def small_subject(folder: Path) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config import PerSplit, Record
-from pipeline.evidence import SPLITS, split_of
-from pipeline.kept import counts, uniform_ids
+from stages.evidence import SPLITS, split_of
 from stages.record.histogram import BINS, INNER_EDGES, ZERO_BIN
+from stages.record.kept import counts, uniform_ids
 from stages.record.partials import exemplar_rows, token_rows, uniform_rows, unit_rows
 from stages.record.selection import NO_SEQUENCE
 from stages.record.sums import DenseRows, TopSums, UnitSums
 from stages.record.tokens import TokenTable
+from stages.settings import PerSplit, Record
 
 MODULE = "layers.0.mlp"
 SETTINGS = Record(

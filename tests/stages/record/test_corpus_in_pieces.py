@@ -11,18 +11,17 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from pipeline.config import Record
-from pipeline.evidence import split_of
-from pipeline.run_file import parse_config
+from pipeline.config.run_file import parse_config
 from pipeline.schemas import CORPUS
-from pipeline.shards import publish
-from pipeline.stage import Shard
+from pipeline.storage.shards import publish
+from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.own_activations import corpus_places
-from pipeline.tables import Tables
+from stages.evidence import split_of
 from stages.record.merge import token_texts
 from stages.record.scan import scan, token_table
 from stages.record.sequences import sequences_between
+from stages.settings import SECTIONS, Record
 
 SEQUENCES, LENGTH, VOCABULARY, PIECE = 100_000, 16, 3000, 1000
 LIMIT = 5 * 2**20
@@ -51,7 +50,7 @@ def rows(start: int) -> pa.Table:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     tables = Tables(tmp_path_factory.mktemp("run"))
     pieces = (rows(start) for start in range(0, SEQUENCES, PIECE))
-    publish(tables.file(CORPUS, "part-00000"), pieces, CORPUS, {}, Shard("part-00000", {}), 0.0)
+    publish(tables.file(CORPUS, "part-00000"), pieces, CORPUS, {})
     return tables
 
 
@@ -112,6 +111,7 @@ def test_tokens_are_counted_some_sequences_at_a_time(corpus: Tables) -> None:
             "record": {"min_token_count": 1},
         },
         "run.toml",
+        SECTIONS,
     )
     found = within_limit(corpus, lambda tables: token_table(tables, 1, config))
     explain = [number for number in range(SEQUENCES) if split_of(number) == "explain"]

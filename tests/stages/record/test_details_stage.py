@@ -8,22 +8,24 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
-from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.runner import survey
+from pipeline.execution.context import Context
+from pipeline.execution.runner import survey
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
-from pipeline.status import status_table
+from pipeline.storage.tables import Tables
 from pipeline.subjects.attention_pairs import head_movements
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.sites import find_sites
-from pipeline.tables import Tables
 from stages import STAGES
 from stages.explain.stage import EXPLAIN
-from stages.explain.units import chosen_units
 from stages.record.details import DETAIL, Detailed, attribute, check, plan
+from stages.recorded_units import RecordedUnits
 from stages.score.stage import SCORE
+from stages.settings import Explain
+from stages.units import chosen_units
 from tests.stages.record.small_run import CODER, MODULES, OTHERS, run_stages, small_config, small_subject, vowels
 
 RECORDED = ["corpus", "record.scan", "record.merge"]
@@ -75,7 +77,7 @@ def key(row: Row) -> tuple[str, int, str, int]:
 def test_the_rows_are_the_top_exemplars_of_the_explain_split_of_the_chosen_units(
     config: RunConfig, rows: list[Row]
 ) -> None:
-    wanted = {found for found in peaks(config) if found[2] in config.explain.polarities}
+    wanted = {found for found in peaks(config) if found[2] in config[Explain].polarities}
     assert {key(row) for row in rows} == wanted
     assert len(rows) == len(wanted) >= 2 * 4
     assert {row["module"] for row in rows} == set(MODULES)
@@ -91,7 +93,7 @@ def test_all_exemplars_are_looked_into_where_that_is_asked_for(
         key(row) for row in Tables(every.root).read(EXEMPLARS).to_pylist() if row["index"] in chosen[row["module"]]
     }
     found = rows_of(every)
-    assert {key(row) for row in found} == {one for one in wanted if one[2] in every.explain.polarities}
+    assert {key(row) for row in found} == {one for one in wanted if one[2] in every[Explain].polarities}
     assert len(found) == len({key(row) for row in found}) > 2 * len(rows)
     shown = {key(row): row for row in found}
     assert [shown[key(row)] for row in rows] == rows
@@ -146,7 +148,7 @@ def test_heads_have_their_strongest_pairs_and_other_units_none(config: RunConfig
 
 def test_an_explainer_gets_them_by_unit_and_sequence(config: RunConfig, rows: list[Row]) -> None:
     indices = chosen_units(config, Tables(config.root))["layers.1.attn"]
-    found = Context(config, EXPLAIN).details("layers.1.attn", indices, "+")
+    found = RecordedUnits(Context(config, EXPLAIN)).details("layers.1.attn", indices, "+")
     assert list(found) == indices
     for row in [row for row in rows if row["module"] == "layers.1.attn"]:
         detail = found[row["index"]][row["seq_id"]]
@@ -154,9 +156,11 @@ def test_an_explainer_gets_them_by_unit_and_sequence(config: RunConfig, rows: li
         assert detail.attribution.tolist() == row["attribution"]
         pairs = [{"from": pair.source, "to": pair.target, "value": pair.value} for pair in detail.pairs or []]
         assert pairs == row["pairs"]
-    assert Context(config, EXPLAIN).details("layers.1.attn", indices, "-") == {index: {} for index in indices}
+    assert RecordedUnits(Context(config, EXPLAIN)).details("layers.1.attn", indices, "-") == {
+        index: {} for index in indices
+    }
     with pytest.raises(PermissionError, match="explain"):
-        Context(config, SCORE).details("layers.1.attn", indices, "+")
+        RecordedUnits(Context(config, SCORE)).details("layers.1.attn", indices, "+")
 
 
 def test_the_rows_do_not_depend_on_the_shards(folder: Path, config: RunConfig, rows: list[Row]) -> None:
@@ -251,7 +255,7 @@ def test_where_nothing_is_asked_for_there_is_nothing_to_wait_for(folder: Path) -
         == {}
     )
     assert re.search(r"record.details\s+not asked for", status_table(none, STAGES))
-    assert Context(none, EXPLAIN).details("layers.0.mlp", [1], "+") == {1: {}}
+    assert RecordedUnits(Context(none, EXPLAIN)).details("layers.0.mlp", [1], "+") == {1: {}}
 
 
 def test_heads_alone_are_looked_into_where_no_attribution_is_asked_for(folder: Path) -> None:
@@ -272,4 +276,5 @@ def test_both_stages_are_run_by_the_command_record() -> None:
     names = list(STAGES)
     assert names.index("record.merge") < names.index("record.weights") < names.index("record.details")
     assert names.index("record.details") < names.index("explain")
+    assert isinstance(EXPLAIN.reads, tuple)
     assert {"record.weights", "record.details"} <= set(EXPLAIN.reads)

@@ -8,20 +8,23 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.evidence import SPLITS, split_of
-from pipeline.run_file import parse_config
-from pipeline.runner import run_stage, survey
+from pipeline.config.run_file import parse_config
+from pipeline.execution.context import Context
+from pipeline.execution.runner import run_stage, survey
 from pipeline.schemas import EXEMPLARS, NEGATIVES
-from pipeline.shards import publish
-from pipeline.status import status_table
-from pipeline.tables import Tables
+from pipeline.storage.shards import publish
+from pipeline.storage.tables import Tables
 from stages import STAGES
-from stages.explain.units import chosen_units
+from stages.evidence import SPLITS, split_of
 from stages.record import embeddings, likeness
 from stages.record.negatives import KINDS
+from stages.recorded_units import RecordedUnits
+from stages.settings import SECTIONS, Explain
+from stages.units import chosen_units
 from tests.pipeline.subjects.conftest import save_tiny_llama
+from tests.pipeline.toy import footer
 from tests.stages.record.negatives_twin import MODULES, OTHERS, POOL, WANTED, Twin
 
 TEXT = "the red house and green door stood by blue water seven birds sang of river bank money lent to him"
@@ -62,8 +65,7 @@ def run_file(folder: Path, name: str, **record: Any) -> RunConfig:
             "record": {"top": few, "random": few, "skip_positions": 0, **sizes, **record},
             "explain": {"units": 6, "polarities": ["+", "-"]},
         },
-        "test",
-    )  # fmt: skip
+        "test", SECTIONS)  # fmt: skip
 
 
 def run(config: RunConfig) -> None:
@@ -87,7 +89,7 @@ def add_negative_polarity(config: RunConfig) -> None:
                 rows.append(row | {"polarity": "-", "max_activation": lowest})
             rows.sort(key=lambda row: row["index"])
             table = pa.Table.from_pylist(rows, schema=EXEMPLARS.schema)
-            publish(tables.file(EXEMPLARS, shard.name), table, EXEMPLARS, progress.inputs, shard, 0.0)
+            publish(tables.file(EXEMPLARS, shard.name), table, EXEMPLARS, footer(progress.inputs, shard, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +155,16 @@ def test_an_explainer_may_see_those_of_the_explain_split_when_it_asks_for_them(c
     table = Tables(config.root).read(NEGATIVES).to_pandas().query("split == 'explain' and polarity == '+'")
     index = int(table.query("module == 'layers.1.mlp'")["index"].iloc[0])
     rows = table.query("module == 'layers.1.mlp' and index == @index")
-    hard = config.model_copy(update={"explain": config.explain.model_copy(update={"negatives": "hard"})})
-    [without], [unit] = (Context(one, STAGES["explain"]).evidence("layers.1.mlp", [index]) for one in (config, hard))
+    hard = config.model_copy(update={"explain": config[Explain].model_copy(update={"negatives": "hard"})})
+    [without], [unit] = (
+        RecordedUnits(Context(one, STAGES["explain"])).evidence("layers.1.mlp", [index]) for one in (config, hard)
+    )
     assert without.negatives == []
     assert [(one.band, one.seq_id) for one in unit.negatives] == list(zip(rows["band"], rows["seq_id"], strict=True))
     assert [one.band for one in unit.negatives] == sorted((one.band for one in unit.negatives), reverse=True)
     assert all(np.isnan(one.activations[0]) for one in unit.negatives)
     with pytest.raises(PermissionError, match="report"):
-        Context(hard, STAGES["explain"]).exemplars("layers.1.mlp", [index], ["report"], of=NEGATIVES)
+        RecordedUnits(Context(hard, STAGES["explain"])).exemplars("layers.1.mlp", [index], ["report"], of=NEGATIVES)
 
 
 def test_without_them_nothing_is_embedded_and_everything_goes_on(folder: Path, config: RunConfig) -> None:
@@ -171,11 +175,13 @@ def test_without_them_nothing_is_embedded_and_everything_goes_on(folder: Path, c
         (True, [], True), (True, [], True),
     ]  # fmt: skip
     assert {"record.embed", "record.negatives"}.isdisjoint(
-        name for name in STAGES["explain"].reads if not found[name].finished
+        name for name in STAGES["explain"].upstream(none) if not found[name].finished
     )
     assert "record.negatives" in status_table(none, STAGES)
     assert Tables(none.root).read(NEGATIVES).num_rows == 0
-    assert Context(none, STAGES["explain"]).exemplars("layers.0.mlp", [3], ["explain"], of=NEGATIVES) == {3: []}
+    assert RecordedUnits(Context(none, STAGES["explain"])).exemplars(
+        "layers.0.mlp", [3], ["explain"], of=NEGATIVES
+    ) == {3: []}
 
 
 def test_a_changed_embedder_matters_only_where_there_are_negatives(folder: Path) -> None:

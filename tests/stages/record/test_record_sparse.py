@@ -8,9 +8,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pipeline.config import PerSplit, Record
-from pipeline.evidence import split_of
 from pipeline.subjects.activations import ModuleUnits, SparseActivations
+from stages.evidence import split_of
 from stages.record import sparse_sums
 from stages.record.histogram import join_zero_bins
 from stages.record.merge import merge
@@ -19,6 +18,7 @@ from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.sparse_sums import SparseSums
 from stages.record.sums import Accumulator, TopSums, make_batch
+from stages.settings import PerSplit, Record
 from tests.stages.record.twin import (
     SEQ_LEN,
     SMALL,

@@ -9,10 +9,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from pipeline.config import Record
-from pipeline.evidence import SPLITS, split_of
-from pipeline.kept import polarities
 from pipeline.subjects.activations import ModuleUnits
+from stages.evidence import SPLITS, split_of
+from stages.record.kept import polarities
 from stages.record.memory import Room
 from stages.record.neighbourhood import neighbourhood_keys
 from stages.record.numba_sums import NumbaSums, running_sums
@@ -20,6 +19,7 @@ from stages.record.recorder import Recorder, recorder_bytes
 from stages.record.selection import counted_positions
 from stages.record.sums import UnitSums, make_batch
 from stages.record.tokens import TokenTable
+from stages.settings import Record
 from tests.stages.record.backends import BACKENDS, Way
 from tests.stages.record.test_record_twin import check_against_twin
 from tests.stages.record.twin import SMALL, Corpus, accumulate, batches, make_corpus, token_table

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipeline.config import PerSplit, Record
+from stages.settings import PerSplit, Record
 from tests.stages.record.backends import BACKENDS, Way
 from tests.stages.record.twin import SMALL, Corpus, make_corpus, record, scan_arrays
 from tests.stages.record.unit_twin import Unit

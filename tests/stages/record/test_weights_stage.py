@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.runner import survey
+from pipeline.execution.context import Context
+from pipeline.execution.runner import survey
 from pipeline.schemas import UNIT_TOKENS
-from pipeline.status import status_table
+from pipeline.storage.tables import Tables
 from pipeline.subjects.load import load_language_model
-from pipeline.tables import Tables
 from stages import STAGES
 from stages.record.weights import WEIGHTS, Vocabulary, ends, plan
 from tests.stages.record.small_run import CODER, MODULES, PROBES, run_stages, small_config, small_subject

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from pipeline.config import PerSplit, Record
 from pipeline.subjects.activations import ModuleUnits, TokenBatch
 from stages.record.merge import merge
 from stages.record.numba_sums import NumbaSums
@@ -19,6 +18,7 @@ from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.sums import Accumulator, make_batch
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.settings import PerSplit, Record
 from tests.stages.record.backends import Way, backend_of, device_of
 
 SEQ_LEN = 12

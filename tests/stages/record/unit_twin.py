@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Record
-from pipeline.evidence import SPLITS, split_of
+from stages.evidence import SPLITS, split_of
+from stages.settings import Record
 from tests.stages.record.twin import TEXTS, Activations, Corpus
 
 

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.config import RunConfig
-from pipeline.run_file import parse_config
-from pipeline.runner import run_stage
+from pipeline.config.run_file import parse_config
+from pipeline.execution.runner import run_stage
 from stages import STAGES
 from stages.sasc.pieces import word_spans
+from stages.settings import SECTIONS, Record
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
 WORDS = [
@@ -126,7 +127,7 @@ def run_file(
         "record": {"batch_size": 4, "shard_sequences": 8} | (record or {}),
         "sasc": {"max_ngrams": 200, "kept": 10, "top": 8, "shown": 5, "polarities": ["+", "-"], "nulls": 0} | sasc,
     }
-    return parse_config(sections, "test.toml")
+    return parse_config(sections, "test.toml", SECTIONS)
 
 
 def run_ngrams(config: RunConfig) -> Path:
@@ -154,7 +155,11 @@ def occurrences(config: RunConfig, row: Mapping[Any, Any], text: str) -> list[li
                 inside.append(number)
             place += len(token)
         broken = (low == 0 and row["start"] > 0) or (high == len(whole) and len(tokens) == config.corpus.seq_len)
-        if [whole[a:b].lower() for a, b in part] == wanted and not broken and inside[0] >= config.record.skip_positions:
+        if (
+            [whole[a:b].lower() for a, b in part] == wanted
+            and not broken
+            and inside[0] >= config[Record].skip_positions
+        ):
             found.append(inside)
     return found
 

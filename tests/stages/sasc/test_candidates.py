@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pipeline.config import Sasc
 from stages.explain.base import Candidate, ExplanationError
 from stages.sasc.candidates import draws, themes
 from stages.sasc.summarise import LanguageModelSummariser
+from stages.settings import Sasc
 from tests.stages.explain.scripted import ScriptedEngine, says
 
 NGRAMS = [f"n-gram {number}" for number in range(75)]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 import stages.sasc.synthesize
-from pipeline.context import Context
-from pipeline.stage import Shard
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard
 from stages.sasc.candidates import normalised
 from stages.sasc.explained import Row
 from stages.sasc.halves import HALVES, deal

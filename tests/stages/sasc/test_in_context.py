@@ -10,6 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.source import open_source
 from stages.sasc.in_context import Places
+from stages.settings import Sasc
 from tests.stages.sasc.small_run import GOOD, occurrences, run_file, run_ngrams, table
 
 MODULES = ["layers.0.mlp", "layers.1.sae:small", "layers.0.directions:axes"]
@@ -44,7 +45,7 @@ def twin(root: Path, config: RunConfig, module: str, text: str) -> np.ndarray[tu
     for row in table(root, "corpus").to_dict("records"):
         for inside in occurrences(config, row, text):
             values = activations(config, module, row["token_ids"].tolist())[inside]
-            found.append({"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[config.sasc.pool])
+            found.append({"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[config[Sasc].pool])
     return np.mean(found, axis=0) if found else None
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.fingerprint import fingerprint
-from pipeline.runner import survey
+from pipeline.execution.fingerprint import fingerprint
+from pipeline.execution.runner import survey
 from pipeline.subjects.text_function import open_text_function
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from pipeline.black_boxes.random_directions import random_directions
-from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.runner import survey
-from pipeline.sasc_schemas import NULLS
+from pipeline.execution.context import Context
+from pipeline.execution.runner import survey
+from pipeline.schemas.ngrams import NULLS
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.text_function import open_text_function
 from stages import STAGES
@@ -19,6 +19,7 @@ from stages.sasc.explain import open_summariser
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.nulls import with_nulls
 from stages.sasc.synthesize import open_synthesizer
+from stages.settings import Sasc
 from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table
 
 NULL = f"module == '{NULLS}'"
@@ -68,7 +69,7 @@ def test_the_device_reaches_every_embedder_and_no_fingerprint(place: Path, monke
         open_text_function(with_nulls(config), NULLS)
         open_summariser(Context(config, STAGES["explain.sasc"]))
         open_synthesizer(Context(config, STAGES["synthesize"]))
-        assert asked == [(config.sasc.embedder, config.sasc.device)] * 3
+        assert asked == [(config[Sasc].embedder, config[Sasc].device)] * 3
     inputs = [{name: found.inputs for name, found in survey(config, STAGES).items()} for config in configs]
     assert inputs[0] == inputs[1]
     with pytest.raises(UserError, match="device = 'cuda:99', but this machine"):

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.context import Context
-from pipeline.runner import run_stage, survey
-from pipeline.sasc_schemas import NULLS
-from pipeline.stage import Shard
+from pipeline.execution.context import Context
+from pipeline.execution.runner import run_stage, survey
+from pipeline.execution.stage import Shard
+from pipeline.schemas.ngrams import NULLS
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN, process
 from tests.stages.sasc.small_run import BOTH, GOOD, run_file, run_ngrams, table

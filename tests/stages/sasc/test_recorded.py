@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.evidence import Exemplar
-from pipeline.fingerprint import fingerprint, stage_inputs
-from pipeline.runner import discard, run_stage, survey
-from pipeline.shards import read_footer
+from pipeline.execution.fingerprint import fingerprint, stage_inputs
+from pipeline.execution.runner import discard, run_stage, survey
+from pipeline.storage.shards import read_footer
 from stages import STAGES
+from stages.evidence import Exemplar
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.recorded import mean_responses
+from stages.settings import Record, Sasc
 from tests.stages.sasc.small_run import BOTH, GOOD, occurrences, run_file, run_ngrams, table
 
 DEAD = 7
@@ -70,7 +71,7 @@ def twin(root: Path, config: RunConfig, rows: pd.DataFrame) -> dict[int, float]:
     found = {}
     for number, text in enumerate(table(root, "_ngrams/list")["text"]):
         own = [
-            pooled_by_hand(np.asarray(values, np.float32)[inside], config.sasc.pool)
+            pooled_by_hand(np.asarray(values, np.float32)[inside], config[Sasc].pool)
             for seq_id, values in zip(windows["seq_id"], windows["activations"], strict=True)
             for inside in occurrences(config, corpus.loc[seq_id].to_dict(), text)
         ]
@@ -188,7 +189,7 @@ def test_ngrams_are_made_anew_with_the_recording_they_are_read_in(place: Path, r
     config = run_file(place, f"redo-{reading}", ["layers.0.mlp"], RECORD, BOTH, reading=reading)
     root = run_ngrams(config)
     (partials,) = (root / "_ngrams" / "partials").glob("*.parquet")
-    finer = config.model_copy(update={"record": config.record.model_copy(update={"activation_bits": 20})})
+    finer = config.model_copy(update={"record": config[Record].model_copy(update={"activation_bits": 20})})
     before, after = (stage_inputs(SCAN, one, upstream_of(one)) for one in (config, finer))
     assert (before != after) == (reading == "recorded")
     assert read_footer(partials).inputs == before

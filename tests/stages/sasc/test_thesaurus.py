@@ -6,8 +6,8 @@ from math import comb
 import pytest
 
 from pipeline.errors import UserError
-from stages.sasc import thesaurus
-from stages.sasc.thesaurus import CHANCE, heads_of, shared_heads, thesaurus_version
+from stages.english import thesaurus
+from stages.english.thesaurus import CHANCE, heads_of, shared_heads, thesaurus_version
 
 ANIMALS = ["two dogs", "wild horses", "a cow", "the cat", "sheep"]
 COLOURS = ["scarlet", "a crimson coat", "ruby", "vermilion"]

@@ -10,6 +10,7 @@ from stages.sasc.explained import Row
 from stages.sasc.score import score_unit
 from stages.sasc.synthesis import LanguageModelSynthesizer
 from stages.sasc.synthesize import unit_rows, write_texts
+from stages.settings import Sasc
 from tests.stages.explain.scripted import Reply, ScriptedEngine
 from tests.stages.sasc.small_run import GOOD, run_file
 
@@ -21,7 +22,7 @@ CONFIG = run_file(Path("anywhere"), "few", [GOOD], texts=20, bootstrap=100)
 def texts_by(reply: Reply) -> list[Row]:
     """Rows of the texts that a language model writes by a script, each with a response."""
     texts = asyncio.run(write_texts(LanguageModelSynthesizer(ScriptedEngine(reply)), THEME, CONFIG))
-    rows = unit_rows([(THEME, texts)], CONFIG.sasc.texts)
+    rows = unit_rows([(THEME, texts)], CONFIG[Sasc].texts)
     return [row | ({} if row["text"] is None else {"response": float(len(row["text"]))}) for row in rows]
 
 

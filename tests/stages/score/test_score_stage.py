@@ -8,11 +8,12 @@ import pytest
 from scipy.stats import pearsonr
 
 from pipeline.config import RunConfig
-from pipeline.evidence import Exemplar
-from pipeline.run_file import parse_config
+from pipeline.config.run_file import parse_config
 from pipeline.schemas import SIMULATIONS
+from stages.evidence import Exemplar
 from stages.score.pairing import pair
 from stages.score.stage import score_unit, scores_table, simulation_errors
+from stages.settings import SECTIONS
 
 T = 12
 CONFIG: RunConfig = parse_config(
@@ -23,6 +24,7 @@ CONFIG: RunConfig = parse_config(
         "score": {"bootstrap": 200},
     },
     "test",
+    SECTIONS,
 )
 
 

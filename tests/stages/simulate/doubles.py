@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.llm.engine import Abilities, Completion, Message, NumberScores, Passage, Request
+from pipeline.llm.engine import Capabilities, Completion, Message, NumberScores, Passage, Request
 
 Write = Callable[[Request], Completion | str | Exception]
 Score = Callable[[Passage], NumberScores]
@@ -27,8 +27,8 @@ class DoubleEngine:
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)
 
-    async def abilities(self) -> Abilities:
-        return Abilities(logprobs=20, reply_numbers=True, passage_numbers=True)
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(logprobs=20, reply_numbers=True, passage_numbers=True)
 
     async def complete(self, request: Request) -> list[Completion]:
         assert self._write is not None

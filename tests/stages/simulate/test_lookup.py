@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evidence import TopToken
+from stages.evidence import TopToken
 from stages.simulate.base import SCALE
 from stages.simulate.lookup import LookupSimulator, render_table
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evidence import TopToken
-from pipeline.run_file import parse_config
+from pipeline.config.run_file import parse_config
+from stages.evidence import TopToken
+from stages.settings import SECTIONS
 from stages.simulate.base import Simulation
 from stages.simulate.jobs import CONSTANT, unit_jobs
 from stages.simulate.stage import simulate_unit
@@ -16,6 +17,7 @@ TOKENS = {1: ["a", " b"], 3: [" b", " c", " b"], 5: ["a"]}
 CONFIG = parse_config(
     {"run": {"name": "r"}, "subject": {"model": "m", "modules": ["layers.0.mlp"]}, "corpus": {"source": "c.txt"}},
     "r.toml",
+    SECTIONS,
 )
 SEQUENCES = [(1, "select"), (3, "report"), (5, "report")]
 

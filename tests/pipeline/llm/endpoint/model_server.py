@@ -66,7 +66,7 @@ class ModelServer:
         self.batches = BatchService(self.answer)
 
     def now(self, **changes: Any) -> None:
-        """Switch abilities."""
+        """Switch capabilities."""
         self.does = replace(self.does, **changes)
 
     def answer(self, path: str, body: Json) -> tuple[int, Json]:

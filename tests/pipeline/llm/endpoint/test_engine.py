@@ -161,7 +161,7 @@ def test_the_context_is_what_the_run_file_or_else_the_server_says(model: ServedM
     async def contexts(url: str, **settings: Any) -> tuple[int | None, int | None]:
         async with opened(url, tmp_path, **settings) as engine:
             before = engine.context
-            await engine.abilities()
+            await engine.capabilities()
             return before, engine.context
 
     with serving(model, context=400) as server:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.probe import context_of
 from pipeline.llm.endpoint.profile import Profile, PromptReading, require, working_simulators
-from pipeline.llm.engine import Abilities
+from pipeline.llm.engine import Capabilities
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer, serving
 from tests.pipeline.llm.endpoint.opened import opened
 from tests.pipeline.llm.endpoint.served_model import ServedModel
@@ -32,7 +32,7 @@ def test_everything_that_works_is_found(model: ServedModel, tmp_path: Path, toke
         logprobs=20, json_schema=True, n=True, seed=True, context=400
     )
     assert (profile.reading.way, profile.reading.listed, profile.reading.token_ids) == ("prompt_logprobs", 20, True)
-    assert profile.abilities() == Abilities(20, True, True, True, True, True)
+    assert profile.capabilities() == Capabilities(20, True, True, True, True, True)
     assert Profile.from_json(profile.to_json()) == profile
 
 
@@ -43,7 +43,7 @@ def test_what_is_ignored_in_silence_is_found_to_be_missing(
     with serving(model, **ignored) as server:
         profile = probed(server, tmp_path, tokenizer=tokenizer_folder)
     assert profile == Profile()
-    assert profile.abilities() == Abilities()
+    assert profile.capabilities() == Capabilities()
 
 
 def test_what_is_refused_is_left_out_of_later_requests(model: ServedModel, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_one_odd_reply_does_not_count_as_missing(model: ServedModel, tmp_path: P
     with serving(model) as server:
         server.spoil = spoil
         profile = probed(server, tmp_path, tokenizer=tokenizer_folder)
-    assert profile.abilities() == Abilities(20, True, True, True, True, True)
+    assert profile.capabilities() == Capabilities(20, True, True, True, True, True)
 
 
 def test_a_server_that_does_not_answer_is_not_called_unable(model: ServedModel, tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_the_context_is_read_from_the_list_of_models(entry: Json, context: int |
 
 def test_a_simulator_that_needs_what_is_missing_names_one_that_works() -> None:
     with pytest.raises(UserError, match=r'simulator = "generated" or simulator = "json"'):
-        require(Abilities(), "all_at_once")
+        require(Capabilities(), "all_at_once")
     with pytest.raises(UserError, match=r'"all_at_once" needs.*simulator = "one_at_a_time"'):
-        require(Abilities(logprobs=20, reply_numbers=True), "all_at_once")
-    for name in working_simulators(Abilities()):
-        require(Abilities(), name)
-    assert working_simulators(Abilities(reply_numbers=True, passage_numbers=True))[0] == "all_at_once"
+        require(Capabilities(logprobs=20, reply_numbers=True), "all_at_once")
+    for name in working_simulators(Capabilities()):
+        require(Capabilities(), name)
+    assert working_simulators(Capabilities(reply_numbers=True, passage_numbers=True))[0] == "all_at_once"

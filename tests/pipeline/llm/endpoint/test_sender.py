@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import Budget
 from pipeline.errors import UserError
-from pipeline.flow import TURN
+from pipeline.execution.concurrency import TURN
 from pipeline.llm.endpoint import connection
 from pipeline.llm.endpoint.sender import Answer, Rejected, Sender
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply

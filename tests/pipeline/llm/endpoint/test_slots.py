@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from pipeline.flow import TURN
+from pipeline.execution.concurrency import TURN
 from pipeline.llm.endpoint.slots import Slots
 
 

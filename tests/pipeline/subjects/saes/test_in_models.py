@@ -10,14 +10,15 @@ import torch
 from torch.nn.functional import layer_norm, linear, rms_norm
 
 from pipeline.config import Subject
+from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.run_file import parse_config
 from pipeline.subjects.activations import SparseActivations
 from pipeline.subjects.architecture import norm_scale
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import Site, find_sites
 from pipeline.subjects.source import check_sources
 from pipeline.subjects.vocabulary import embedding_rows
+from stages.settings import SECTIONS
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, layer, random_model, seen_by, token_batch
 from tests.pipeline.subjects.saes.layouts import Array, K, dense, draw, gemma_scope, saelens_6, sparsify, top_k
 
@@ -155,7 +156,9 @@ def test_a_coder_of_the_wrong_width_is_told_before_anything_is_recorded(
         sizes = {"d_in": inputs, "num_latents": weights.b_enc.size}
         path = gemma_scope(folder, weights) if form == "gemma_scope" else sparsify(folder, weights, **sizes)
         subject = {"model": str(tiny_llama), "modules": [NAME], "saes": {"x": {"path": str(path), "reads": reads}}}
-        check_sources(parse_config({"run": {"name": "r"}, "subject": subject, "corpus": {"source": "x"}}, "r.toml"))
+        check_sources(
+            parse_config({"run": {"name": "r"}, "subject": subject, "corpus": {"source": "x"}}, "r.toml", SECTIONS)
+        )
 
     width = 24 if reads == "mlp" else 16
     check(width)
@@ -168,4 +171,6 @@ def test_files_of_gemma_scope_s_transcoders_pass_the_check_without_the_model_s_w
 ) -> None:
     path = before_gain(tmp_path, "gemma_scope") / "params.npz"
     subject = {"model": str(tiny_llama), "modules": [NAME], "saes": {"x": {"path": str(path)}}}
-    check_sources(parse_config({"run": {"name": "r"}, "subject": subject, "corpus": {"source": "x"}}, "r.toml"))
+    check_sources(
+        parse_config({"run": {"name": "r"}, "subject": subject, "corpus": {"source": "x"}}, "r.toml", SECTIONS)
+    )

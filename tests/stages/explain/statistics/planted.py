@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.evidence import Evidence, Exemplar, TopToken
-from stages.words import Word, split_words
+from stages.english.words import Word, split_words
+from stages.evidence import Evidence, Exemplar, TopToken
 
 TEXTS = (
     "The history of the city of Lisbon begins with a small port. In 1755 an earthquake (the worst of the century) "

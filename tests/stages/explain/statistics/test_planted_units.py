@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.evidence import Evidence, Exemplar, TopToken
+from stages.english.words import Word
+from stages.evidence import Evidence, Exemplar, TopToken
 from stages.explain.statistics import StatisticsExplainer
-from stages.words import Word
 from tests.stages.explain.statistics.planted import Fires, after, evidence, one_of
 
 

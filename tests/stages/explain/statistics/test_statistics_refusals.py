@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evidence import Evidence, Exemplar, TopToken
+from stages.english.forms import FORMS
+from stages.evidence import Evidence, Exemplar, TopToken
 from stages.explain.base import ExplanationError
 from stages.explain.statistics import StatisticsExplainer
 from stages.explain.statistics.features import SHOWN_FORMS
 from stages.explain.statistics.sentence import is_quotable, mark_name
-from stages.simulate.word.forms import FORMS
 from tests.stages.explain.statistics.planted import evidence, one_of
 
 HOSTILE = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.simulate.word.forms import FORMS
+from stages.english.forms import FORMS
 from stages.simulate.word.reader import read_explanation
 from stages.simulate.word.rules import Place, Quoted, Rule
 

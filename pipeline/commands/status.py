@@ -1,0 +1,86 @@
+"""Every stage's shards, failures, pace, and tokens used, without loading a model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.commands.query import format_table
+from pipeline.config import RunConfig
+from pipeline.cost import shown_cost
+from pipeline.execution.runner import Progress, Stages, survey
+from pipeline.execution.stage import Stage
+from pipeline.llm.endpoint.reply_files import read_other
+from pipeline.storage.tables import Tables
+
+Line = list[str | int | None]
+PAID = """
+SELECT model, count(*), sum(prompt_tokens), sum(completion_tokens)
+FROM (SELECT model, prompt_tokens, completion_tokens FROM replies
+    UNION ALL SELECT model, prompt_tokens, completion_tokens FROM lost) GROUP BY model"""
+
+
+def status_table(config: RunConfig, stages: Stages) -> str:
+    """A line for each stage: shards done, failed, left; rows that failed; seconds a shard and time left.
+
+    Where published rows carry tokens of language models, a second table has them by stage and model, with their cost.
+    Where replies of endpoints are kept, a third has all that was paid for, in unfinished shards and in vain too.
+    """
+    columns = ["stage", "done", "failed", "left", "failed rows", "s/shard", "left (s)"]
+    lines = [_line(progress) for progress in survey(config, stages).values() if progress.stage.takes_part(config)]
+    parts = [format_table(columns, lines)]
+    if used := [line for stage in stages.values() for line in _used(stage, config)]:
+        heading = ["stage", "model", "prompt tokens", "reply tokens", "cost"]
+        parts.append(f"Used by the finished shards:\n{format_table(heading, used)}")
+    if paid := _paid(config.root / "_replies"):
+        parts.append(paid)
+    return "\n\n".join(parts)
+
+
+def _line(progress: Progress) -> Line:
+    if not progress.ready:
+        return [progress.stage.name, "waits", None, None, None, None, None]
+    if not progress.shards:
+        return [progress.stage.name, "not asked for", None, None, None, None, None]
+    pace = progress.seconds_per_shard
+    left = len(progress.todo)
+    return [
+        progress.stage.name,
+        str(len(progress.done)),
+        len(progress.broken),
+        left - len(progress.broken),
+        progress.failed_rows,
+        None if pace is None else f"{pace:.1f}",
+        None if pace is None else f"{pace * left:.0f}",
+    ]
+
+
+def _used(stage: Stage, config: RunConfig) -> Iterator[Line]:
+    """Tokens and cost of a stage's published rows, a line for each model that took part."""
+    for table in stage.writes:
+        counts = ["prompt_tokens", "completion_tokens"]
+        if not {"model", *counts} <= set(table.schema.names) or not Tables(config.root).files(table):
+            continue
+        rows = Tables(config.root).read(table, columns=["model", *counts])
+        sums = rows.group_by("model").aggregate([(name, "sum") for name in counts]).sort_by("model")
+        for row in sums.to_pylist():
+            prompt, reply = (row[f"{name}_sum"] or 0 for name in counts)
+            if prompt or reply:
+                cost = shown_cost(use.model if (use := stage.asks(config)) else None, prompt, reply)
+                yield [stage.name, row["model"], f"{prompt:,}", f"{reply:,}", cost]
+
+
+def _paid(folder: Path) -> str:
+    """What the workers that are not at work now have paid endpoints for, by model; empty without any."""
+    found = {
+        file.stem: read_other(file, lambda replies: replies.execute(PAID).fetchall())
+        for file in sorted(folder.glob("*.sqlite"))
+    }
+    if not found:
+        return ""
+    models: dict[str, list[int]] = {}
+    for model, *numbers in (row for rows in found.values() for row in rows or ()):
+        before = models.get(model, [0, 0, 0])
+        models[model] = [one + other for one, other in zip(before, numbers, strict=True)]
+    busy = [worker for worker, rows in found.items() if rows is None]
+    title = "Paid for" + (f", without the workers at work now ({', '.join(busy)})" if busy else "") + ":"
+    lines = [[model, *(f"{number:,}" for number in numbers)] for model, numbers in sorted(models.items())]
+    return f"{title}\n{format_table(['model', 'replies', 'prompt tokens', 'reply tokens'], lines)}"

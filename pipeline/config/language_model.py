@@ -1,0 +1,50 @@
+"""The sections about language models that explain, simulate and judge, and what they may cost."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.config.section import Count, Device, Positive, Section, Text
+
+
+class LanguageModel(Section):
+    """A model that explains or simulates: in this process, or behind an OpenAI-compatible endpoint (`base_url`)."""
+
+    model: Text
+    """As subject.model; behind an endpoint, the name that it knows the model by."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Device = "auto"
+    trust_remote_code: bool = False
+    base_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Endpoint, such as http://localhost:8000/v1; without it the model runs in this process."""
+    key_variable: str | None = None
+    """Name of the environment variable that holds the endpoint's key; without it no key is sent."""
+    tokenizer: str | None = None
+    """The endpoint's tokenizer: hub id, folder or package:NAME; all_at_once needs it, estimates get exact by it."""
+    context: Positive | None = None
+    """Tokens of prompt and reply together at most; without it, what the endpoint says, or none."""
+    concurrency: Positive = 32
+    """Requests in flight at the endpoint at most."""
+    timeout: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds to wait for a reply."""
+    retries: Count = 6
+    """Further tries after a request that failed."""
+    mode: Literal["live", "batch"] = "live"
+    """batch collects requests and sends them through the endpoint's batch interface: cheaper, within a day."""
+    price_in: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens read, in the currency of budget.max_cost."""
+    price_out: Annotated[float, Field(ge=0)] | None = None
+    """Price of a million tokens written."""
+    headers: dict[str, str] = {}
+    """Further headers of each request; a value "env:NAME" is read from that environment variable."""
+    body: dict[str, Any] = {}
+    """Further fields of each request's body."""
+
+
+class Budget(Section):
+    """Limits over all stages and workers of the run; the run stops before it passes one, and goes on once it is raised."""
+
+    max_tokens_total: Positive | None = None
+    """Tokens read and written by models behind endpoints."""
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    """Cost at the prices of the engines; every engine with a base_url needs both prices then."""

@@ -1,0 +1,100 @@
+"""The contract of a stage: plain functions that plan shards and turn one shard into tables.
+
+`process` is pure given its inputs, the run file and the replies of a language model. It never writes a file: only
+the runner publishes.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.config import LanguageModel, RunConfig
+from pipeline.llm.engine import Capabilities, Request
+from pipeline.schemas import TableSchema
+from pipeline.storage.tables import Tables
+
+if TYPE_CHECKING:
+    from pipeline.execution.context import Context
+
+Rows = Mapping[str, pa.Table | Iterable[pa.Table]]
+"""The rows of each table by its name: all at once, or piece after piece where they would take too much memory."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a stage's work that is published as a whole."""
+
+    name: str
+    """Stem of its files, such as part-00003."""
+    key: Mapping[str, Any]
+    """What it covers, in JSON values; kept in the footer so that a changed plan is noticed."""
+
+
+@dataclass(frozen=True)
+class ModelUse:
+    """The language model that a stage asks."""
+
+    model: LanguageModel
+    method: str
+    """What for, such as "simulator all_at_once"."""
+    check: Callable[[Capabilities], None] = lambda _: None
+    """Raises UserError where the model's server lacks what the method needs."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the data flow."""
+
+    name: str
+    title: str
+    """What it does, in a few words, for the progress bar and the help."""
+    reads: tuple[str, ...] | Callable[[RunConfig], tuple[str, ...]]
+    """Names of the stages whose tables it reads; a function where that depends on the run file."""
+    writes: tuple[TableSchema, ...]
+    """The tables it writes, one file each a shard; the last one is published last and marks the shard as done."""
+    settings: Callable[[RunConfig], dict[str, Any]]
+    """Whatever can change its rows: settings, identities of models, digests of prompts. Imports no model library."""
+    plan: Callable[[RunConfig, Tables], list[Shard]]
+    """The shards, given the finished tables of the stages it reads."""
+    process: "Callable[[Shard, Context], Rows | Awaitable[Rows]]"
+    """Tables by name, one for each of `writes`; a coroutine function where it waits for servers."""
+    check: Callable[[RunConfig], None] = lambda _: None
+    """Raises UserError where the stage could not work; called before the first shard of a run."""
+    version: int = 1
+    """Raised by hand where a change of the code changes the rows."""
+    splits: tuple[str, ...] = ()
+    """Splits of the exemplars that it may read."""
+    method: str = ""
+    """The method of run.methods that it belongs to; empty for all. Other runs plan no shard of it."""
+    asks: Callable[[RunConfig], ModelUse | None] = lambda _: None
+    """The language model whose engine `process` makes by `context.once("engine", ...)`; None where it makes none. Its
+    shards are then units: {"module": name, "polarity": '+' or '-', "indices": list}, so that any of them can be worked at alone."""
+    estimate: "Asking | None" = None
+    """How estimates count what it asks, where that is more than running `process`."""
+
+    def upstream(self, config: RunConfig) -> tuple[str, ...]:
+        """Names of the stages whose tables it reads in a run."""
+        return self.reads(config) if callable(self.reads) else self.reads
+
+    def takes_part(self, config: RunConfig) -> bool:
+        """Whether it belongs to a method of the run."""
+        return not self.method or self.method in config.run.methods
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What an estimate needs to know of a stage that asks a language model."""
+
+    process: "Callable[[Shard, Context], Awaitable[Any]] | None" = None
+    """The part of the stage's `process` that asks; None for all of it."""
+    replies_grow: bool = False
+    """Whether longer questions have longer replies."""
+    stand_in: "Callable[[Request, int], str] | None" = None
+    """A usable reply, given its number, where what is asked next depends on replies."""
+
+
+def chunks(items: list[Any], size: int) -> list[list[Any]]:
+    """Consecutive parts of at most `size` items."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

