@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.execution.stage import Stage
+from pipeline.execution.stage import Shard, Stage
+
+CREATED_BY = "neurogloss 0.1.0"
 
 
 def stage_inputs(stage: Stage, config: RunConfig, upstream: Mapping[str, str]) -> dict[str, Any]:
@@ -26,6 +28,18 @@ def stage_inputs(stage: Stage, config: RunConfig, upstream: Mapping[str, str]) -
 def fingerprint(inputs: Mapping[str, Any]) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of the inputs as canonical JSON."""
     return hashlib.sha256(canonical(inputs).encode()).hexdigest()[:16]
+
+
+def footer(inputs: Mapping[str, Any], shard: Shard, seconds: float) -> dict[str, str]:
+    """What the footer of a shard's files says of where they come from; `seconds` is the time the shard took."""
+    return {
+        "fingerprint": fingerprint(inputs),
+        "inputs": canonical(inputs),
+        "shard": canonical(shard.key),
+        "seconds": f"{seconds:.3f}",
+        "git_commit": git_commit(),
+        "created_by": CREATED_BY,
+    }
 
 
 def canonical(value: Mapping[str, Any]) -> str:

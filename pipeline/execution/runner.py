@@ -17,15 +17,14 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN, bounded_gather
 from pipeline.execution.context import Context
-from pipeline.execution.fingerprint import canonical, differences, fingerprint, git_commit, stage_inputs
+from pipeline.execution.fingerprint import canonical, differences, fingerprint, stage_inputs
+from pipeline.execution.fingerprint import footer as shard_footer
 from pipeline.execution.stage import Rows, Shard, Stage
 from pipeline.storage.pruning import is_pruned
 from pipeline.storage.shards import Footer, atomic_path, publish, read_footer, remove_leftovers
 from pipeline.storage.tables import Tables
 
 Stages = Mapping[str, Stage]
-
-CREATED_BY = "neurogloss 0.1.0"
 
 
 @dataclass(frozen=True)
@@ -188,16 +187,9 @@ class _Work:
     def _publish(self, shard: Shard, rows: Rows) -> None:
         now = time.perf_counter()
         seconds, self._published = now - self._published, now  # since the shard before, so that they add up to the run
-        footer = {
-            "fingerprint": fingerprint(self._inputs),
-            "inputs": canonical(self._inputs),
-            "shard": canonical(shard.key),
-            "seconds": f"{seconds:.3f}",
-            "git_commit": git_commit(),
-            "created_by": CREATED_BY,
-        }
+        said = shard_footer(self._inputs, shard, seconds)
         for table in self._stage.writes:
-            publish(self._context.tables.file(table, shard.name), rows[table.name], table, footer)
+            publish(self._context.tables.file(table, shard.name), rows[table.name], table, said)
         _note(self._context.config, self._stage, shard).unlink(missing_ok=True)
 
     @contextmanager

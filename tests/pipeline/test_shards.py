@@ -17,13 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.execution.fingerprint import fingerprint
-from pipeline.execution.runner import CREATED_BY
+from pipeline.execution.fingerprint import CREATED_BY, fingerprint, footer
 from pipeline.execution.stage import Shard
 from pipeline.schemas import TABLES, TableSchema, column
 from pipeline.storage.shards import atomic_path, publish, read_footer, remove_leftovers
 from pipeline.storage.tables import Tables
-from tests.pipeline.toy import footer
 
 TOY = TableSchema(
     "toy",

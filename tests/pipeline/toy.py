@@ -9,7 +9,6 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.execution.context import Context
-from pipeline.execution.fingerprint import canonical, fingerprint
 from pipeline.execution.stage import Shard, Stage, chunks
 from pipeline.schemas import TableSchema, column
 from pipeline.storage.tables import Tables
@@ -58,16 +57,6 @@ SQUARE = Stage(
     "square", "square", ("count",), (SQUARES, LABELS), lambda config: {}, _shards, _square, splits=("report",)
 )
 TOY: Mapping[str, Stage] = {"count": COUNT, "square": SQUARE}
-
-
-def footer(inputs: Mapping[str, Any], shard: Shard, seconds: float) -> dict[str, str]:
-    """What the runner would write into the footer of a shard's files."""
-    return {
-        "fingerprint": fingerprint(inputs),
-        "inputs": canonical(inputs),
-        "shard": canonical(shard.key),
-        "seconds": str(seconds),
-    }
 
 
 def toy_config(folder: Path, count: int = 10, size: int = 4, **run: Any) -> RunConfig:

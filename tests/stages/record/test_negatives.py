@@ -12,6 +12,7 @@ from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.execution.context import Context
+from pipeline.execution.fingerprint import footer
 from pipeline.execution.runner import run_stage, survey
 from pipeline.schemas import EXEMPLARS, NEGATIVES
 from pipeline.storage.shards import publish
@@ -24,7 +25,6 @@ from stages.recorded_units import RecordedUnits
 from stages.settings import SECTIONS, Explain
 from stages.units import chosen_units
 from tests.pipeline.subjects.conftest import save_tiny_llama
-from tests.pipeline.toy import footer
 from tests.stages.record.negatives_twin import MODULES, OTHERS, POOL, WANTED, Twin
 
 TEXT = "the red house and green door stood by blue water seven birds sang of river bank money lent to him"

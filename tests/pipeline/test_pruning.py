@@ -15,16 +15,18 @@ from pipeline.commands.run import run_pipeline
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.execution.fingerprint import footer
 from pipeline.execution.runner import survey
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import TableSchema, column
 from pipeline.storage.pruning import is_pruned, prune, rows_by_module
 from pipeline.storage.shards import publish, read_footer
 from pipeline.storage.tables import Tables
-from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, footer, processed, toy_config
+from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, processed, toy_config
 
 LATER = replace(SQUARE, name="later", writes=(TableSchema("later", 1, NUMBERS.schema),), reads=("square",))
-STAGES: Mapping[str, Stage] = {"count": COUNT, "square": SQUARE, "later": LATER}
+TEMPORARY = replace(COUNT, writes=(replace(NUMBERS, temporary=True),))
+STAGES: Mapping[str, Stage] = {"count": TEMPORARY, "square": SQUARE, "later": LATER}
 """`square` takes the rows of `count` with it; shards are parts of 4 of 10 numbers. `later` is not run."""
 
 
