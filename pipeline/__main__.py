@@ -67,7 +67,7 @@ def status(config: Config = "demo") -> None:
 @app.command()
 def estimate(config: Config = "demo") -> None:
     """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
-    from pipeline.estimate import estimate_table
+    from stages.estimate import estimate_table
 
     typer.echo(estimate_table(_loaded(config), STAGES))
 

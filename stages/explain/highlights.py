@@ -11,9 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipeline.llm.token_lines import marked_text
 from stages.evidence import Evidence, Exemplar
 from stages.explain.base import ExplanationError
+from stages.token_lines import marked_text
 
 EXEMPLARS = 20
 """Exemplars of the top band at most."""

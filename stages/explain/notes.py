@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.llm.token_lines import show_token
 from stages.evidence import Activations, Detail, Evidence, Pair
 from stages.explain.highlights import Highlights
+from stages.token_lines import show_token
 
 PAIRS = 3
 """Pairs shown of a text at most."""

@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 
 from pipeline.llm.engine import Completion, Engine, Message
-from pipeline.llm.token_lines import FewShotNeuron, few_shot_neurons, normalised, token_lines
 from pipeline.prompts import render
 from stages.evidence import Evidence, Exemplar
 from stages.explain.asking import Part, Question, ask
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.replies import tidy, usable
+from stages.token_lines import FewShotNeuron, few_shot_neurons, normalised, token_lines
 
 PROMPT_ID = "explain/token_activation.v1"
 EXEMPLARS = 5

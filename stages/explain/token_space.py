@@ -3,11 +3,11 @@
 import numpy as np
 
 from pipeline.llm.engine import Engine
-from pipeline.llm.token_lines import normalised, show_token
 from stages.evidence import Evidence
 from stages.explain.asking import Part, ask
 from stages.explain.base import Candidate, ExplanationError
 from stages.explain.examples import conversation, few_shot, question
+from stages.token_lines import normalised, show_token
 
 PROMPT_ID = "explain/token_space.v1"
 TOKENS = 50

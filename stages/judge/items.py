@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.llm.token_lines import marked_text
 from stages.evidence import Exemplar
+from stages.token_lines import marked_text
 
 HIGH = 0.5
 """A token is one of those that the unit responds to from this share of the text's highest activation on."""

@@ -172,6 +172,6 @@ def has_gpu() -> bool:
 
 def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
     """Memory that the state of a recorder takes once it is full, as it is estimated; see there."""
-    from pipeline.estimate import recording
+    from stages.estimate import recording
 
     return recording.recorder_bytes(modules, config, covered_tokens, seq_len)

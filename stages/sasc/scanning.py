@@ -47,7 +47,9 @@ def scan_black_box(context: Context, ngrams: Ngrams, module: str, units: list[in
     if module in failures:
         return failed_rows(module, units, failures[module])
     try:
-        function = context.once(module, lambda config: open_text_function(with_nulls(config), module))
+        function = context.once(
+            module, lambda config: open_text_function(with_nulls(config), module, config[Sasc].pool)
+        )
         return ask(function, ngrams, _empty(context.config, module, units))
     except UserError as error:
         failures[module] = str(error)
@@ -85,9 +87,9 @@ def scan_model(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa
 
 
 def _ask_model(context: Context, ngrams: Ngrams, chosen: Chosen, found: dict[str, ModuleResponses]) -> None:
-    from pipeline.subjects.model_texts import open_model_texts
+    from pipeline.subjects.text_function import open_model_texts
 
-    texts = context.once("model", lambda config: open_model_texts(config, list(chosen)))
+    texts = context.once("model", lambda config: open_model_texts(config, list(chosen), config[Sasc].pool))
     with tqdm(total=len(ngrams.texts), desc="n-grams", unit="n-gram", leave=False, disable=None) as bar:
         for places, responses in texts.each(ngrams.texts):
             for module, values in responses.items():

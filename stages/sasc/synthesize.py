@@ -135,7 +135,7 @@ def _ask(rows: Sequence[Row], module: str, context: Context) -> None:
 def _function(config: RunConfig, module: str) -> Any:
     from pipeline.subjects.text_function import open_text_function
 
-    return open_text_function(config, module)
+    return open_text_function(config, module, config[Sasc].pool)
 
 
 def unit_rows(unit: Sequence[tuple[Row, Texts]], wanted: int) -> list[Row]:

@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 
 from pipeline.llm.engine import Engine, Message, NumberScores, Passage
-from pipeline.llm.token_lines import FewShotNeuron, few_shot_neurons, show_token
 from pipeline.prompts import render
 from stages.simulate.base import Simulation
 from stages.simulate.expected import expected_values
 from stages.simulate.packing import halves, one_line, packs
+from stages.token_lines import FewShotNeuron, few_shot_neurons, show_token
 
 PROMPT_ID = "simulate/all_at_once.v2"
 PACKED_AT_MOST = 4

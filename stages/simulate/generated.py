@@ -12,12 +12,12 @@ from functools import cache
 import numpy as np
 
 from pipeline.llm.engine import Completion, Message, Request
-from pipeline.llm.token_lines import FewShotNeuron, few_shot_neurons, show_token
 from pipeline.prompts import render
 from stages.simulate.base import SCALE, Simulation
 from stages.simulate.expected import expected_values
 from stages.simulate.packing import PackedSimulator, Tokens, one_line, written_request
 from stages.simulate.written import WrittenNumbers
+from stages.token_lines import FewShotNeuron, few_shot_neurons, show_token
 
 PROMPT_ID = "simulate/generated.v1"
 ROW = 8

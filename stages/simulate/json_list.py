@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.llm.engine import Completion, Message, Request
-from pipeline.llm.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token
 from pipeline.prompts import render
 from stages.simulate.base import SCALE, Simulation
 from stages.simulate.packing import PackedSimulator, Tokens, one_line, written_request
+from stages.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token
 
 PROMPT_ID = "simulate/json.v1"
 ENTRY_TOKENS = 14

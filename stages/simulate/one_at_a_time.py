@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 
 from pipeline.llm.engine import Engine, Message, NumberScores, Passage
-from pipeline.llm.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token
 from pipeline.prompts import render
 from stages.simulate.base import Simulation
 from stages.simulate.expected import expected_values
 from stages.simulate.packing import one_line
+from stages.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token
 
 PROMPT_ID = "simulate/one_at_a_time.v1"
 

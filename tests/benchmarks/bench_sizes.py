@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 
 from pipeline.config.run_file import parse_config
-from pipeline.estimate.sizes import Estimate, estimate
 from pipeline.subjects.facts import describe_model
+from stages.estimate.sizes import Estimate, estimate
 from stages.settings import SECTIONS, Record
 
 SEQUENCES, TOKENS = 60_000, 64

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.config.run_file import load_config
-from pipeline.estimate.requests import demands
 from stages import STAGES
+from stages.estimate.requests import demands
 from stages.settings import SECTIONS
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE
 from tests.integration.made_up_model import reply

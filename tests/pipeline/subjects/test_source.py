@@ -13,11 +13,11 @@ import torch
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.estimate.sizes import estimate
 from pipeline.schemas import CORPUS
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
 from pipeline.subjects.own import write_activations
 from pipeline.subjects.source import CombinedActivations, check_sources, describe_modules, open_source
+from stages.estimate.sizes import estimate
 from stages.record.recorder import Recorder
 from stages.record.scan import SCAN, scan
 from stages.record.sums import UnitSums

@@ -12,6 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
 from pipeline.subjects.load import load_language_model
+from pipeline.subjects.pooling import Pool
 from pipeline.subjects.text_batches import TextBatches
 from pipeline.subjects.text_function import open_text_function
 from stages.settings import SECTIONS
@@ -40,7 +41,7 @@ def run_file(model: Path | str, modules: list[str], pool: str = "max", bos: str 
 
 @pytest.mark.parametrize("module", ["layers.0.mlp", "layers.1.residual", "layers.1.attn"])
 def test_a_text_has_the_same_value_whatever_stands_beside_it(tiny_llama: Path, module: str) -> None:
-    function = open_text_function(run_file(tiny_llama, [module]), module)
+    function = open_text_function(run_file(tiny_llama, [module]), module, "max")
     together = function.values(TEXTS)
     assert together.shape == (len(TEXTS), function.units)
     alone = np.concatenate([function.values([text]) for text in TEXTS])
@@ -51,9 +52,11 @@ def test_a_text_has_the_same_value_whatever_stands_beside_it(tiny_llama: Path, m
 
 @pytest.mark.parametrize("pool", ["max", "mean", "last"])
 @pytest.mark.parametrize("bos", ["auto", "no"])
-def test_the_residual_stream_is_pooled_over_the_tokens_of_the_text_alone(tiny_llama: Path, pool: str, bos: str) -> None:
+def test_the_residual_stream_is_pooled_over_the_tokens_of_the_text_alone(
+    tiny_llama: Path, pool: Pool, bos: str
+) -> None:
     module = "layers.0.residual"
-    found = open_text_function(run_file(tiny_llama, [module], pool, bos), module).values(TEXTS)
+    found = open_text_function(run_file(tiny_llama, [module], pool, bos), module, pool).values(TEXTS)
     loaded = load_language_model(str(tiny_llama))
     for text, row in zip(TEXTS, found, strict=True):
         ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"][: 39 if bos == "auto" else 40]
@@ -77,7 +80,7 @@ def test_an_encoder_reads_its_own_special_tokens_and_they_do_not_count(tmp_path:
     torch.manual_seed(0)
     model = hf.BertModel(config).eval()
     model.save_pretrained(tmp_path)
-    found = open_text_function(run_file(tmp_path, ["layers.1.residual"], "mean"), "layers.1.residual").values(
+    found = open_text_function(run_file(tmp_path, ["layers.1.residual"], "mean"), "layers.1.residual", "mean").values(
         ["the red sea"]
     )
     ids = [101, *load_embedder(DEFAULT).tokenizer("the red sea", add_special_tokens=False)["input_ids"], 102]
@@ -123,7 +126,7 @@ def worse(texts): return [len(text) + (next(calls) > 100 and "\\u00e9" in text) 
 @pytest.mark.usefixtures("functions")
 def test_a_black_box_is_asked_for_whole_texts(tiny_llama: Path) -> None:
     boxes = {"f": {"call": "text_functions_of_test:lengths", "units": 2}}
-    function = open_text_function(run_file("no such model", ["black_box:f"], black_boxes=boxes), "black_box:f")
+    function = open_text_function(run_file("no such model", ["black_box:f"], black_boxes=boxes), "black_box:f", "max")
     assert function.units == 2
     assert function.values(TEXTS)[:, 0].tolist() == [len(text) for text in TEXTS]
     assert function.values([]).shape == (0, 2)
@@ -132,11 +135,11 @@ def test_a_black_box_is_asked_for_whole_texts(tiny_llama: Path) -> None:
 @pytest.mark.usefixtures("functions")
 def test_a_black_box_that_changes_its_mind_is_told(tiny_llama: Path) -> None:
     boxes = {"f": {"call": "text_functions_of_test:worse"}}
-    function = open_text_function(run_file(tiny_llama, ["black_box:f"], black_boxes=boxes), "black_box:f")
+    function = open_text_function(run_file(tiny_llama, ["black_box:f"], black_boxes=boxes), "black_box:f", "max")
     with pytest.raises(UserError, match="deterministic"):
         function.values([f"é{number}" for number in range(100)])
 
 
 def test_a_folder_of_activations_is_no_function_of_texts(tiny_llama: Path) -> None:
     with pytest.raises(UserError, match="own:made holds activations on its own sequences"):
-        open_text_function(run_file(tiny_llama, ["own:made"], own={"made": "x"}), "own:made")
+        open_text_function(run_file(tiny_llama, ["own:made"], own={"made": "x"}), "own:made", "max")

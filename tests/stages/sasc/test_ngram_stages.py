@@ -26,7 +26,7 @@ def alone(place: Path) -> Path:
 
 
 def values(place: Path, module: str, texts: list[str]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    return open_text_function(run_file(place, "values", [module]), module).values(texts)
+    return open_text_function(run_file(place, "values", [module]), module, "max").values(texts)
 
 
 @pytest.mark.parametrize("module", [GOOD, *UNITS])

@@ -66,7 +66,7 @@ def test_the_device_reaches_every_embedder_and_no_fingerprint(place: Path, monke
     configs = [run_file(place, "devices", [GOOD], nulls=20, device=device) for device in ("cpu", "auto")]
     for config in configs:
         asked.clear()
-        open_text_function(with_nulls(config), NULLS)
+        open_text_function(with_nulls(config), NULLS, "max")
         open_summariser(Context(config, STAGES["explain.sasc"]))
         open_synthesizer(Context(config, STAGES["synthesize"]))
         assert asked == [(config[Sasc].embedder, config[Sasc].device)] * 3

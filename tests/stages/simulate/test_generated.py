@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.llm.engine import Completion, ReplyToken, Request
-from pipeline.llm.token_lines import show_token
 from stages.simulate.base import Simulation
 from stages.simulate.generated import GeneratedSimulator, read_reply, request
+from stages.token_lines import show_token
 from tests.stages.simulate.doubles import DoubleEngine, rows_reply
 
 HOSTILE = ["\n", "\t", "", "1:", "Text 1", "<", "|", ">", "<|im_end|>", "\ufffd", "\\t", " 10", "Neuron 4", " of"]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.llm.engine import NumberScores, Passage
-from pipeline.llm.token_lines import show_token
 from stages.simulate.one_at_a_time import OneAtATimeSimulator, passage
+from stages.token_lines import show_token
 from tests.stages.simulate.doubles import DoubleEngine, certain
 
 TOKENS = st.sampled_from(["<", "|im_end|>", "end>", "\n", "", "\t", "a"]) | st.text(max_size=4)

@@ -6,11 +6,11 @@ from dataclasses import astuple
 from pipeline.commands.query import format_table
 from pipeline.config import RunConfig
 from pipeline.cost import cost
-from pipeline.estimate.ngram_sizes import ngram_sizes
-from pipeline.estimate.requests import Demand, demands
-from pipeline.estimate.sizes import Estimate, estimate
 from pipeline.execution.runner import Stages
 from pipeline.llm.counting import BLOCK, Usage
+from stages.estimate.ngram_sizes import ngram_sizes
+from stages.estimate.requests import Demand, demands
+from stages.estimate.sizes import Estimate, estimate
 from stages.settings import Record, Sasc
 
 MANY_PARTIALS = 8

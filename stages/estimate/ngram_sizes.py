@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
-from pipeline.estimate.ngram_sample import units_to_explain
 from pipeline.subjects.identity import BLACK_BOX, needs_model
 from pipeline.subjects.source import describe_modules
+from stages.estimate.ngram_sample import units_to_explain
 from stages.settings import Record, Sasc
 
 

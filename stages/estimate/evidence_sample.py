@@ -1,7 +1,11 @@
 """A sample of units with their exemplars: what the stages read that explain, simulate and judge."""
 
 from pipeline.config import RunConfig
-from pipeline.estimate.inputs import (
+from pipeline.execution.runner import Stages
+from pipeline.execution.stage import Stage
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
+from pipeline.subjects.source import describe_modules
+from stages.estimate.inputs import (
     all_units,
     keep_recorded,
     make_corpus,
@@ -10,11 +14,7 @@ from pipeline.estimate.inputs import (
     make_negatives,
     make_scores,
 )
-from pipeline.estimate.sample import Sample, SampleTables, drawn, planned_units
-from pipeline.execution.runner import Stages
-from pipeline.execution.stage import Stage
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
-from pipeline.subjects.source import describe_modules
+from stages.estimate.sample import Sample, SampleTables, drawn, planned_units
 from stages.settings import Record
 
 

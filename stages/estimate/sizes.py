@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
-from pipeline.estimate.recording import recording, state_bytes
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.source import describe_modules
+from stages.estimate.recording import recording, state_bytes
 from stages.settings import Explain, PerSplit, Record, Simulate
 
 SEQUENCE_BYTES = 12

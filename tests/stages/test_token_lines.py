@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.llm.token_lines import CLOSE, OPEN, few_shot_neurons, marked_text, normalised, show_token, token_lines
+from stages.token_lines import CLOSE, OPEN, few_shot_neurons, marked_text, normalised, show_token, token_lines
 from tests.pipeline.llm.shown import read_marks, read_token, read_units
 
 SPECIAL = [

@@ -7,8 +7,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.estimate.inputs import make_corpus
-from pipeline.estimate.sample import Sample, SampleTables, Unit, drawn, filled, planned_units
 from pipeline.execution.runner import Stages
 from pipeline.execution.stage import Stage
 from pipeline.schemas import CORPUS
@@ -16,6 +14,8 @@ from pipeline.schemas.ngrams import NGRAMS, NULLS, RESPONSES, THEMES
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.source import describe_modules
+from stages.estimate.inputs import make_corpus
+from stages.estimate.sample import Sample, SampleTables, Unit, drawn, filled, planned_units
 from stages.sasc.polarities import polarities_of
 from stages.settings import Sasc
 

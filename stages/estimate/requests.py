@@ -10,9 +10,6 @@ from typing import Any, cast
 
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.errors import UserError
-from pipeline.estimate.evidence_sample import sample_with_evidence
-from pipeline.estimate.ngram_sample import sample_with_ngrams
-from pipeline.estimate.sample import SampleTables, Unit
 from pipeline.execution.context import Context
 from pipeline.execution.runner import Stages, survey
 from pipeline.execution.stage import Asking, Shard, Stage
@@ -21,6 +18,9 @@ from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import Capabilities
 from pipeline.subjects.facts import describe_model
 from pipeline.subjects.load import load_tokenizer
+from stages.estimate.evidence_sample import sample_with_evidence
+from stages.estimate.ngram_sample import sample_with_ngrams
+from stages.estimate.sample import SampleTables, Unit
 
 Process = Callable[[Shard, Context], Awaitable[Any]]
 

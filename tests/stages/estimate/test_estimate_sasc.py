@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-import pipeline.estimate.requests
+import stages.estimate.requests
 import stages.sasc.explain
 import stages.sasc.synthesize
 from pipeline.config import RunConfig
-from pipeline.estimate import estimate_table
-from pipeline.estimate.requests import demands
 from pipeline.llm.engine import Request
 from pipeline.subjects.load import load_tokenizer
 from stages import STAGES
+from stages.estimate import estimate_table
+from stages.estimate.requests import demands
 from tests.pipeline.asked import Asked, run
 from tests.stages.sasc.small_run import BOTH, GOOD, run_file, write_place
 
@@ -114,7 +114,7 @@ def test_no_function_is_asked_and_units_are_those_of_the_run_file(place: Path) -
 
 
 def test_a_sample_of_the_units_stands_for_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.estimate.requests, "ENOUGH", 1)
+    monkeypatch.setattr(stages.estimate.requests, "ENOUGH", 1)
     config = configured(place, "sampled")
     explain, synthesize = demands(config, STAGES)
     assert (explain.rendered, explain.usage.calls) == (1, 14 * CANDIDATES)

@@ -9,8 +9,6 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.config.run_file import load_config, parse_config
-from pipeline.estimate.recording import FIRING, recorder_bytes, recording, tokens_with
-from pipeline.estimate.sizes import Estimate, estimate
 from pipeline.schemas import EXEMPLARS, UNITS
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
@@ -18,6 +16,8 @@ from pipeline.subjects.activations import ModuleUnits, SparseActivations
 from pipeline.subjects.load import load_tokenizer
 from pipeline.subjects.source import describe_modules
 from stages.corpus import build_corpus
+from stages.estimate.recording import FIRING, recorder_bytes, recording, tokens_with
+from stages.estimate.sizes import Estimate, estimate
 from stages.record.merge import merge
 from stages.record.partial_files import Partials
 from stages.record.partials import PARTIALS

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.estimate.sample import SampleTables, Unit, filled
-from pipeline.llm.token_lines import few_shot_neurons
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
 from pipeline.storage.tables import Tables
+from stages.estimate.sample import SampleTables, Unit, filled
 from stages.evidence import SPLITS, split_of
 from stages.settings import Explain, Judge, Record, Simulate
+from stages.token_lines import few_shot_neurons
 
 FIRING = 0.15
 """Share of the tokens that fire in a made-up exemplar, where prompts with a rule for sparse ones are at their longest."""

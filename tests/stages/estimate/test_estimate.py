@@ -9,20 +9,20 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
-import pipeline.estimate.requests
+import stages.estimate.requests
 import stages.explain.stage
 import stages.judge.stage
 import stages.simulate.load
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
-from pipeline.estimate import estimate_table
-from pipeline.estimate.requests import demands, scaled
 from pipeline.llm.counting import Usage
 from pipeline.llm.engine import Request
 from pipeline.schemas import JUDGEMENTS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.load import load_tokenizer
 from stages import STAGES
+from stages.estimate import estimate_table
+from stages.estimate.requests import demands, scaled
 from stages.settings import SECTIONS
 from tests.pipeline.asked import Asked, run
 from tests.pipeline.subjects.conftest import save_tiny_llama
@@ -123,7 +123,7 @@ def test_hard_negatives_are_estimated_as_they_are_shown(tmp_path: Path, model: P
 def test_simulating_asks_for_what_was_estimated(
     simulator: str, pack: int, tmp_path: Path, model: Path, texts: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.estimate.requests, "ENOUGH", 10**9)
+    monkeypatch.setattr(stages.estimate.requests, "ENOUGH", 10**9)
     config = run_file(tmp_path, model, texts, simulate={"simulator": simulator, "pack": pack})
     run(config, *RECORDING)
     before = demands(config, STAGES)[1]
