@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize status estimate doctor query report try test lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize status estimate doctor query report try test test-slow test-all lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -11,6 +11,7 @@ REDO   ?=
 SQL    ?=
 FORMAT ?= table
 RUN    ?=
+WORKERS ?= --numprocesses 2
 # Of bench-recovery, from the command line alone; KEY is the name of the environment variable that holds the key.
 BASE_URL =
 MODEL    =
@@ -81,8 +82,14 @@ report: $(INSTALLED) ## where the dataset is, and some of its explanations
 try: $(INSTALLED) ## EXPLANATION="..." TEXT="..." shows where a unit so explained would fire
 	@$(PIPELINE) try --explanation "$$EXPLANATION" --text "$$TEXT"
 
-test: $(INSTALLED) ## run the tests
-	@$(BIN)/python -m pytest
+test: $(INSTALLED) ## run the fast tests, in a few minutes
+	@NEUROGLOSS_TESTS=fast $(BIN)/python -m pytest $(WORKERS)
+
+test-slow: $(INSTALLED) ## run the tests that make test leaves out, and its properties with all their examples
+	@NEUROGLOSS_TESTS=slow $(BIN)/python -m pytest $(WORKERS)
+
+test-all: $(INSTALLED) ## run all tests
+	@NEUROGLOSS_TESTS=all $(BIN)/python -m pytest $(WORKERS)
 
 lint: $(INSTALLED) ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stages.token_lines import CLOSE, OPEN, few_shot_neurons, marked_text, normalised, show_token, token_lines
 from tests.pipeline.llm.shown import read_marks, read_token, read_units
+from tests.tiers import examples
 
 SPECIAL = [
     "<start>", "<end>", "<|im_end|>", "<|im_start|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "<\uff5cUser\uff5c>",
@@ -25,7 +26,7 @@ TOKENS = st.one_of(
 MARKED = st.lists(st.tuples(TOKENS, st.booleans()), min_size=1, max_size=12)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=examples(3000), deadline=None)
 @given(token=TOKENS)
 @example(token="<|im_end|>")
 def test_a_token_is_shown_on_one_line_and_can_be_read_back(token: str) -> None:
@@ -37,13 +38,13 @@ def test_a_token_is_shown_on_one_line_and_can_be_read_back(token: str) -> None:
     assert read_token(shown) == token
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(before=st.text(max_size=4), mark=st.sampled_from(SPECIAL), after=st.text(max_size=4))
 def test_no_line_holds_a_mark_or_a_special_token(before: str, mark: str, after: str) -> None:
     assert mark not in token_lines([before + mark + after], [0])
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=examples(2500), deadline=None)
 @given(pairs=MARKED)
 @example(pairs=[("", True), ("", False)])
 @example(pairs=[(" ", True), ("a", True)])
@@ -56,7 +57,7 @@ def test_a_marked_text_can_be_read_back_token_by_token(pairs: list[tuple[str, bo
     assert "".join(character for character, _ in read_units(shown)) == "".join(tokens)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(pairs=MARKED, special=st.sampled_from(SPECIAL), cuts=st.sets(st.integers(1, 10)), marks=st.integers(0, 1023))
 def test_a_marked_text_is_one_line_without_a_special_token_even_of_several_tokens(
     pairs: list[tuple[str, bool]], special: str, cuts: set[int], marks: int

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpora.wikitext import clean_wikitext
+from tests.tiers import examples
 
 FRONT = "The subject of this page is well known."
 
@@ -44,7 +45,7 @@ def test_markup_is_read(markup: str, prose: str) -> None:
     assert clean_wikitext(markup) == prose
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(st.sampled_from("{}[]|<>=!'*#:;\n ab/ref-")))
 def test_any_markup_ends_and_spares_the_text_in_front(markup: str) -> None:
     prose = clean_wikitext(f"{FRONT}\n\n{markup}")

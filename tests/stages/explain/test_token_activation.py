@@ -14,6 +14,7 @@ from stages.explain.base import Candidate, ExplanationError
 from stages.explain.token_activation import EXEMPLARS, MAX_TOKENS, TokenActivationExplainer, clean
 from tests.pipeline.llm.shown import read_lines
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, exemplar, says
+from tests.tiers import examples
 
 
 def explain(engine: ScriptedEngine, candidates: int, unit: Evidence) -> list[Candidate]:
@@ -93,7 +94,7 @@ SHOWN = st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(records=st.lists(st.lists(st.tuples(SHOWN, st.integers(0, 10)), min_size=1, max_size=8), min_size=1, max_size=5))
 def test_every_line_leads_back_to_its_token_and_value(records: list[list[tuple[str, int]]]) -> None:
     records[0].append((" most", 10))

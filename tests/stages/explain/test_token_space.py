@@ -11,6 +11,7 @@ from stages.explain.base import Candidate, ExplanationError
 from stages.explain.token_space import PROMPT_ID, TOKENS, TokenSpaceExplainer
 from tests.pipeline.llm.shown import read_lines
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, says
+from tests.tiers import examples
 
 
 def unit(*means: tuple[str, float]) -> Evidence:
@@ -67,7 +68,7 @@ TOKEN = st.one_of(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(tokens=st.lists(TOKEN, min_size=1, max_size=8))
 def test_any_tokens_can_be_read_back_from_the_prompt(tokens: list[str]) -> None:
     engine = ScriptedEngine(says("weather"))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
 from stages.score.sums import Floats, bootstrap_interval, pearson, permutation_p, sequence_sums
+from tests.tiers import examples
 
 
 def sums_of(true: list[Floats], expected: list[Floats], unit: int = 0) -> Floats:
@@ -20,7 +21,7 @@ def random_sequences(rng: np.random.Generator, count: int, noise: float = 1.0) -
     return true, [t + noise * rng.normal(size=len(t)) for t in true]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 1e4), st.floats(-1e4, 1e4))
 def test_correlation_over_concatenated_sequences_is_scipys(seed: int, scale: float, offset: float) -> None:
     true, expected = random_sequences(np.random.default_rng(seed), 5)

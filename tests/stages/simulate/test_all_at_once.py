@@ -15,6 +15,7 @@ from pipeline.llm.in_process import InProcessEngine
 from stages.simulate.all_at_once import AllAtOnceSimulator, passage
 from stages.simulate.base import Simulation
 from tests.stages.simulate.doubles import DoubleEngine, certain
+from tests.tiers import examples
 
 HOSTILE = ["\n", "\t", "", "<4>", "<2>", "<|im_end|>", "\ufffd", "a\t7\nb", " 10", "19", "$", "\\n", " of", "é"]
 TOKENS = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=5), max_size=12)
@@ -95,7 +96,7 @@ def test_each_number_returns_to_its_own_token_however_sequences_are_packed(
         assert one.expected.tolist() == many.expected.tolist()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(tokens=TOKENS)
 def test_every_token_has_one_line_and_one_slot_whatever_it_holds(tokens: list[str]) -> None:
     asked = passage("x", [tokens])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stages.evidence import TopToken
 from stages.simulate.base import SCALE
 from stages.simulate.lookup import LookupSimulator, render_table
+from tests.tiers import examples
 
 TABLE = [TopToken(" of", 4.0, 10), TopToken("\n", 1.0, 5), TopToken(" no", -2.0, 3)]
 
@@ -68,7 +69,7 @@ def test_any_other_text_is_an_error_and_no_prediction(text: str) -> None:
     assert all("no token table" in result.error for result in results)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     means=st.dictionaries(st.text(max_size=4), st.floats(-1e6, 1e6, allow_subnormal=False), max_size=8),
     rest=st.none() | st.floats(-1e6, 1e6, allow_subnormal=False),

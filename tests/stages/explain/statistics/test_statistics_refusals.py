@@ -15,6 +15,7 @@ from stages.explain.statistics import StatisticsExplainer
 from stages.explain.statistics.features import SHOWN_FORMS
 from stages.explain.statistics.sentence import is_quotable, mark_name
 from tests.stages.explain.statistics.planted import evidence, one_of
+from tests.tiers import examples
 
 HOSTILE = [
     ' "', "”", "\n", "\n\n", "\t", "�", "", " ", "<|im_end|>", "<|im_start|>", "\x00", "\u202e", " '", "\\", "`", "{{", "}}",
@@ -105,7 +106,7 @@ def test_a_hostile_token_gives_a_safe_sentence(token: str) -> None:
         assert all(is_safe(text) for text in explained)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(HOSTILE) | st.text(max_size=4), st.floats(-2, 5, width=16)), min_size=2, max_size=24

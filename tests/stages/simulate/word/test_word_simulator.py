@@ -12,6 +12,7 @@ from stages.simulate.base import SCALE
 from stages.simulate.word import WordSimulator
 from tests.benchmarks.planted import UNITS, Planted
 from tests.stages.simulate.word.prose import PROSE
+from tests.tiers import examples
 
 
 def correlation(unit: Planted, explanation: str, texts: list[list[str]], simulator: WordSimulator) -> float:
@@ -110,7 +111,7 @@ TOKENS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(explanation=EXPLANATIONS, sequences=st.lists(st.lists(TOKENS, max_size=12), max_size=3))
 def test_any_input_gives_finite_values_of_the_right_length(
     by_embedding: WordSimulator, explanation: str, sequences: list[list[str]]
