@@ -11,7 +11,7 @@ from pipeline.commands.run import check_methods, parse_part, run_pipeline
 from pipeline.config import RunConfig
 from pipeline.config.run_file import load_config
 from pipeline.errors import UserError, nearest
-from stages import STAGES
+from stages import STAGES, TABLES
 from stages.settings import SECTIONS
 
 GROUPS = list(dict.fromkeys(name.split(".")[0] for name in STAGES))
@@ -53,7 +53,17 @@ def _run(config: str, shard: str, redo: str, group: str | None) -> None:
     if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
         raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
     names = [name for name in STAGES if group is None or name.split(".")[0] == group]
-    raise typer.Exit(run_pipeline(_loaded(config), STAGES, names, parse_part(shard), redo))
+    loaded = _loaded(config)
+    raise typer.Exit(
+        run_pipeline(loaded, STAGES, names, parse_part(shard), redo, lambda: _report(loaded.root, loaded.run.seed))
+    )
+
+
+def _report(root: Path, seed: int) -> str:
+    from pipeline.commands.views import final_report
+    from stages.reports import REPORTS
+
+    return final_report(root, seed, TABLES, REPORTS)
 
 
 @app.command()
@@ -91,17 +101,16 @@ def query(
 ) -> None:
     """Query the dataset of a run with DuckDB."""
     from pipeline.commands.query import run_query
+    from stages.reports import REPORTS
 
-    run_query(Path(run) if run else _loaded(config).root, sql or None, format)
+    run_query(Path(run) if run else _loaded(config).root, sql or None, format, TABLES, REPORTS)
 
 
 @app.command()
 def report(config: Config = "demo") -> None:
     """Print what a finished run prints: where the dataset is, and some of its explanations."""
-    from pipeline.commands.report import final_report
-
-    loaded: RunConfig = _loaded(config)
-    typer.echo(final_report(loaded.root, loaded.run.seed))
+    loaded = _loaded(config)
+    typer.echo(_report(loaded.root, loaded.run.seed))
 
 
 @app.command(name="try")

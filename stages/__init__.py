@@ -1,6 +1,7 @@
 """The stages of the pipeline, in the order of the data flow."""
 
 from pipeline.execution.stage import Stage
+from pipeline.schemas import TableSchema
 from stages.corpus import CORPUS
 from stages.explain.stage import EXPLAIN
 from stages.judge.stage import JUDGE
@@ -25,3 +26,8 @@ _SASC = (LIST, SCAN_NGRAMS, MERGE_NGRAMS, EXPLAIN_SASC, SYNTHESIZE, SCORE_SASC)
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*_RECORD, *_SIMULATION, *_SASC)}
 """By name; `python -m pipeline GROUP` runs those whose name starts with GROUP."""
+
+TABLES: dict[str, TableSchema] = {
+    table.name: table for stage in STAGES.values() for table in stage.writes if not table.folder
+}
+"""The tables that people query, by name."""

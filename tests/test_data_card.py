@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.schemas import TABLES, TableSchema
+from pipeline.schemas import TableSchema
+from stages import TABLES
 
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")
 

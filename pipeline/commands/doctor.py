@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.commands.query import format_table
+from pipeline.commands.tables import format_table
 from pipeline.config import Budget, LanguageModel, RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.runner import Stages

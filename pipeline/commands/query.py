@@ -1,44 +1,22 @@
 """Query a run's dataset with DuckDB; every table of the run is a view."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
+from pipeline.commands.tables import format_table
+from pipeline.commands.views import MethodReport, open_views, view_names
 from pipeline.errors import UserError
-from pipeline.schemas import TABLES
-from pipeline.schemas.ngrams import NULLS
+from pipeline.schemas import TableSchema
 
 FORMATS = ("table", "csv", "json", "parquet")
-TOP_EXPLANATIONS = """
-SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
-FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC LIMIT 20"""
-TOP_THEMES = f"""
-SELECT module, "index", polarity, score, ci_low, ci_high, p_value, text
-FROM sasc_scores WHERE score IS NOT NULL AND module <> '{NULLS}' ORDER BY score DESC LIMIT 20"""
 
 
-def open_views(root: Path) -> duckdb.DuckDBPyConnection:
-    """A connection in which every finished table of a run is a view.
-
-    Raises:
-        UserError: the run has no table yet.
-    """
-    connection = duckdb.connect()
-    found = []
-    for name, table in TABLES.items():
-        if any((root / table.path).glob("*.parquet")):
-            pattern = str(root / table.path / "*.parquet").replace("'", "''")
-            connection.sql(f"SELECT * FROM read_parquet('{pattern}')").create_view(name)
-            found.append(name)
-    if not found:
-        raise UserError(f"no table in {root} yet; start the run with: make run")
-    return connection
-
-
-def run_query(root: Path, sql: str | None, style: str) -> None:
+def run_query(
+    root: Path, sql: str | None, style: str, tables: Mapping[str, TableSchema], reports: Sequence[MethodReport]
+) -> None:
     """Write the result of a query to standard output, by default the best explanations.
 
     Raises:
@@ -46,23 +24,22 @@ def run_query(root: Path, sql: str | None, style: str) -> None:
     """
     if style not in FORMATS:
         raise UserError(f"--format {style!r}; allowed: {', '.join(FORMATS)}")
-    connection = open_views(root)
+    connection = open_views(root, tables)
     try:
-        result = connection.sql(sql or _best(connection))
+        result = connection.sql(sql or _best(view_names(connection), reports))
         if result is None:
             raise UserError("the query has no result; write a SELECT")
         _write(result, style)
     except duckdb.Error as error:
-        views = ", ".join(row[0] for row in connection.sql("SHOW TABLES").fetchall())
+        views = ", ".join(view_names(connection))
         raise UserError(
             f"{error}\nTables of this run: {views}; their columns are described in outputs/README.md"
         ) from None
 
 
-def _best(connection: duckdb.DuckDBPyConnection) -> str:
-    """The query for the best explanations of the methods that the run has used."""
-    views = {name for (name,) in connection.sql("SHOW TABLES").fetchall()}
-    return TOP_THEMES if "sasc_scores" in views and "scores" not in views else TOP_EXPLANATIONS
+def _best(views: Sequence[str], reports: Sequence[MethodReport]) -> str:
+    """The query for the best explanations of the first method that the run has used."""
+    return next((report.best for report in reports if report.table in views), reports[0].best)
 
 
 def _write(result: duckdb.DuckDBPyRelation, style: str) -> None:
@@ -78,23 +55,3 @@ def _write(result: duckdb.DuckDBPyRelation, style: str) -> None:
         import pyarrow.parquet as pq
 
         pq.write_table(result.to_arrow_table(), sys.stdout.buffer)
-
-
-def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], widest: int = 88) -> str:
-    """Rows as aligned text; long cells are cut and control characters are shown as escapes."""
-    cells = [[_cell(value, widest) for value in row] for row in rows]
-    widths = [max(len(name), *(len(row[i]) for row in cells), 0) for i, name in enumerate(columns)]
-    right = [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(columns))]
-    lines = [list(columns), ["-" * width for width in widths], *cells]
-    return "\n".join(
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _cell(value: Any, widest: int) -> str:
-    if value is None:
-        return "-"
-    text = f"{round(value, 3) + 0.0:.3f}" if isinstance(value, float) else str(value)
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= widest else text[: widest - 1] + "…"

@@ -1,11 +1,10 @@
 """Run several stages one after the other."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tqdm import tqdm
 
-from pipeline.commands.report import final_report
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.runner import Progress, Stages, discard, run_stage, survey
@@ -34,12 +33,18 @@ def check_methods(config: RunConfig, stages: Stages) -> None:
 
 
 def run_pipeline(
-    config: RunConfig, stages: Stages, names: Sequence[str], part: tuple[int, int] = (0, 1), redo: str = ""
+    config: RunConfig,
+    stages: Stages,
+    names: Sequence[str],
+    part: tuple[int, int] = (0, 1),
+    redo: str = "",
+    report: Callable[[], str] = str,
 ) -> int:
     """Run the named stages and report; returns the exit code: 0, or 1 where something failed.
 
     Args:
         redo: name of a stage, or of its group, such as `record`; what it and the stages after it made is deleted first.
+        report: what to print once all stages are finished.
 
     Raises:
         UserError: the input is at fault.
@@ -63,7 +68,13 @@ def run_pipeline(
             tqdm.write(f"{name}: {len(after.todo)} shards belong to other workers; run again when they are finished")
             return 0
         _prune(survey(config, stages), config, stages)
-    return _conclude(config, survey(config, stages), names)
+    found = survey(config, stages)
+    if all(progress.finished for progress in found.values()):
+        tqdm.write(report())
+    failed = {name: found[name].failed_rows for name in names if found[name].failed_rows}
+    for name, rows in failed.items():
+        tqdm.write(f"{name}: {rows} rows failed; their column `error` says why")
+    return 1 if failed else 0
 
 
 def _prune(found: Mapping[str, Progress], config: RunConfig, stages: Stages) -> None:
@@ -73,12 +84,3 @@ def _prune(found: Mapping[str, Progress], config: RunConfig, stages: Stages) -> 
         readers = [stage.name for stage in stages.values() if writer.name in stage.upstream(config)]
         if tables and readers and all(found[name].finished for name in readers):
             prune(Tables(config.root), tables)
-
-
-def _conclude(config: RunConfig, found: dict[str, Progress], names: Sequence[str]) -> int:
-    if all(progress.finished for progress in found.values()):
-        tqdm.write(final_report(config.root, config.run.seed))
-    failed = {name: found[name].failed_rows for name in names if found[name].failed_rows}
-    for name, rows in failed.items():
-        tqdm.write(f"{name}: {rows} rows failed; their column `error` says why")
-    return 1 if failed else 0

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.commands.query import format_table
+from pipeline.commands.tables import format_table
 from pipeline.config import RunConfig
 from pipeline.cost import shown_cost
 from pipeline.execution.runner import Progress, Stages, survey

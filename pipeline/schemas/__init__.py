@@ -14,7 +14,6 @@ from pipeline.schemas.columns import TableSchema as TableSchema
 from pipeline.schemas.columns import column as column
 from pipeline.schemas.examples import EXAMPLE_SCORES as EXAMPLE_SCORES
 from pipeline.schemas.examples import JUDGEMENTS as JUDGEMENTS
-from pipeline.schemas.ngrams import SASC_TABLES
 from pipeline.schemas.recording import DETAILS as DETAILS
 from pipeline.schemas.recording import EXEMPLARS as EXEMPLARS
 from pipeline.schemas.recording import NEGATIVES as NEGATIVES
@@ -108,22 +107,3 @@ SCORES = TableSchema(
     ),
     units_per_group=64,
 )
-
-TABLES = {
-    table.name: table
-    for table in (
-        CORPUS,
-        UNITS,
-        EXEMPLARS,
-        UNIT_TOKENS,
-        DETAILS,
-        NEGATIVES,
-        EXPLANATIONS,
-        SIMULATIONS,
-        SCORES,
-        JUDGEMENTS,
-        EXAMPLE_SCORES,
-        *SASC_TABLES,
-    )
-}
-"""The tables that people query, by name."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
-from pipeline.commands.query import format_table
+from pipeline.commands.tables import format_table
 from pipeline.config import RunConfig
 from pipeline.cost import cost
 from pipeline.execution.runner import Stages

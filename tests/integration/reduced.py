@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.schemas import TABLES
 from pipeline.storage.tables import Tables
+from stages import TABLES
 
 RUN_FILE = """
 [run]

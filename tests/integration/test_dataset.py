@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import pearsonr
 
-from pipeline.schemas import TABLES
 from pipeline.storage.tables import Tables
-from stages import STAGES
+from stages import STAGES, TABLES
 from stages.evidence import split_of
 from tests.integration.reduced import call
 

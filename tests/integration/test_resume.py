@@ -4,8 +4,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from pipeline.schemas import TABLES
 from pipeline.storage.pruning import is_pruned
+from stages import TABLES
 from tests.integration.kills import kill_at_random, published
 from tests.integration.reduced import all_rows, call, write_run_file
 

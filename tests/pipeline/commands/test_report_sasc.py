@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.commands.report import final_report
+from pipeline.commands.views import final_report
 from pipeline.schemas.ngrams import SASC_SCORES
+from stages import TABLES
+from stages.reports import REPORTS
 
 
 def row(index: int, score: float | None, status: str, candidate: int = 0, **more: Any) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def report(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
     (folder / "sasc_scores").mkdir()
     table = pa.Table.from_pylist(rows, schema=SASC_SCORES.schema)
     pq.write_table(table, folder / "sasc_scores" / "part-00000.parquet")
-    return final_report(folder, 0).split("\n\n")
+    return final_report(folder, 0, TABLES, REPORTS).split("\n\n")
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.execution.fingerprint import CREATED_BY, fingerprint, footer
 from pipeline.execution.stage import Shard
-from pipeline.schemas import TABLES, TableSchema, column
+from pipeline.schemas import TableSchema, column
 from pipeline.storage.shards import atomic_path, publish, read_footer, remove_leftovers
 from pipeline.storage.tables import Tables
+from stages import TABLES
 
 TOY = TableSchema(
     "toy",

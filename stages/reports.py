@@ -1,13 +1,20 @@
-"""What a finished run says at its end: where the dataset is, how to query it, and some of its explanations."""
+"""What a finished run says of its explanations: the best, some drawn at random, and their scores with their controls."""
 
 from pathlib import Path
 from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from pipeline.commands.query import format_table, open_views
+from pipeline.commands.tables import format_table
+from pipeline.commands.views import MethodReport
 from pipeline.schemas.ngrams import NULLS
 
+TOP_EXPLANATIONS = """
+SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
+FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC LIMIT 20"""
+TOP_THEMES = f"""
+SELECT module, "index", polarity, score, ci_low, ci_high, p_value, text
+FROM sasc_scores WHERE score IS NOT NULL AND module <> '{NULLS}' ORDER BY score DESC LIMIT 20"""
 _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN NULL
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _CHOSEN = "status <> 'not_selected'"
@@ -42,14 +49,6 @@ interval  of the score, over 95 % of resamples of these texts
 p         share of null units that score as high: random directions, which were explained and scored in the same way"""
 SHOWN = 16
 """Units up to which all are shown."""
-
-
-def final_report(root: Path, seed: int) -> str:
-    """Where the dataset is, how to query it, the best explanations and some drawn at random, for each method."""
-    connection = open_views(root)
-    views = {name for (name,) in connection.sql("SHOW TABLES").fetchall()}
-    methods = (("scores", _of_simulation), ("sasc_scores", _of_sasc))
-    return "\n\n".join(report(connection, root, seed) for table, report in methods if table in views)
 
 
 def _of_simulation(connection: DuckDBPyConnection, root: Path, seed: int) -> str:
@@ -119,3 +118,10 @@ def _sentence(values: dict[str, float | None]) -> str:
         f"(random sequences alone {number('correlation_random')}), shuffled control {number('control')}, "
         f"token lookup {number('lookup')}; interval above the control for {0 if share is None else share:.0%} of them{silent}"
     )
+
+
+REPORTS = (
+    MethodReport("scores", TOP_EXPLANATIONS, _of_simulation),
+    MethodReport("sasc_scores", TOP_THEMES, _of_sasc),
+)
+"""Of each method, the default one first."""
