@@ -11,11 +11,11 @@ from stages.record.merge import MERGE
 from stages.record.negatives import NEGATIVE
 from stages.record.scan import SCAN
 from stages.record.weights import WEIGHTS
-from stages.sasc.explain import EXPLAIN as EXPLAIN_SASC
+from stages.sasc.explain_ngrams import EXPLAIN as EXPLAIN_SASC
 from stages.sasc.ngram_list import LIST
 from stages.sasc.ngram_merge import MERGE as MERGE_NGRAMS
 from stages.sasc.ngram_scan import SCAN as SCAN_NGRAMS
-from stages.sasc.score import SCORE as SCORE_SASC
+from stages.sasc.score_themes import SCORE as SCORE_SASC
 from stages.sasc.synthesize import SYNTHESIZE
 from stages.score.stage import SCORE
 from stages.simulate.stage import SIMULATE

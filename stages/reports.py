@@ -7,7 +7,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.commands.tables import format_table
 from pipeline.commands.views import MethodReport
-from pipeline.schemas.ngrams import NULLS
+from stages.sasc.sasc_tables import NULLS
 
 TOP_EXPLANATIONS = """
 SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text

@@ -10,13 +10,13 @@ from pipeline.config import RunConfig
 from pipeline.execution.runner import Stages
 from pipeline.execution.stage import Stage
 from pipeline.schemas import CORPUS
-from pipeline.schemas.ngrams import NGRAMS, NULLS, RESPONSES, THEMES
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.source import describe_modules
 from stages.estimate.inputs import make_corpus
 from stages.estimate.sample import Sample, SampleTables, Unit, drawn, filled, planned_units
 from stages.sasc.polarities import polarities_of
+from stages.sasc.sasc_tables import NGRAMS, NULLS, RESPONSES, THEMES
 from stages.settings import Sasc
 
 SEQUENCES = 64

@@ -15,7 +15,7 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from stages.sasc.pieces import Ngram
+from stages.sasc.ngram_pieces import Ngram
 
 MOST_FORMS = 2_000_000
 """Forms in memory, of about 200 bytes each."""

@@ -10,7 +10,7 @@ from pipeline.execution.stage import Shard, chunks
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 from stages.sasc.nulls import with_nulls
-from stages.sasc.tables import RESPONSES
+from stages.sasc.sasc_tables import RESPONSES
 from stages.settings import Sasc
 
 Row = dict[str, Any]

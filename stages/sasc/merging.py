@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.sasc.responses import NONE, TERMS, best
-from stages.sasc.tables import NGRAMS, RESPONSES
+from stages.sasc.sasc_tables import NGRAMS, RESPONSES
 
 Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]

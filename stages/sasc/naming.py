@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.subjects.kept_vectors import kept_vectors
+from stages.english.thesaurus import content_words, stems
 from stages.explain.statistics.features import FUNCTION_WORDS
 from stages.simulate.word.meaning import COMMON, whole_words
 
@@ -27,8 +28,6 @@ FLOOR = 0.1
 """Weight of the weakest n-gram; the strongest has 1 more."""
 ALIKE = 0.7
 """Cosine from which two words say the same."""
-ENDINGS = (("ies", "y"), ("es", ""), ("s", ""), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"))
-"""Endings of inflected words, and what uninflected ones have in their place."""
 REMEMBERED = 50_000
 """Texts whose embeddings are kept."""
 UNLIKE = 0.2
@@ -174,18 +173,6 @@ class Naming:
         self._known.update(zip(missing, self._embedder.encode(missing), strict=True))
         rows = [self._given[text] if text in self._given else self._known[text] for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self._embedder.width), np.float32)
-
-
-def content_words(text: str) -> list[str]:
-    """Words of a text in lower case that say what it is about."""
-    words = "".join(letter if letter.isalnum() or letter in "'’-" else " " for letter in text.lower()).split()
-    bare = [word.strip("'’-") for word in words]
-    return [word for word in bare if len(word) > 2 and word not in FUNCTION_WORDS and not word.isdigit()]
-
-
-def stems(word: str) -> list[str]:
-    """A word in lower case, and what it may be an inflection of."""
-    return [word, *(word.removesuffix(ending) + last for ending, last in ENDINGS if word.endswith(ending))]
 
 
 def _says_something(word: str) -> bool:

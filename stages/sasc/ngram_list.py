@@ -21,8 +21,8 @@ from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import OWN
 from stages.sasc.counting import NgramCounts
-from stages.sasc.pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
-from stages.sasc.tables import NGRAM_LIST
+from stages.sasc.ngram_pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
+from stages.sasc.sasc_tables import NGRAM_LIST
 from stages.settings import Sasc
 
 

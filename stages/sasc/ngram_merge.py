@@ -17,7 +17,7 @@ from pipeline.execution.stage import Shard, Stage, chunks
 from pipeline.storage.tables import Tables
 from stages.sasc.nulls import with_nulls
 from stages.sasc.polarities import polarities_of
-from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
+from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
 from stages.settings import Sasc
 
 SHARD_UNITS = 512

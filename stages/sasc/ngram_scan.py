@@ -17,8 +17,8 @@ from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import BLACK_BOX, OWN, needs_model, source_identities
 from pipeline.subjects.spec import resolve_model
 from stages.sasc.nulls import NAME, with_nulls
-from stages.sasc.tables import NGRAM_LIST, NGRAM_PARTIALS
-from stages.sasc.units import asked_modules, chosen_units, units_of
+from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS
+from stages.sasc.sasc_units import asked_modules, chosen_units, units_of
 from stages.settings import Record, Sasc
 from stages.units import module_widths
 

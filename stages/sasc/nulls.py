@@ -6,8 +6,8 @@ tables of SASC under the module NULLS.
 """
 
 from pipeline.config import BlackBox, RunConfig
-from pipeline.schemas.ngrams import NULLS
 from pipeline.subjects.identity import BLACK_BOX
+from stages.sasc.sasc_tables import NULLS
 from stages.settings import Sasc
 from stages.units import draw
 

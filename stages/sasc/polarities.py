@@ -1,7 +1,7 @@
 """Which ends of a module's units SASC explains: one rule for the stages and for the estimate."""
 
 from pipeline.config import RunConfig
-from pipeline.schemas.ngrams import NULLS
+from stages.sasc.sasc_tables import NULLS
 from stages.settings import Sasc
 
 

@@ -13,7 +13,7 @@ import torch
 
 from pipeline.subjects.float64 import with_float64
 from stages.record.moments import SPLITTER
-from stages.sasc.tables import NGRAM_PARTIALS
+from stages.sasc.sasc_tables import NGRAM_PARTIALS
 
 AT_ONCE = 1 << 16
 """Candidates gathered before the best are picked, at least."""

@@ -17,9 +17,9 @@ from pipeline.schemas import CORPUS
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.text_function import TextFunction, open_text_function
 from stages.record.scan import padded_batches
-from stages.sasc.in_context import Means, Places, Spans, scan_in_context
 from stages.sasc.nulls import with_nulls
-from stages.sasc.recorded import scan_recorded
+from stages.sasc.reading_in_context import Means, Places, Spans, scan_in_context
+from stages.sasc.reading_recorded import scan_recorded
 from stages.sasc.responses import ModuleResponses, failed_rows
 from stages.settings import Record, Sasc
 

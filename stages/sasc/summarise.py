@@ -9,7 +9,7 @@ from pipeline.prompts import render
 from stages.explain.asking import Part, Question, ask
 from stages.explain.base import Candidate
 from stages.explain.replies import SCHEMA, read_explanation
-from stages.sasc.embedded import EmbeddedSummariser
+from stages.sasc.summarise_embedded import EmbeddedSummariser
 
 __all__ = ["EmbeddedSummariser", "LanguageModelSummariser", "Summariser"]
 

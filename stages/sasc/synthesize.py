@@ -20,10 +20,10 @@ from pipeline.subjects.spec import resolve_model
 from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.halves import HALVES, deal
 from stages.sasc.nulls import with_nulls
-from stages.sasc.retrieval import cut_passages
-from stages.sasc.synthesis import LanguageModelSynthesizer, stand_in
-from stages.sasc.tables import SYNTHETIC_TEXTS, THEMES
-from stages.sasc.texts import Synthesizer, Texts
+from stages.sasc.sasc_tables import SYNTHETIC_TEXTS, THEMES
+from stages.sasc.synthetic_texts import Synthesizer, Texts
+from stages.sasc.texts_retrieved import cut_passages
+from stages.sasc.texts_written import LanguageModelSynthesizer, stand_in
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 
@@ -177,7 +177,7 @@ def open_synthesizer(context: Context) -> Synthesizer:
     if sasc.synthesizer == "language_model":
         return LanguageModelSynthesizer(context.once("engine", lambda _: load_engine(sasc.synthesize_engine, context)))
     from pipeline.subjects.embedder import load_embedder
-    from stages.sasc.retrieval import RetrievedSynthesizer
+    from stages.sasc.texts_retrieved import RetrievedSynthesizer
 
     return RetrievedSynthesizer(corpus_passages(context), load_embedder(sasc.embedder, sasc.device))
 

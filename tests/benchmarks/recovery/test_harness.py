@@ -16,7 +16,7 @@ from pipeline.config.run_file import parse_config
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard
 from stages.sasc.ngram_list import LIST
-from stages.sasc.pieces import SEPARATOR
+from stages.sasc.ngram_pieces import SEPARATOR
 from stages.settings import SECTIONS
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import as_json, auc, figures

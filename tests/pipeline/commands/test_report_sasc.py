@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.commands.views import final_report
-from pipeline.schemas.ngrams import SASC_SCORES
 from stages import TABLES
 from stages.reports import REPORTS
+from stages.sasc.sasc_tables import SASC_SCORES
 
 
 def row(index: int, score: float | None, status: str, candidate: int = 0, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import stages.estimate.requests
-import stages.sasc.explain
+import stages.sasc.explain_ngrams
 import stages.sasc.synthesize
 from pipeline.config import RunConfig
 from pipeline.llm.engine import Request
@@ -53,7 +53,7 @@ class Written:
 def asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """The engine that both stages ask in this test."""
     engine = Asked(load_tokenizer(str(place / "model")), Written())
-    for module in (stages.sasc.explain, stages.sasc.synthesize):
+    for module in (stages.sasc.explain_ngrams, stages.sasc.synthesize):
         monkeypatch.setattr(module, "load_engine", lambda config, context: engine)
     return engine
 

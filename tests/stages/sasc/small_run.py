@@ -14,7 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.execution.runner import run_stage
 from stages import STAGES
-from stages.sasc.pieces import word_spans
+from stages.sasc.ngram_pieces import word_spans
 from stages.settings import SECTIONS, Record
 from tests.pipeline.subjects.conftest import save_tiny_llama
 

@@ -8,10 +8,11 @@ import pytest
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.load import load_language_model
+from stages.english.thesaurus import content_words
 from stages.explain.base import ExplanationError
-from stages.sasc.embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser
-from stages.sasc.naming import Naming, content_words
+from stages.sasc.naming import Naming
 from stages.sasc.summarise import LanguageModelSummariser
+from stages.sasc.summarise_embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser
 from stages.sasc.surface import SharedForms
 from tests.stages.explain.scripted import ScriptedEngine, says
 
@@ -76,7 +77,7 @@ def test_clusters_hold_each_ngram_once_and_equal_ones_are_one_cluster() -> None:
 def test_two_clusters_that_have_a_name_in_common_are_one_theme(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ScriptedEngine(says("trade"))
     summariser = EmbeddedSummariser(load_embedder(), engine)
-    monkeypatch.setattr("stages.sasc.embedded.FITTING", -10.0)  # whatever the label is, it comes first
+    monkeypatch.setattr("stages.sasc.summarise_embedded.FITTING", -10.0)  # whatever the label is, it comes first
     both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
     found = asyncio.run(summariser.explain([text for text, _ in both], both, 0))
     assert "; and " not in found.text
@@ -88,7 +89,7 @@ def test_two_clusters_that_have_a_name_in_common_are_one_theme(monkeypatch: pyte
 def test_two_clusters_whose_names_differ_stay_two_themes(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = iter(["sailing", "lending"])
     summariser = EmbeddedSummariser(load_embedder(), ScriptedEngine(lambda *_: next(labels)))
-    monkeypatch.setattr("stages.sasc.embedded.FITTING", -10.0)
+    monkeypatch.setattr("stages.sasc.summarise_embedded.FITTING", -10.0)
     both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
     first, second = asyncio.run(summariser.summarise([text for text, _ in both], both, 0)).split("; and ")
     assert first.startswith("sailing")

@@ -15,10 +15,10 @@ from pipeline.execution.stage import Shard
 from stages.sasc.candidates import normalised
 from stages.sasc.explained import Row
 from stages.sasc.halves import HALVES, deal
-from stages.sasc.retrieval import RetrievedSynthesizer
-from stages.sasc.synthesis import LanguageModelSynthesizer
 from stages.sasc.synthesize import SYNTHESIZE, process, unit_rows
-from stages.sasc.texts import Synthesizer, Texts
+from stages.sasc.synthetic_texts import Synthesizer, Texts
+from stages.sasc.texts_retrieved import RetrievedSynthesizer
+from stages.sasc.texts_written import LanguageModelSynthesizer
 from tests.stages.explain.scripted import ScriptedEngine
 from tests.stages.sasc.small_run import GOOD, run_file
 from tests.stages.sasc.test_synthesis import bags

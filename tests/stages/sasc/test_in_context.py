@@ -9,7 +9,7 @@ import torch
 from pipeline.config import RunConfig
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.source import open_source
-from stages.sasc.in_context import Places
+from stages.sasc.reading_in_context import Places
 from stages.settings import Sasc
 from tests.stages.sasc.small_run import GOOD, occurrences, run_file, run_ngrams, table
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stages.sasc.lists import read_texts
+from stages.sasc.text_lists import read_texts
 
 TEXTS = [
     "In 1969, 3.5 million people watched it.",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.sasc.counting import NgramCounts
-from stages.sasc.pieces import read_words, word_forms
+from stages.sasc.ngram_pieces import read_words, word_forms
 
 VOCABULARY = ["The", "the", "THE", "sea", "Sea", ",", "is", "a", "tale", "."]
 

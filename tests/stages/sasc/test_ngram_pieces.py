@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from pipeline.corpora.document import Document
-from stages.sasc.pieces import (
+from stages.sasc.ngram_pieces import (
     Ngram,
     forms_of_tokens,
     forms_of_words,

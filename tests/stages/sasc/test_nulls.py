@@ -11,13 +11,13 @@ from pipeline.black_boxes.random_directions import random_directions
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.runner import survey
-from pipeline.schemas.ngrams import NULLS
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.text_function import open_text_function
 from stages import STAGES
-from stages.sasc.explain import open_summariser
+from stages.sasc.explain_ngrams import open_summariser
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.nulls import with_nulls
+from stages.sasc.sasc_tables import NULLS
 from stages.sasc.synthesize import open_synthesizer
 from stages.settings import Sasc
 from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table

@@ -13,9 +13,9 @@ from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.execution.runner import run_stage, survey
 from pipeline.execution.stage import Shard
-from pipeline.schemas.ngrams import NULLS
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN, process
+from stages.sasc.sasc_tables import NULLS
 from tests.stages.sasc.small_run import BOTH, GOOD, run_file, run_ngrams, table
 
 MODULES = ["layers.0.mlp", GOOD, "layers.1.sae:small"]

@@ -20,7 +20,7 @@ from pipeline.storage.shards import read_footer
 from stages import STAGES
 from stages.evidence import Exemplar
 from stages.sasc.ngram_scan import SCAN
-from stages.sasc.recorded import mean_responses
+from stages.sasc.reading_recorded import mean_responses
 from stages.settings import Record, Sasc
 from tests.stages.sasc.small_run import BOTH, GOOD, occurrences, run_file, run_ngrams, table
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from pipeline.llm.engine import Completion, EngineError, Refused, Request
 from pipeline.subjects.embedder import Embedder
-from stages.sasc.retrieval import RetrievedSynthesizer, cut_passages
-from stages.sasc.synthesis import LanguageModelSynthesizer
+from stages.sasc.texts_retrieved import RetrievedSynthesizer, cut_passages
+from stages.sasc.texts_written import LanguageModelSynthesizer
 from tests.stages.explain.scripted import ScriptedEngine
 
 

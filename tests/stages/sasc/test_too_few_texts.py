@@ -7,9 +7,9 @@ import pytest
 
 from pipeline.llm.engine import EngineError
 from stages.sasc.explained import Row
-from stages.sasc.score import score_unit
-from stages.sasc.synthesis import LanguageModelSynthesizer
+from stages.sasc.score_themes import score_unit
 from stages.sasc.synthesize import unit_rows, write_texts
+from stages.sasc.texts_written import LanguageModelSynthesizer
 from stages.settings import Sasc
 from tests.stages.explain.scripted import Reply, ScriptedEngine
 from tests.stages.sasc.small_run import GOOD, run_file

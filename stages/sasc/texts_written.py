@@ -7,9 +7,9 @@ import numpy as np
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.llm.engine import Completion, Engine, EngineError, Message, PromptTooLong, Refused, Request
 from pipeline.prompts import render
-from stages.sasc.lists import SCHEMA, read_texts
-from stages.sasc.retrieval import RetrievedSynthesizer
-from stages.sasc.texts import Synthesizer, Texts, usable
+from stages.sasc.synthetic_texts import Synthesizer, Texts, usable
+from stages.sasc.text_lists import SCHEMA, read_texts
+from stages.sasc.texts_retrieved import RetrievedSynthesizer
 
 __all__ = ["LanguageModelSynthesizer", "RetrievedSynthesizer", "Synthesizer", "Texts"]
 

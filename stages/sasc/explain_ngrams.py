@@ -16,7 +16,7 @@ from stages.english.thesaurus import thesaurus_version
 from stages.explain.base import ExplanationError
 from stages.sasc.candidates import Theme, themes
 from stages.sasc.explained import Row, by_unit, plan, table_of
-from stages.sasc.tables import NGRAMS, RESPONSES, THEMES
+from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 
@@ -113,7 +113,7 @@ def open_summariser(context: Context) -> "Summariser":
         assert engine is not None, "the section Sasc sees to it"
         return LanguageModelSummariser(engine)
     from pipeline.subjects.embedder import load_embedder
-    from stages.sasc.embedded import EmbeddedSummariser
+    from stages.sasc.summarise_embedded import EmbeddedSummariser
 
     return EmbeddedSummariser(load_embedder(sasc.embedder, sasc.device), engine)
 

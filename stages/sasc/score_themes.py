@@ -9,11 +9,10 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
-from pipeline.schemas.ngrams import NULLS
 from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.polarities import polarities_of
+from stages.sasc.sasc_tables import NULLS, RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
 from stages.sasc.scoring import Values, choose, interval, p_value, sasc_score
-from stages.sasc.tables import RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 

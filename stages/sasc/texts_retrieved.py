@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.sasc.candidates import normalised
-from stages.sasc.texts import Texts, usable
+from stages.sasc.synthetic_texts import Texts, usable
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

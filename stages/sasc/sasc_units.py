@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.schemas.ngrams import NULLS
 from pipeline.subjects.activations import ModuleUnits
+from stages.sasc.sasc_tables import NULLS
 from stages.settings import Sasc
 from stages.units import draw
 

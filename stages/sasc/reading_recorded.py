@@ -33,10 +33,10 @@ from pipeline.subjects.source import describe_modules
 from pipeline.subjects.token_text import TokenTexts
 from stages.evidence import Exemplar
 from stages.recorded_units import RecordedUnits
-from stages.sasc.in_context import Ints, Means, Places
 from stages.sasc.polarities import polarities_of
+from stages.sasc.reading_in_context import Ints, Means, Places
 from stages.sasc.responses import ModuleResponses, failed_rows
-from stages.sasc.tables import NGRAM_PARTIALS
+from stages.sasc.sasc_tables import NGRAM_PARTIALS
 from stages.settings import Sasc
 
 UNITS_AT_ONCE = 64

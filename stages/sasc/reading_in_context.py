@@ -17,7 +17,7 @@ import torch
 from pipeline.config import RunConfig
 from pipeline.subjects.activations import Activations, ActivationSource, SparseActivations, TokenBatch
 from pipeline.subjects.pooling import Pool, pooled
-from stages.sasc.pieces import SEPARATOR, read_tokens, read_words, token_forms, word_forms, word_spans
+from stages.sasc.ngram_pieces import SEPARATOR, read_tokens, read_words, token_forms, word_forms, word_spans
 from stages.settings import Record, Sasc
 
 AT_ONCE = 1 << 22

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stages.sasc.candidates import normalised
-from stages.sasc.pieces import word_spans
+from stages.sasc.ngram_pieces import word_spans
 
 LEAST_WORDS = 3
 LONGEST = 600
