@@ -74,7 +74,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Passage:
+class NumberPrompt:
     """A conversation and the beginning of the assistant's reply to it, with slots where numbers are expected.
 
     The reply is given in pieces, each tokenised by itself, so that a slot is a token index whatever the text holds.
@@ -108,12 +108,26 @@ class Capabilities:
     """Alternatives given for each token of a reply at most; 0 without log-probabilities."""
     reply_numbers: bool = False
     """Scores passages whose only slot is the start of the reply (`reply` empty)."""
-    passage_numbers: bool = False
+    prompt_numbers: bool = False
     """Scores any passage."""
     json_schema: bool = False
     n: bool = False
     """Several replies to one request."""
     seed: bool = False
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a method cannot do without."""
+
+    capability: str
+    """Name of the field of `Capabilities`."""
+    words: str
+    """What the endpoint has to give, for the message that says that it does not."""
+
+    def met(self, capabilities: Capabilities) -> bool:
+        """Whether an engine with these capabilities will do."""
+        return bool(getattr(capabilities, self.capability))
 
 
 class EngineError(Exception):
@@ -159,7 +173,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         """One result for each passage, in order; a passage that cannot be scored has an `error`.
 
         Raises:

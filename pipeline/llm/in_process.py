@@ -6,18 +6,18 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from pipeline.llm.encoding import Prompt, PromptEncoder
 from pipeline.llm.engine import (
     Capabilities,
     Completion,
     Message,
+    NumberPrompt,
     NumberScores,
-    Passage,
     PromptTooLong,
     Request,
 )
 from pipeline.llm.forward import Prefix, extend
 from pipeline.llm.numbers import NumberTokens, Probabilities, number_tokens
+from pipeline.llm.prompt_encoder import Prompt, PromptEncoder
 from pipeline.llm.rows import Row, check_reading, read_rows
 from pipeline.llm.sampling import MOST_ALTERNATIVES, sample
 from pipeline.subjects.load import LoadedModel
@@ -62,7 +62,7 @@ class InProcessEngine:
 
     async def capabilities(self) -> Capabilities:
         """As for every model in this process; whether it can be read behind a prefix shows at the first `score`."""
-        return Capabilities(MOST_ALTERNATIVES, reply_numbers=True, passage_numbers=True, n=True, seed=True)
+        return Capabilities(MOST_ALTERNATIVES, reply_numbers=True, prompt_numbers=True, n=True, seed=True)
 
     async def aclose(self) -> None:
         """Forget the texts that were read."""
@@ -84,7 +84,7 @@ class InProcessEngine:
                 for reply in replies
             ]
 
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         """As `Engine.score`; `prompt_tokens` are those of a passage's whole text, however few of them were read for it.
 
         Raises:
@@ -108,7 +108,7 @@ class InProcessEngine:
         return self._turns[1]
 
     async def _score_group(
-        self, passages: Sequence[Passage], group: Sequence[int], prompts: Shown, numbers: NumberTokens
+        self, passages: Sequence[NumberPrompt], group: Sequence[int], prompts: Shown, numbers: NumberTokens
     ) -> dict[int, NumberScores]:
         """Scores of the passages of one group, batched behind the beginning that they have in common."""
         own = [prompts[passages[number].messages] for number in group]
@@ -171,11 +171,11 @@ def context_length(loaded: LoadedModel) -> int:
     return min((int(limit) for limit in limits if limit and limit > 0), default=2**31)
 
 
-def _conversations(passages: Sequence[Passage]) -> Counter[tuple[Message, ...]]:
+def _conversations(passages: Sequence[NumberPrompt]) -> Counter[tuple[Message, ...]]:
     return Counter(passage.messages for passage in passages)
 
 
-def _groups(passages: Sequence[Passage], prompts: Shown) -> list[list[int]]:
+def _groups(passages: Sequence[NumberPrompt], prompts: Shown) -> list[list[int]]:
     """Numbers of the passages to read behind one prefix: those of one conversation, if many; else all that share one."""
     counts = _conversations(passages)
     groups: dict[Hashable, list[int]] = {}

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UserError
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.engine import NUMBERS
+from pipeline.llm.prompt_encoder import PromptEncoder
 
 _AT_SLOT = 0  # place of the slot's own log-probabilities; those after node n are at 1 + n
 

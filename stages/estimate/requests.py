@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.runner import Stages, survey
 from pipeline.execution.stage import Asking, Shard, Stage
-from pipeline.llm.counting import CountingEngine, Usage
+from pipeline.llm.counting_engine import CountingEngine, Usage
 from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import Capabilities
 from pipeline.subjects.facts import describe_model
@@ -166,5 +166,5 @@ def context_of(engine: LanguageModel) -> int | None:
 def capabilities_of(engine: LanguageModel) -> Capabilities:
     """What an engine can do; an endpoint is taken to do everything, as it is not asked."""
     return Capabilities(
-        20, reply_numbers=True, passage_numbers=True, json_schema=engine.base_url is not None, n=True, seed=True
+        20, reply_numbers=True, prompt_numbers=True, json_schema=engine.base_url is not None, n=True, seed=True
     )

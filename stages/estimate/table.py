@@ -7,7 +7,7 @@ from pipeline.commands.tables import format_table
 from pipeline.config import RunConfig
 from pipeline.cost import cost
 from pipeline.execution.runner import Stages
-from pipeline.llm.counting import BLOCK, Usage
+from pipeline.llm.counting_engine import BLOCK, Usage
 from stages.estimate.ngram_sizes import ngram_sizes
 from stages.estimate.requests import Demand, demands
 from stages.estimate.sizes import Estimate, estimate

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from pipeline.llm.engine import Engine, Message, NumberScores, Passage
+from pipeline.llm.engine import Engine, Message, NumberPrompt, NumberScores
 from pipeline.prompts import render
 from stages.simulate.base import Simulation
 from stages.simulate.expected import expected_values
@@ -64,7 +64,7 @@ class AllAtOnceSimulator:
         ]
 
 
-def passage(explanation: str, sequences: Sequence[Sequence[str]]) -> Passage:
+def passage(explanation: str, sequences: Sequence[Sequence[str]]) -> NumberPrompt:
     """The prompt for some sequences: few-shot neurons, the explanation, and the sequences' lines with a slot in each."""
     neurons = few_shot_neurons(PROMPT_ID)
     own = len(neurons) + 1
@@ -78,7 +78,7 @@ def passage(explanation: str, sequences: Sequence[Sequence[str]]) -> Passage:
             pieces += [_shown(token), "\n"]
     pieces[:2] = ["".join(pieces[:2])]
     messages = (*_few_shot(neurons), _neuron(own, one_line(explanation)))
-    return Passage(messages, tuple(pieces), tuple(slot - 1 for slot in slots))
+    return NumberPrompt(messages, tuple(pieces), tuple(slot - 1 for slot in slots))
 
 
 def _smaller(group: list[int], failed: list[int]) -> list[list[int]]:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import LanguageModel
 from pipeline.execution.context import Context
-from pipeline.llm.endpoint.profile import require
 from pipeline.llm.load import load_engine, load_engine_model
 from stages.settings import Simulate
 from stages.simulate.base import Simulator
+from stages.simulate.needs import require
 
 if TYPE_CHECKING:
     from pipeline.llm.engine import Engine

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from pipeline.llm.engine import Engine, Message, NumberScores, Passage
+from pipeline.llm.engine import Engine, Message, NumberPrompt, NumberScores
 from pipeline.prompts import render
 from stages.simulate.base import Simulation
 from stages.simulate.expected import expected_values
@@ -38,11 +38,11 @@ class OneAtATimeSimulator:
         return [_simulation([next(scores) for _ in tokens]) for tokens in sequences]
 
 
-def passage(explanation: str, tokens: Sequence[str]) -> Passage:
+def passage(explanation: str, tokens: Sequence[str]) -> NumberPrompt:
     """The prompt for the last of the tokens; what texts and their beginnings have in common comes first."""
     neurons = few_shot_neurons(PROMPT_ID)
     messages = (*_few_shot(neurons), _neuron(len(neurons) + 1, one_line(explanation), tokens))
-    return Passage(messages, (), (0,))
+    return NumberPrompt(messages, (), (0,))
 
 
 @cache

@@ -17,7 +17,6 @@ from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
-from pipeline.llm.endpoint.profile import require
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import digests_with_examples
 from pipeline.schemas import EXPLANATIONS, SIMULATIONS
@@ -29,6 +28,7 @@ from stages.simulate.base import Simulation, Simulator
 from stages.simulate.jobs import Job, unit_jobs
 from stages.simulate.load import open_simulator
 from stages.simulate.lookup import LookupSimulator
+from stages.simulate.needs import require
 from stages.units import unit_shards
 
 JOBS_AT_ONCE = 8

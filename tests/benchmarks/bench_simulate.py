@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.in_process import InProcessEngine
+from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.subjects.load import LoadedModel, load_language_model
 from stages.simulate.all_at_once import AllAtOnceSimulator, passage
 from tests.benchmarks.bench_simulator import real_text

@@ -16,8 +16,8 @@ from typing import Any
 from pipeline.config import Corpus
 from pipeline.corpora.sources import open_corpus
 from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
-from pipeline.llm.encoding import PromptEncoder
-from pipeline.llm.engine import Capabilities, Completion, Message, NumberScores, Passage, Request
+from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt, NumberScores, Request
+from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.subjects.load import load_tokenizer
 from stages.simulate.all_at_once import PACKED_AT_MOST, AllAtOnceSimulator
 from stages.simulate.base import Simulator
@@ -88,7 +88,7 @@ class CountingEngine:
         text = written_reply(request.messages[-1].content)
         return [Completion(text, 0, sum(map(len, self._encoder.reply([text]))), True)]
 
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         for passage in passages:
             ids = self._encoder.conversation(passage.messages).ids
             reply = self._encoder.reply(passage.reply) if passage.reply else []

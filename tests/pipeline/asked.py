@@ -7,8 +7,8 @@ import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.execution.runner import run_stage
-from pipeline.llm.encoding import PromptEncoder
-from pipeline.llm.engine import Capabilities, Completion, Message, NumberScores, Passage, Request
+from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt, NumberScores, Request
+from pipeline.llm.prompt_encoder import PromptEncoder
 from stages import STAGES
 
 
@@ -29,7 +29,7 @@ class Asked:
         return len(self.encoder.conversation(messages).ids)
 
     async def capabilities(self) -> Capabilities:
-        return Capabilities(20, reply_numbers=True, passage_numbers=True, json_schema=True, n=True, seed=True)
+        return Capabilities(20, reply_numbers=True, prompt_numbers=True, json_schema=True, n=True, seed=True)
 
     async def complete(self, request: Request) -> list[Completion]:
         self.calls += 1
@@ -38,10 +38,10 @@ class Asked:
         self.prompt_tokens += tokens
         return [Completion(self.reply(request, number), tokens, 12, finished=True) for number in range(request.n)]
 
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         return [self._scored(passage) for passage in passages]
 
-    def _scored(self, passage: Passage) -> NumberScores:
+    def _scored(self, passage: NumberPrompt) -> NumberScores:
         self.calls += 1
         tokens = self.count_tokens(passage.messages)
         if passage.reply:

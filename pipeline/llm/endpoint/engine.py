@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.fingerprint import canonical
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.endpoint.asks import Asks
 from pipeline.llm.endpoint.bodies import Ask, asks
 from pipeline.llm.endpoint.passages import PassageReader, ReplyReader
@@ -24,11 +23,12 @@ from pipeline.llm.engine import (
     Completion,
     EngineError,
     Message,
+    NumberPrompt,
     NumberScores,
-    Passage,
     PromptTooLong,
     Request,
 )
+from pipeline.llm.prompt_encoder import PromptEncoder
 
 BYTES_A_TOKEN = 3.5
 """Of English text, for a tokenizer that is not at hand."""
@@ -114,7 +114,7 @@ class EndpointEngine:
             ask.path, ask.body, ask.attempt, tokens_at_most=ask.tokens_at_most, keep=keeper(ask, logprobs)
         )
 
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         """As `Engine.score`; see `pipeline.llm.endpoint.passages` for what is exact and what is a lower bound."""
         profile = await self.profile()
         if self._reader is None:
@@ -182,7 +182,7 @@ class EndpointEngine:
         return self._encoder
 
 
-async def _safely(reader: PassageReader | ReplyReader, passage: Passage) -> NumberScores:
+async def _safely(reader: PassageReader | ReplyReader, passage: NumberPrompt) -> NumberScores:
     """What a passage gives; an error of its own is its result."""
     try:
         return await reader.score(passage)

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.llm.encoding import Prompt, PromptEncoder
 from pipeline.llm.endpoint.asks import Asks
 from pipeline.llm.endpoint.bodies import CHAT, PLAIN, chat_body, plain_body
 from pipeline.llm.endpoint.profile import Profile
@@ -31,8 +30,9 @@ from pipeline.llm.endpoint.prompt_reading import Row, keep_next, keep_prompt, ne
 from pipeline.llm.endpoint.reading import keep_replies
 from pipeline.llm.endpoint.replies import Answer
 from pipeline.llm.endpoint.together import together
-from pipeline.llm.engine import NUMBERS, EngineError, Message, NumberScores, Passage, PromptTooLong, Request
+from pipeline.llm.engine import NUMBERS, EngineError, Message, NumberPrompt, NumberScores, PromptTooLong, Request
 from pipeline.llm.numbers import Probabilities, number_tokens
+from pipeline.llm.prompt_encoder import Prompt, PromptEncoder
 
 BRANCH_FROM = 0.02
 """Share of the coverage of a slot from which on the tokens behind a beginning of numbers are asked for."""
@@ -50,7 +50,7 @@ class PassageReader:
         self._numbers = number_tokens(encoder)
         self._conversation = lru_cache(maxsize=256)(self._encode)
 
-    async def score(self, passage: Passage) -> NumberScores:
+    async def score(self, passage: NumberPrompt) -> NumberScores:
         """One request, and where beginnings of numbers are likely, further ones.
 
         Raises:
@@ -68,7 +68,7 @@ class PassageReader:
             await self._read_branches(ids, places, depth, logs, spent)
         return number_scores(self._numbers.numbers(logs), spent.prompt_tokens, spent.completion_tokens)
 
-    def _tokens(self, passage: Passage) -> tuple[list[int], list[int]]:
+    def _tokens(self, passage: NumberPrompt) -> tuple[list[int], list[int]]:
         """The token ids of the whole prompt, and for each slot the index of the token that follows it."""
         ids = list(self._conversation(passage.messages).ids)
         starts = [len(ids)]
@@ -155,7 +155,7 @@ class ReplyReader:
     def __init__(self, sender: Asks, profile: Profile) -> None:
         self._sender, self._profile = sender, profile
 
-    async def score(self, passage: Passage) -> NumberScores:
+    async def score(self, passage: NumberPrompt) -> NumberScores:
         """One request, and up to TRIES where the reply is a refusal or empty.
 
         Raises:
@@ -173,7 +173,7 @@ class ReplyReader:
             f"refused: {reply['refusal'][:200]}" if reply["refusal"] else "an empty reply instead of a number"
         )
 
-    async def _ask(self, passage: Passage, attempt: int) -> Answer:
+    async def _ask(self, passage: NumberPrompt, attempt: int) -> Answer:
         profile = self._profile
         request = Request(passage.messages, max_tokens=2, temperature=0.0, logprobs=profile.logprobs)
         path, body = (CHAT, chat_body(request, profile)) if profile.chat else (PLAIN, plain_body(request, profile))

@@ -16,7 +16,6 @@ from openai import APIConnectionError, APIError, AsyncOpenAI
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.endpoint.asks import Asks, NotFound
 from pipeline.llm.endpoint.bodies import CHAT, PLAIN, chat_body, plain_body
 from pipeline.llm.endpoint.faults import Rejected
@@ -25,6 +24,7 @@ from pipeline.llm.endpoint.profile import LimitField, Profile
 from pipeline.llm.endpoint.reading import in_order, keep_replies
 from pipeline.llm.endpoint.together import together
 from pipeline.llm.engine import EngineError, Message, Request
+from pipeline.llm.prompt_encoder import PromptEncoder
 
 TRIES = 3
 ALTERNATIVES = (20, 5)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.endpoint.asks import Asks, NotFound
 from pipeline.llm.endpoint.bodies import PLAIN
 from pipeline.llm.endpoint.faults import Rejected
@@ -20,6 +19,7 @@ from pipeline.llm.endpoint.prompt_reading import (
 )
 from pipeline.llm.endpoint.reading import in_order
 from pipeline.llm.numbers import number_tokens
+from pipeline.llm.prompt_encoder import PromptEncoder
 
 TRIES = 3
 ALTERNATIVES = (20, 5)

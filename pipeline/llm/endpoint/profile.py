@@ -1,23 +1,13 @@
-"""What the probe found out about a model behind an endpoint, and what a simulator needs of it."""
+"""What the probe found out about a model behind an endpoint."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from pipeline.errors import UserError
 from pipeline.llm.engine import Capabilities
 
 LimitField = Literal["max_tokens", "max_completion_tokens"]
 PromptLogprobs = Literal["", "prompt_logprobs", "echo"]
-
-NEEDS = {
-    "all_at_once": (
-        "passage_numbers",
-        "probabilities of the tokens of a prompt (prompt_logprobs or echo, and a tokenizer)",
-    ),
-    "one_at_a_time": ("reply_numbers", "log-probabilities of the tokens of a reply (top_logprobs)"),
-}
-"""The ability, by simulator, without which it cannot work, and that ability in words; others need none."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class Profile:
         return Capabilities(
             logprobs=self.logprobs,
             reply_numbers=passages or self.logprobs > 0,
-            passage_numbers=passages,
+            prompt_numbers=passages,
             json_schema=self.json_schema,
             n=self.n,
             seed=self.seed,
@@ -81,30 +71,3 @@ class Profile:
         reading = dict(known.pop("reading", {}))
         reading["spelling"] = tuple((int(token), str(text)) for token, text in reading.get("spelling", ()))
         return cls(**known, reading=PromptReading(**reading))
-
-
-def require(capabilities: Capabilities, simulator: str) -> None:
-    """Stop a simulator that needs what the model's server does not do.
-
-    Raises:
-        UserError: it names simulators that would work.
-    """
-    if simulator not in NEEDS:
-        return
-    ability, words = NEEDS[simulator]
-    if not getattr(capabilities, ability):
-        raise UserError(
-            f'simulator = "{simulator}" needs {words}, which this endpoint does not give for this model; '
-            f"write {_listed(working_simulators(capabilities))} instead, or use an endpoint that does, such as vLLM "
-            "with the model's tokenizer in engine.tokenizer (`make doctor` shows what works)"
-        )
-
-
-def working_simulators(capabilities: Capabilities) -> list[str]:
-    """The simulators by language model that would work, best first."""
-    order = ("all_at_once", "generated", "json", "one_at_a_time")
-    return [name for name in order if name not in NEEDS or getattr(capabilities, NEEDS[name][0])]
-
-
-def _listed(names: list[str]) -> str:
-    return " or ".join(f'simulator = "{name}"' for name in names)

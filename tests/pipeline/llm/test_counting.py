@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.llm.counting import BLOCK, CountingEngine, Usage
-from pipeline.llm.encoding import PromptEncoder
-from pipeline.llm.engine import Capabilities, Message, Passage, PromptTooLong, Request
+from pipeline.llm.counting_engine import BLOCK, CountingEngine, Usage
+from pipeline.llm.engine import Capabilities, Message, NumberPrompt, PromptTooLong, Request
 from pipeline.llm.in_process import InProcessEngine
+from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.subjects.load import LoadedModel
 
 MESSAGES = (Message("system", "Say what it is."), Message("user", "a red house"))
@@ -45,7 +45,10 @@ def test_a_greedy_request_has_one_reply(make_tiny: Callable[..., LoadedModel]) -
 
 def test_each_passage_is_a_request_that_holds_all_of_its_text(make_tiny: Callable[..., LoadedModel]) -> None:
     engine, encoder = counter(make_tiny)
-    passages = [Passage(MESSAGES, (" a\t", "unknown\n", " b\t", "unknown\n"), (1, 3)), Passage(MESSAGES, (), (0,))]
+    passages = [
+        NumberPrompt(MESSAGES, (" a\t", "unknown\n", " b\t", "unknown\n"), (1, 3)),
+        NumberPrompt(MESSAGES, (), (0,)),
+    ]
     scores = asyncio.run(engine.score(passages))
     shared = len(encoder.conversation(MESSAGES).ids)
     assert [score.prompt_tokens for score in scores] == [shared + len(" a\tunknown\n b\tunknown\n"), shared]
@@ -60,7 +63,7 @@ def test_what_does_not_fit_the_context_is_refused_and_not_counted(make_tiny: Cal
     length = len(encoder.conversation(MESSAGES).ids)
     with pytest.raises(PromptTooLong, match="45"):
         asyncio.run(engine.complete(Request(MESSAGES, 46 - length)))
-    [score] = asyncio.run(engine.score([Passage(MESSAGES, ("x" * 45, "y"), (1,))]))
+    [score] = asyncio.run(engine.score([NumberPrompt(MESSAGES, ("x" * 45, "y"), (1,))]))
     assert score.probabilities is None
     assert "45" in score.error
     assert engine.take() == Usage()
@@ -118,7 +121,7 @@ def test_stand_ins_are_given_one_after_another_and_every_request_is_counted(
 def test_prompts_are_counted_as_the_engine_in_this_process_reads_them(make_tiny: Callable[..., LoadedModel]) -> None:
     model = make_tiny()
     counting = CountingEngine(model.tokenizer, None, Capabilities())
-    passages = [Passage(MESSAGES, ("x\t", "\n", "yz\t", "\n"), (1, 3)), Passage(MESSAGES, (), (0,))]
+    passages = [NumberPrompt(MESSAGES, ("x\t", "\n", "yz\t", "\n"), (1, 3)), NumberPrompt(MESSAGES, (), (0,))]
     request = Request(MESSAGES, max_tokens=2)
 
     async def asked() -> tuple[list[int], int]:

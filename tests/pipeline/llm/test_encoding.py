@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import UserError
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.engine import Message
 from pipeline.llm.numbers import number_tokens
+from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.subjects.load import LoadedModel
 from tests.tiers import examples
 

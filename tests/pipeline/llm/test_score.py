@@ -9,7 +9,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.llm import in_process
-from pipeline.llm.engine import Message, NumberScores, Passage, Request
+from pipeline.llm.engine import Message, NumberPrompt, NumberScores, Request
 from pipeline.llm.in_process import ALONE, PREFIXES_KEPT, InProcessEngine
 from pipeline.llm.rows import check_reading
 from pipeline.subjects.load import LoadedModel
@@ -20,11 +20,11 @@ SHOT = (Message("system", "Say numbers."), Message("user", "cats 3 10"), Message
 KINDS = ["gpt2", "llama", "every layer with a window", "some layers with a window"]
 
 
-def passage(explanation: str, words: list[str]) -> Passage:
+def passage(explanation: str, words: list[str]) -> NumberPrompt:
     pieces = ["\nvalues:\n"]
     for word in words:
         pieces += [word + "\t", "?\n"]
-    return Passage((*SHOT, Message("user", explanation)), tuple(pieces), tuple(range(2, len(pieces), 2)))
+    return NumberPrompt((*SHOT, Message("user", explanation)), tuple(pieces), tuple(range(2, len(pieces), 2)))
 
 
 PASSAGES = [
@@ -34,11 +34,11 @@ PASSAGES = [
 ]
 
 
-def score(engine: InProcessEngine, passages: Sequence[Passage]) -> list[NumberScores]:
+def score(engine: InProcessEngine, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
     return asyncio.run(engine.score(passages))
 
 
-def read_plainly(engine: InProcessEngine, passage: Passage) -> NumberScores:
+def read_plainly(engine: InProcessEngine, passage: NumberPrompt) -> NumberScores:
     """Probabilities and coverage from one forward pass of the whole text before every slot, and before every "1"."""
     model, encode = engine._model, engine._encoder
     ids = list(encode.conversation(passage.messages).ids)
@@ -109,7 +109,7 @@ def test_a_batch_of_32_equals_32_singles(make_tiny: Make) -> None:
 def test_texts_that_differ_in_their_last_message_are_batched_behind_what_they_share(make_tiny: Make) -> None:
     loaded = make_tiny()
     engine = InProcessEngine(loaded)
-    asked = [Passage((*SHOT, Message("user", f"the list: {'word ' * n}")), (), (0,)) for n in range(1, 12)]
+    asked = [NumberPrompt((*SHOT, Message("user", f"the list: {'word ' * n}")), (), (0,)) for n in range(1, 12)]
     score(engine, asked[:1])
     read: list[torch.Size] = []
     handle = loaded.model.get_input_embeddings().register_forward_pre_hook(lambda _, args: read.append(args[0].shape))
@@ -183,7 +183,7 @@ def test_few_shot_text_is_read_once_and_few_prefixes_are_kept(make_tiny: Make) -
     prompt = engine._encoder.conversation(PASSAGES[0].messages)
     assert sum(read) < len(prompt.own) + len("\nvalues:\n a\t?\n") + 3
     for number in range(PREFIXES_KEPT + 2):
-        score(engine, [Passage((Message("user", f"text {number}"), Message("user", "x")), (" a\t", "?"), (1,))])
+        score(engine, [NumberPrompt((Message("user", f"text {number}"), Message("user", "x")), (" a\t", "?"), (1,))])
     assert len(engine._prefixes) == PREFIXES_KEPT
 
 
@@ -212,16 +212,16 @@ def test_a_passage_may_fill_the_context_to_the_last_token(make_tiny: Make) -> No
     engine = InProcessEngine(make_tiny("gpt2"))
     text = passage("dogs", [" word"])
     used = len(engine._encoder.conversation(text.messages).ids) + sum(map(len, engine._encoder.reply(text.reply)))
-    full = Passage(text.messages, (text.reply[0] + "x" * (512 - used), *text.reply[1:]), text.slots)
-    over = Passage(text.messages, (text.reply[0] + "x" * (513 - used), *text.reply[1:]), text.slots)
+    full = NumberPrompt(text.messages, (text.reply[0] + "x" * (512 - used), *text.reply[1:]), text.slots)
+    over = NumberPrompt(text.messages, (text.reply[0] + "x" * (513 - used), *text.reply[1:]), text.slots)
     assert [bool(scores.error) for scores in score(engine, [full, over])] == [False, True]
-    at_the_end = Passage(full.messages, full.reply, (len(full.reply),))
+    at_the_end = NumberPrompt(full.messages, full.reply, (len(full.reply),))
     assert "513 tokens do not fit" in score(engine, [at_the_end])[0].error  # "10" would end beyond
 
 
 def test_a_slot_may_stand_at_the_end_of_the_text_and_a_passage_may_have_none(make_tiny: Make) -> None:
     engine = InProcessEngine(make_tiny())
-    last = Passage(PASSAGES[1].messages, PASSAGES[1].reply[:-1], PASSAGES[1].slots)
+    last = NumberPrompt(PASSAGES[1].messages, PASSAGES[1].reply[:-1], PASSAGES[1].slots)
     found, none = score(engine, [last, passage("dogs", [])])
     assert_same(found, score(engine, [PASSAGES[1]])[0], within=1e-6)
     assert none.probabilities is not None
@@ -233,10 +233,10 @@ def test_a_slot_may_be_the_start_of_the_reply_or_its_end(make_tiny: Make, templa
     engine = InProcessEngine(make_tiny(template=template))
     messages = PASSAGES[0].messages
     texts = [
-        Passage(messages, (), (0,)),
-        Passage(messages, ("a list: ", "3"), (0, 1, 2)),
-        Passage((Message("user", "How often?"),), (), (0,)),
-        Passage((Message("user", "x"),), (" 1",), (1,)),
+        NumberPrompt(messages, (), (0,)),
+        NumberPrompt(messages, ("a list: ", "3"), (0, 1, 2)),
+        NumberPrompt((Message("user", "How often?"),), (), (0,)),
+        NumberPrompt((Message("user", "x"),), (" 1",), (1,)),
     ]
     for one, scores in zip(texts, score(engine, texts), strict=True):
         assert_same(scores, read_plainly(engine, one), within=2e-5)

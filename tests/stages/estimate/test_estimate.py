@@ -15,7 +15,7 @@ import stages.judge.stage
 import stages.simulate.load
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
-from pipeline.llm.counting import Usage
+from pipeline.llm.counting_engine import Usage
 from pipeline.llm.engine import Request
 from pipeline.schemas import JUDGEMENTS
 from pipeline.storage.tables import Tables

@@ -10,8 +10,8 @@ from pipeline.llm.engine import (
     Engine,
     EngineError,
     Message,
+    NumberPrompt,
     NumberScores,
-    Passage,
     PromptTooLong,
     Request,
 )
@@ -61,7 +61,7 @@ class ScriptedEngine(Engine):
             replies.append(Completion(text, prompt_tokens, len(text.split()), not self.cut))
         return replies
 
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         raise NotImplementedError
 
     async def aclose(self) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.llm.engine import Capabilities, Completion, Message, NumberScores, Passage, Request
+from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt, NumberScores, Request
 
 Write = Callable[[Request], Completion | str | Exception]
-Score = Callable[[Passage], NumberScores]
+Score = Callable[[NumberPrompt], NumberScores]
 
 
 class DoubleEngine:
@@ -21,14 +21,14 @@ class DoubleEngine:
     def __init__(self, write: Write | None = None, score: Score | None = None) -> None:
         self._write, self._score = write, score
         self.requests: list[Request] = []
-        self.passages: list[Passage] = []
+        self.passages: list[NumberPrompt] = []
         self.score_calls = 0
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)
 
     async def capabilities(self) -> Capabilities:
-        return Capabilities(logprobs=20, reply_numbers=True, passage_numbers=True)
+        return Capabilities(logprobs=20, reply_numbers=True, prompt_numbers=True)
 
     async def complete(self, request: Request) -> list[Completion]:
         assert self._write is not None
@@ -38,7 +38,7 @@ class DoubleEngine:
             raise reply
         return [reply if isinstance(reply, Completion) else Completion(reply, 100, 10, True)]
 
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         assert self._score is not None
         self.score_calls += 1
         self.passages += passages

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.llm.encoding import PromptEncoder
-from pipeline.llm.engine import NUMBERS, NumberScores, Passage
+from pipeline.llm.engine import NUMBERS, NumberPrompt, NumberScores
 from pipeline.llm.in_process import InProcessEngine
+from pipeline.llm.prompt_encoder import PromptEncoder
 from stages.simulate.all_at_once import AllAtOnceSimulator, passage
 from stages.simulate.base import Simulation
 from tests.stages.simulate.doubles import DoubleEngine, certain
@@ -30,7 +30,7 @@ def by_turns(*scores: NumberScores) -> DoubleEngine:
     return DoubleEngine(score=lambda _: next(prepared))
 
 
-def spelled(asked: Passage) -> NumberScores:
+def spelled(asked: NumberPrompt) -> NumberScores:
     """At each slot the number of characters of the token in front of it, as shown."""
     return certain(*(min(10, len(asked.reply[slot - 1].rstrip("\t"))) for slot in asked.slots))
 
@@ -55,7 +55,7 @@ def test_without_a_number_there_is_no_value_but_a_reason() -> None:
 
 
 def test_a_failed_pack_is_halved_until_only_the_bad_sequence_has_no_result() -> None:
-    def score(asked: Passage) -> NumberScores:
+    def score(asked: NumberPrompt) -> NumberScores:
         bad = any(piece.startswith("bad") for piece in asked.reply)
         return NumberScores(None, None, "refused", 5) if bad else spelled(asked)
 
@@ -70,7 +70,7 @@ def test_a_failed_pack_is_halved_until_only_the_bad_sequence_has_no_result() -> 
 
 
 def test_a_sequence_without_numbers_in_a_pack_is_tried_again_with_fewer() -> None:
-    def score(asked: Passage) -> NumberScores:
+    def score(asked: NumberPrompt) -> NumberScores:
         later = asked.slots[1:]
         return NumberScores(
             np.eye(11, dtype=np.float32)[[5] * len(asked.slots)],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.llm.engine import NumberScores, Passage
+from pipeline.llm.engine import NumberPrompt, NumberScores
 from stages.simulate.one_at_a_time import OneAtATimeSimulator, passage
 from stages.token_lines import show_token
 from tests.stages.simulate.doubles import DoubleEngine, certain
@@ -16,11 +16,11 @@ TOKENS = st.sampled_from(["<", "|im_end|>", "end>", "\n", "", "\t", "a"]) | st.t
 TEXTS = st.lists(st.lists(TOKENS, min_size=1, max_size=6), max_size=4)
 
 
-def last_token(asked: Passage) -> str:
+def last_token(asked: NumberPrompt) -> str:
     return asked.messages[-1].content.rsplit("\nLast token: ", 1)[1]
 
 
-def scored(asked: Passage) -> NumberScores:
+def scored(asked: NumberPrompt) -> NumberScores:
     return certain(len(last_token(asked)) % 11)
 
 
@@ -56,7 +56,7 @@ def test_all_prompts_begin_alike_and_those_of_a_text_go_on_alike() -> None:
 
 
 def test_a_sequence_with_an_unscored_token_has_an_error_and_no_zeros() -> None:
-    def score(asked: Passage) -> NumberScores:
+    def score(asked: NumberPrompt) -> NumberScores:
         if last_token(asked) == "b":
             return NumberScores(None, None, "time-out", 3)
         return certain(2, coverage=0.0 if last_token(asked) == "c" else 0.5)

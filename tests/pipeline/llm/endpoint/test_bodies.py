@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.endpoint.bodies import asks, plain_text
 from pipeline.llm.endpoint.profile import Profile
 from pipeline.llm.engine import Message, Request
+from pipeline.llm.prompt_encoder import PromptEncoder
 from tests.pipeline.llm.conftest import byte_tokenizer
 
 ALL = Profile(n=True, seed=True, json_schema=True, logprobs=20)

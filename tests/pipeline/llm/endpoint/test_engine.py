@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.engine import Completion, EngineError, Message, PromptTooLong, Request
+from pipeline.llm.prompt_encoder import PromptEncoder
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer, serving
 from tests.pipeline.llm.endpoint.opened import opened
 from tests.pipeline.llm.endpoint.served_model import ServedModel

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.llm.endpoint import passages as passages_module
 from pipeline.llm.endpoint.passages import reply_numbers
-from pipeline.llm.engine import Message, NumberScores, Passage
+from pipeline.llm.engine import Message, NumberPrompt, NumberScores
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.subjects.load import LoadedModel
 from tests.pipeline.llm.endpoint.model_server import Json, serving
@@ -25,14 +25,14 @@ MESSAGES = (Message("system", "Give numbers."), Message("user", "What <tool> is\
 WITHIN = (2, 4, 6)
 LINES = (" go:\n", "a <|end|>\t", "unknown\n", "\u00e9\t", "unknown\n", "c\t", "unknown\n")
 PASSAGES = [
-    Passage(MESSAGES, LINES, WITHIN),
-    Passage(MESSAGES, LINES[:-1], (2, 6)),
-    Passage(MESSAGES, LINES[:2], (2,)),
-    Passage((*MESSAGES, Message("assistant", "4"), Message("user", "And this?")), (), (0,)),
+    NumberPrompt(MESSAGES, LINES, WITHIN),
+    NumberPrompt(MESSAGES, LINES[:-1], (2, 6)),
+    NumberPrompt(MESSAGES, LINES[:2], (2,)),
+    NumberPrompt((*MESSAGES, Message("assistant", "4"), Message("user", "And this?")), (), (0,)),
 ]
 
 
-def over_endpoint(url: str, folder: Path, passages: Sequence[Passage], **settings: Any) -> list[NumberScores]:
+def over_endpoint(url: str, folder: Path, passages: Sequence[NumberPrompt], **settings: Any) -> list[NumberScores]:
     async def main() -> list[NumberScores]:
         async with opened(url, folder, **settings) as engine:
             return await engine.score(passages)
@@ -40,7 +40,7 @@ def over_endpoint(url: str, folder: Path, passages: Sequence[Passage], **setting
     return asyncio.run(main())
 
 
-def in_process(loaded: LoadedModel, passages: Sequence[Passage]) -> list[NumberScores]:
+def in_process(loaded: LoadedModel, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
     return asyncio.run(InProcessEngine(loaded).score(passages))
 
 
@@ -96,7 +96,7 @@ def test_unlikely_beginnings_of_ten_are_not_asked_for(tmp_path: Path, loaded: Lo
 
 def test_the_start_of_a_reply_is_read_from_a_chat_reply(tmp_path: Path) -> None:
     loaded = served(ten=True)
-    passage = Passage((Message("user", "How strongly?"),), (), (0,))
+    passage = NumberPrompt((Message("user", "How strongly?"),), (), (0,))
     (expected,) = in_process(loaded, [passage])
     with serving(ServedModel(loaded), prompt_logprobs=False, echo=False) as server:
         (found,) = over_endpoint(server.url, tmp_path, [passage])
@@ -164,7 +164,7 @@ def test_garbage_is_an_error_of_its_passage(
             choice["prompt_logprobs"] = spoilt(choice["prompt_logprobs"])
         return reply
 
-    long = Passage(PASSAGES[-1].messages, LINES, WITHIN)
+    long = NumberPrompt(PASSAGES[-1].messages, LINES, WITHIN)
     with serving(ServedModel(loaded)) as server:
         server.spoil = spoil
         bad, good = over_endpoint(
@@ -189,7 +189,7 @@ def test_a_passage_that_does_not_fit_is_an_error_and_not_sent(tmp_path: Path, lo
 def test_other_slots_of_the_same_text_are_other_numbers(tmp_path: Path, loaded: LoadedModel) -> None:
     """What is kept of a reply depends on the slots, so a cached reply for some is not taken for others."""
     folder = save_tokenizer(loaded, tmp_path)
-    other = Passage(MESSAGES, LINES, (4,))
+    other = NumberPrompt(MESSAGES, LINES, (4,))
     with serving(ServedModel(loaded)) as server:
         (first,) = over_endpoint(server.url, tmp_path, PASSAGES[:1], tokenizer=folder)
         (second,) = over_endpoint(server.url, tmp_path, [other], tokenizer=folder)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.probe import context_of
-from pipeline.llm.endpoint.profile import Profile, PromptReading, require, working_simulators
+from pipeline.llm.endpoint.profile import Profile, PromptReading
 from pipeline.llm.engine import Capabilities
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer, serving
 from tests.pipeline.llm.endpoint.opened import opened
@@ -168,13 +168,3 @@ def test_the_context_is_read_from_the_list_of_models(entry: Json, context: int |
     assert context_of({"data": [{"id": "another name"} | entry]}, "mine") == context
     assert context_of({"data": [other, other]}, "mine") is None
     assert context_of(None, "mine") is context_of({"error": 1}, "mine") is None
-
-
-def test_a_simulator_that_needs_what_is_missing_names_one_that_works() -> None:
-    with pytest.raises(UserError, match=r'simulator = "generated" or simulator = "json"'):
-        require(Capabilities(), "all_at_once")
-    with pytest.raises(UserError, match=r'"all_at_once" needs.*simulator = "one_at_a_time"'):
-        require(Capabilities(logprobs=20, reply_numbers=True), "all_at_once")
-    for name in working_simulators(Capabilities()):
-        require(Capabilities(), name)
-    assert working_simulators(Capabilities(reply_numbers=True, passage_numbers=True))[0] == "all_at_once"

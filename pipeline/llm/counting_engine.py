@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.llm.encoding import PromptEncoder
 from pipeline.llm.engine import (
     NUMBERS,
     Capabilities,
     Completion,
     Message,
+    NumberPrompt,
     NumberScores,
-    Passage,
     PromptTooLong,
     Request,
 )
+from pipeline.llm.prompt_encoder import PromptEncoder
 
 BLOCK = 16
 """Tokens of a block of a prefix cache: servers keep whole blocks, those of vLLM are of this size."""
@@ -110,14 +110,14 @@ class CountingEngine:
             self._count(prompt.ids, replies * min(likely, request.max_tokens), replies * request.max_tokens)
         return [Completion(text, 0, 0, finished=True) for text in texts] * (request.n // replies)
 
-    async def score(self, passages: Sequence[Passage]) -> list[NumberScores]:
+    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         """Count passages; one that does not fit the context has an error, as with other engines."""
         return [self._scored(passage) for passage in passages]
 
     async def aclose(self) -> None:
         """There is nothing to give back."""
 
-    def _scored(self, passage: Passage) -> NumberScores:
+    def _scored(self, passage: NumberPrompt) -> NumberScores:
         ids = self._encoder.conversation(passage.messages).ids
         if passage.reply:
             ids += tuple(token for piece in self._encoder.reply(passage.reply) for token in piece)
