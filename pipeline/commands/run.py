@@ -1,12 +1,12 @@
 """Run several stages one after the other."""
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
-
-from tqdm import tqdm
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
+from pipeline.execution.progress import say
 from pipeline.execution.runner import Progress, Stages, discard, run_stage, survey
 from pipeline.storage.pruning import prune
 from pipeline.storage.tables import Tables
@@ -30,6 +30,15 @@ def check_methods(config: RunConfig, stages: Stages) -> None:
     for method in config.run.methods:
         if method not in known:
             raise UserError(f"run.methods names {method!r}; {nearest(method, known)}")
+
+
+def needed_stages(names: Sequence[str], config: RunConfig, stages: Stages) -> list[str]:
+    """Some stages and all that they need, in the order of the data flow."""
+    wanted = set(names)
+    for stage in reversed(list(stages.values())):
+        if stage.name in wanted:
+            wanted.update(stage.upstream(config))
+    return [name for name in stages if name in wanted]
 
 
 def run_pipeline(
@@ -58,22 +67,22 @@ def run_pipeline(
         if stages[name].takes_part(config):
             stages[name].check(config)
     if not missing:
-        tqdm.write(f"Everything is done in {config.root}: nothing to compute.")
+        say(f"Everything is done in {config.root}: nothing to compute.")
     for name in missing:
         after = run_stage(stages[name], config, stages, part)
         if after.broken:
-            tqdm.write(f"{len(after.broken)} of {len(after.shards)} shards of {name} failed; run again to retry them")
+            say(f"{len(after.broken)} of {len(after.shards)} shards of {name} failed; run again to retry them")
             return 1
         if not after.finished:
-            tqdm.write(f"{name}: {len(after.todo)} shards belong to other workers; run again when they are finished")
+            say(f"{name}: {len(after.todo)} shards belong to other workers; run again when they are finished")
             return 0
         _prune(survey(config, stages), config, stages)
     found = survey(config, stages)
     if all(progress.finished for progress in found.values()):
-        tqdm.write(report())
+        sys.stdout.write(report())
     failed = {name: found[name].failed_rows for name in names if found[name].failed_rows}
     for name, rows in failed.items():
-        tqdm.write(f"{name}: {rows} rows failed; their column `error` says why")
+        say(f"{name}: {rows} rows failed; their column `error` says why")
     return 1 if failed else 0
 
 

@@ -27,6 +27,8 @@ def status_table(config: RunConfig, stages: Stages) -> str:
     columns = ["stage", "done", "failed", "left", "failed rows", "s/shard", "left (s)"]
     lines = [_line(progress) for progress in survey(config, stages).values() if progress.stage.takes_part(config)]
     parts = [format_table(columns, lines)]
+    if not config.root.is_dir():
+        parts.append(f"Nothing is in {config.root} yet.")
     if used := [line for stage in stages.values() for line in _used(stage, config)]:
         heading = ["stage", "model", "prompt tokens", "reply tokens", "cost"]
         parts.append(f"Used by the finished shards:\n{format_table(heading, used)}")

@@ -1,24 +1,47 @@
-"""Rows as text for people."""
+"""Rows as text for people: nothing is cut, and no control character reaches the terminal."""
 
+import io
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], widest: int = 88) -> str:
-    """Rows as aligned text; long cells are cut and control characters are shown as escapes."""
-    cells = [[_cell(value, widest) for value in row] for row in rows]
-    widths = [max(len(name), *(len(row[i]) for row in cells), 0) for i, name in enumerate(columns)]
-    right = [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(len(columns))]
-    lines = [list(columns), ["-" * width for width in widths], *cells]
-    return "\n".join(
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)).rstrip()
-        for line in lines
-    )
+UNLIMITED = 100_000
+"""Columns of text where output goes to a file."""
 
 
-def _cell(value: Any, widest: int) -> str:
+def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None = None) -> str:
+    """Rows under their column names, numbers to the right. Null is a dash.
+
+    Args:
+        width: columns of text to wrap long cells to; unless given the terminal's, and none where output is no terminal.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for place, name in enumerate(columns):
+        numbers = all(isinstance(row[place], (int, float)) or row[place] is None for row in rows)
+        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    out = io.StringIO()
+    Console(file=out, width=width or _width(), color_system=None).print(table)
+    return "\n".join(line.removeprefix(" ").rstrip() for line in out.getvalue().strip("\n").splitlines()).strip("\n")
+
+
+def safe(text: str) -> str:
+    """Text in which control characters, escape sequences and marks of direction are written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+
+
+def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    text = f"{round(value, 3) + 0.0:.3f}" if isinstance(value, float) else str(value)
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= widest else text[: widest - 1] + "…"
+    return safe(f"{round(value, 3) + 0.0:.3f}" if isinstance(value, float) else str(value))

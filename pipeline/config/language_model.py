@@ -13,8 +13,11 @@ class LanguageModel(Section):
     model: Text
     """As subject.model; behind an endpoint, the name that it knows the model by."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """As subject.dtype, for a model in this process."""
     device: Device = "auto"
+    """As subject.device, for a model in this process."""
     trust_remote_code: bool = False
+    """As subject.trust_remote_code."""
     base_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     """Endpoint, such as http://localhost:8000/v1; without it the model runs in this process."""
     key_variable: str | None = None

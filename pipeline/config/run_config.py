@@ -18,7 +18,7 @@ class Run(Section):
     seed: Count = 0
     """Seed of everything drawn at random."""
     folder: str = "outputs"
-    """Folder that holds the run's folder."""
+    """Folder that holds the run's folder. A relative one starts from the checkout; without a checkout, from the run file's folder."""
     keep_partials: bool = False
     """Keep the partial records in `_partials` after they are merged: many times the disk of the dataset, but then settings
     that concern the merge alone, such as record.quantiles, can be changed with --redo record.merge."""

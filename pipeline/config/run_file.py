@@ -1,6 +1,7 @@
 """The run file: TOML to a RunConfig, with messages that say what to mend."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,38 @@ from pipeline.config import RunConfig, Section, StageSection, with_sections
 from pipeline.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent.parent / "presets"
+PROJECT = Path(__file__).parent.parent.parent
+"""The checkout; where the package is installed without one, the folder that it is installed in."""
 
 Sections = tuple[type[StageSection], ...]
 
 
-def load_config(path: str, sections: Sections) -> RunConfig:
+def load_config(path: str, sections: Sections, changes: Sequence[str] = ()) -> RunConfig:
     """Read and check a run file; a bare name is looked up among the presets.
+
+    Args:
+        changes: settings that take the place of those in the file, such as "explain.units=5".
 
     Raises:
         UserError: no such file, no TOML, an unknown key, or a value that is not allowed.
+    """
+    file = find_run_file(path)
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not TOML: {error}; mend it there") from None
+    for change in changes:
+        _change(values, change)
+    config = parse_config(values, str(file), sections)
+    run = config.run.model_copy(update={"folder": str(_outputs(file) / config.run.folder)})
+    return config.model_copy(update={"run": run})
+
+
+def find_run_file(path: str) -> Path:
+    """The file that a path or the name of a preset stands for.
+
+    Raises:
+        UserError: there is none.
     """
     file = Path(path)
     if not file.suffix and (PRESETS / f"{path}.toml").is_file():
@@ -26,11 +50,37 @@ def load_config(path: str, sections: Sections) -> RunConfig:
     if not file.is_file():
         presets = sorted(preset.stem for preset in PRESETS.glob("*.toml"))
         raise UserError(f"no run file {path!r}; give a TOML file or a preset ({', '.join(presets)})")
+    return file.absolute()
+
+
+def paths_from(path: str) -> Path:
+    """The folder that the paths of a run file start from: its own; for a preset, the working directory."""
+    file = find_run_file(path)
+    return Path.cwd() if file.parent == PRESETS else file.parent
+
+
+def _outputs(file: Path) -> Path:
+    """The folder that run.folder starts from: that of the checkout, so that runs are found from any place."""
+    if (PROJECT / "pyproject.toml").is_file():
+        return PROJECT
+    return Path.cwd() if file.parent == PRESETS else file.parent
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    """Put one setting into the values of a run file."""
+    name, equals, text = change.partition("=")
+    *path, last = name.strip().split(".")
+    if not equals or not path:
+        raise UserError(f"--set {change!r}; expected SECTION.SETTING=VALUE, such as explain.units=5")
+    section = values
+    for part in path:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise UserError(f"--set {change!r}: {part!r} is a setting and has none of its own")
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not TOML: {error}; mend it there") from None
-    return parse_config(values, str(file), sections)
+        section[last] = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        section[last] = text.strip()  # a bare word is a string
 
 
 def parse_config(values: dict[str, Any], origin: str, sections: Sections) -> RunConfig:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from tqdm import tqdm
-
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN, bounded_gather
 from pipeline.execution.context import Context
 from pipeline.execution.fingerprint import canonical, differences, fingerprint, stage_inputs
 from pipeline.execution.fingerprint import footer as shard_footer
+from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.stage import Rows, Shard, Stage
 from pipeline.storage.pruning import is_pruned
 from pipeline.storage.shards import Footer, atomic_path, publish, read_footer, remove_leftovers
@@ -101,7 +100,7 @@ def run_stage(
 
     Args:
         part: (i, n) computes every n-th shard, from the i-th on.
-        show: draw a progress bar on standard error.
+        show: show progress on standard error.
 
     Raises:
         UserError: the input is at fault, or the stages it reads are not finished.
@@ -120,7 +119,7 @@ def run_stage(
         remove_leftovers(config.root / table.path)
     context = Context(config, stage, f"{part[0]}-of-{part[1]}")
     done = len(mine) - len(todo)
-    with tqdm(desc=stage.title, unit="shard", disable=not show, total=len(mine), initial=done) as bar:
+    with ShardProgress(stage.title, len(mine), done, show=show) as bar:
         work = _Work(stage, context, before.inputs, bar)
         if inspect.iscoroutinefunction(stage.process):
             asyncio.run(work.compute_concurrently(todo, _in_flight(stage, config, len(todo))))
@@ -161,7 +160,7 @@ def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
 class _Work:
     """Computes and publishes shards; an error that is not the user's is noted and the run goes on."""
 
-    def __init__(self, stage: Stage, context: Context, inputs: Mapping[str, Any], bar: "tqdm[Any]") -> None:
+    def __init__(self, stage: Stage, context: Context, inputs: Mapping[str, Any], bar: ShardProgress) -> None:
         self._stage, self._context, self._inputs, self._bar = stage, context, inputs, bar
         self._published = time.perf_counter()
 
@@ -204,8 +203,8 @@ class _Work:
                 detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
                 temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")
             message = f"{self._stage.name} {shard.name} failed: {type(error).__name__}: {error} (see {note})"
-            tqdm.write(message)
-        self._bar.update()
+            say(message)
+        self._bar.step()
 
 
 def _note(config: RunConfig, stage: Stage, shard: Shard) -> Path:

@@ -1,0 +1,60 @@
+"""What a run says while it works: a progress bar on a terminal, elsewhere a line with the time now and then."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def say(message: str) -> None:
+    """Print a message on standard output, above a progress bar where there is one."""
+    tqdm.write(
+        message if sys.stdout.isatty() else "\n".join(f"{_clock()} {line}".rstrip() for line in message.split("\n"))
+    )
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+class ShardProgress:
+    """Counts the shards of a stage, on standard error."""
+
+    def __init__(self, title: str, total: int, done: int, *, show: bool = True) -> None:
+        """total, done: shards in all, and those that were finished before."""
+        self._title, self._total, self._done, self._before = title, total, done, done
+        self._bar: tqdm[Any] = tqdm(
+            desc=title, unit="shard", total=total, initial=done, disable=not (show and sys.stderr.isatty())
+        )
+        self._show = show and not sys.stderr.isatty()
+        self._started = self._told = time.monotonic()
+
+    def __enter__(self) -> "ShardProgress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if self._show:
+            self._tell()
+
+    def step(self, note: str = "") -> None:
+        """One shard has ended. `note` says what its requests have taken so far."""
+        self._done += 1
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update()
+        if self._show and time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
+            self._tell(note)
+
+    def _tell(self, note: str = "") -> None:
+        self._told = time.monotonic()
+        spent, made = self._told - self._started, self._done - self._before
+        left = spent / made * (self._total - self._done) if made else None
+        end = f", {tqdm.format_interval(left)} left" if left else ""
+        line = f"{_clock()} {self._title}: {self._done} of {self._total} shards in {tqdm.format_interval(spent)}{end}"
+        print(f"{line}, {note}" if note else line, file=sys.stderr, flush=True)  # noqa: T201
