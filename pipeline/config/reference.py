@@ -83,7 +83,7 @@ def as_markdown(settings: list[Setting]) -> str:
         default = "required" if one.default is None else f"`{one.default}`" if one.default else ""
         cells = [f"`{one.name}`", default, one.kind, one.meaning]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines).strip("\n") + "\n"
+    return "\n".join(lines).strip("\n")
 
 
 def as_run_file(kind: type[RunConfig], given: Mapping[str, str]) -> str:
