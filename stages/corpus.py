@@ -9,16 +9,16 @@ from tqdm import tqdm
 
 from pipeline import schemas
 from pipeline.config import Corpus, RunConfig
+from pipeline.corpora.corpus_sources import check_corpus, corpus_identity, open_corpus
 from pipeline.corpora.document import Document
 from pipeline.corpora.own import check_own_corpus, own_windows
-from pipeline.corpora.sources import check_corpus, corpus_identity, open_corpus
 from pipeline.corpora.windows import Window, cut_windows, opening_token, sample_windows, tokenize
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import OWN, needs_model, own_folder, own_identity
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 
 
 def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> pa.Table:
@@ -116,7 +116,7 @@ def _check(config: RunConfig) -> None:
 
 
 def _refuse_long_sequences(config: RunConfig) -> None:
-    from pipeline.subjects.facts import describe_model
+    from pipeline.subjects.model_facts import describe_model
 
     facts = describe_model(config.subject.model, config.subject.trust_remote_code)
     if facts.context_length is not None and config.corpus.seq_len > facts.context_length:

@@ -11,9 +11,9 @@ import torch
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.facts import check_modules, describe_model
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
+from pipeline.subjects.model_facts import check_modules, describe_model
 from pipeline.subjects.sites import find_sites
 from pipeline.subjects.text_batches import Ids, TextBatches
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.config import Corpus
 from pipeline.corpora.windows import Window, window_key
 from pipeline.errors import UserError
-from pipeline.subjects.own import own_files, token_blocks
+from pipeline.subjects.precomputed_files import own_files, token_blocks
 
 
 def own_windows(folder: Path, config: Corpus, seed: int, vocabulary: int) -> Iterator[Window]:

@@ -8,7 +8,7 @@ from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.fingerprint import canonical
 from pipeline.llm.engine import Engine
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 
 if TYPE_CHECKING:
     from pipeline.subjects.load import LoadedModel
@@ -43,8 +43,8 @@ def check_engine(engine: LanguageModel | None) -> None:
 
         Secrets.of(engine)
         return
-    from pipeline.subjects.facts import describe_model
     from pipeline.subjects.load import resolve_device
+    from pipeline.subjects.model_facts import describe_model
 
     resolve_device(engine.device)
     if not describe_model(engine.model, engine.trust_remote_code).causal:

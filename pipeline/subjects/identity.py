@@ -17,8 +17,8 @@ from pipeline.config import BlackBox, RunConfig, SparseCoder
 from pipeline.config.section import DEVICES
 from pipeline.errors import UserError, nearest
 from pipeline.subjects.cache_folder import content_hash
+from pipeline.subjects.model_source import resolve_model
 from pipeline.subjects.saes.formats import place_by_path
-from pipeline.subjects.spec import resolve_model
 
 OWN = "own:"
 BLACK_BOX = "black_box:"

@@ -17,8 +17,8 @@ from pipeline.errors import UserError
 from pipeline.subjects.gguf import convert_gguf
 from pipeline.subjects.heap import keep_freed_memory
 from pipeline.subjects.hub import fetch_model
+from pipeline.subjects.model_source import ModelSource, resolve_model
 from pipeline.subjects.quiet import quiet_transformers
-from pipeline.subjects.spec import ModelSource, resolve_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -8,13 +8,13 @@ from pipeline.errors import UserError
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
-from pipeline.subjects.facts import check_modules
 from pipeline.subjects.fused import Finish
 from pipeline.subjects.identity import BLACK_BOX, OWN, black_box, needs_model, own_folder
 from pipeline.subjects.load import load_subject, load_tokenizer
 from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.own import own_files, own_units
-from pipeline.subjects.own_activations import OwnActivations, corpus_places
+from pipeline.subjects.model_facts import check_modules
+from pipeline.subjects.precomputed_activations import OwnActivations, corpus_places
+from pipeline.subjects.precomputed_files import own_files, own_units
 from pipeline.subjects.sites import find_sites
 from pipeline.subjects.token_text import TokenTexts
 

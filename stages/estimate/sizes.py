@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
-from pipeline.subjects.facts import describe_model
+from pipeline.subjects.model_facts import describe_model
 from pipeline.subjects.source import describe_modules
 from stages.estimate.recording import recording, state_bytes
 from stages.settings import Explain, PerSplit, Record, Simulate

@@ -23,7 +23,7 @@ from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import BLACK_BOX, OWN
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 from stages.evidence import SPLITS
 from stages.record.sequences import token_ids_of
 from stages.settings import Explain, Record

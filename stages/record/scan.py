@@ -24,7 +24,7 @@ from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, TokenBatch
 from pipeline.subjects.identity import needs_model, source_identities
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.sequences import Sequences, sequence_shards, sequences_between, special_ids

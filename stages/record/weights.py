@@ -19,7 +19,7 @@ from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import needs_model, source_identities
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 from stages.settings import Record
 
 if TYPE_CHECKING:

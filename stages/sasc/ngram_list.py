@@ -11,8 +11,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
+from pipeline.corpora.corpus_sources import open_corpus
 from pipeline.corpora.document import Document
-from pipeline.corpora.sources import open_corpus
 from pipeline.corpora.windows import tokenize
 from pipeline.errors import UserError
 from pipeline.execution.context import Context

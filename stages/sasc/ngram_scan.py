@@ -15,7 +15,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage, chunks
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import BLACK_BOX, OWN, needs_model, source_identities
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 from stages.sasc.nulls import NAME, with_nulls
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS
 from stages.sasc.sasc_units import asked_modules, chosen_units, units_of

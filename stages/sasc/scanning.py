@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.schemas import CORPUS
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.text_function import TextFunction, open_text_function
+from pipeline.subjects.text_functions import TextFunction, open_text_function
 from stages.record.scan import padded_batches
 from stages.sasc.nulls import with_nulls
 from stages.sasc.reading_in_context import Means, Places, Spans, scan_in_context
@@ -87,7 +87,7 @@ def scan_model(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa
 
 
 def _ask_model(context: Context, ngrams: Ngrams, chosen: Chosen, found: dict[str, ModuleResponses]) -> None:
-    from pipeline.subjects.text_function import open_model_texts
+    from pipeline.subjects.text_functions import open_model_texts
 
     texts = context.once("model", lambda config: open_model_texts(config, list(chosen), config[Sasc].pool))
     with tqdm(total=len(ngrams.texts), desc="n-grams", unit="n-gram", leave=False, disable=None) as bar:

@@ -16,7 +16,7 @@ from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
 from pipeline.schemas import CORPUS
 from pipeline.subjects.identity import BLACK_BOX, needs_model, source_identities
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.halves import HALVES, deal
 from stages.sasc.nulls import with_nulls
@@ -133,7 +133,7 @@ def _ask(rows: Sequence[Row], module: str, context: Context) -> None:
 
 
 def _function(config: RunConfig, module: str) -> Any:
-    from pipeline.subjects.text_function import open_text_function
+    from pipeline.subjects.text_functions import open_text_function
 
     return open_text_function(config, module, config[Sasc].pool)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.config import Corpus
-from pipeline.corpora.sources import open_corpus
+from pipeline.corpora.corpus_sources import open_corpus
 from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.load import load_language_model

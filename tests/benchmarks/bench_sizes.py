@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 
 from pipeline.config.run_file import parse_config
-from pipeline.subjects.facts import describe_model
+from pipeline.subjects.model_facts import describe_model
 from stages.estimate.sizes import Estimate, estimate
 from stages.settings import SECTIONS, Record
 

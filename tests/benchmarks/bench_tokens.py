@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from pipeline.config import Corpus
-from pipeline.corpora.sources import open_corpus
+from pipeline.corpora.corpus_sources import open_corpus
 from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
 from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt, NumberScores, Request
 from pipeline.llm.prompt_encoder import PromptEncoder

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.corpora.sources import open_corpus
+from pipeline.corpora.corpus_sources import open_corpus
 from tests.benchmarks import bench_planted
 from tests.benchmarks.bench_planted import Result, figures
 from tests.benchmarks.planted_tokens.units import UNITS

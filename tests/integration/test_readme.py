@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from pipeline.config import RunConfig
 from pipeline.config.run_file import load_config, parse_config
-from pipeline.subjects.own import write_activations
+from pipeline.subjects.precomputed_files import write_activations
 from pipeline.subjects.sites import KINDS
 from pipeline.subjects.source import check_sources, describe_modules
 from stages import STAGES

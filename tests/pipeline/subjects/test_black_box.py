@@ -16,7 +16,7 @@ from pipeline.subjects import black_box
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
 from pipeline.subjects.callables import at_once
-from pipeline.subjects.text_function import BlackBoxTexts
+from pipeline.subjects.text_functions import BlackBoxTexts
 from pipeline.subjects.time_limit import TooSlow, time_limit
 from tests.pipeline.subjects.planted_functions import FUNCTIONS
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from pipeline.errors import UserError
 from pipeline.subjects.gguf import convert_gguf, converted
-from pipeline.subjects.spec import package_weights, resolve_model
+from pipeline.subjects.model_source import package_weights, resolve_model
 
 
 def test_the_copy_holds_what_the_gguf_file_holds() -> None:

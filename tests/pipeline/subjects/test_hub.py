@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from pipeline.errors import UserError
 from pipeline.subjects.hub import resolve_on_hub
-from pipeline.subjects.spec import resolve_model
+from pipeline.subjects.model_source import resolve_model
 from tests.pipeline.subjects.small_hub import COMMIT, small_hub
 
 
@@ -95,7 +95,7 @@ def test_without_connection_and_cache_the_way_on_is_told(unreachable: Path, spec
 LOAD = """
 import torch
 from pipeline.subjects.load import load_language_model
-from pipeline.subjects.facts import describe_model
+from pipeline.subjects.model_facts import describe_model
 loaded = load_language_model("org/tiny@v1")
 print(loaded.revision, sum(weight.double().sum().item() for weight in loaded.model.parameters()))
 print(describe_model("org/tiny@v1").widths)

@@ -15,7 +15,7 @@ from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
-from pipeline.subjects.own import write_activations
+from pipeline.subjects.precomputed_files import write_activations
 from pipeline.subjects.source import CombinedActivations, check_sources, describe_modules, open_source
 from stages.estimate.sizes import estimate
 from stages.record.recorder import Recorder

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.execution.fingerprint import fingerprint
 from pipeline.execution.runner import survey
-from pipeline.subjects.text_function import open_text_function
+from pipeline.subjects.text_functions import open_text_function
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN
 from tests.stages.sasc.small_run import BAD, GOOD, UNITS, run_file, run_ngrams, table

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.runner import survey
 from pipeline.subjects.embedder import Embedder, load_embedder
-from pipeline.subjects.text_function import open_text_function
+from pipeline.subjects.text_functions import open_text_function
 from stages import STAGES
 from stages.sasc.explain_ngrams import open_summariser
 from stages.sasc.ngram_scan import SCAN

@@ -11,10 +11,10 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.subjects.activations import Activations, ActivationSource, ModuleUnits, SparseActivations
 from pipeline.subjects.black_box import BlackBoxActivations
-from pipeline.subjects.facts import describe_model
 from pipeline.subjects.identity import BLACK_BOX, OWN, black_box
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
+from pipeline.subjects.model_facts import describe_model
 from pipeline.subjects.pooling import Pool, pooled
 from pipeline.subjects.sites import find_sites
 from pipeline.subjects.text_batches import Ids, TextBatch, TextBatches

@@ -17,11 +17,10 @@ from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects import own
 from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
 from pipeline.subjects.identity import own_folder
-from pipeline.subjects.own import OwnFile, own_files, own_units, write_activations
-from pipeline.subjects.own_activations import OwnActivations, Places, corpus_places
+from pipeline.subjects.precomputed_activations import OwnActivations, Places, corpus_places
+from pipeline.subjects.precomputed_files import OwnFile, own_files, own_units, write_activations
 from stages.settings import SECTIONS
 
 ROWS, COLUMNS, WIDTH = 10, 6, 4
@@ -70,7 +69,7 @@ CHOSEN = [(1, 7), (0, 3), (0, 9), (1, 0), (0, 0)]
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_the_rows_of_a_batch_are_those_written(tmp_path: Path, sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own, "AT_ONCE", 5)
+    monkeypatch.setattr(precomputed_files, "AT_ONCE", 5)
     written = [arrays(number, sparse) for number in range(2)]
     for number, (ids, values, lengths) in enumerate(written):
         content = as_triples(values) if sparse else {"activations": values}

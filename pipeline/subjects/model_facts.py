@@ -14,9 +14,9 @@ from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.gguf import converted
 from pipeline.subjects.hub import fetch_model
 from pipeline.subjects.load import model_class, told_to_the_user
+from pipeline.subjects.model_source import ModelSource, resolve_model
 from pipeline.subjects.quiet import quiet_transformers
 from pipeline.subjects.sites import all_sites, find_sites
-from pipeline.subjects.spec import ModelSource, resolve_model
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
 OFFSET = {

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.pooling import Pool
 from pipeline.subjects.text_batches import TextBatches
-from pipeline.subjects.text_function import open_text_function
+from pipeline.subjects.text_functions import open_text_function
 from stages.settings import SECTIONS
 
 TEXTS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 from pipeline.config import Corpus
 from pipeline.corpora import wikipedia
 from pipeline.corpora.document import Document
-from pipeline.corpora.files import corpus_files, read_file
-from pipeline.corpora.hub import hub_commit, read_hub
+from pipeline.corpora.hub_datasets import hub_commit, read_hub
+from pipeline.corpora.text_files import corpus_files, read_file
 from pipeline.errors import UserError
 from pipeline.subjects.cache_folder import content_hash
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.corpora.document import PIECE_CHARACTERS, Document
-from pipeline.corpora.files import corpus_files, read_file
+from pipeline.corpora.text_files import corpus_files, read_file
 from pipeline.errors import UserError
 
 RECORDS: list[dict[str, Any]] = [

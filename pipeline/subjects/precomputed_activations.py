@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
-from pipeline.subjects.own import OwnFile, own_files, own_units
+from pipeline.subjects.precomputed_files import OwnFile, own_files, own_units
 
 Ints = npt.NDArray[np.int64]
 Rows = list[tuple[OwnFile, int]]

@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import constants
 
 from pipeline.config import Corpus
-from pipeline.corpora.hub import HubDataset, parse_hub
-from pipeline.corpora.sources import corpus_identity, open_corpus
+from pipeline.corpora.corpus_sources import corpus_identity, open_corpus
+from pipeline.corpora.hub_datasets import HubDataset, parse_hub
 from pipeline.errors import UserError
 from pipeline.subjects.hub import resolve_on_hub
 from tests.pipeline.subjects.small_hub import COMMIT, small_hub

