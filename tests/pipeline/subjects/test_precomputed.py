@@ -17,6 +17,7 @@ from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
+from pipeline.subjects import precomputed_files
 from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
 from pipeline.subjects.identity import own_folder
 from pipeline.subjects.precomputed_activations import OwnActivations, Places, corpus_places
