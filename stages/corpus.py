@@ -11,13 +11,20 @@ from pipeline import schemas
 from pipeline.config import Corpus, RunConfig
 from pipeline.corpora.corpus_sources import check_corpus, corpus_identity, open_corpus
 from pipeline.corpora.document import Document
-from pipeline.corpora.own import check_own_corpus, own_windows
-from pipeline.corpora.windows import Window, cut_windows, opening_token, sample_windows, tokenize
+from pipeline.corpora.windows import (
+    Window,
+    check_precomputed_corpus,
+    cut_windows,
+    opening_token,
+    precomputed_windows,
+    sample_windows,
+    tokenize,
+)
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import OWN, needs_model, own_folder, own_identity
+from pipeline.subjects.identity import PRECOMPUTED, needs_model, precomputed_folder, precomputed_identity
 from pipeline.subjects.model_source import resolve_model
 
 
@@ -39,16 +46,18 @@ def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer:
     )
 
 
-def build_corpus(config: Corpus, seed: int, tokenizer: Any, own: Path | None = None, *, show: bool = True) -> pa.Table:
+def build_corpus(
+    config: Corpus, seed: int, tokenizer: Any, folder: Path | None = None, *, show: bool = True
+) -> pa.Table:
     """Read, tokenise, cut and sample a corpus.
 
     Args:
-        own: the folder of activations whose sequences are the corpus, where they are; they are taken as they are.
+        folder: the folder of activations whose sequences are the corpus, where they are; they are taken as they are.
 
     Raises:
         UserError: the corpus cannot be read, or no document is as long as a window.
     """
-    opening = opening_token(tokenizer, config.bos) if own is None else []
+    opening = opening_token(tokenizer, config.bos) if folder is None else []
     bar = tqdm(desc="corpus", unit="char", unit_scale=True, disable=not show, leave=False)
 
     def counted() -> Iterator[Document]:
@@ -58,10 +67,10 @@ def build_corpus(config: Corpus, seed: int, tokenizer: Any, own: Path | None = N
 
     with bar:
         length, shortest = config.seq_len - len(opening), config.min_tokens - len(opening)
-        if own is None:
+        if folder is None:
             windows = cut_windows(tokenize(counted(), tokenizer), length, shortest, seed)
         else:
-            windows = own_windows(own, config, seed, len(tokenizer))
+            windows = precomputed_windows(folder, config, seed, len(tokenizer))
         kept = sample_windows(windows, config.max_sequences)
     if not kept:
         raise UserError(
@@ -75,7 +84,9 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     source = config.corpus.source
     return {
         "corpus": config.corpus.model_dump(exclude={"source"}),
-        "content": own_identity(config, source) if source.startswith(OWN) else corpus_identity(config.corpus),
+        "content": precomputed_identity(config, source)
+        if source.startswith(PRECOMPUTED)
+        else corpus_identity(config.corpus),
         "tokenizer": resolve_model(config.subject.model).revision,
         "seed": config.run.seed,
     }
@@ -91,12 +102,14 @@ def _process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:  # noqa:
 
     subject = context.config.subject
     tokenizer = load_tokenizer(subject.model, subject.trust_remote_code)
-    return {"corpus": build_corpus(context.config.corpus, context.config.run.seed, tokenizer, _own(context.config))}
+    return {
+        "corpus": build_corpus(context.config.corpus, context.config.run.seed, tokenizer, _precomputed(context.config))
+    }
 
 
-def _own(config: RunConfig) -> Path | None:
+def _precomputed(config: RunConfig) -> Path | None:
     """The folder of activations that the corpus is taken from, if it is."""
-    return own_folder(config, config.corpus.source) if config.corpus.source.startswith(OWN) else None
+    return precomputed_folder(config, config.corpus.source) if config.corpus.source.startswith(PRECOMPUTED) else None
 
 
 def _check(config: RunConfig) -> None:
@@ -104,11 +117,11 @@ def _check(config: RunConfig) -> None:
     from pipeline.subjects.load import load_tokenizer
     from pipeline.subjects.source import describe_modules
 
-    own = _own(config)
-    if own is None:
+    folder = _precomputed(config)
+    if folder is None:
         check_corpus(config.corpus)
     else:
-        check_own_corpus(own, config.corpus)
+        check_precomputed_corpus(folder, config.corpus)
     if needs_model(config.subject.modules):
         _refuse_long_sequences(config)
     describe_modules(config)

@@ -5,11 +5,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from pipeline.config.language_model import Budget, LanguageModel
 from pipeline.config.section import Count, Positive, Section
-from pipeline.config.subject import Subject
+from pipeline.config.subject import Subject, refuse_own
 
 
 class Run(Section):
@@ -29,8 +29,8 @@ class Run(Section):
 
 class Corpus(Section):
     source: Annotated[str, Field(min_length=1)]
-    """hub:DATASET[@REVISION][/CONFIG], a text, JSONL or Parquet file or folder, package:NAME, or own:NAME for the sequences of
-    subject.own.NAME as they are."""
+    """hub:DATASET[@REVISION][/CONFIG], a text, JSONL or Parquet file or folder, package:NAME, or precomputed:NAME for the sequences of
+    subject.precomputed.NAME as they are."""
     text_field: str = "text"
     """Field of a JSONL or Parquet record, or column of a hub dataset, that holds the text."""
     hub_split: str = "train"
@@ -45,6 +45,12 @@ class Corpus(Section):
     """Stop reading after this many documents."""
     bos: Literal["auto", "yes", "no"] = "auto"
     """Start each sequence with the beginning-of-sequence token; auto does as the tokenizer does."""
+
+    @field_validator("source")
+    @classmethod
+    def _refuse_own(cls, source: str) -> str:
+        refuse_own(source)
+        return source
 
     @model_validator(mode="after")
     def _tail_fits(self) -> "Corpus":

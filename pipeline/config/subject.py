@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.section import Device, Positive, Section, Text
 
@@ -57,7 +57,7 @@ class Subject(Section):
     """A hub id with an optional @revision, a local folder, a GGUF file, or package:NAME."""
     modules: Annotated[list[str], Field(min_length=1)]
     """Modules with units: layers.3.mlp (neurons), layers.3.attn (heads), layers.3.residual, layers.3.attn_out, layers.3.mlp_out
-    (dimensions), layers.3.sae:NAME, layers.3.directions:NAME, black_box:NAME, own:NAME."""
+    (dimensions), layers.3.sae:NAME, layers.3.directions:NAME, black_box:NAME, precomputed:NAME."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights; auto is float32 on a CPU and the checkpoint's own type on a GPU."""
     device: Device = "auto"
@@ -75,5 +75,27 @@ class Subject(Section):
     """Matrices of directions by name."""
     black_boxes: dict[str, BlackBox] = {}
     """Functions of texts by name."""
-    own: dict[str, str] = {}
+    precomputed: dict[str, str] = {}
     """Folders with activations that another program has made, by name; see outputs/README.md for the files."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_own(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "own" in values:
+            raise ValueError(
+                "subject.own is called subject.precomputed now; rename it, and own:NAME to precomputed:NAME"
+            )
+        return values
+
+    @field_validator("modules")
+    @classmethod
+    def _refuse_own_modules(cls, modules: list[str]) -> list[str]:
+        for name in modules:
+            refuse_own(name)
+        return modules
+
+
+def refuse_own(name: str) -> None:
+    """Raises ValueError for the name that `precomputed:NAME` had in earlier versions."""
+    if name.startswith("own:"):
+        raise ValueError(f"{name!r} is called 'precomputed:{name.removeprefix('own:')}' now; write that")

@@ -20,7 +20,7 @@ from pipeline.subjects.cache_folder import content_hash
 from pipeline.subjects.model_source import resolve_model
 from pipeline.subjects.saes.formats import place_by_path
 
-OWN = "own:"
+PRECOMPUTED = "precomputed:"
 BLACK_BOX = "black_box:"
 FROM_FILES = re.compile(r"layers\.(?P<layer>\d+)\.(?P<kind>sae|directions):(?P<name>.+)")
 SETTINGS = {"sae": "saes", "directions": "directions"}
@@ -35,16 +35,18 @@ Entry = TypeVar("Entry")
 
 def needs_model(modules: Iterable[str]) -> bool:
     """Whether any of the modules is part of the subject's model, and not a function or a folder."""
-    return any(not name.startswith((OWN, BLACK_BOX)) for name in modules)
+    return any(not name.startswith((PRECOMPUTED, BLACK_BOX)) for name in modules)
 
 
-def own_folder(config: RunConfig, module: str) -> Path:
-    """The folder that `own:NAME` stands for.
+def precomputed_folder(config: RunConfig, module: str) -> Path:
+    """The folder that `precomputed:NAME` stands for.
 
     Raises:
         UserError: the run file names no such folder.
     """
-    return Path(_entry(config.subject.own, "own", module, module.removeprefix(OWN))).expanduser()
+    return Path(
+        _entry(config.subject.precomputed, "precomputed", module, module.removeprefix(PRECOMPUTED))
+    ).expanduser()
 
 
 def black_box(config: RunConfig, module: str) -> BlackBox:
@@ -70,17 +72,17 @@ def source_identities(config: RunConfig) -> dict[str, Any]:
     return {name: identity for name, identity in found.items() if identity}
 
 
-def own_identity(config: RunConfig, module: str) -> str:
+def precomputed_identity(config: RunConfig, module: str) -> str:
     """SHA-256 over the names and contents of the files of a folder with activations.
 
     Raises:
         UserError: there is no such folder, or no file in it.
     """
-    folder = own_folder(config, module)
+    folder = precomputed_folder(config, module)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(
-            f"subject.own.{module.removeprefix(OWN)} = {str(folder)!r} holds no .safetensors files; "
+            f"subject.precomputed.{module.removeprefix(PRECOMPUTED)} = {str(folder)!r} holds no .safetensors files; "
             "give a folder that write_activations has filled (see outputs/README.md)"
         )
     return _hash(folder, files)
@@ -106,8 +108,8 @@ def source_file(call: str) -> Path | None:
 
 
 def _identity(config: RunConfig, module: str) -> dict[str, Any]:
-    if module.startswith(OWN):
-        return {"content": own_identity(config, module)}
+    if module.startswith(PRECOMPUTED):
+        return {"content": precomputed_identity(config, module)}
     if module.startswith(BLACK_BOX):
         box = black_box(config, module)
         file = source_file(box.call)

@@ -14,16 +14,17 @@ from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
-from pipeline.subjects.precomputed_files import OwnFile, own_files, own_units
+from pipeline.subjects.precomputed_files import ActivationFile, activation_files, units_of_files
 
 Ints = npt.NDArray[np.int64]
-Rows = list[tuple[OwnFile, int]]
+Rows = list[tuple[ActivationFile, int]]
 """For each sequence of a batch, its file and its row there."""
 
 
 DOC_ID = r"^(?P<file>.+\.safetensors):(?P<row>[0-9]+)$"
-NOT_OWN = (
-    'the corpus was not made from the files of subject.own; write corpus.source = "own:NAME" and run the stage corpus'
+NOT_PRECOMPUTED = (
+    "the corpus was not made from the files of subject.precomputed; "
+    'write corpus.source = "precomputed:NAME" and run the stage corpus'
 )
 
 
@@ -52,32 +53,34 @@ def corpus_places(tables: Tables) -> Places:
         found = pc.extract_regex(batch.column("doc_id"), DOC_ID)
         in_order = np.array_equal(batch.column("seq_id").to_numpy(), np.arange(total, total + len(batch)))
         if found.null_count or not in_order:
-            raise UserError(NOT_OWN)
+            raise UserError(NOT_PRECOMPUTED)
         names = found.field("file").dictionary_encode()
         known = [numbers.setdefault(name, len(numbers)) for name in names.dictionary.to_pylist()]
         files.append(np.asarray(known, np.int64)[names.indices.to_numpy()])
         rows.append(found.field("row").cast(pa.int64()).to_numpy())
         total += len(batch)
     if not total:
-        raise UserError(NOT_OWN)
+        raise UserError(NOT_PRECOMPUTED)
     return Places(list(numbers), np.concatenate(files), np.concatenate(rows))
 
 
-class OwnActivations:
+class PrecomputedActivations:
     """Folders of activations over the same sequences; see `ActivationSource` and `own.py`.
 
     Only the rows of a batch are read. `places` is called for the first batch.
     """
 
     def __init__(self, folders: Mapping[str, Path], places: Callable[[], Places]) -> None:
-        """folders: by module, `own:NAME`.
+        """folders: by module, `precomputed:NAME`.
 
         Raises:
             UserError: a folder's files cannot be read, or do not fit together.
         """
-        self._files = {module: own_files(folder) for module, folder in folders.items()}
+        self._files = {module: activation_files(folder) for module, folder in folders.items()}
         self._by_name = {module: {file.path.name: file for file in files} for module, files in self._files.items()}
-        self.modules: Mapping[str, ModuleUnits] = {module: own_units(files) for module, files in self._files.items()}
+        self.modules: Mapping[str, ModuleUnits] = {
+            module: units_of_files(files) for module, files in self._files.items()
+        }
         self._find_places = places
         self._places: Places | None = None
         self._ends: dict[Path, Ints] = {}
@@ -96,7 +99,7 @@ class OwnActivations:
             else:
                 receive(module, _dense(rows, batch, units))
 
-    def _row(self, module: str, seq_id: int) -> tuple[OwnFile, int]:
+    def _row(self, module: str, seq_id: int) -> tuple[ActivationFile, int]:
         if self._places is None:
             self._places = self._find_places()
         if seq_id >= len(self._places.file):
@@ -139,7 +142,7 @@ class OwnActivations:
         return SparseActivations((*batch.token_ids.shape, units.width), positions[order], indices[order], values[order])
 
     def _sparse_row(
-        self, file: OwnFile, row: int, first: int, length: int
+        self, file: ActivationFile, row: int, first: int, length: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The triples of a row, its positions counted from `first` on."""
         if file.path not in self._ends:

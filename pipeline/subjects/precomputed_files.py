@@ -44,7 +44,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def write_activations(folder: Path | str, number: int, token_ids: Any, activations: Any, lengths: Any = None) -> Path:
-    """Write one file of a folder of activations, for `subject.own` in a run file; written whole or not at all.
+    """Write one file of a folder of activations, for `subject.precomputed` in a run file; written whole or not at all.
 
     Call it for every few thousand sequences with numbers from 0 on, all with the same units. Several folders may hold
     different units of the same sequences: then file for file and row for row.
@@ -83,7 +83,7 @@ def write_activations(folder: Path | str, number: int, token_ids: Any, activatio
     temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
     try:
         save_file(tensors, temporary, metadata)
-        OwnFile.open(temporary)
+        ActivationFile.open(temporary)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def write_activations(folder: Path | str, number: int, token_ids: Any, activatio
 
 
 @dataclass(frozen=True)
-class OwnFile:
+class ActivationFile:
     """One file; its activations stay on the disk."""
 
     path: Path
@@ -106,7 +106,7 @@ class OwnFile:
     """(N,)"""
 
     @classmethod
-    def open(cls, path: Path) -> "OwnFile":
+    def open(cls, path: Path) -> "ActivationFile":
         """Read what a file says of itself.
 
         Raises:
@@ -164,13 +164,13 @@ class OwnFile:
         return positions.long(), units.long(), values.float()
 
 
-def own_files(folder: Path) -> list[OwnFile]:
+def activation_files(folder: Path) -> list[ActivationFile]:
     """The files of a folder, by name.
 
     Raises:
         UserError: there are none, one cannot be read, or they do not have the same units.
     """
-    files = [OwnFile.open(path) for path in sorted(folder.glob("*.safetensors"))]
+    files = [ActivationFile.open(path) for path in sorted(folder.glob("*.safetensors"))]
     if not files:
         raise UserError(f"{folder} holds no .safetensors files; fill it with write_activations (see outputs/README.md)")
     first = files[0]
@@ -183,13 +183,13 @@ def own_files(folder: Path) -> list[OwnFile]:
     return files
 
 
-def own_units(files: list[OwnFile]) -> ModuleUnits:
+def units_of_files(files: list[ActivationFile]) -> ModuleUnits:
     """What units a folder's files have; signed where a file does not rule that out."""
     first = files[0].units
     return ModuleUnits(first.width, any(file.units.signed for file in files), first.sparse)
 
 
-def token_blocks(file: OwnFile, rows: int = 4096) -> Iterator[tuple[int, Ints]]:
+def token_blocks(file: ActivationFile, rows: int = 4096) -> Iterator[tuple[int, Ints]]:
     """The first row and the (B, T) token ids of one block of rows after another."""
     for start in range(0, file.rows, rows):
         yield start, file.token_ids(start, min(start + rows, file.rows))

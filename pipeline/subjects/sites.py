@@ -74,7 +74,7 @@ def _parsed(module: str, layers: int) -> tuple[int, str, str]:
         raise UserError(
             f"subject.modules: {module!r} is not a kind of module that can be recorded; allowed: layers.0.mlp to "
             f"layers.{layers - 1}.mlp, and with another kind in the place of mlp: {', '.join(KINDS[1:])}; "
-            "black_box:NAME; own:NAME"
+            "black_box:NAME; precomputed:NAME"
         )
     layer, kind = int(match["layer"]), module.split(".", 2)[2]
     if layer >= layers:

@@ -9,12 +9,12 @@ from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
 from pipeline.subjects.fused import Finish
-from pipeline.subjects.identity import BLACK_BOX, OWN, black_box, needs_model, own_folder
+from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED, black_box, needs_model, precomputed_folder
 from pipeline.subjects.load import load_subject, load_tokenizer
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.model_facts import check_modules
-from pipeline.subjects.precomputed_activations import OwnActivations, corpus_places
-from pipeline.subjects.precomputed_files import own_files, own_units
+from pipeline.subjects.precomputed_activations import PrecomputedActivations, corpus_places
+from pipeline.subjects.precomputed_files import activation_files, units_of_files
 from pipeline.subjects.sites import find_sites
 from pipeline.subjects.token_text import TokenTexts
 
@@ -51,14 +51,14 @@ def open_source(config: RunConfig, modules: Sequence[str]) -> ActivationSource:
     _refuse_twice(modules)
     subject = config.subject
     parts = [name for name in modules if needs_model([name])]
-    own = {name: own_folder(config, name) for name in modules if name.startswith(OWN)}
+    precomputed = {name: precomputed_folder(config, name) for name in modules if name.startswith(PRECOMPUTED)}
     sources: list[ActivationSource] = []
     if parts:
         base_model = load_subject(subject).model.base_model
         sources.append(ModelActivations(base_model, find_sites(base_model, parts, subject)))
     sources += [open_black_box(config, name) for name in modules if name.startswith(BLACK_BOX)]
-    if own:
-        sources.append(OwnActivations(own, lambda: corpus_places(Tables(config.root))))
+    if precomputed:
+        sources.append(PrecomputedActivations(precomputed, lambda: corpus_places(Tables(config.root))))
     return sources[0] if len(sources) == 1 else CombinedActivations(sources, modules)
 
 
@@ -83,8 +83,8 @@ def describe_modules(config: RunConfig) -> dict[str, ModuleUnits]:
     parts = [name for name in subject.modules if needs_model([name])]
     found = check_modules(subject.model, parts, subject.trust_remote_code, subject) if parts else {}
     for name in subject.modules:
-        if name.startswith(OWN):
-            found[name] = own_units(own_files(own_folder(config, name)))
+        if name.startswith(PRECOMPUTED):
+            found[name] = units_of_files(activation_files(precomputed_folder(config, name)))
         elif name.startswith(BLACK_BOX):
             found[name] = ModuleUnits(black_box(config, name).units)
     return {name: found[name] for name in subject.modules}
@@ -96,7 +96,7 @@ def check_sources(config: RunConfig) -> None:
     for name in config.subject.modules:
         if name.startswith(BLACK_BOX):
             open_black_box(config, name)
-        if name.startswith(OWN) and not config.corpus.source.startswith(OWN):
+        if name.startswith(PRECOMPUTED) and not config.corpus.source.startswith(PRECOMPUTED):
             raise UserError(
                 f"corpus.source = {config.corpus.source!r}, but activations from files are there for their own sequences only; "
                 f'write corpus.source = "{name}"'

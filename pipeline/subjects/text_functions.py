@@ -11,7 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.subjects.activations import Activations, ActivationSource, ModuleUnits, SparseActivations
 from pipeline.subjects.black_box import BlackBoxActivations
-from pipeline.subjects.identity import BLACK_BOX, OWN, black_box
+from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED, black_box
 from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.model_facts import describe_model
@@ -138,7 +138,7 @@ def open_text_function(config: RunConfig, module: str, pool: Pool) -> TextFuncti
         UserError: there is no such module, it fails on a few short texts, or it is a folder of activations, which says
             nothing of other texts than its own.
     """
-    if module.startswith(OWN):
+    if module.startswith(PRECOMPUTED):
         raise UserError(
             f"{module} holds activations on its own sequences and cannot be asked about other texts, which SASC needs; "
             "leave it out of subject.modules, or sasc out of run.methods"

@@ -22,7 +22,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import BLACK_BOX, OWN
+from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED
 from pipeline.subjects.model_source import resolve_model
 from stages.evidence import SPLITS
 from stages.record.sequences import token_ids_of
@@ -57,7 +57,7 @@ def is_heads(module: str) -> bool:
 
 def is_detailed(module: str, config: RunConfig) -> bool:
     """Whether anything is to be found out about the exemplars of a module."""
-    attributed = config[Record].attribution != "none" and not module.startswith(OWN)
+    attributed = config[Record].attribution != "none" and not module.startswith(PRECOMPUTED)
     return attributed or bool(is_heads(module) and config[Record].pairs)
 
 

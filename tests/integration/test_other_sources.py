@@ -104,8 +104,8 @@ def run(place: Path, folder: Path, modules: list[str], source: str, function: st
     """The exit code of a whole run; it is in `folder`."""
     os.symlink(place / "tokenizer", folder / "tokenizer")
     boxes = {"words": {"call": f"planted_counts:{function}", "units": 6, "window": 1, "batch_size": 50}}
-    own = {name: str(place / name) for name in ("made", "few")}
-    values = sections(folder, modules, source, black_boxes=boxes, own=own)
+    precomputed = {name: str(place / name) for name in ("made", "few")}
+    values = sections(folder, modules, source, black_boxes=boxes, precomputed=precomputed)
     return run_pipeline(parse_config(values, "test.toml", SECTIONS), STAGES, list(STAGES))
 
 
@@ -150,19 +150,19 @@ def test_values_that_are_not_finite_are_counted_and_their_unit_has_no_score(of_f
 
 
 def test_activations_of_another_program_are_explained_and_scored_beside_a_function(place: Path, tmp_path: Path) -> None:
-    assert run(place, tmp_path, ["black_box:words", "own:made", "own:few"], "own:made") == 0
-    scores = published(tmp_path).loc[["own:made", "own:few"]]
+    assert run(place, tmp_path, ["black_box:words", "precomputed:made", "precomputed:few"], "precomputed:made") == 0
+    scores = published(tmp_path).loc[["precomputed:made", "precomputed:few"]]
     assert scores["status"].to_list() == ["ok"] * 8
     assert (scores["correlation"] > 0.7).all(), scores[["correlation", "text"]]
     assert (scores["correlation_shuffled"] < 0.3).all()
     corpus = pd.read_parquet(tmp_path / "run" / "corpus")
     assert corpus["doc_id"].str.fullmatch(r"[01]\.safetensors:\d+").all()
     units = pd.read_parquet(tmp_path / "run" / "units").set_index(["module", "index"])
-    assert not units["n_nonfinite"]["own:made"].any(), "what is written in the padding is not looked at"
-    np.testing.assert_allclose(units["max"]["own:made"], 3.4, atol=1e-3)
-    for name in ("black_box:words", "own:few"):
-        np.testing.assert_allclose(units["density"][name][:4], units["density"]["own:made"], atol=1e-9)
-    assert units["max"]["own:few"].to_list() == [2.0] * 4
+    assert not units["n_nonfinite"]["precomputed:made"].any(), "what is written in the padding is not looked at"
+    np.testing.assert_allclose(units["max"]["precomputed:made"], 3.4, atol=1e-3)
+    for name in ("black_box:words", "precomputed:few"):
+        np.testing.assert_allclose(units["density"][name][:4], units["density"]["precomputed:made"], atol=1e-9)
+    assert units["max"]["precomputed:few"].to_list() == [2.0] * 4
 
 
 @pytest.mark.parametrize(

@@ -145,14 +145,16 @@ def test_the_kinds_of_unit_of_the_readme_are_all_there_are_and_are_found(
     write_activations(tmp_path / "my-activations", 0, np.zeros((2, 8), np.int64), rng.random((2, 8, 6)))
     whole, kinds, *_ = run_files()
     kinds["subject"]["model"] = str(tmp_path / "model")
-    config = with_part(whole, kinds | {"corpus": {"source": "own:mine"}})
+    config = with_part(whole, kinds | {"corpus": {"source": "precomputed:mine"}})
     check_sources(config)
     widths = {name.split(".")[-1]: units.width for name, units in describe_modules(config).items()}
     assert widths == {
         "mlp": 24, "attn": 2, "residual": 16, "attn_out": 16, "mlp_out": 16, "sae:mine": 24, "directions:probes": 5,
-        "black_box:topic": 2, "own:mine": 6,
+        "black_box:topic": 2, "precomputed:mine": 6,
     }  # fmt: skip
-    assert [name.split(":")[0] for name in widths] == [kind.split(":")[0] for kind in (*KINDS, "black_box", "own")]
+    assert [name.split(":")[0] for name in widths] == [
+        kind.split(":")[0] for kind in (*KINDS, "black_box", "precomputed")
+    ]
 
 
 @pytest.mark.parametrize("query", re.findall(r"```sql\n((?:(?!outputs/sasc|```).)*)```", CARD, flags=re.S))

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import Corpus
-from pipeline.corpora.own import check_own_corpus
+from pipeline.corpora.windows import check_precomputed_corpus
 from pipeline.errors import UserError
 from pipeline.subjects.load import load_tokenizer
 from pipeline.subjects.precomputed_files import write_activations
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(folder: Path, seed: int = 0, **settings: object) -> pa.Table:
-    values = {"source": "own:x", "seq_len": COLUMNS, "min_tokens": 5, **settings}
+    values = {"source": "precomputed:x", "seq_len": COLUMNS, "min_tokens": 5, **settings}
     return build_corpus(Corpus.model_validate(values), seed, load_tokenizer(MODEL), folder, show=False)
 
 
@@ -70,7 +70,7 @@ def test_settings_that_would_change_the_sequences_are_refused(
     folder: Path, settings: dict[str, object], says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
-        check_own_corpus(folder, Corpus.model_validate({"source": "own:x", **settings}))
+        check_precomputed_corpus(folder, Corpus.model_validate({"source": "precomputed:x", **settings}))
 
 
 @pytest.mark.parametrize(("token", "says"), [(49_152, "token id 49152.* 0 to 49151"), (-1, "token id -1")])

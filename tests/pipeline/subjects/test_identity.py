@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.subjects.identity import needs_model, own_identity, source_file, source_identities
+from pipeline.subjects.identity import needs_model, precomputed_identity, source_file, source_identities
 from pipeline.subjects.precomputed_files import write_activations
 from stages.settings import SECTIONS
 
@@ -33,13 +33,13 @@ def run_file(modules: list[str], **subject: Any) -> RunConfig:
 def test_parts_of_the_model_alone_have_no_further_identity() -> None:
     modules = ["layers.0.mlp", "layers.3.residual", "layers.2.attn"]
     assert source_identities(run_file(modules)) == {}
-    assert needs_model(["own:a", *modules])
-    assert not needs_model(["own:a", "black_box:b"])
+    assert needs_model(["precomputed:a", *modules])
+    assert not needs_model(["precomputed:a", "black_box:b"])
 
 
 def test_a_folder_of_activations_is_known_by_its_content(tmp_path: Path) -> None:
     def identity(name: str) -> Any:
-        return source_identities(run_file(["own:x"], own={"x": str(tmp_path / name)}))["own:x"]
+        return source_identities(run_file(["precomputed:x"], precomputed={"x": str(tmp_path / name)}))["precomputed:x"]
 
     write_activations(tmp_path / "a", 0, IDS, VALUES)
     first = identity("a")
@@ -112,10 +112,10 @@ def test_a_coder_s_folder_counts_where_it_tells_what_is_read(
 
 def test_entries_that_no_module_names_count_for_nothing(tmp_path: Path) -> None:
     write_activations(tmp_path, 0, IDS, VALUES)
-    alone = source_identities(run_file(["own:x"], own={"x": str(tmp_path)}))
+    alone = source_identities(run_file(["precomputed:x"], precomputed={"x": str(tmp_path)}))
     more = run_file(
-        ["own:x"],
-        own={"x": str(tmp_path), "y": "nowhere"},
+        ["precomputed:x"],
+        precomputed={"x": str(tmp_path), "y": "nowhere"},
         saes={"s": {"path": "nowhere"}},
         black_boxes={"b": {"call": "no.such:function"}},
     )
@@ -183,13 +183,13 @@ def test_functions_of_installed_packages_are_found_and_built_in_ones_have_no_fil
 @pytest.mark.parametrize(
     ("module", "subject", "says"),
     [
-        ("own:text", {"own": {"test": "x"}}, "subject.own does not describe; did you mean 'test'"),
-        ("own:text", {}, r"no \[subject.own\]"),
+        ("precomputed:text", {"precomputed": {"test": "x"}}, "subject.precomputed does not describe; did you mean 'test'"),
+        ("precomputed:text", {}, r"no \[subject.precomputed\]"),
         ("black_box:f", {}, r"no \[subject.black_boxes\]"),
         ("layers.1.sae:a", {"saes": {"b": {"path": "x"}}}, "subject.saes does not describe; allowed: b"),
         ("layers.1.directions:a", {}, r"no \[subject.directions\]"),
         ("layers.1.sae:a", {"saes": {"a": {"path": "gone/{layer}"}}}, r"subject.saes.a.path = 'gone/\{layer\}': there is no gone/1"),
-        ("own:test", {"own": {"test": "gone"}}, "subject.own.test = 'gone' holds no .safetensors"),
+        ("precomputed:test", {"precomputed": {"test": "gone"}}, "subject.precomputed.test = 'gone' holds no .safetensors"),
     ],
 )  # fmt: skip
 def test_what_is_not_described_or_not_there_is_told(module: str, subject: dict[str, Any], says: str) -> None:
@@ -199,8 +199,8 @@ def test_what_is_not_described_or_not_there_is_told(module: str, subject: dict[s
 
 def test_the_corpus_of_a_folder_has_the_folder_s_identity(tmp_path: Path) -> None:
     write_activations(tmp_path, 0, IDS, VALUES)
-    config = run_file(["own:x"], own={"x": str(tmp_path)})
-    assert source_identities(config)["own:x"] == {"content": own_identity(config, "own:x")}
+    config = run_file(["precomputed:x"], precomputed={"x": str(tmp_path)})
+    assert source_identities(config)["precomputed:x"] == {"content": precomputed_identity(config, "precomputed:x")}
 
 
 def test_working_out_identities_imports_no_model_library() -> None:

@@ -19,9 +19,9 @@ from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects import precomputed_files
 from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
-from pipeline.subjects.identity import own_folder
-from pipeline.subjects.precomputed_activations import OwnActivations, Places, corpus_places
-from pipeline.subjects.precomputed_files import OwnFile, own_files, own_units, write_activations
+from pipeline.subjects.identity import precomputed_folder
+from pipeline.subjects.precomputed_activations import Places, PrecomputedActivations, corpus_places
+from pipeline.subjects.precomputed_files import ActivationFile, activation_files, units_of_files, write_activations
 from stages.settings import SECTIONS
 
 ROWS, COLUMNS, WIDTH = 10, 6, 4
@@ -45,7 +45,7 @@ def as_triples(values: Array) -> dict[str, Array]:
 
 def read_rows(folder: Path, chosen: list[tuple[int, int]]) -> Any:
     """What a source gives for a batch of the (file, row) pairs, in that order."""
-    files = own_files(folder)
+    files = activation_files(folder)
     places = Places(
         [file.path.name for file in files], np.asarray([file for file, _ in chosen]), np.asarray([row for _, row in chosen])
     )  # fmt: skip
@@ -54,9 +54,9 @@ def read_rows(folder: Path, chosen: list[tuple[int, int]]) -> Any:
     for place, (file, row) in enumerate(chosen):
         ids[place, : lengths[place]] = files[file].token_ids(row, row + 1)[0, : lengths[place]]
     received: dict[str, Any] = {}
-    source = OwnActivations({"own:test": folder}, lambda: places)
+    source = PrecomputedActivations({"precomputed:test": folder}, lambda: places)
     source.run(TokenBatch(ids, lengths, np.arange(len(chosen))), received.__setitem__)
-    return received["own:test"]
+    return received["precomputed:test"]
 
 
 def densified(found: SparseActivations) -> Array:
@@ -105,8 +105,8 @@ def test_the_writer_writes_what_is_read(tmp_path: Path) -> None:
     dense_file = write_activations(tmp_path / "dense", 3, ids, values, lengths)
     sparse_file = write_activations(tmp_path / "sparse", 3, torch.from_numpy(ids), sparse, list(lengths))
     assert dense_file == tmp_path / "dense" / "00003.safetensors"
-    assert OwnFile.open(dense_file).units == ModuleUnits(WIDTH)
-    assert OwnFile.open(sparse_file).units == ModuleUnits(WIDTH, sparse=True)
+    assert ActivationFile.open(dense_file).units == ModuleUnits(WIDTH)
+    assert ActivationFile.open(sparse_file).units == ModuleUnits(WIDTH, sparse=True)
     chosen = [(0, row) for row in range(ROWS)]
     np.testing.assert_array_equal(
         densified(read_rows(tmp_path / "sparse", chosen)), read_rows(tmp_path / "dense", chosen).numpy()
@@ -116,9 +116,9 @@ def test_the_writer_writes_what_is_read(tmp_path: Path) -> None:
 def test_units_are_signed_unless_every_file_says_that_nothing_is_negative(tmp_path: Path) -> None:
     ids, values, _ = arrays(0)
     write_activations(tmp_path, 0, ids, np.abs(values))
-    assert own_units(own_files(tmp_path)) == ModuleUnits(WIDTH, signed=False)
+    assert units_of_files(activation_files(tmp_path)) == ModuleUnits(WIDTH, signed=False)
     save_file({"token_ids": ids, "activations": np.abs(values)}, tmp_path / "1.safetensors")
-    assert own_units(own_files(tmp_path)).signed
+    assert units_of_files(activation_files(tmp_path)).signed
 
 
 def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_file_of_another_layout_is_told(
 ) -> None:
     save_file(content, tmp_path / "0.safetensors", metadata)
     with pytest.raises(UserError, match=rf"0\.safetensors.*{says}"):
-        own_files(tmp_path)
+        activation_files(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -176,22 +176,22 @@ def test_triples_that_make_no_sense_are_told(tmp_path: Path, changes: dict[str, 
 
 def test_a_folder_without_files_or_with_other_units_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no \.safetensors files"):
-        own_files(tmp_path)
+        activation_files(tmp_path)
     write_activations(tmp_path, 0, IDS, VALUES)
     write_activations(tmp_path, 1, IDS, VALUES[:, :, :2])
     with pytest.raises(UserError, match=r"2 dense units and 00000\.safetensors has 4 dense units"):
-        own_files(tmp_path)
+        activation_files(tmp_path)
 
 
 def test_a_file_that_is_no_safetensors_is_told(tmp_path: Path) -> None:
     (tmp_path / "0.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="no safetensors file that can be read"):
-        own_files(tmp_path)
+        activation_files(tmp_path)
 
 
-def source_of(*folders: Path) -> OwnActivations:
+def source_of(*folders: Path) -> PrecomputedActivations:
     places = Places(["00000.safetensors"], np.zeros(ROWS, np.int64), np.arange(ROWS))
-    return OwnActivations({f"own:{folder.name}": folder for folder in folders}, lambda: places)
+    return PrecomputedActivations({f"precomputed:{folder.name}": folder for folder in folders}, lambda: places)
 
 
 def test_several_folders_over_the_same_tokens_are_read_together(tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_several_folders_over_the_same_tokens_are_read_together(tmp_path: Path) 
     received: dict[str, torch.Tensor] = {}
     batch = TokenBatch(IDS[:3], np.full(3, COLUMNS), np.arange(3))
     source_of(tmp_path / "a", tmp_path / "b").run(batch, received.__setitem__)
-    np.testing.assert_array_equal(received["own:a"], VALUES[:3])
-    np.testing.assert_array_equal(received["own:b"], VALUES[:3, :, :2] + 1)
+    np.testing.assert_array_equal(received["precomputed:a"], VALUES[:3])
+    np.testing.assert_array_equal(received["precomputed:b"], VALUES[:3, :, :2] + 1)
 
 
 def test_other_tokens_than_the_corpus_has_are_refused(tmp_path: Path) -> None:
@@ -210,15 +210,15 @@ def test_other_tokens_than_the_corpus_has_are_refused(tmp_path: Path) -> None:
     source = source_of(tmp_path / "a", tmp_path / "b")
     batch = TokenBatch(IDS[:2], np.full(2, COLUMNS), np.arange(2))
     source.run(batch, lambda *_: None)
-    with pytest.raises(UserError, match=r"own:b: row 2 of .*other tokens"):
+    with pytest.raises(UserError, match=r"precomputed:b: row 2 of .*other tokens"):
         source.run(TokenBatch(IDS[2:3], np.full(1, COLUMNS), np.arange(2, 3)), lambda *_: None)
-    with pytest.raises(UserError, match=r"own:a: row 0 of .*other tokens"):
+    with pytest.raises(UserError, match=r"precomputed:a: row 0 of .*other tokens"):
         source.run(TokenBatch(IDS[:1, :4], np.full(1, 4), np.arange(1)), lambda *_: None)
 
 
 def test_a_row_that_a_folder_does_not_have_is_told(tmp_path: Path) -> None:
     write_activations(tmp_path / "a", 0, IDS[:5], VALUES[:5])
-    with pytest.raises(UserError, match=r"own:a has no row 7 of 00000\.safetensors"):
+    with pytest.raises(UserError, match=r"precomputed:a has no row 7 of 00000\.safetensors"):
         source_of(tmp_path / "a").run(TokenBatch(IDS[7:8], np.full(1, 6), np.asarray([7])), lambda *_: None)
 
 
@@ -243,19 +243,19 @@ def test_places_come_from_the_corpus(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("doc_ids", [["texts/a.jsonl:3"], []])
 def test_another_corpus_has_no_places(tmp_path: Path, doc_ids: list[str]) -> None:
-    with pytest.raises(UserError, match=r'corpus\.source = "own:NAME"'):
+    with pytest.raises(UserError, match=r'corpus\.source = "precomputed:NAME"'):
         corpus_places(write_corpus(tmp_path, doc_ids))
 
 
 def test_what_the_data_card_says_of_writing_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     section = (
-        Path("outputs/README.md").read_text(encoding="utf-8").split("## Activations of your own")[1].split("\n## ")[0]
+        Path("outputs/README.md").read_text(encoding="utf-8").split("## Precomputed activations")[1].split("\n## ")[0]
     )
     monkeypatch.chdir(tmp_path)
     [code] = re.findall(r"```python\n(.*?)```", section, flags=re.S)
     exec(code, {"batches": [(IDS, VALUES, LENGTHS), (IDS + 1, VALUES, LENGTHS)]})
     [settings] = re.findall(r"```toml\n(.*?)```", section, flags=re.S)
     config = parse_config({"run": {"name": "r"}, **tomllib.loads(settings)}, "card.toml", SECTIONS)
-    files = own_files(own_folder(config, config.corpus.source))
+    files = activation_files(precomputed_folder(config, config.corpus.source))
     assert [file.path.name for file in files] == ["00000.safetensors", "00001.safetensors"]
     np.testing.assert_array_equal(files[1].token_ids(0, ROWS), IDS + 1)

@@ -27,7 +27,7 @@ from stages.units import refuse_unknown_units
 
 IDS = np.random.default_rng(0).integers(2, 300, (4, 8))
 VALUES = np.random.default_rng(1).random((4, 8, 3)).astype(np.float32)
-ALL = ["own:made", "layers.1.mlp", "black_box:length", "layers.0.mlp"]
+ALL = ["precomputed:made", "layers.1.mlp", "black_box:length", "layers.0.mlp"]
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
 
 
-def run_file(place: Path, modules: list[str], model: str = "model", source: str = "own:made") -> RunConfig:
+def run_file(place: Path, modules: list[str], model: str = "model", source: str = "precomputed:made") -> RunConfig:
     subject = {
         "model": str(place / model),
         "modules": modules,
         "black_boxes": {"length": {"call": "of_length:length", "window": 2}},
-        "own": {"made": str(place / "made")},
+        "precomputed": {"made": str(place / "made")},
     }
     run = {"name": "run", "folder": str(place)}
     return parse_config({"run": run, "subject": subject, "corpus": {"source": source}}, "test.toml", SECTIONS)
@@ -81,7 +81,7 @@ def test_each_module_is_received_as_from_its_source_alone(place: Path) -> None:
     assert set(together) == set(ALL)
     for name in ALL:
         assert torch.equal(together[name], received(config, [name])[name]), name
-    np.testing.assert_array_equal(together["own:made"], VALUES[::-1])
+    np.testing.assert_array_equal(together["precomputed:made"], VALUES[::-1])
     assert together["layers.1.mlp"].shape == (4, 8, 24)
 
 
@@ -113,8 +113,8 @@ def test_the_recorder_finishes_the_mlps_of_the_model_beside_other_sources(place:
         alone, _ = recorded(open_source(config, [name]))
         np.testing.assert_array_equal(together[name].power_sums, alone[name].power_sums)
         np.testing.assert_array_equal(together[name].top["+"].values, alone[name].top["+"].values)
-    without, finished = recorded(CombinedActivations(source.sources[1:], ["own:made", "black_box:length"]))
-    assert set(without) == {"own:made", "black_box:length"}
+    without, finished = recorded(CombinedActivations(source.sources[1:], ["precomputed:made", "black_box:length"]))
+    assert set(without) == {"precomputed:made", "black_box:length"}
     assert not finished
 
 
@@ -123,13 +123,13 @@ def test_modules_keep_the_order_of_the_run_file(place: Path) -> None:
     described = describe_modules(config)
     assert list(described) == ALL
     assert list(open_source(config, ALL).modules) == ALL
-    assert described["own:made"] == ModuleUnits(3, signed=False)
+    assert described["precomputed:made"] == ModuleUnits(3, signed=False)
     assert described["black_box:length"] == ModuleUnits(1)
     assert {name: units.width for name, units in described.items()} == dict(zip(ALL, [3, 24, 1, 24], strict=True))
 
 
 def test_the_model_is_not_loaded_for_functions_and_folders(place: Path) -> None:
-    modules = ["own:made", "black_box:length"]
+    modules = ["precomputed:made", "black_box:length"]
     config = run_file(place, modules, model="tokenizer")
     assert set(received(config, modules)) == set(modules)
     SCAN.check(config)
@@ -138,21 +138,21 @@ def test_the_model_is_not_loaded_for_functions_and_folders(place: Path) -> None:
 
 
 def test_the_model_counts_only_where_it_is_recorded(place: Path) -> None:
-    without = [SCAN.settings(run_file(place, ["own:made"], model)) for model in ("model", "tokenizer")]
+    without = [SCAN.settings(run_file(place, ["precomputed:made"], model)) for model in ("model", "tokenizer")]
     assert without[0] == without[1]
     within = [SCAN.settings(run_file(place, ALL, model)) for model in ("model", "tokenizer")]
     assert within[0] != within[1]
-    assert set(within[0]["sources"]) == {"own:made", "black_box:length"}
+    assert set(within[0]["sources"]) == {"precomputed:made", "black_box:length"}
 
 
 @pytest.mark.parametrize(
     ("modules", "source", "says"),
     [
-        (["own:made", "own:made"], "own:made", "names own:made more than once"),
-        (["own:other"], "own:made", "subject.own does not describe"),
-        (["black_box:other"], "own:made", "subject.black_boxes does not describe"),
-        (["layers.9.mlp"], "own:made", "has 2 layers"),
-        (["own:made"], "texts.txt", 'write corpus.source = "own:made"'),
+        (["precomputed:made", "precomputed:made"], "precomputed:made", "names precomputed:made more than once"),
+        (["precomputed:other"], "precomputed:made", "subject.precomputed does not describe"),
+        (["black_box:other"], "precomputed:made", "subject.black_boxes does not describe"),
+        (["layers.9.mlp"], "precomputed:made", "has 2 layers"),
+        (["precomputed:made"], "texts.txt", 'write corpus.source = "precomputed:made"'),
     ],
 )
 def test_modules_that_cannot_be_recorded_are_told_beforehand(
@@ -171,11 +171,11 @@ def test_a_function_that_fails_is_told_before_anything_is_recorded(place: Path) 
 
 
 def test_units_are_counted_and_checked_without_loading_anything(place: Path) -> None:
-    config = run_file(place, ["own:made", "black_box:length"], model="tokenizer")
+    config = run_file(place, ["precomputed:made", "black_box:length"], model="tokenizer")
     assert estimate(config).units == 4
     for units, says in [
-        ({"own:made": [3]}, "unit 3 of 'own:made', which has units 0 to 2"),
-        ({"own:x": [0]}, "names 'own:x'"),
+        ({"precomputed:made": [3]}, "unit 3 of 'precomputed:made', which has units 0 to 2"),
+        ({"precomputed:x": [0]}, "names 'precomputed:x'"),
     ]:
         listed = config[Explain].model_copy(update={"units": units})
         with pytest.raises(UserError, match=says):

@@ -141,5 +141,7 @@ def test_a_black_box_that_changes_its_mind_is_told(tiny_llama: Path) -> None:
 
 
 def test_a_folder_of_activations_is_no_function_of_texts(tiny_llama: Path) -> None:
-    with pytest.raises(UserError, match="own:made holds activations on its own sequences"):
-        open_text_function(run_file(tiny_llama, ["own:made"], own={"made": "x"}), "own:made", "max")
+    with pytest.raises(UserError, match="precomputed:made holds activations on its own sequences"):
+        open_text_function(
+            run_file(tiny_llama, ["precomputed:made"], precomputed={"made": "x"}), "precomputed:made", "max"
+        )

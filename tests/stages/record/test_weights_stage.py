@@ -118,7 +118,7 @@ def test_no_tokens_are_an_empty_table_that_nothing_waits_for(config: RunConfig) 
 
 
 def test_what_is_no_part_of_the_model_has_no_rows(config: RunConfig) -> None:
-    modules = ["black_box:vowels", "layers.0.mlp", "own:mine"]
+    modules = ["black_box:vowels", "layers.0.mlp", "precomputed:mine"]
     mixed = small_config(Path(config.run.folder), {}, {}, modules)
     assert [shard.key for shard in plan(mixed, Tables(mixed.root))] == [{"module": "layers.0.mlp"}]
 

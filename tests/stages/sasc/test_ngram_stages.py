@@ -136,7 +136,7 @@ def test_a_ready_made_black_box_finds_what_is_near_to_its_concepts(place: Path) 
 @pytest.mark.parametrize(
     ("modules", "sasc", "says"),
     [
-        (["own:made"], {}, "cannot be asked about other texts"),
+        (["precomputed:made"], {}, "cannot be asked about other texts"),
         (["layers.0.mlp"], {"units": {"layers.0.mlp": [99]}}, r"unit 99 of 'layers.0.mlp', which has units 0 to 23"),
         (["layers.0.mlp"], {"units": {"layers.1.mlp": [0]}}, "sasc.units names 'layers.1.mlp'"),
         (["layers.9.mlp"], {}, "layers.9.mlp"),
