@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.english import morphology, word_classes
+from stages.english import word_classes
 from stages.english.text import Text, Values, is_mark
+from stages.english.word_classes import CLASSES, NUMBER_WORDS, Vocabulary
 
-Vocabulary = frozenset[str]
 Form = Callable[[Text, Vocabulary], Values]
 
 _NUMERAL = re.compile(r"[+-]?\d[\d.,:]*(?:st|nd|rd|th|s)?", re.IGNORECASE)
@@ -67,7 +67,7 @@ def _marked(marks: str) -> Form:
 
 def _months(text: Text, _: Vocabulary) -> Values:
     """Months; "may" and "march" only with a capital."""
-    values = np.array([float(name in word_classes.CLASSES["months"]) for name in text.names])
+    values = np.array([float(name in CLASSES["months"]) for name in text.names])
     doubtful = np.array([word.text in {"may", "march", "mar", "dec", "sat"} for word in text.words], dtype=bool)
     return np.where(doubtful, 0.0, values)
 
@@ -87,10 +87,8 @@ def _names(text: Text, vocabulary: Vocabulary) -> Values:
 
 
 def _common_word(name: str) -> bool:
-    return any(
-        name in word_classes.CLASSES[c]
-        for c in ("pronouns", "prepositions", "conjunctions", "determiners", "modal verbs")
-    )
+    classes = ("pronouns", "prepositions", "conjunctions", "determiners", "modal verbs")
+    return any(name in CLASSES[one] for one in classes)
 
 
 def _dates(text: Text, vocabulary: Vocabulary) -> Values:
@@ -145,7 +143,7 @@ def _repeated(text: Text, _: Vocabulary) -> Values:
     seen: set[str] = set()
     values = np.zeros(len(text.words))
     for index, name in enumerate(text.names):
-        if text.lettered[index] and not _common_word(name) and name not in word_classes.CLASSES["auxiliaries"]:
+        if text.lettered[index] and not _common_word(name) and name not in CLASSES["auxiliaries"]:
             values[index] = float(name in seen)
             seen.add(name)
     return values
@@ -153,17 +151,15 @@ def _repeated(text: Text, _: Vocabulary) -> Values:
 
 FORMS: dict[str, Form] = {
     **{name: _marked(marks) for name, marks in MARKS.items()},
-    **{name: _member(members) for name, members in word_classes.CLASSES.items()},
+    **{name: _member(members) for name, members in CLASSES.items()},
     "punctuation": _each(is_mark),
     "sentence ends": _sentence_ends,
     "line breaks": _breaks,
     "white space": lambda text, _: np.array([float(not word.text.strip()) for word in text.words]),
-    "numbers": _each(lambda word: bool(_NUMERAL.fullmatch(word)) or word.lower() in word_classes.NUMBER_WORDS),
+    "numbers": _each(lambda word: bool(_NUMERAL.fullmatch(word)) or word.lower() in NUMBER_WORDS),
     "numerals": _each(lambda word: bool(_NUMERAL.fullmatch(word))),
-    "number words": _each(lambda word: word.lower() in word_classes.NUMBER_WORDS),
-    "ordinals": _each(
-        lambda w: w.lower() in word_classes.CLASSES["ordinals"] or bool(re.fullmatch(r"\d+(st|nd|rd|th)", w.lower()))
-    ),
+    "number words": _each(lambda word: word.lower() in NUMBER_WORDS),
+    "ordinals": _each(lambda w: w.lower() in CLASSES["ordinals"] or bool(re.fullmatch(r"\d+(st|nd|rd|th)", w.lower()))),
     "years": _each(_is_year),
     "decades": _each(lambda word: bool(_DECADE.fullmatch(word))),
     "dates": _dates,
@@ -183,16 +179,14 @@ FORMS: dict[str, Form] = {
     "repeated words": _repeated,
     "long words": _each(lambda word: len(word) >= 10),
     "short words": _each(lambda word: word.isalpha() and len(word) <= 3),
-    "past tense": _known(morphology.is_past),
-    "-ing": _known(morphology.is_ing),
-    "plurals": _known(morphology.is_plural),
-    "comparatives": _known(morphology.is_comparative),
-    "superlatives": _known(morphology.is_superlative),
-    "adverbs": _known(morphology.is_adverb),
-    "verbs": _known(morphology.is_verb),
-    "nouns": _known(morphology.is_noun),
-    "adjectives": _known(morphology.is_adjective),
-    "function words": _each(
-        lambda word: _common_word(word.lower()) or word.lower() in word_classes.CLASSES["auxiliaries"]
-    ),
+    "past tense": _known(word_classes.is_past),
+    "-ing": _known(word_classes.is_ing),
+    "plurals": _known(word_classes.is_plural),
+    "comparatives": _known(word_classes.is_comparative),
+    "superlatives": _known(word_classes.is_superlative),
+    "adverbs": _known(word_classes.is_adverb),
+    "verbs": _known(word_classes.is_verb),
+    "nouns": _known(word_classes.is_noun),
+    "adjectives": _known(word_classes.is_adjective),
+    "function words": _each(lambda word: _common_word(word.lower()) or word.lower() in CLASSES["auxiliaries"]),
 }

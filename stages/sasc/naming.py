@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.subjects.kept_vectors import kept_vectors
-from stages.english.thesaurus import content_words, stems
-from stages.explain.statistics.features import FUNCTION_WORDS
-from stages.simulate.word.meaning import COMMON, whole_words
+from stages.english.word_classes import COMMON, FUNCTION_WORDS, content_words, stems, whole_words
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.english.words import Word, split_words
+from stages.english.text import Word, split_words
 
 Activations = npt.NDArray[np.float32]
 Fires = Callable[[Sequence[Word], int], bool]

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.english.words import split_words
+from stages.english.text import split_words
+from stages.english.word_classes import FUNCTION_WORDS
 from stages.evidence import Evidence
 from stages.explain.base import Candidate, ExplanationError
-from stages.explain.statistics.features import FUNCTION_WORDS, LEXICAL, RULES, WORD
+from stages.explain.statistics.features import LEXICAL, RULES, WORD
 from stages.explain.statistics.observations import Observations, observe
 from stages.explain.statistics.selection import Finding, select
 from stages.explain.statistics.sentence import compose

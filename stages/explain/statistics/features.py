@@ -11,7 +11,6 @@ import numpy as np
 
 from stages.english.forms import FORMS
 from stages.english.text import Text
-from stages.english.word_classes import CLASSES
 
 WORD, PIECE, AFTER, FORM, PLACE = "word", "piece", "after", "form", "place"
 LEXICAL = (WORD, PIECE)
@@ -26,11 +25,6 @@ SHOWN_FORMS = (
 SUFFIXES = ("al", "ic", "er", "ist", "ism", "ity", "ion", "ment", "ness", "ous", "able", "ive", "ian", "ship", "logy")
 PREFIXES = ("un", "re", "pre", "non", "anti", "inter", "trans", "sub", "over", "dis", "mis", "micro", "pro", "counter")
 """Affixes that an explanation may name of whole words, beside the pieces that a tokenizer cuts."""
-FUNCTION_WORDS = frozenset[str]().union(
-    *(CLASSES[name] for name in ("pronouns", "prepositions", "conjunctions", "determiners", "auxiliaries", "negation")),
-    ("also", "there", "then", "than", "more", "most"),
-)
-"""Words that say nothing of what a text is about, so that a label is not made from them."""
 
 
 @dataclass(frozen=True, order=True)

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from stages.english.forms import FORMS, Vocabulary
+from stages.english.forms import FORMS
 from stages.english.text import Text, Values
+from stages.english.word_classes import Vocabulary
 from stages.simulate.word.quoted import match_quoted
 from stages.simulate.word.rules import Place, Rule
 

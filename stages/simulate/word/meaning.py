@@ -6,12 +6,13 @@ Shapes: N words, D width of the embedder, C common words, V vocabulary of the la
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from stages.english.text import Values
+from stages.english.word_classes import COMMON, whole_words
 from stages.simulate.word.listing import Listing
 from stages.simulate.word.phrases import INTRODUCTIONS
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
     from pipeline.subjects.load import LoadedModel
 
-COMMON = 1500
-"""Words that the scores are standardised on."""
 CUT = 1.5
 """Standard deviations above the mean of the common words where a word begins to count."""
 FULL = 5.0
@@ -32,24 +31,6 @@ MOST_WORDS = 40_000
 MOST_PHRASES = 512
 LONGEST_PHRASE = 400
 """Characters of a phrase that are compared."""
-
-
-def whole_words(tokenizer: Any) -> list[str]:
-    """The whole lower-case English words of a tokenizer's vocabulary, in its order, the commonest first.
-
-    WordPiece vocabularies mark what continues a word by "##", the others what begins one by "▁" or "Ġ".
-    """
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    entries = sorted(vocabulary, key=vocabulary.__getitem__)
-    marks = next(
-        (mark for mark in ("▁", "Ġ") if sum(entry.startswith(mark) for entry in entries) > len(entries) // 10), ""
-    )
-    words = [
-        entry.removeprefix(mark) if mark else entry for mark in [marks] for entry in entries if entry.startswith(mark)
-    ]
-    return [
-        word for word in dict.fromkeys(words) if len(word) > 1 and word.isascii() and word.isalpha() and word.islower()
-    ]
 
 
 @dataclass(frozen=True)

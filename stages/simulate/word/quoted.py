@@ -8,8 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from stages.english.text import Text, Values, is_mark
-from stages.english.words import split_words
+from stages.english.text import Text, Values, is_mark, split_words
 from stages.simulate.word.rules import Quoted
 
 OTHER_CASE = 0.3

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.english.words import split_words
+from stages.english.text import split_words
 from tests.benchmarks.planted import FORM, MEANING, Activations, Fires, Planted, listed
 from tests.benchmarks.planted import UNITS as WORD_UNITS
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stages.english.words import Word, split_words
+from stages.english.text import Word, split_words
 from stages.evidence import Evidence, Exemplar, TopToken
 
 TEXTS = (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.english.words import Word
+from stages.english.text import Word
 from stages.evidence import Evidence, Exemplar, TopToken
 from stages.explain.statistics import StatisticsExplainer
 from tests.stages.explain.statistics.planted import Fires, after, evidence, one_of

@@ -5,39 +5,12 @@ import pytest
 
 from pipeline.subjects.embedder import Embedder
 from pipeline.subjects.load import load_language_model
+from stages.english.word_classes import COMMON, whole_words
 from stages.simulate.word.listing import Listing
-from stages.simulate.word.meaning import COMMON, Meaning, whole_words
+from stages.simulate.word.meaning import Meaning
 
 COLOURS = ["red", "Blue", "yellow", "purple"]
 OTHERS = ["the", "of", "London", "walking", "committee", "qxzv", "1998"]
-
-
-class Vocabulary:
-    """A tokenizer that has nothing but a vocabulary."""
-
-    def __init__(self, *entries: str) -> None:
-        self._ids = {entry: place for place, entry in enumerate(entries)}
-
-    def get_vocab(self) -> dict[str, int]:
-        return self._ids
-
-
-@pytest.mark.parametrize(
-    "entries",
-    [
-        ["[PAD]", "!", "a", "the", "##ing", "of", "Of", "café", "x9", "and"],
-        ["<s>", "ing", "▁the", "▁of", "▁Of", "▁a", "tion", "▁and", "▁x9"],
-        ["!", "ing", "Ġthe", "Ġof", "ĠOf", "Ġa", "tion", "Ġand"],
-    ],
-)
-def test_common_words_are_the_first_whole_words_of_a_vocabulary(entries: list[str]) -> None:
-    assert whole_words(Vocabulary(*entries)) == ["the", "of", "and"]
-
-
-def test_the_embedder_knows_enough_common_words(embedder: Embedder) -> None:
-    words = whole_words(embedder.tokenizer)
-    assert words[:3] == ["the", "of", "and"]
-    assert len(words) > 5 * COMMON
 
 
 @pytest.mark.parametrize("with_model", [False, True])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.english.words import Word, split_words
+from stages.english.text import Word, split_words
 
 PIECES = st.sampled_from(
     ["a", " the", "'", "'s", "’", "n", " ", "\n", "", ".", '."', " 1", "9", ",", "\ufffd", "日", "-", "é", "\t", "_x"]
