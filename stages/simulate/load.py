@@ -30,7 +30,7 @@ async def open_simulator(context: Context) -> Simulator:
 def word_simulator(embedder: str, engine: LanguageModel | None) -> Simulator:
     """The word simulator; `engine` is a model in this process, or None."""
     from pipeline.subjects.embedder import load_embedder
-    from stages.simulate.word import WordSimulator
+    from stages.simulate.word.word_simulator import WordSimulator
 
     return WordSimulator(load_embedder(embedder), None if engine is None else load_engine_model(engine))
 

@@ -37,7 +37,7 @@ from pipeline.subjects.precomputed_files import write_activations
 from stages import STAGES
 from stages.settings import SECTIONS
 from stages.simulate.base import Simulator
-from stages.simulate.word import WordSimulator
+from stages.simulate.word.word_simulator import WordSimulator
 from tests.benchmarks.planted_tokens.texts import activations, sequences
 from tests.benchmarks.planted_tokens.units import UNITS, TokenUnit
 

@@ -17,7 +17,7 @@ from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.load import load_language_model
 from stages.simulate.base import Simulator
-from stages.simulate.word import WordSimulator
+from stages.simulate.word.word_simulator import WordSimulator
 from tests.benchmarks.planted import MEANING, UNITS, Planted
 
 SEQUENCES = 3000

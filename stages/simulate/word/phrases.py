@@ -4,162 +4,125 @@ import re
 
 from stages.english.word_classes import word_set
 
-FORM_PHRASES: tuple[tuple[str, str], ...] = (
-    # The first that matches wins, so the narrower phrases stand first.
-    (r"roman numerals?", "roman numerals"),
-    (
-        r"(?:numbers?|numerals?) (?:written|spelled)(?: out)?(?: in| as)? (?:words|letters)|number words?"
-        r"|(?:spelled|written)[- ]out numbers?",
-        "number words",
-    ),
-    (r"ordinals?(?: numbers?| words?| numerals?)?", "ordinals"),
-    (r"decimals?(?: numbers?| fractions?)?", "decimals"),
-    (r"(?:calendar )?years?(?: numbers?)?|four-digit (?:numbers?|years?)", "years"),
-    (r"decades", "decades"),
-    (r"(?:calendar )?dates", "dates"),
-    (r"digits?|numerals?|numeric(?:al)? (?:values?|tokens?|characters?)|arabic numerals?", "numerals"),
-    (
-        r"(?:cardinal )?numbers?(?! (?:of|signs?)\b)|numeric(?:al)? (?:words?|terms?|expressions?)|number tokens?",
-        "numbers",
-    ),
-    (r"(?:names? of )?(?:the )?months?(?: of the year)?(?: names?)?", "months"),
-    (r"(?:names? of )?(?:the )?days?(?: of the week| names?)?|weekdays?(?: names?)?", "days"),
-    (
-        r"acronyms?|initialisms?|abbreviations?|all[- ](?:caps?|capitals?|capital letters|upper-?case)(?: words?| letters?)?"
-        r"|(?:in )?all (?:capital letters|capitals|caps|upper-?case)|upper-?case (?:words?|letters?)|fully capitali[sz]ed(?: words?)?",
-        "acronyms",
-    ),
-    (r"initials", "initials"),
-    (
-        r"proper (?:names?|nouns?)|(?:names? of )(?:people|persons?|individuals?)|named entit(?:y|ies)"
-        r"|(?:people's |person |personal |first |last |given |family |full )?names(?! (?:of|for)\b)|surnames|forenames",
-        "names",
-    ),
-    (
-        r"(?:words? )?(?:that )?(?:start(?:ing)?|begin(?:ning)?|written)? ?(?:with )?(?:an? )?(?:initial )?(?:capital|upper-?case)"
-        r"(?: first)? letters?|capitali[sz]ed(?: words?| letters?| first letters?)?|capitali[sz]ation|title case|initial capitals?"
-        r"|capitals",
-        "capitalised",
-    ),
-    (r"lower[- ]?case(?: words?| letters?)?", "lower case"),
-    (r"(?:single|individual|isolated|lone) (?:letters?|characters?)|letters of the alphabet", "single letters"),
-    (
-        r"(?:past[- ]tense|past participles?|preterites?)(?: verbs?| forms?)?|verbs? (?:in )?(?:the )?(?:simple )?past(?: tense)?"
-        r"|past forms? of verbs",
-        "past tense",
-    ),
-    (r"-ing(?: verbs?| words?| forms?)?|gerunds?|present participles?|(?:progressive|continuous) verbs?", "-ing"),
-    (r"plurals?(?: nouns?| forms?| words?)?", "plurals"),
-    (
-        r"negations?(?: words?| terms?| markers?| particles?)?|negative (?:words?|particles?|adverbs?)|words of negation|negatives"
-        r"|denials?",
-        "negation",
-    ),
-    (r"possessive (?:pronouns?|determiners?|adjectives?|markers?|forms?|words?)|possessives?", "possessives"),
-    (r"reflexive pronouns?", "reflexive pronouns"),
-    (r"relative pronouns?", "relative pronouns"),
-    (r"(?:demonstratives?)(?: pronouns?| determiners?)?", "demonstratives"),
-    (r"first[- ]person(?: pronouns?)?", "first-person pronouns"),
-    (r"second[- ]person(?: pronouns?)?", "second-person pronouns"),
-    (r"third[- ]person(?: pronouns?)?", "third-person pronouns"),
-    (r"(?:personal )?pronouns?", "pronouns"),
-    (r"(?:definite |indefinite )?articles?", "articles"),
-    (r"determiners?", "determiners"),
-    (r"prepositions?", "prepositions"),
-    (r"coordinating conjunctions?", "coordinating conjunctions"),
-    (r"conjunctions?", "conjunctions"),
-    (r"question words?|interrogatives?(?: words?| pronouns?)?|wh-words?", "question words"),
-    (r"modals?(?: verbs?| auxiliar(?:y|ies))?|modal auxiliary verbs?", "modal verbs"),
-    (r"auxiliar(?:y|ies)(?: verbs?)?|helping verbs?", "auxiliaries"),
-    (r"(?:forms? of )?(?:the )?(?:verb )?to be|copulas?", "forms of to be"),
-    (r"comparatives?(?: adjectives?| forms?| words?)?", "comparatives"),
-    (r"superlatives?(?: adjectives?| forms?| words?)?", "superlatives"),
-    (r"(?:units?|words?) of (?:measure(?:ment)?s?|length|weight|distance)|measurement units?|units", "units"),
-    (r"quantifiers?", "quantifiers"),
-    (r"intensifiers?|degree adverbs?", "intensifiers"),
-    (r"honorifics?|titles? of (?:people|address)", "honorifics"),
-    (
-        r"(?:discourse|logical) (?:connectives?|markers?)|connectives?|transition(?:al)? words?|linking words?",
-        "connectives",
-    ),
-    (r"function words?|stop ?words?|grammatical words?", "function words"),
-    (r"adverbs?", "adverbs"),
-    (r"adjectives?", "adjectives"),
-    (r"verbs?", "verbs"),
-    (r"nouns?", "nouns"),
-    (r"semi-?colons?", "semicolons"),
-    (r"colons?", "colons"),
-    (r"commas?", "commas"),
-    (
-        r"ends? of (?:a |the |each |every )?sentences?"
-        r"|sentence(?:[- ]final)? (?:endings?|ends?|punctuation|terminators?)|sentence-ending punctuation",
-        "sentence ends",
-    ),
-    (r"(?:full stops?|periods?)", "full stops"),
-    (r"hyphens?|dashe?s?|hyphenation", "hyphens"),
-    (r"apostrophes?", "apostrophes"),
-    (r"question marks?", "question marks"),
-    (r"exclamation (?:marks?|points?)", "exclamation marks"),
-    (
-        r"(?:opening |closing |double |single )?(?:quotation|quote|speech) marks?|(?:double |single )?quotes|inverted commas",
-        "quotation marks",
-    ),
-    (r"(?:opening|open|left) (?:parenthes[ei]s|brackets?|round brackets?)", "opening parentheses"),
-    (r"(?:closing|close|right) (?:parenthes[ei]s|brackets?|round brackets?)", "closing parentheses"),
-    (r"parenthes[ei]s|round brackets", "parentheses"),
-    (r"(?:square |curly )?brackets?|braces?", "brackets"),
-    (r"(?:back|forward )?slash(?:es)?", "slashes"),
-    (r"per ?cent(?:age)? (?:signs?|symbols?)", "percent signs"),
-    (r"(?:currency|dollar|euro|money) (?:signs?|symbols?)", "currency signs"),
-    (r"(?:number|hash|pound) signs?|hash(?:es|tags?)?", "number signs"),
-    (r"at[- ]signs?", "at signs"),
-    (r"asterisks?", "asterisks"),
-    (r"underscores?", "underscores"),
-    (r"equals? signs?", "equals signs"),
-    (r"ampersands?", "ampersands"),
-    (r"ellips[ei]s", "ellipses"),
-    (r"punctuation(?: marks?| characters?| symbols?| signs?)?", "punctuation"),
-    (r"(?:special |mathematical )?symbols|special characters?", "symbols"),
-    (
-        r"new ?lines?(?: characters?)?|line ?breaks?|carriage returns?|paragraph breaks?|blank lines?|ends? of lines?",
-        "line breaks",
-    ),
-    (r"white ?space(?: characters?)?|blanks?|spaces?", "white space"),
-    (
-        r"(?:non-english|foreign|accented|non-ascii|non-latin) (?:letters?|characters?|words?|scripts?)|diacritics?|accents",
-        "non-English letters",
-    ),
-    (r"(?:broken|garbled|invalid) (?:characters?|bytes?|text)", "broken characters"),
-    (r"hyphenated(?: words?| compounds?)?", "hyphenated"),
-    (r"contractions?|contracted forms?", "contractions"),
-    (
-        r"repeated (?:words?|tokens?|phrases?)|repetitions?|(?:words? )?(?:that )?(?:have )?(?:already )?"
-        r"(?:appeared|occurred|been mentioned)(?: before| earlier| already)+(?: in the text)?",
-        "repeated words",
-    ),
-    (r"long(?:er)? words", "long words"),
-    (r"short(?:er)? words", "short words"),
-)
-FORM_PATTERNS = tuple((re.compile(rf"(?<![\w-])(?:{pattern})(?![\w-])"), form) for pattern, form in FORM_PHRASES)
+_FORM_PHRASES = r"""
+roman numerals = roman numerals?
+number words = (?:numbers?|numerals?) (?:written|spelled)(?: out)?(?: in| as)? (?:words|letters)|number words?
+number words = (?:spelled|written)[- ]out numbers?
+ordinals = ordinals?(?: numbers?| words?| numerals?)?
+decimals = decimals?(?: numbers?| fractions?)?
+years = (?:calendar )?years?(?: numbers?)?|four-digit (?:numbers?|years?)
+decades = decades
+dates = (?:calendar )?dates
+numerals = digits?|numerals?|numeric(?:al)? (?:values?|tokens?|characters?)|arabic numerals?
+numbers = (?:cardinal )?numbers?(?! (?:of|signs?)\b)|numeric(?:al)? (?:words?|terms?|expressions?)|number tokens?
+months = (?:names? of )?(?:the )?months?(?: of the year)?(?: names?)?
+days = (?:names? of )?(?:the )?days?(?: of the week| names?)?|weekdays?(?: names?)?
+acronyms = acronyms?|initialisms?|abbreviations?|all[- ](?:caps?|capitals?|capital letters|upper-?case)(?: words?| letters?)?
+acronyms = (?:in )?all (?:capital letters|capitals|caps|upper-?case)|upper-?case (?:words?|letters?)
+acronyms = fully capitali[sz]ed(?: words?)?
+initials = initials
+names = proper (?:names?|nouns?)|(?:names? of )(?:people|persons?|individuals?)|named entit(?:y|ies)
+names = (?:people's |person |personal |first |last |given |family |full )?names(?! (?:of|for)\b)|surnames|forenames
+capitalised = (?:words? )?(?:that )?(?:start(?:ing)?|begin(?:ning)?|written)? ?(?:with )?(?:an? )?(?:initial )?
+    (?:capital|upper-?case)(?: first)? letters?
+capitalised = capitali[sz]ed(?: words?| letters?| first letters?)?|capitali[sz]ation|title case|initial capitals?|capitals
+lower case = lower[- ]?case(?: words?| letters?)?
+single letters = (?:single|individual|isolated|lone) (?:letters?|characters?)|letters of the alphabet
+past tense = (?:past[- ]tense|past participles?|preterites?)(?: verbs?| forms?)?
+past tense = verbs? (?:in )?(?:the )?(?:simple )?past(?: tense)?|past forms? of verbs
+-ing = -ing(?: verbs?| words?| forms?)?|gerunds?|present participles?|(?:progressive|continuous) verbs?
+plurals = plurals?(?: nouns?| forms?| words?)?
+negation = negations?(?: words?| terms?| markers?| particles?)?|negative (?:words?|particles?|adverbs?)|words of negation
+negation = negatives|denials?
+possessives = possessive (?:pronouns?|determiners?|adjectives?|markers?|forms?|words?)|possessives?
+reflexive pronouns = reflexive pronouns?
+relative pronouns = relative pronouns?
+demonstratives = (?:demonstratives?)(?: pronouns?| determiners?)?
+first-person pronouns = first[- ]person(?: pronouns?)?
+second-person pronouns = second[- ]person(?: pronouns?)?
+third-person pronouns = third[- ]person(?: pronouns?)?
+pronouns = (?:personal )?pronouns?
+articles = (?:definite |indefinite )?articles?
+determiners = determiners?
+prepositions = prepositions?
+coordinating conjunctions = coordinating conjunctions?
+conjunctions = conjunctions?
+question words = question words?|interrogatives?(?: words?| pronouns?)?|wh-words?
+modal verbs = modals?(?: verbs?| auxiliar(?:y|ies))?|modal auxiliary verbs?
+auxiliaries = auxiliar(?:y|ies)(?: verbs?)?|helping verbs?
+forms of to be = (?:forms? of )?(?:the )?(?:verb )?to be|copulas?
+comparatives = comparatives?(?: adjectives?| forms?| words?)?
+superlatives = superlatives?(?: adjectives?| forms?| words?)?
+units = (?:units?|words?) of (?:measure(?:ment)?s?|length|weight|distance)|measurement units?|units
+quantifiers = quantifiers?
+intensifiers = intensifiers?|degree adverbs?
+honorifics = honorifics?|titles? of (?:people|address)
+connectives = (?:discourse|logical) (?:connectives?|markers?)|connectives?|transition(?:al)? words?|linking words?
+function words = function words?|stop ?words?|grammatical words?
+adverbs = adverbs?
+adjectives = adjectives?
+verbs = verbs?
+nouns = nouns?
+semicolons = semi-?colons?
+colons = colons?
+commas = commas?
+sentence ends = ends? of (?:a |the |each |every )?sentences?|sentence(?:[- ]final)? (?:endings?|ends?|punctuation|terminators?)
+sentence ends = sentence-ending punctuation
+full stops = (?:full stops?|periods?)
+hyphens = hyphens?|dashe?s?|hyphenation
+apostrophes = apostrophes?
+question marks = question marks?
+exclamation marks = exclamation (?:marks?|points?)
+quotation marks = (?:opening |closing |double |single )?(?:quotation|quote|speech) marks?|(?:double |single )?quotes|inverted commas
+opening parentheses = (?:opening|open|left) (?:parenthes[ei]s|brackets?|round brackets?)
+closing parentheses = (?:closing|close|right) (?:parenthes[ei]s|brackets?|round brackets?)
+parentheses = parenthes[ei]s|round brackets
+brackets = (?:square |curly )?brackets?|braces?
+slashes = (?:back|forward )?slash(?:es)?
+percent signs = per ?cent(?:age)? (?:signs?|symbols?)
+currency signs = (?:currency|dollar|euro|money) (?:signs?|symbols?)
+number signs = (?:number|hash|pound) signs?|hash(?:es|tags?)?
+at signs = at[- ]signs?
+asterisks = asterisks?
+underscores = underscores?
+equals signs = equals? signs?
+ampersands = ampersands?
+ellipses = ellips[ei]s
+punctuation = punctuation(?: marks?| characters?| symbols?| signs?)?
+symbols = (?:special |mathematical )?symbols|special characters?
+line breaks = new ?lines?(?: characters?)?|line ?breaks?|carriage returns?|paragraph breaks?|blank lines?|ends? of lines?
+white space = white ?space(?: characters?)?|blanks?|spaces?
+non-English letters = (?:non-english|foreign|accented|non-ascii|non-latin) (?:letters?|characters?|words?|scripts?)|diacritics?|accents
+broken characters = (?:broken|garbled|invalid) (?:characters?|bytes?|text)
+hyphenated = hyphenated(?: words?| compounds?)?
+contractions = contractions?|contracted forms?
+repeated words = repeated (?:words?|tokens?|phrases?)|repetitions?
+repeated words = (?:words? )?(?:that )?(?:have )?(?:already )?(?:appeared|occurred|been mentioned)
+    (?: before| earlier| already)+(?: in the text)?
+long words = long(?:er)? words
+short words = short(?:er)? words
+"""
+"""The phrases for each form. The first form whose phrase is found wins, so the narrower phrases stand first; a line that begins
+with white space carries on the one before."""
 
-FILTERS = frozenset(
-    {
-        "past tense",
-        "-ing",
-        "plurals",
-        "capitalised",
-        "names",
-        "acronyms",
-        "comparatives",
-        "superlatives",
-        "adverbs",
-        "lower case",
-    }
-)
+
+def _compiled(lines: str) -> dict[str, re.Pattern[str]]:
+    """By form, what finds any of its phrases as whole words."""
+    phrases: dict[str, list[str]] = {}
+    for line in lines.strip().replace("\n    ", "").splitlines():
+        form, _, phrase = line.partition(" = ")
+        phrases.setdefault(form, []).append(phrase)
+    return {form: re.compile(rf"(?<![\w-])(?:{'|'.join(found)})(?![\w-])") for form, found in phrases.items()}
+
+
+FORM_PHRASES = _compiled(_FORM_PHRASES)
+FILTERS = frozenset({
+    "past tense", "-ing", "plurals", "capitalised", "names", "acronyms", "comparatives", "superlatives", "adverbs", "lower case",
+})  # fmt: skip
 """Forms that go with a meaning: "past-tense verbs of saying"."""
-HEADS = frozenset(
-    {"numbers", "numerals", "years", "dates", "pronouns", "determiners", "prepositions", "question words"}
-)
+HEADS = frozenset({
+    "numbers", "numerals", "years", "dates", "pronouns", "determiners", "prepositions", "question words",
+})  # fmt: skip
 """Forms that keep their sense where more is said of them after: "numbers in sports results"."""
 PARTS_OF_SPEECH = frozenset({"verbs", "nouns", "adjectives"})
 """Told poorly by form: used only where nothing else is said."""
@@ -210,7 +173,7 @@ def read_forms(text: str) -> tuple[tuple[str, ...], str]:
     """The forms that a phrase names, and the phrase itself if it also has a meaning of its own."""
     rest = text.lower()
     forms: list[str] = []
-    for pattern, form in FORM_PATTERNS:
+    for form, pattern in FORM_PHRASES.items():
         match = pattern.search(rest)
         if match and match.group().strip():
             leading = not _content(rest[: match.start()])

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal as OneOf
 
-from stages.simulate.word.quotes import AFFIXED, PLACED, QUOTED, Marked
-from stages.simulate.word.rules import Kind, Place, Quoted, Rule, Scope
+from stages.simulate.word.quoted_strings import AFFIXED, PLACED, QUOTED, Marked, Quoted, Scope
+from stages.simulate.word.rules import Kind, Place, Rule
 
 ReadPhrase = Callable[[str], list[Rule]]
 

@@ -7,14 +7,10 @@ forms or places is its meaning, so nothing is ever unreadable.
 import re
 from dataclasses import replace
 
-from stages.simulate.word.phrases import (
-    BOILERPLATE,
-    PARTS_OF_SPEECH,
-    read_forms,
-)
+from stages.simulate.word.phrases import BOILERPLATE, PARTS_OF_SPEECH, read_forms
 from stages.simulate.word.places import take_places, token_choice
-from stages.simulate.word.quotes import AFFIXED, PLACED, QUOTED, Marked, take_quotes
-from stages.simulate.word.rules import Place, Quoted, Rule, Scope
+from stages.simulate.word.quoted_strings import AFFIXED, PLACED, QUOTED, Marked, Quoted, Scope, take_quotes
+from stages.simulate.word.rules import Place, Rule
 
 LONGEST = 2000
 """Characters of an explanation that are read."""

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.load import load_language_model
-from stages.simulate.word import WordSimulator
+from stages.simulate.word.word_simulator import WordSimulator
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ import pytest
 from pipeline.subjects.embedder import Embedder
 from pipeline.subjects.load import load_language_model
 from stages.english.word_classes import COMMON, whole_words
-from stages.simulate.word.listing import Listing
-from stages.simulate.word.meaning import Meaning
+from stages.simulate.word.meaning import Listing, Meaning
 
 COLOURS = ["red", "Blue", "yellow", "purple"]
 OTHERS = ["the", "of", "London", "walking", "committee", "qxzv", "1998"]

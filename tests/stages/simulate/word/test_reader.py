@@ -3,8 +3,9 @@
 import pytest
 
 from stages.english.forms import FORMS
+from stages.simulate.word.quoted_strings import Quoted
 from stages.simulate.word.reader import read_explanation
-from stages.simulate.word.rules import Place, Quoted, Rule
+from stages.simulate.word.rules import Place, Rule
 
 
 def only(explanation: str) -> Rule:

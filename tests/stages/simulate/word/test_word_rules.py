@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from stages.simulate.word import WordSimulator
+from stages.simulate.word.word_simulator import WordSimulator
 
 
 def tokens_of(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.subjects.load import load_language_model
 from stages.simulate.base import SCALE
-from stages.simulate.word import WordSimulator
+from stages.simulate.word.word_simulator import WordSimulator
 from tests.benchmarks.planted import UNITS, Planted
 from tests.stages.simulate.word.prose import PROSE
 from tests.tiers import examples
@@ -156,7 +156,7 @@ def test_strange_explanations_are_read_within_a_second(by_both: WordSimulator, e
 
 
 def test_memory_is_capped(by_embedding: WordSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.simulate.word.simulator.MOST_TEXTS", 4)
+    monkeypatch.setattr("stages.simulate.word.word_simulator.MOST_TEXTS", 4)
     monkeypatch.setattr("stages.simulate.word.meaning.MOST_WORDS", 20)
     monkeypatch.setattr("stages.simulate.word.meaning.MOST_PHRASES", 3)
     for number in range(12):

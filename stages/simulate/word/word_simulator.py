@@ -1,6 +1,18 @@
-"""The simulator that works on whole words.
+"""The word simulator: activations from the meaning and the form of whole words.
 
-Shapes: T tokens of a sequence.
+What it reads in an explanation, in any mixture, clauses parted by ";" or "and also", the strongest first:
+
+- quoted strings: the words "of" and "in"; the word piece "tion"; words ending in "-ing", beginning with "un-",
+  containing "graph"
+- places: words right after "of"; before a comma; inside parentheses or quotation marks; the first word of a sentence,
+  the last word of a line, the start of a text
+- forms, by the names in forms.FORMS and the phrases in phrases.FORM_PHRASES: numbers, past-tense verbs, proper names
+- meaning: all that is left, such as "war and the military"; together with a form or a place it narrows that
+- exclusions: animals but not "dog"; anything except numbers
+- strength: sometimes, weakly, to a lesser degree; especially after "in"
+- tokens: the last token of words about music
+
+An explanation is read into rules (`reader`), which are applied to the words of a text (`rules`).
 """
 
 from collections import OrderedDict
@@ -11,11 +23,9 @@ import numpy as np
 
 from stages.english.text import Text, Values
 from stages.simulate.base import SCALE, Simulation
-from stages.simulate.word.apply import apply_rules
-from stages.simulate.word.listing import PROMPT
-from stages.simulate.word.meaning import Meaning
+from stages.simulate.word.meaning import PROMPT, Meaning
 from stages.simulate.word.reader import read_explanation
-from stages.simulate.word.rules import Rule
+from stages.simulate.word.rules import Rule, RuleReading
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
@@ -56,7 +66,7 @@ class WordSimulator:
         def meaning(phrase: str, text: Text) -> Values:
             return np.array([fits[phrase].get(word.text, 0.0) for word in text.words], dtype=np.float64)
 
-        values = [apply_rules(rules, text, self._meaning.vocabulary, meaning) for text in texts]
+        values = [RuleReading(text, self._meaning.vocabulary, meaning).strongest(rules) for text in texts]
         return [
             Simulation((SCALE * np.clip(value, 0.0, 1.0)).astype(np.float32), np.ones(len(value), dtype=np.float32))
             for value in values
