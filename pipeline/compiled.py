@@ -7,7 +7,7 @@ update it would go on with the old one. So every state of the sources has a fold
 from hashlib import sha256
 from pathlib import Path
 
-SOURCES = ("pipeline/subjects", "stages/record")
+SOURCES = ("pipeline/subjects/saes", "stages/record")
 """The folders of all functions that numba compiles."""
 
 

@@ -15,7 +15,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from pipeline.config import Subject
 from pipeline.errors import UserError
 from pipeline.subjects.gguf import convert_gguf
-from pipeline.subjects.heap import keep_freed_memory
 from pipeline.subjects.hub import fetch_model
 from pipeline.subjects.model_source import ModelSource, resolve_model
 from pipeline.subjects.quiet import quiet_transformers
@@ -67,8 +66,6 @@ def load_subject(subject: Subject) -> LoadedModel:
 @functools.cache
 def _load(model: str, dtype: str, device: str, trust_remote_code: bool, device_map: bool) -> LoadedModel:
     place = resolve_device(device)
-    if place.type == "cpu":
-        keep_freed_memory()
     if device_map and device != "auto":
         raise UserError(
             f'device_map = true spreads a model over all devices, but device = {device!r}; write device = "auto"'

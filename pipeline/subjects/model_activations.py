@@ -1,14 +1,13 @@
-"""The activations of a transformers model, taken by hooks during a forward pass."""
+"""The activations of a transformers model, taken by plain hooks during a forward pass: the model runs as it is."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
-from pipeline.subjects.fused import Finish, fused
 from pipeline.subjects.sites import Site
 
 
@@ -30,10 +29,6 @@ class ModelActivations:
             inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(device)
         with torch.inference_mode(), hooked(self.sites, receive, batch.token_ids.shape), suppress(LastSiteReached):
             self.base_model(**inputs, use_cache=False)
-
-    def finished_by(self, finish: Finish) -> AbstractContextManager[frozenset[str]]:
-        """While this lasts, `finish` computes the activations of the sites it gives; see `fused`."""
-        return fused(self.base_model, self.sites, finish)
 
 
 def input_device(base_model: Any) -> torch.device:

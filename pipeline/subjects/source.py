@@ -1,14 +1,12 @@
 """The source of the activations that a run file asks for: the model, functions of texts and folders as one."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.black_box import BlackBoxActivations
-from pipeline.subjects.fused import Finish
 from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED, black_box, needs_model, precomputed_folder
 from pipeline.subjects.load import load_subject, load_tokenizer
 from pipeline.subjects.model_activations import ModelActivations
@@ -31,13 +29,6 @@ class CombinedActivations:
     def run(self, batch: TokenBatch, receive: Receive) -> None:
         for source in self.sources:
             source.run(batch, receive)
-
-    @contextmanager
-    def finished_by(self, finish: Finish) -> Iterator[frozenset[str]]:
-        """While this lasts, `finish` computes the activations of the sites of the model that it gives; see `fused`."""
-        models = [source for source in self.sources if isinstance(source, ModelActivations)]
-        with ExitStack() as stack:
-            yield frozenset().union(*[stack.enter_context(model.finished_by(finish)) for model in models])
 
 
 def open_source(config: RunConfig, modules: Sequence[str]) -> ActivationSource:

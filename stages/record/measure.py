@@ -9,7 +9,6 @@ settled by `kernel`.
 import numpy as np
 from numba import njit
 
-from pipeline.subjects.fast_activations import finish_rows
 from stages.record.reading import (
     FIRING,
     LARGEST,
@@ -147,13 +146,11 @@ def set_aside(flat, b, rows, at, extremes, split, seq_id, tops, candidates, numb
 
 
 @njit(cache=True, nogil=True)
-def measure(values, others, activation, batch, first, last, threshold, tops, sums, found):
+def measure(values, batch, first, last, threshold, tops, sums, found):
     """Find what the sequences first..last of a (B, T, U) batch tell.
 
     Args:
         values: the activations.
-        others: (B, T, U) what they are to be multiplied by, or (B, T, 0).
-        activation: a number of `fast_activations`, to put act(values) * others into `values` beforehand; -1 to leave them.
         batch: seq_ids, splits, counted, binned, keys, places and place_starts of `Batch`.
         tops: those of the polarities - and + (see `winners`), without units where not recorded.
         sums: of this thread, total and rest of the power sums, (4, U) each, and minimum, maximum, tokens above the threshold and tokens
@@ -167,8 +164,6 @@ def measure(values, others, activation, batch, first, last, threshold, tops, sum
     flat, chosen = values.reshape(values.size), np.empty(SUB + 1, np.int64)
     power = np.empty((4, units))
     for b in range(first, last):
-        if activation >= 0:
-            finish_rows(activation, values[b], others[b])
         at = places[starts[b] : starts[b + 1]]
         read_sequence(flat, b * values.shape[1] * units, at, extremes[b], power, threshold)
         nonfinite[b] = 0

@@ -24,10 +24,6 @@ Floats = npt.NDArray[np.float32]
 Shape = tuple[tuple[int, ...], type]
 
 
-UNCHANGED = -1
-"""Instead of an activation function: the activations are there already."""
-
-
 class NumbaSums:
     """Accumulator for U units of sequences of at most T tokens with V covered tokens."""
 
@@ -63,22 +59,6 @@ class NumbaSums:
     def add(self, activations: Any, batch: Batch) -> None:
         """Take a (B, T, U) tensor in."""
         values = activations.detach().float().cpu().contiguous().numpy()
-        self._scan(values, batch, np.empty((*values.shape[:2], 0), np.float32), UNCHANGED)
-
-    def finish(self, gate: Any, up: Any, activation: int, batch: Batch) -> None:
-        """Compute act(gate) * up into `gate`, and take it in.
-
-        Args:
-            gate: a (B, T, U) float32 tensor on the CPU, contiguous.
-            up: another, or None for act(gate) alone.
-            activation: as in `fast_activations`.
-        """
-        values = gate.numpy()
-        self._scan(
-            values, batch, np.empty((*values.shape[:2], 0), np.float32) if up is None else up.numpy(), activation
-        )
-
-    def _scan(self, values: Floats, batch: Batch, others: Floats, activation: int) -> None:
         shared = (
             batch.seq_ids,
             batch.splits,
@@ -99,7 +79,7 @@ class NumbaSums:
 
         def measured(part: int, _: int) -> None:
             first, last = part * share, min((part + 1) * share, len(values))
-            measure(values, others, activation, shared, first, last, threshold, tops, self.running[part], found)
+            measure(values, shared, first, last, threshold, tops, self.running[part], found)
 
         def add(first: int, last: int) -> None:
             starts, table_rows = batch.starts[first : last + 1], batch.token_rows[first:last]

@@ -21,7 +21,7 @@ from stages.record.partials import (
     uniform_rows,
     unit_rows,
 )
-from stages.record.sums import Accumulator, Batch, Finisher, UnitSums, make_batch
+from stages.record.sums import Accumulator, Batch, UnitSums, make_batch
 from stages.record.tokens import TokenTable
 from stages.settings import Record
 
@@ -67,7 +67,6 @@ class Recorder:
         self._lengths: dict[int, int] = {}
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
         self._batch: Batch | None = None
-        self._finished: set[str] = set()
         self._room = Room()
         self._batches: Any = None
         if backend == "numba" or (backend == "auto" and not has_gpu()):
@@ -82,7 +81,6 @@ class Recorder:
             lengths: (B,) real tokens of each sequence.
             seq_ids: (B,) numbers of the sequences, none of which was added before.
         """
-        self._finished.clear()
         self._batch = make_batch(token_ids, lengths, seq_ids, self.config, self.tokens, self.special_ids)
         self._lengths.update(zip(self._batch.seq_ids.tolist(), self._batch.lengths.tolist(), strict=True))
         self._occurrences[self._batch.token_rows] += np.diff(self._batch.starts)
@@ -90,24 +88,7 @@ class Recorder:
     def add(self, module: str, activations: Any) -> None:
         """Take in a module's activations on the current batch: a (B, T, U) torch tensor, or SparseActivations."""
         assert self._batch is not None, "begin() announces a batch first"
-        if module not in self._finished:
-            self._sum(module, activations).add(activations, self._batch)
-
-    @property
-    def finishes(self) -> bool:
-        """Whether `finish` can be used."""
-        return self.backend in ("auto", "numba")
-
-    def finish(self, module: str, gate: Any, up: Any, activation: int) -> None:
-        """Compute a module's activations act(gate) * up on the current batch into `gate`, and take them in.
-
-        `add` does nothing for this module until the next batch. See `fused.Finish` for the arguments.
-        """
-        assert self._batch is not None, "begin() announces a batch first"
-        sums = self._sum(module, gate)
-        assert isinstance(sums, Finisher), "only dense units on a CPU are fused"
-        sums.finish(gate, up, activation, self._batch)
-        self._finished.add(module)
+        self._sum(module, activations).add(activations, self._batch)
 
     def sums(self) -> dict[str, UnitSums]:
         """The state of each module."""

@@ -9,7 +9,6 @@ a document alone; of the corpus of the demo 1 % do, and 0.5 % of what a pass com
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -90,9 +89,7 @@ def scan(
         sequences: by rising seq_id, from a multiple of batch_size on.
         total: how many there are, for the progress bar.
     """
-    bar = tqdm(total=total, desc="sequences", unit="sequence", leave=False, disable=None)
-    finished_by = getattr(source, "finished_by", None)
-    with bar, finished_by(recorder.finish) if finished_by and recorder.finishes else nullcontext():
+    with tqdm(total=total, desc="sequences", unit="sequence", leave=False, disable=None) as bar:
         for batch in padded_batches(sequences, batch_size):
             recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
             source.run(batch, recorder.add)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -159,13 +159,4 @@ class Accumulator(Protocol):
 
     def uniform(self) -> Mapping[int, UniformRows]:
         """The uniformly kept sequences by seq_id."""
-        ...
-
-
-@runtime_checkable
-class Finisher(Protocol):
-    """An accumulator that can compute the activations too."""
-
-    def finish(self, gate: Any, up: Any, activation: int, batch: Batch) -> None:
-        """Compute act(gate) * up into `gate`, and take it in; see `pipeline.subjects.fused`."""
         ...

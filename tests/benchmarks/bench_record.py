@@ -2,14 +2,12 @@
 
 Bare and recording passes over the same batches of 64-token windows of the package sample take turns, now the one first and now the
 other, with the same threads, so that a noisy machine disturbs both alike. CPU times are those of the process, all threads together.
-Two runs are made, each with a new recorder from the first batch on: one by hooks, in which the recorder is given the activations that
-the model computes, and one as the pipeline records, in which it computes them on the way. The last line is JSON:
+The last line is JSON:
 
     hook_share_steady   CPU time in the hooks over that of a bare forward pass, median of the last quarter of the batches
     hook_share_run      the same over the whole run, with the first batches, in which every exemplar is new, and setup_seconds
     total_ratio         CPU time of a recording pass, which ends at the last recorded layer, over the bare one beside it, median
     wall_ratio          the same of seconds
-    hooked_ratio        total_ratio of the run by hooks
     setup_seconds       CPU time in which the recorder gets its memory, once for a shard of any length
     tokens_per_second   of recording passes
     peak_mb             memory of the process at its peak, the model included
@@ -22,7 +20,6 @@ import json
 import resource
 import statistics
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +72,7 @@ class Subject:
         return Recorder(self.source.modules, self.config, self.tokens, TOKENS, self.special)
 
 
-def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Times:
+def measure(subject: Subject, sequences: Any, bare_every: int) -> Times:
     """Run bare and recording passes in turns."""
     started = time.process_time()
     recorder = subject.recorder()
@@ -96,14 +93,13 @@ def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Ti
 
     def recording(batch: TokenBatch) -> None:
         nonlocal inside
-        with subject.source.finished_by(recorder.finish) if fuse else nullcontext():
-            started, wall = time.process_time(), time.perf_counter()
-            recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
-            inside = time.process_time() - started
-            subject.source.run(batch, receive)
-            times.recording.append(time.process_time() - started)
-            times.recording_wall.append(time.perf_counter() - wall)
-            times.hooks.append(inside)
+        started, wall = time.process_time(), time.perf_counter()
+        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        inside = time.process_time() - started
+        subject.source.run(batch, receive)
+        times.recording.append(time.process_time() - started)
+        times.recording_wall.append(time.perf_counter() - wall)
+        times.hooks.append(inside)
 
     for number, batch in enumerate(padded_batches(sequences, subject.config.batch_size)):
         beside = [bare] if number % bare_every == 0 else []
@@ -115,18 +111,17 @@ def measure(subject: Subject, sequences: Any, bare_every: int, fuse: bool) -> Ti
     return times
 
 
-def figures(hooked: Times, fused: Times, tokens: int) -> dict[str, float]:
+def figures(times: Times, tokens: int) -> dict[str, float]:
     """The figures of the last line."""
-    forward = statistics.median(hooked.bare)
-    shares = [hook / forward for hook in hooked.hooks]
+    forward = statistics.median(times.bare)
+    shares = [hook / forward for hook in times.hooks]
     return {
         "hook_share_steady": statistics.median(shares[-max(len(shares) // 4, 1) :]),
-        "hook_share_run": statistics.fmean(shares) + hooked.setup / (len(shares) * forward),
-        "total_ratio": statistics.median(fused.ratios),
-        "wall_ratio": statistics.median(fused.wall_ratios),
-        "hooked_ratio": statistics.median(hooked.ratios),
-        "setup_seconds": hooked.setup,
-        "tokens_per_second": tokens / sum(fused.recording_wall),
+        "hook_share_run": statistics.fmean(shares) + times.setup / (len(shares) * forward),
+        "total_ratio": statistics.median(times.ratios),
+        "wall_ratio": statistics.median(times.wall_ratios),
+        "setup_seconds": times.setup,
+        "tokens_per_second": tokens / sum(times.recording_wall),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -159,21 +154,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     subject = open_subject(options.modules, options.sequences, options.top, options.batch_size)
-    for fuse in (False, True):
-        measure(subject, subject.sequences[:2], 1, fuse)
-    hooked = measure(subject, subject.sequences, options.bare_every, fuse=False)
-    fused = measure(subject, subject.sequences, options.bare_every, fuse=True)
-    found = figures(hooked, fused, len(subject.sequences) * TOKENS)
+    measure(subject, subject.sequences[:2], 1)
+    times = measure(subject, subject.sequences, options.bare_every)
+    found = figures(times, len(subject.sequences) * TOKENS)
     modules, config, tokens = subject.source.modules, subject.config, len(subject.tokens.token_ids)
     state = recorder_bytes(modules, config, tokens, TOKENS) / 2**20
-    last = hooked.hooks[-max(len(hooked.hooks) // 4, 1) :]
+    last = times.hooks[-max(len(times.hooks) // 4, 1) :]
     print(f"units {sum(units.width for units in modules.values()):,}, sequences {len(subject.sequences):,}")
     print(f"tokens in the token table         {tokens:10,}")
     print(f"state of the recorder             {state:10,.0f} MB")
-    print(f"bare pass, median                 {statistics.median(hooked.bare) * 1000:10.1f} ms CPU")
-    print(f"recording pass, median            {statistics.median(fused.recording) * 1000:10.1f} ms CPU")
-    print(f"recording pass by hooks, median   {statistics.median(hooked.recording) * 1000:10.1f} ms CPU")
-    print(f"hooks of a batch: first           {hooked.hooks[0] * 1000:10.1f} ms CPU")
+    print(f"bare pass, median                 {statistics.median(times.bare) * 1000:10.1f} ms CPU")
+    print(f"recording pass, median            {statistics.median(times.recording) * 1000:10.1f} ms CPU")
+    print(f"hooks of a batch: first           {times.hooks[0] * 1000:10.1f} ms CPU")
     print(f"hooks of a batch: last quarter    {statistics.median(last) * 1000:10.1f} ms CPU")
     for name, value in found.items():
         print(f"{name:34}{value:10.4f}")

@@ -2,11 +2,9 @@
 
 The model has the sizes of GPT-2 XL and random weights in bfloat16; its tokens are drawn with falling frequencies, as in text. All
 MLP neurons are recorded in both polarities. Bare and recording passes take turns over the same batches, each timed from a
-device at rest to a device at rest. Every other TURN batches are recorded by hooks alone, with the model's own activation
-function (see `fast_gelu`). The last line is JSON:
+device at rest to a device at rest. The last line is JSON:
 
     total_ratio         seconds of a recording pass over those of the bare one right before it, median of the last half
-    hooked_ratio        the same by hooks alone
     total_ratio_run     seconds of all recording passes over those of all bare ones, with the first, in which every exemplar is new
     bare_ms             a bare pass, median
     tokens_per_second   of recording passes, in the last half
@@ -22,7 +20,6 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,14 +27,12 @@ import torch
 from transformers import GPT2Config, GPT2Model
 
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.fast_gelu import fast_gelu
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import all_sites
 from stages.record.recorder import Recorder
 from stages.record.tokens import TokenTable
 from stages.settings import Record
 
-TURN = 8
 SIZES = {
     "gpt2-xl": GPT2Config(n_layer=48, n_embd=1600, n_head=25),
     "tiny": GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=500),
@@ -77,7 +72,7 @@ def measure(
 ) -> list[tuple[float, float]]:
     """Seconds of the bare and of the recording pass over each batch."""
     found = []
-    for number, batch in enumerate(given):
+    for batch in given:
 
         def bare(batch: TokenBatch = batch) -> None:
             with torch.inference_mode():
@@ -88,14 +83,8 @@ def measure(
             source.run(batch, recorder.add)
 
         before = timed(device, bare)
-        with nullcontext() if hooks_alone(number) else fast_gelu(source.base_model):
-            found.append((before, timed(device, recording)))
+        found.append((before, timed(device, recording)))
     return found
-
-
-def hooks_alone(batch: int) -> bool:
-    """Whether the model's own activation function is used in a batch."""
-    return batch // TURN % 2 == 0
 
 
 def ratio(times: list[tuple[float, float]]) -> float:
@@ -118,12 +107,10 @@ def run(options: Any) -> dict[str, float]:
     measure(source, open_recorder(), batches(vocab_size, 2, *shape), device)  # compiles kernels
     recorder = open_recorder()
     times = measure(source, recorder, batches(vocab_size, options.batches, *shape), device)
-    half = len(times) // 2
-    last, hooked = ([times[i] for i in range(half, len(times)) if hooks_alone(i) == alone] for alone in (False, True))
+    last = times[len(times) // 2 :]
     reading = timed(device, lambda: [sum(map(len, pieces)) for pieces in recorder.tables().values()])
     return {
         "total_ratio": ratio(last),
-        "hooked_ratio": ratio(hooked),
         "total_ratio_run": sum(both for _, both in times) / sum(bare for bare, _ in times),
         "bare_ms": 1000 * statistics.median(bare for bare, _ in times),
         "tokens_per_second": len(last) * options.batch_size * options.tokens / sum(both for _, both in last),
@@ -138,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--backend", choices=["auto", "torch", "triton"], default="auto")
     parser.add_argument("--batch-size", type=int, default=Record().batch_size, help="sequences of a batch")
-    parser.add_argument("--batches", type=int, default=64, help="a multiple of 32, so that each way has its share")
+    parser.add_argument("--batches", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64, help="tokens of a sequence")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():

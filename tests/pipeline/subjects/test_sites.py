@@ -1,6 +1,5 @@
 """Module names lead to sites, and a wrong name is told with what there is."""
 
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from torch import nn
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import all_sites, find_sites
 from tests.pipeline.subjects.families import FAMILIES, HEADS, HIDDEN, activations, layer, random_model, token_batch
 
@@ -43,6 +41,26 @@ def test_a_batch_of_eight_agrees_with_single_sequences(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_activations_are_those_of_a_plain_hook_on_the_stock_model_bit_for_bit(name: str) -> None:
+    family = FAMILIES[name]
+    model, batch = random_model(family.config()), token_batch([9] * 5)
+    parts = {
+        "mlp": find_sites(model.base_model, ["layers.1.mlp"])["layers.1.mlp"].module,
+        "residual": layer(model, family, 1),
+    }
+    plain: dict[str, torch.Tensor] = {}
+    parts["mlp"].register_forward_pre_hook(lambda _, inputs: plain.__setitem__("mlp", inputs[0]))
+    parts["residual"].register_forward_hook(
+        lambda _, __, output: plain.__setitem__("residual", output if isinstance(output, torch.Tensor) else output[0])
+    )
+    with torch.inference_mode():
+        model.base_model(torch.from_numpy(batch.token_ids))
+    for kind, found in plain.items():
+        (recorded,) = activations(model, [f"layers.1.{kind}"], batch).values()
+        assert torch.equal(recorded, found.reshape(recorded.shape))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_pass_ends_behind_the_last_recorded_site(name: str) -> None:
     family = FAMILIES[name]
     model = random_model(family.config())
@@ -54,20 +72,6 @@ def test_a_pass_ends_behind_the_last_recorded_site(name: str) -> None:
     assert ran == [0]
     activations(model, ["layers.0.mlp", "layers.1.attn"], token_batch([6, 4]))
     assert ran == [0, 0, 1]
-
-
-def test_a_pass_whose_activations_the_recorder_computes_ends_there_too(model: Any) -> None:
-    first, second = model.base_model.layers
-    ran: list[str] = []
-    seen: list[str] = []
-    source = ModelActivations(model.base_model, find_sites(model.base_model, ["layers.0.mlp"]))
-    with source.finished_by(lambda name, *_: seen.append(f"finished {name}")) as names, ExitStack() as hooks:
-        hooks.enter_context(first.mlp.down_proj.register_forward_hook(lambda *_: ran.append("down projection")))
-        hooks.enter_context(second.register_forward_pre_hook(lambda *_: ran.append("second layer")))
-        source.run(token_batch([6, 4]), lambda name, _: seen.append(f"received {name}"))
-    assert names == {"layers.0.mlp"}
-    assert seen == ["finished layers.0.mlp", "received layers.0.mlp"]
-    assert ran == []
 
 
 def test_dimensions_are_written_and_read_along_the_axes(model: Any) -> None:

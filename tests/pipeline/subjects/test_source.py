@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
 from pipeline.subjects.precomputed_files import write_activations
-from pipeline.subjects.source import CombinedActivations, check_sources, describe_modules, open_source
+from pipeline.subjects.source import check_sources, describe_modules, open_source
 from stages.estimate.sizes import estimate
 from stages.record.recorder import Recorder
 from stages.record.scan import SCAN, scan
@@ -85,37 +84,21 @@ def test_each_module_is_received_as_from_its_source_alone(place: Path) -> None:
     assert together["layers.1.mlp"].shape == (4, 8, 24)
 
 
-class Noting(Recorder):
-    """Notes the modules whose activations it computed itself."""
-
-    noted: frozenset[str] = frozenset()
-
-    def finish(self, module: str, gate: Any, up: Any, activation: int) -> None:
-        self.noted |= {module}
-        super().finish(module, gate, up, activation)
-
-
-def recorded(source: ActivationSource) -> tuple[dict[str, UnitSums], frozenset[str]]:
-    """The sums over all rows, and the modules that the recorder finished."""
-    recorder = Noting(source.modules, Record(batch_size=2), TokenTable(np.arange(300), 1), 8)
+def recorded(source: ActivationSource) -> dict[str, UnitSums]:
+    """The sums over all rows."""
+    recorder = Recorder(source.modules, Record(batch_size=2), TokenTable(np.arange(300), 1), 8)
     scan(source, recorder, [(number, ids.tolist()) for number, ids in enumerate(IDS[::-1])], 2)
-    return recorder.sums(), recorder.noted
+    return recorder.sums()
 
 
-def test_the_recorder_finishes_the_mlps_of_the_model_beside_other_sources(place: Path) -> None:
+def test_modules_are_recorded_together_as_each_alone(place: Path) -> None:
     config = run_file(place, ALL)
-    source = open_source(config, ALL)
-    assert isinstance(source, CombinedActivations)
-    together, finished = recorded(source)
-    assert finished == {"layers.0.mlp", "layers.1.mlp"}
+    together = recorded(open_source(config, ALL))
     assert set(together) == set(ALL)
     for name in ALL:
-        alone, _ = recorded(open_source(config, [name]))
+        alone = recorded(open_source(config, [name]))
         np.testing.assert_array_equal(together[name].power_sums, alone[name].power_sums)
         np.testing.assert_array_equal(together[name].top["+"].values, alone[name].top["+"].values)
-    without, finished = recorded(CombinedActivations(source.sources[1:], ["precomputed:made", "black_box:length"]))
-    assert set(without) == {"precomputed:made", "black_box:length"}
-    assert not finished
 
 
 def test_modules_keep_the_order_of_the_run_file(place: Path) -> None:

