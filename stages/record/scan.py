@@ -127,5 +127,5 @@ SCAN = Stage(
     process=process,
     check=check,
     method="simulation",
-    version=3,
+    version=4,
 )
