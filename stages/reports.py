@@ -11,10 +11,10 @@ from stages.sasc.sasc_tables import NULLS
 
 TOP_EXPLANATIONS = """
 SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
-FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC LIMIT 20"""
+FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC, module, "index", polarity LIMIT 20"""
 TOP_THEMES = f"""
 SELECT module, "index", polarity, score, ci_low, ci_high, p_value, text
-FROM sasc_scores WHERE score IS NOT NULL AND module <> '{NULLS}' ORDER BY score DESC LIMIT 20"""
+FROM sasc_scores WHERE score IS NOT NULL AND module <> '{NULLS}' ORDER BY score DESC, module, "index", polarity LIMIT 20"""
 _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN NULL
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _CHOSEN = "status <> 'not_selected'"
@@ -36,7 +36,7 @@ _SASC_COUNTS = """count(*) AS units, count(score) AS scored, avg(score) AS score
 SASC_SUMMARY = f"SELECT {_SASC_COUNTS} FROM {_SASC_UNITS}"
 SASC_MODULES = f"""
 SELECT module, units, scored, score AS "mean score", significant AS "p < 0.05"
-FROM (SELECT module, {_SASC_COUNTS} FROM {_SASC_UNITS} GROUP BY module) ORDER BY score DESC NULLS LAST LIMIT 30"""
+FROM (SELECT module, {_SASC_COUNTS} FROM {_SASC_UNITS} GROUP BY module) ORDER BY score DESC NULLS LAST, module LIMIT 30"""
 SASC_FAILURES = f"""
 SELECT module, count(DISTINCT ("index", polarity)) AS units, status,
        left(regexp_replace(error, ' \\[\\d+ of \\d+ texts, [^]]*\\]$', ''), 160) AS why
@@ -57,10 +57,12 @@ def _of_simulation(connection: DuckDBPyConnection, root: Path, seed: int) -> str
         f'Query:   make query SQL="SELECT text, correlation FROM scores ORDER BY correlation DESC" RUN={root}',
     ]
     for title, order, limit in (
-        ("Best explained", "correlation DESC NULLS LAST", 8),
-        ("Drawn at random", f'hash(module, "index", {seed})', 8),
+        ("Best explained", 'correlation DESC NULLS LAST, module, "index", polarity', 8),
+        ("Drawn at random", f'hash(module, "index", {seed}), polarity', 8),
     ):
-        rows = connection.sql(f"SELECT {_COLUMNS} FROM scores WHERE {_CHOSEN} ORDER BY {order} LIMIT {limit}")
+        rows = connection.sql(
+            f"SELECT {_COLUMNS} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
+        )
         parts += ["", title, format_table(rows.columns, rows.fetchall())]
     return "\n".join([*parts, "", _sentence(_values(connection, SUMMARY))])
 

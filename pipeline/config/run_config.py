@@ -13,7 +13,7 @@ from pipeline.config.subject import Subject, refuse_own
 
 
 class Run(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the run and of its folder."""
     seed: Count = 0
     """Seed of everything drawn at random."""

@@ -56,7 +56,7 @@ def call(python: Path, folder: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 def test_it_runs_from_a_folder_of_its_own(python: Path, tmp_path: Path) -> None:
-    where = [python, "-c", "import pipeline; print(pipeline.__file__)"]
+    where = [str(python), "-c", "import pipeline; print(pipeline.__file__)"]
     assert (
         str(python.parents[1]) in subprocess.run(where, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     )
