@@ -40,7 +40,10 @@ def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer:
             "doc_id": [window.doc_id for window in windows],
             "start": [window.start for window in windows],
             "token_ids": ids,
-            "tokens": [texts.window(one, opening=window.start == 0) for one, window in zip(ids, windows, strict=True)],
+            "tokens": [
+                texts.window(one, opening=window.start == 0, before=window.before)
+                for one, window in zip(ids, windows, strict=True)
+            ],
         },
         schema=schemas.CORPUS.schema,
     )
@@ -148,4 +151,5 @@ CORPUS = Stage(
     plan=_plan,
     process=_process,
     check=_check,
+    version=2,
 )

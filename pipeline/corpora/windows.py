@@ -13,6 +13,7 @@ from pipeline.config import Corpus
 from pipeline.corpora.document import Document
 from pipeline.errors import UserError
 from pipeline.subjects.precomputed_files import activation_files, token_blocks
+from pipeline.subjects.token_text import LONGEST_CHARACTER
 
 BATCH_CHARACTERS = 1 << 19
 """Documents are tokenised together until they have this many characters."""
@@ -32,6 +33,8 @@ class Window:
     """Offset in the document, in tokens."""
     doc_id: str
     token_ids: Ids
+    before: tuple[int, ...] = ()
+    """The tokens in front of it, as many as a character that it begins within can have there."""
 
     @property
     def rank(self) -> tuple[int, int, int]:
@@ -56,23 +59,27 @@ def cut_windows(
         seed: of the windows' keys.
     """
     ordinal, start, doc_id = -1, 0, ""
+    before: list[int] = []
     rest: list[int] = []
     for document, ids in pieces:
         if not document.continues:
             if len(rest) >= shortest:
-                yield _window(seed, ordinal, start, doc_id, rest)
-            ordinal, start, doc_id, rest = ordinal + 1, 0, document.doc_id, []
+                yield _window(seed, ordinal, start, doc_id, rest, before)
+            ordinal, start, doc_id, before, rest = ordinal + 1, 0, document.doc_id, [], []
         rest.extend(ids)
         whole = len(rest) - len(rest) % length
         for place in range(0, whole, length):
-            yield _window(seed, ordinal, start + place, doc_id, rest[place : place + length])
+            window = rest[place : place + length]
+            yield _window(seed, ordinal, start + place, doc_id, window, before)
+            before = [*before, *window][-LONGEST_CHARACTER:]
         start, rest = start + whole, rest[whole:]
     if len(rest) >= shortest:
-        yield _window(seed, ordinal, start, doc_id, rest)
+        yield _window(seed, ordinal, start, doc_id, rest, before)
 
 
-def _window(seed: int, ordinal: int, start: int, doc_id: str, ids: Sequence[int] | npt.NDArray[np.int64]) -> Window:
-    return Window(window_key(seed, ordinal, start), ordinal, start, doc_id, np.array(ids, dtype=np.int32))
+def _window(seed: int, ordinal: int, start: int, doc_id: str, ids: Sequence[int], before: Sequence[int]) -> Window:
+    key = window_key(seed, ordinal, start)
+    return Window(key, ordinal, start, doc_id, np.array(ids, np.int32), tuple(before))
 
 
 def precomputed_windows(folder: Path, config: Corpus, seed: int, vocabulary: int) -> Iterator[Window]:
@@ -94,7 +101,7 @@ def precomputed_windows(folder: Path, config: Corpus, seed: int, vocabulary: int
                 if len(ids) >= config.min_tokens:
                     place = f"{file.path.name}:{row}"
                     _refuse_unknown(place, int(ids.min()), int(ids.max()), vocabulary)
-                    yield _window(seed, ordinal, 0, place, ids)
+                    yield _window(seed, ordinal, 0, place, ids.tolist(), ())
                 ordinal += 1
 
 
@@ -138,13 +145,17 @@ def sample_windows(windows: Iterable[Window], limit: int) -> list[Window]:
 
 
 def tokenize(documents: Iterable[Document], tokenizer: Any) -> Iterator[tuple[Document, list[int]]]:
-    """Token ids of every document, without special tokens: text that looks like one is text."""
+    """Token ids of every document, without special tokens: text that looks like one is text.
+
+    Offsets are not asked for: they would take several times the memory of the text.
+    """
+    backend = tokenizer.backend_tokenizer
     for batch in _batches(documents):
-        texts = [document.text for document in batch]
-        encoded = tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, verbose=False, return_attention_mask=False
-        )
-        yield from zip(batch, encoded["input_ids"], strict=True)
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        encoded = backend.encode_batch_fast([document.text for document in batch], add_special_tokens=False)
+        yield from ((document, one.ids) for document, one in zip(batch, encoded, strict=True))
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

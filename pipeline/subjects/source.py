@@ -60,7 +60,7 @@ def open_black_box(config: RunConfig, module: str) -> BlackBoxActivations:
         UserError: the function cannot be used, or the tokenizer is not there.
     """
     tokenizer = load_tokenizer(config.subject.model, config.subject.trust_remote_code)
-    return BlackBoxActivations(module, black_box(config, module), TokenTexts(tokenizer).joined)
+    return BlackBoxActivations(module, black_box(config, module), TokenTexts(tokenizer).whole)
 
 
 def describe_modules(config: RunConfig) -> dict[str, ModuleUnits]:

@@ -1,5 +1,6 @@
 """The text that each token of a vocabulary stands for, whatever the kind of tokenizer."""
 
+import codecs
 import json
 import re
 from collections.abc import Sequence
@@ -8,14 +9,21 @@ from typing import Any
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 REPLACEMENT = "\ufffd"
+CONTINUATION = bytes(range(0x80, 0xC0))
+"""Bytes that go on with a character in UTF-8."""
+LONGEST_CHARACTER = 4
+"""Bytes, and so tokens, of a character at most."""
 
 
 class TokenTexts:
     """Token ids to texts that, joined, are the text.
 
-    Byte-level BPE, SentencePiece (BPE or unigram, with or without byte fallback) and WordPiece are known; for other
-    kinds each token is decoded alone. A token that is only a part of a character's bytes becomes U+FFFD. Special
-    tokens are not text: theirs is empty.
+    A character whose bytes are spread over several tokens belongs to the token that ends it; the texts of the tokens before that
+    one are empty. So are those of special tokens, which are not text.
+
+    Byte-level BPE, SentencePiece (BPE or unigram, with or without byte fallback) and WordPiece are known; for other kinds each
+    token is decoded alone. What a tokenizer does not keep cannot be shown: WordPiece and many normalizers lose capitals, accents
+    and double spaces.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -24,28 +32,45 @@ class TokenTexts:
         self._special = set(tokenizer.all_special_ids)
         self._scheme = _scheme(json.loads(tokenizer.backend_tokenizer.to_str()))
         self._added = {token_id: str(token) for token_id, token in tokenizer.added_tokens_decoder.items()}
-        self._known: dict[int, str] = {}
         self._bytes: dict[int, bytes] = {}
 
     def one(self, token_id: int) -> str:
-        """The text of one token, with the white space in front of it."""
-        if token_id not in self._known:
-            self._known[token_id] = self._utf8(token_id).decode("utf-8", errors="replace")
-        return self._known[token_id]
+        """The text of a token that stands alone, with the white space in front; U+FFFD where it is a part of a character."""
+        return self.joined([token_id])
+
+    def is_text(self, token_id: int) -> bool:
+        """Whether a token stands for text or for a part of a character, and not for something special."""
+        return bool(self._utf8(token_id))
 
     def joined(self, token_ids: Sequence[int]) -> str:
-        """The text of consecutive tokens; a character whose bytes are spread over them is whole."""
-        return b"".join([self._utf8(token_id) for token_id in token_ids]).decode("utf-8", errors="replace")
+        """The text of consecutive tokens, with U+FFFD for the parts of characters that are cut at its ends."""
+        return b"".join(map(self._utf8, token_ids)).decode("utf-8", errors="replace")
 
-    def window(self, token_ids: Sequence[int], *, opening: bool) -> list[str]:
-        """The texts of consecutive tokens.
+    def whole(self, token_ids: Sequence[int]) -> str:
+        """The text of consecutive tokens, without the characters that are cut at its ends."""
+        return "".join(self.window(token_ids, opening=False))
+
+    def window(self, token_ids: Sequence[int], *, opening: bool, before: Sequence[int] = ()) -> list[str]:
+        """The text of each of consecutive tokens.
+
+        A character that the window ends within is shown by the window after it, so that the windows of a document, joined, are the
+        document.
 
         Args:
             token_ids: T token ids.
-            opening: whether the first of them that is no special token opens a document; SentencePiece and WordPiece
+            opening: whether the first of them that is no special token opens a document. SentencePiece and WordPiece
                 then show a space that the text does not have, and it is left out.
+            before: the tokens in front of the window, at least three of them where there are so many. Without them a
+                character that the window begins within is left out.
         """
-        texts = [self.one(token_id) for token_id in token_ids]
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(b"".join(map(self._utf8, before)))
+        begun = bool(decoder.getstate()[0])
+        texts = []
+        for token_id in token_ids:
+            data = self._utf8(token_id)
+            begun = begun or bool(data := data.lstrip(CONTINUATION))
+            texts.append(decoder.decode(data))
         if opening and self._scheme in {"sentencepiece", "wordpiece"}:
             first = next((place for place, text in enumerate(texts) if text), None)
             if first is not None:
