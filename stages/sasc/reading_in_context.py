@@ -7,7 +7,7 @@ that a sequence begins or ends within.
 Shapes: B sequences of a batch, T tokens, M occurrences, L tokens of each, U units, N n-grams.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from pipeline.config import RunConfig
 from pipeline.subjects.activations import Activations, ActivationSource, SparseActivations, TokenBatch
 from pipeline.subjects.pooling import Pool, pooled
+from pipeline.subjects.token_text import TokenTexts
 from stages.sasc.ngram_pieces import SEPARATOR, read_tokens, read_words, token_forms, word_forms, word_spans
 from stages.settings import Record, Sasc
 
@@ -31,16 +32,16 @@ Spans = npt.NDArray[np.int64]
 class Places:
     """Where the n-grams of a list stand in a sequence."""
 
-    def __init__(self, texts: Sequence[str], config: RunConfig, joined: Callable[[Sequence[int]], str]) -> None:
+    def __init__(self, texts: Sequence[str], config: RunConfig, token_texts: TokenTexts) -> None:
         """
         Args:
             texts: the N n-grams.
-            joined: from token ids to their text; used where n-grams are made of tokens.
+            token_texts: used where n-grams are made of tokens.
         """
         self._words = config[Sasc].pieces == "words"
         self._sizes = sorted(set(config[Sasc].sizes))
         self._skip, self._full = config[Record].skip_positions, config.corpus.seq_len
-        self._joined = joined
+        self._token_texts = token_texts
         self._number = {_words_key(text) if self._words else text: number for number, text in enumerate(texts)}
 
     def find(self, start: int, token_ids: Sequence[int], tokens: Sequence[str]) -> list[tuple[int, int, int]]:
@@ -52,11 +53,11 @@ class Places:
             tokens: their texts, which joined are the text.
         """
         if not self._words:
-            forms = token_forms(token_ids, self._joined, self._sizes, 0)
+            forms = token_forms(token_ids, self._token_texts.joined, self._sizes, 0)
             found = [
                 (self._number.get(read_tokens(form).key), first, stop)
                 for form, first, stop in forms
-                if all(tokens[first:stop])  # special tokens have no text
+                if all(map(self._token_texts.is_text, token_ids[first:stop]))
             ]
         else:
             found = self._find_words(start, tokens)

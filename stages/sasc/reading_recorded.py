@@ -102,8 +102,8 @@ def scan_recorded(
 
 def _occurrences(context: Context, texts: Sequence[str]) -> Occurrences:
     subject = context.config.subject
-    joined = TokenTexts(load_tokenizer(subject.model, subject.trust_remote_code)).joined
-    return Occurrences(context.tables, Places(texts, context.config, joined))
+    token_texts = TokenTexts(load_tokenizer(subject.model, subject.trust_remote_code))
+    return Occurrences(context.tables, Places(texts, context.config, token_texts))
 
 
 def mean_responses(

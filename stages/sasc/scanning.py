@@ -105,12 +105,12 @@ def _read_in_context(context: Context, ngrams: Ngrams, chosen: Chosen, found: di
 
     config = context.config
     source = context.latest("source", " ".join(chosen), lambda config: open_source(config, list(chosen)))
-    joined = TokenTexts(load_tokenizer(config.subject.model, config.subject.trust_remote_code)).joined
+    token_texts = TokenTexts(load_tokenizer(config.subject.model, config.subject.trust_remote_code))
     size = max(1, SUM_BYTES // (8 * sum(map(len, chosen.values()))))
     for start in range(0, len(ngrams.ids), size):
         ids, texts = ngrams.ids[start : start + size], ngrams.texts[start : start + size]
         means = Means(np.zeros(len(ids), np.int64))
-        scan_in_context(source, _batches(context, Places(texts, config, joined)), means, chosen, config[Sasc].pool)
+        scan_in_context(source, _batches(context, Places(texts, config, token_texts)), means, chosen, config[Sasc].pool)
         for module, responses in found.items():
             seen, values = means.responses(module)
             for first in range(0, len(seen), BLOCK):

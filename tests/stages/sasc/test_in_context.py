@@ -8,7 +8,9 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.subjects.activations import TokenBatch
+from pipeline.subjects.load import load_tokenizer
 from pipeline.subjects.source import open_source
+from pipeline.subjects.token_text import TokenTexts
 from stages.sasc.reading_in_context import Places
 from stages.settings import Sasc
 from tests.stages.sasc.small_run import GOOD, occurrences, run_file, run_ngrams, table
@@ -84,9 +86,21 @@ def test_words_that_a_sequence_cuts_and_the_first_position_are_left_out(place: P
     config = run_file(place, "places", ["layers.0.mlp"])
     tokens = ["ing", " the", " red", ",", " fo"] + [" x"] * 26 + [" foxe"]
     assert len(tokens) == config.corpus.seq_len
-    places = Places(["ing", "the", "the red,", "fo", "foxe", "RED"], config, lambda ids: "")
+    places = Places(
+        ["ing", "the", "the red,", "fo", "foxe", "RED"], config, TokenTexts(load_tokenizer(config.subject.model))
+    )
     assert places.find(5, range(32), tokens) == [(1, 1, 2), (5, 2, 3), (3, 4, 5), (2, 1, 4)]
     assert places.find(0, range(32), tokens) == places.find(5, range(32), tokens), (
         "the first position is an attention sink"
     )
     assert (4, 30, 31) in places.find(0, range(31), tokens[1:]), "a document's end cuts no word"
+
+
+def test_a_character_of_several_tokens_is_found_and_special_tokens_are_in_no_ngram(place: Path) -> None:
+    config = run_file(place, "tokens", ["layers.0.mlp"], pieces="tokens", sizes=[1, 2, 3])
+    tokenizer = load_tokenizer(config.subject.model)
+    texts = TokenTexts(tokenizer)
+    ids = [5, *tokenizer("語", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert len(ids) > 3
+    places = Places(["語"], config, texts)
+    assert places.find(0, ids, texts.window(ids, opening=True)) == [(0, 1, len(ids) - 1)]
