@@ -29,7 +29,11 @@ CORPUS = TableSchema(
             column("doc_id", pa.string(), "document it was cut from"),
             column("start", pa.int32(), "offset of its first token in the document, in tokens"),
             column("token_ids", pa.list_(pa.int32()), "token ids, seq_len of them or fewer at a document's end"),
-            column("tokens", pa.list_(pa.string()), "text of each token; joined, they are the text: a character belongs to the token that ends it"),
+            column(
+                "tokens",
+                pa.list_(pa.string()),
+                "text of each token; joined, they are the text: a character belongs to the token that ends it",
+            ),
         ]
     ),
 )
