@@ -25,7 +25,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import PRECOMPUTED, needs_model, precomputed_folder, precomputed_identity
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 
 
 def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> pa.Table:
@@ -101,7 +101,7 @@ def _plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - t
 
 
 def _process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:  # noqa: ARG001 - there is one shard
-    from pipeline.subjects.load import load_tokenizer
+    from pipeline.subjects.loading.model_loading import load_tokenizer
 
     subject = context.config.subject
     tokenizer = load_tokenizer(subject.model, subject.trust_remote_code)
@@ -117,8 +117,8 @@ def _precomputed(config: RunConfig) -> Path | None:
 
 def _check(config: RunConfig) -> None:
     """The corpus can be opened, the modules exist, and a sequence fits into the model's context and begins as asked."""
-    from pipeline.subjects.load import load_tokenizer
-    from pipeline.subjects.source import describe_modules
+    from pipeline.subjects.activation_sources import describe_modules
+    from pipeline.subjects.loading.model_loading import load_tokenizer
 
     folder = _precomputed(config)
     if folder is None:

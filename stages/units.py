@@ -64,7 +64,7 @@ def refuse_unknown_units(config: RunConfig) -> None:
     """
     wanted = config[Explain].units
     if isinstance(wanted, dict):
-        from pipeline.subjects.source import describe_modules
+        from pipeline.subjects.activation_sources import describe_modules
 
         widths = {module: units.width for module, units in describe_modules(config).items()}
         for module, indices in wanted.items():

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from pipeline.errors import UserError, nearest
-from pipeline.subjects.load import load_tokenizer, model_folder, resolve_device, told_to_the_user
-from pipeline.subjects.model_source import resolve_model
-from pipeline.subjects.quiet import quiet_transformers
+from pipeline.subjects.loading.hub import quiet_transformers
+from pipeline.subjects.loading.model_loading import load_tokenizer, model_folder, resolve_device, told_to_the_user
+from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.text_batches import LONGEST, TextBatches
 
 Values = npt.NDArray[np.float64]

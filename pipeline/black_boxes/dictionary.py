@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.black_boxes.arrays import matrix_for
 from pipeline.black_boxes.hidden import HiddenStates, on_texts, refuse_other
 from pipeline.errors import UserError
-from pipeline.subjects.float64 import with_float64
-from pipeline.subjects.pooling import Pool, pooled
+from pipeline.subjects.activations import with_float64
+from pipeline.subjects.kinds.matrix_file import matrix_for
+from pipeline.subjects.text_functions import Pool, pooled
 
 Values = npt.NDArray[np.float64]
 

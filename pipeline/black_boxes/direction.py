@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.black_boxes.arrays import bias_of, matrix_for
 from pipeline.black_boxes.vectors import vectors_of
-from pipeline.subjects.callables import at_once
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
+from pipeline.subjects.kinds.callables import at_once
+from pipeline.subjects.kinds.matrix_file import bias_of, matrix_for
 
 Values = npt.NDArray[np.float64]
 

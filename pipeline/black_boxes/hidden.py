@@ -11,10 +11,10 @@ import torch
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.load import load_language_model
-from pipeline.subjects.model_activations import ModelActivations
+from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.loading.model_loading import load_language_model
 from pipeline.subjects.model_facts import check_modules, describe_model
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.sites import find_hook_points
 from pipeline.subjects.text_batches import Ids, TextBatches
 
 Values = npt.NDArray[np.float64]
@@ -36,7 +36,9 @@ class HiddenStates:
         subject = Subject(model=model, modules=[module])
         self.width = check_modules(model, [module], False, subject)[module].width
         loaded = load_language_model(model, dtype, device)
-        self._source = ModelActivations(loaded.model.base_model, find_sites(loaded.model.base_model, [module], subject))
+        self._source = ModelActivations(
+            loaded.model.base_model, find_hook_points(loaded.model.base_model, [module], subject)
+        )
         longest = describe_model(model, False).context_length
         self._batches = TextBatches(loaded.tokenizer, "auto", longest, loaded.device.type)
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.black_boxes.vectors import vectors_of
-from pipeline.subjects.callables import at_once
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
+from pipeline.subjects.kinds.callables import at_once
 
 Values = npt.NDArray[np.float64]
 

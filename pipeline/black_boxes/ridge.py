@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.black_boxes.arrays import bias_of, matrix_for
 from pipeline.black_boxes.hidden import HiddenStates, on_texts, refuse_other
 from pipeline.black_boxes.vectors import vectors_of
 from pipeline.errors import UserError
-from pipeline.subjects.callables import at_once
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
-from pipeline.subjects.pooling import pooled
+from pipeline.subjects.kinds.callables import at_once
+from pipeline.subjects.kinds.matrix_file import bias_of, matrix_for
+from pipeline.subjects.text_functions import pooled
 
 Values = npt.NDArray[np.float64]
 

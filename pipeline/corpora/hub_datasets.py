@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config import Corpus
 from pipeline.corpora.document import Document, in_pieces
 from pipeline.errors import UserError
-from pipeline.subjects.hub import resolve_on_hub
+from pipeline.subjects.loading.hub import resolve_on_hub
 
 NAME = re.compile(r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[^@/\s]+))?(/(?P<subset>[^@/\s]+))?")
 

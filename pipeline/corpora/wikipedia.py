@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from pipeline.corpora.document import Document, in_pieces
 from pipeline.corpora.wikitext import clean_wikitext
 from pipeline.errors import UserError
-from pipeline.subjects.model_source import package_folder
+from pipeline.subjects.loading.model_source import package_folder
 
 SPEC = "package:gensim-wikipedia"
 SAMPLE = Path("test", "test_data", "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.config import Corpus
 from pipeline.corpora.document import Document
 from pipeline.errors import UserError
-from pipeline.subjects.precomputed_files import activation_files, token_blocks
+from pipeline.subjects.kinds.precomputed_files import activation_files, token_blocks
 from pipeline.subjects.token_text import LONGEST_CHARACTER
 
 BATCH_CHARACTERS = 1 << 19

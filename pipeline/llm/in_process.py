@@ -20,7 +20,7 @@ from pipeline.llm.numbers import NumberTokens, Probabilities, number_tokens
 from pipeline.llm.prompt_encoder import Prompt, PromptEncoder
 from pipeline.llm.rows import Row, check_reading, read_rows
 from pipeline.llm.sampling import MOST_ALTERNATIVES, sample
-from pipeline.subjects.load import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel
 
 PREFIXES_KEPT = 4
 ALONE = 4

@@ -8,10 +8,10 @@ from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.fingerprint import canonical
 from pipeline.llm.engine import Engine
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 
 if TYPE_CHECKING:
-    from pipeline.subjects.load import LoadedModel
+    from pipeline.subjects.loading.model_loading import LoadedModel
 
 ALL_SHARDS = 1_000_000
 """More shards than any stage has: a batch is submitted when every unit has said what it asks."""
@@ -43,7 +43,7 @@ def check_engine(engine: LanguageModel | None) -> None:
 
         Secrets.of(engine)
         return
-    from pipeline.subjects.load import resolve_device
+    from pipeline.subjects.loading.model_loading import resolve_device
     from pipeline.subjects.model_facts import describe_model
 
     resolve_device(engine.device)
@@ -71,6 +71,6 @@ def load_engine(engine: LanguageModel | None, context: Context) -> Engine:
 
 def load_engine_model(engine: LanguageModel) -> "LoadedModel":
     """The model in this process that a section of the run file names."""
-    from pipeline.subjects.load import load_language_model
+    from pipeline.subjects.loading.model_loading import load_language_model
 
     return load_language_model(engine.model, engine.dtype, engine.device, engine.trust_remote_code)

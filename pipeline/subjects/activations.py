@@ -70,3 +70,12 @@ class ActivationSource(Protocol):
     def run(self, batch: TokenBatch, receive: Receive) -> None:
         """Call `receive` once for each module."""
         ...
+
+
+WITHOUT_FLOAT64 = {"mps"}
+"""Types of devices that have no float64."""
+
+
+def with_float64(values: "torch.Tensor") -> "torch.Tensor":
+    """The values on their own device, or on the CPU where that has no float64."""
+    return values.cpu() if values.device.type in WITHOUT_FLOAT64 else values

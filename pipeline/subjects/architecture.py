@@ -184,6 +184,20 @@ def place(block: nn.Module, reads: str, module: str, paths: Paths | None = None)
     return last or needed(block, "mlp", module, paths), "output"
 
 
+def place_width(block: nn.Module, reads: str, name: str, config: Any, paths: Paths | None = None) -> int:
+    """Dimensions of the tensor at a hook point of `architecture.place`.
+
+    Raises:
+        UserError: the layer lacks the part.
+    """
+    if reads == "mlp":
+        return inputs(place(block, reads, name, paths)[0])
+    width = getattr(config.get_text_config(), "hidden_size", None)
+    if not isinstance(width, int):
+        raise UserError(f"subject.modules: {name!r}: the model's configuration has no hidden_size, which is needed")
+    return width
+
+
 def descend(module: nn.Module, path: str) -> nn.Module | None:
     """The module at a dotted path."""
     found: object = module

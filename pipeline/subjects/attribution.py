@@ -18,8 +18,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.subjects.activations import ActivationSource, SparseActivations, TokenBatch
-from pipeline.subjects.model_activations import LastSiteReached, hooked, input_device
-from pipeline.subjects.site import Site
+from pipeline.subjects.hook_points import HookPoint, LastHookPointReached, hooked, input_device
 
 STEPS = 32
 """Points on the way from the baseline to the sequence at which gradients are taken."""
@@ -111,7 +110,12 @@ def _pick(activations: Any, one: Wanted) -> torch.Tensor:
 
 
 def integrated_gradients(
-    base_model: Any, site: Site, token_ids: Sequence[int], wanted: Sequence[Wanted], neutral: int, steps: int = STEPS
+    base_model: Any,
+    site: HookPoint,
+    token_ids: Sequence[int],
+    wanted: Sequence[Wanted],
+    neutral: int,
+    steps: int = STEPS,
 ) -> Floats:
     """What each token adds, as the gradient along the way from the baseline to the sequence.
 
@@ -143,13 +147,15 @@ def integrated_gradients(
     return found.cpu().numpy()
 
 
-def _gradients(base_model: Any, site: Site, inputs: torch.Tensor, wanted: Sequence[Wanted]) -> Iterator[torch.Tensor]:
+def _gradients(
+    base_model: Any, site: HookPoint, inputs: torch.Tensor, wanted: Sequence[Wanted]
+) -> Iterator[torch.Tensor]:
     """(N, T, D) gradient of each wanted activation by the embeddings."""
     taken: list[Any] = []
     with (
         torch.enable_grad(),
         hooked({site.name: site}, lambda _, found: taken.append(found)),
-        suppress(LastSiteReached),
+        suppress(LastHookPointReached),
     ):
         base_model(inputs_embeds=inputs, use_cache=False)
     for one in wanted:

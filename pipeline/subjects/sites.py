@@ -9,19 +9,18 @@ from torch import nn
 from pipeline.config import Subject
 from pipeline.errors import UserError
 from pipeline.subjects.architecture import part, stack
-from pipeline.subjects.directions import directions_site
-from pipeline.subjects.heads import head_site
-from pipeline.subjects.neurons import neuron_site
-from pipeline.subjects.site import Site, UnitVectors
-from pipeline.subjects.stream import dimension_site
+from pipeline.subjects.hook_points import HookPoint, UnitVectors
+from pipeline.subjects.kinds.directions import dimension_hook_point, directions_hook_point
+from pipeline.subjects.kinds.heads import head_hook_point
+from pipeline.subjects.kinds.neurons import neuron_hook_point
 
-__all__ = ["Site", "UnitVectors", "all_sites", "find_sites"]
+__all__ = ["HookPoint", "UnitVectors", "all_hook_points", "find_hook_points"]
 
 KINDS = ("mlp", "attn", "residual", "attn_out", "mlp_out", "sae:NAME", "directions:NAME")
 MODULE = re.compile(r"layers\.(?P<layer>\d+)\.(?P<kind>[a-z_]+)(:(?P<name>.+))?")
 
 
-def find_sites(base_model: Any, modules: Sequence[str], subject: Subject | None = None) -> dict[str, Site]:
+def find_hook_points(base_model: Any, modules: Sequence[str], subject: Subject | None = None) -> dict[str, HookPoint]:
     """The sites that a run file names, in its order.
 
     Args:
@@ -39,31 +38,31 @@ def find_sites(base_model: Any, modules: Sequence[str], subject: Subject | None 
     return {name: _site(base_model, blocks, name, subject) for name in modules}
 
 
-def all_sites(base_model: Any, subject: Subject | None = None) -> dict[str, Site]:
+def all_hook_points(base_model: Any, subject: Subject | None = None) -> dict[str, HookPoint]:
     """The MLP neurons of every layer that has some, by layer."""
     paths = subject.paths if subject else None
     blocks = enumerate(stack(base_model, paths))
     names = {f"layers.{layer}.mlp": block for layer, block in blocks if part(block, "down_proj", paths) is not None}
-    return {name: neuron_site(name, block, paths) for name, block in names.items()}
+    return {name: neuron_hook_point(name, block, paths) for name, block in names.items()}
 
 
-def _site(base_model: Any, blocks: Sequence[nn.Module], module: str, subject: Subject | None) -> Site:
+def _site(base_model: Any, blocks: Sequence[nn.Module], module: str, subject: Subject | None) -> HookPoint:
     layer, kind, name = _parsed(module, len(blocks))
     block, config = blocks[layer], base_model.config
     paths = subject.paths if subject else None
     if kind == "mlp":
-        return neuron_site(module, block, paths)
+        return neuron_hook_point(module, block, paths)
     if kind == "attn":
-        return head_site(module, block, config, paths)
+        return head_hook_point(module, block, config, paths)
     if kind == "directions":
         found = _named("directions", name, module, subject.directions if subject else {})
-        return directions_site(module, layer, found, block, config, paths)
+        return directions_hook_point(module, layer, found, block, config, paths)
     if kind == "sae":
-        from pipeline.subjects.saes.site import sae_site
+        from pipeline.subjects.saes.latents import latent_hook_point
 
         coder = _named("saes", name, module, subject.saes if subject else {})
-        return sae_site(module, coder, layer, block, config, paths)
-    return dimension_site(module, kind, block, config, paths)
+        return latent_hook_point(module, coder, layer, block, config, paths)
+    return dimension_hook_point(module, kind, block, config, paths)
 
 
 def _parsed(module: str, layers: int) -> tuple[int, str, str]:

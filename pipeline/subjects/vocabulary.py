@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.subjects.architecture import Paths, norm_scale, part, stack
-from pipeline.subjects.site import Site
+from pipeline.subjects.hook_points import HookPoint
 
 _PARENTS = ("", "decoder.", "language_model.", "model.", "text_model.")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
@@ -64,7 +64,7 @@ def find_final_norm(base_model: nn.Module) -> nn.Module | None:
     return next((modules[path] for path in paths if path in modules), None)
 
 
-def embedding_rows(model: Any, site: Site, paths: Paths | None = None) -> torch.Tensor:
+def embedding_rows(model: Any, site: HookPoint, paths: Paths | None = None) -> torch.Tensor:
     """(V, D) the embedding as the units of a site meet it: normalised where they read what a norm gives.
 
     The weight of that norm is left out, as the vectors that units read (`UnitVectors.reads`) have it already.
@@ -78,7 +78,7 @@ def embedding_rows(model: Any, site: Site, paths: Paths | None = None) -> torch.
     return torch.where(scale == 0, 0, normed / torch.where(scale == 0, 1, scale))
 
 
-def norm_before(base_model: nn.Module, site: Site, paths: Paths | None = None) -> nn.Module | None:
+def norm_before(base_model: nn.Module, site: HookPoint, paths: Paths | None = None) -> nn.Module | None:
     """The norm whose output a site reads: that of the MLP, for neurons and for what is read in front of them; else None."""
     block = stack(base_model, paths)[int(site.name.split(".")[1])]
     neurons = re.fullmatch(r"layers\.\d+\.mlp", site.name) is not None

@@ -4,7 +4,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.runner import Stages
 from pipeline.execution.stage import Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
-from pipeline.subjects.source import describe_modules
+from pipeline.subjects.activation_sources import describe_modules
 from stages.estimate.inputs import (
     all_units,
     keep_recorded,

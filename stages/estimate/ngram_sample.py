@@ -11,8 +11,8 @@ from pipeline.execution.runner import Stages
 from pipeline.execution.stage import Stage
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
+from pipeline.subjects.activation_sources import describe_modules
 from pipeline.subjects.activations import ModuleUnits
-from pipeline.subjects.source import describe_modules
 from stages.estimate.inputs import make_corpus
 from stages.estimate.sample import Sample, SampleTables, Unit, drawn, filled, planned_units
 from stages.sasc.polarities import polarities_of

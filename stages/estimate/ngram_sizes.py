@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
+from pipeline.subjects.activation_sources import describe_modules
 from pipeline.subjects.identity import BLACK_BOX, needs_model
-from pipeline.subjects.source import describe_modules
 from stages.estimate.ngram_sample import units_to_explain
 from stages.settings import Record, Sasc
 

@@ -16,7 +16,7 @@ from pipeline.execution.stage import Asking, Shard, Stage
 from pipeline.llm.counting_engine import CountingEngine, Usage
 from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import Capabilities
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.model_facts import describe_model
 from stages.estimate.evidence_sample import sample_with_evidence
 from stages.estimate.ngram_sample import sample_with_ngrams

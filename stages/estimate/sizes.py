@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from pipeline.config import RunConfig
+from pipeline.subjects.activation_sources import describe_modules
 from pipeline.subjects.model_facts import describe_model
-from pipeline.subjects.source import describe_modules
 from stages.estimate.recording import recording, state_bytes
 from stages.settings import Explain, PerSplit, Record, Simulate
 

@@ -23,14 +23,14 @@ from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.evidence import SPLITS
 from stages.record.sequences import token_ids_of
 from stages.settings import Explain, Record
 from stages.units import unit_shards
 
 if TYPE_CHECKING:
-    from pipeline.subjects.site import Site
+    from pipeline.subjects.hook_points import HookPoint
 
 Pairs = list[tuple[int, int, float]]
 
@@ -122,9 +122,9 @@ def attribute(
     context: Context, module: str, exemplars: Sequence[Detailed], token_ids: Mapping[int, Sequence[int]]
 ) -> None:
     """Set `attribution`."""
+    from pipeline.subjects.activation_sources import open_source
     from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token, occlusion
-    from pipeline.subjects.load import load_tokenizer
-    from pipeline.subjects.source import open_source
+    from pipeline.subjects.loading.model_loading import load_tokenizer
 
     config, subject = context.config, context.config.subject
     neutral = neutral_token(load_tokenizer(subject.model, subject.trust_remote_code))
@@ -147,8 +147,8 @@ def add_pairs(
     """Set `pairs`, where the model lets them be had."""
     import torch
 
-    from pipeline.subjects.attention_pairs import head_movements, strongest_pairs
-    from pipeline.subjects.model_activations import input_device
+    from pipeline.subjects.hook_points import input_device
+    from pipeline.subjects.kinds.heads import head_movements, strongest_pairs
 
     record = context.config[Record]
     base_model, site = _site(context, module)
@@ -169,14 +169,14 @@ def _by_sequence(exemplars: Sequence[Detailed]) -> "tqdm[tuple[int, list[Detaile
     return tqdm(groups, desc="sequences", unit="sequence", leave=False, disable=None)
 
 
-def _site(context: Context, module: str) -> tuple[Any, "Site"]:
+def _site(context: Context, module: str) -> tuple[Any, "HookPoint"]:
     """The model without its head, and a place in it."""
-    from pipeline.subjects.load import load_subject
-    from pipeline.subjects.sites import find_sites
+    from pipeline.subjects.loading.model_loading import load_subject
+    from pipeline.subjects.sites import find_hook_points
 
     subject = context.config.subject
     base_model = load_subject(subject).model.base_model
-    return base_model, context.latest("site", module, lambda _: find_sites(base_model, [module], subject)[module])
+    return base_model, context.latest("site", module, lambda _: find_hook_points(base_model, [module], subject)[module])
 
 
 def _row(module: str, exemplar: Detailed) -> dict[str, Any]:

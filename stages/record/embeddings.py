@@ -17,7 +17,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS, TableSchema, column
 from pipeline.storage.tables import Tables
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.evidence import SPLITS
 from stages.record.selection import split_numbers
 from stages.record.sequences import sequence_shards

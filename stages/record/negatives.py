@@ -134,8 +134,7 @@ def _activations(
     module: str, indices: Sequence[int], tried: Mapping[Key, Mapping[str, Sequence[int]]], context: Context
 ) -> dict[tuple[int, int], Floats]:
     """What each unit does on the sequences tried for it, by index and seq_id."""
-    from pipeline.subjects.rerun import activations_on
-    from pipeline.subjects.source import open_source
+    from pipeline.subjects.activation_sources import activations_on, open_source
 
     source = context.latest("source", module, lambda config: open_source(config, [module]))
     units: dict[int, set[int]] = {}

@@ -23,7 +23,7 @@ from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, TokenBatch
 from pipeline.subjects.identity import needs_model, source_identities
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.sequences import Sequences, sequence_shards, sequences_between, special_ids
@@ -61,7 +61,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
 
 def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
     """Scan one range of the corpus."""
-    from pipeline.subjects.source import open_source
+    from pipeline.subjects.activation_sources import open_source
 
     config, record = context.config, context.config[Record]
     source = context.once("source", lambda config: open_source(config, config.subject.modules))
@@ -109,8 +109,8 @@ def padded_batches(sequences: Sequences, batch_size: int) -> Iterator[TokenBatch
 
 def check(config: RunConfig) -> None:
     """Raises UserError where the subject or its device is not there, it does not have one of the modules, or one fails."""
-    from pipeline.subjects.load import resolve_device
-    from pipeline.subjects.source import check_sources
+    from pipeline.subjects.activation_sources import check_sources
+    from pipeline.subjects.loading.model_loading import resolve_device
 
     if needs_model(config.subject.modules):
         resolve_device(config.subject.device)

@@ -47,7 +47,7 @@ def token_ids_of(tables: Tables, seq_ids: Iterable[int]) -> dict[int, list[int]]
 
 def special_ids(config: RunConfig) -> frozenset[int]:
     """The special tokens of the subject's tokenizer."""
-    from pipeline.subjects.load import load_tokenizer
+    from pipeline.subjects.loading.model_loading import load_tokenizer
 
     subject = config.subject
     return frozenset(load_tokenizer(subject.model, subject.trust_remote_code).all_special_ids)

@@ -19,14 +19,14 @@ from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import needs_model, source_identities
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.settings import Record
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.subjects.architecture import Paths
-    from pipeline.subjects.site import Site
+    from pipeline.subjects.hook_points import HookPoint
 
 BLOCK = 256
 """Units whose products with all tokens are held at a time."""
@@ -81,12 +81,12 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - th
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """List the tokens of one module's units."""
-    from pipeline.subjects.load import load_subject
-    from pipeline.subjects.sites import find_sites
+    from pipeline.subjects.loading.model_loading import load_subject
+    from pipeline.subjects.sites import find_hook_points
 
     subject = context.config.subject
     loaded = load_subject(subject)
-    site = find_sites(loaded.model.base_model, [shard.key["module"]], subject)[shard.key["module"]]
+    site = find_hook_points(loaded.model.base_model, [shard.key["module"]], subject)[shard.key["module"]]
     vocabulary = context.once("vocabulary", lambda _: listable(loaded.tokenizer, loaded.model))
     return {
         UNIT_TOKENS.name: token_rows(
@@ -105,7 +105,9 @@ def listable(tokenizer: Any, model: Any) -> Vocabulary:
     return Vocabulary({token_id: text for token_id, text in found.items() if text})
 
 
-def token_rows(model: Any, site: "Site", vocabulary: Vocabulary, count: int, paths: "Paths | None" = None) -> pa.Table:
+def token_rows(
+    model: Any, site: "HookPoint", vocabulary: Vocabulary, count: int, paths: "Paths | None" = None
+) -> pa.Table:
     """Rows of the table for the units of a site.
 
     Args:
@@ -113,7 +115,7 @@ def token_rows(model: Any, site: "Site", vocabulary: Vocabulary, count: int, pat
         count: tokens in each list.
         paths: where the parts of an unknown model are.
     """
-    from pipeline.subjects.site import UnitVectors
+    from pipeline.subjects.hook_points import UnitVectors
     from pipeline.subjects.vocabulary import embedding_rows, find_unembedding
 
     vectors = UnitVectors(None, None) if site.vectors is None else site.vectors()

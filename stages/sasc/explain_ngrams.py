@@ -11,7 +11,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.english.thesaurus import thesaurus_version
 from stages.explain.base import ExplanationError
 from stages.sasc.candidates import Theme, themes

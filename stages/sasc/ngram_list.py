@@ -63,7 +63,7 @@ def list_table(ngrams: list[tuple[Ngram, int]]) -> pa.Table:
 
 
 def _forms(context: Context) -> Iterator[list[str]]:
-    from pipeline.subjects.load import load_tokenizer
+    from pipeline.subjects.loading.model_loading import load_tokenizer
     from pipeline.subjects.token_text import TokenTexts
 
     config = context.config

@@ -46,7 +46,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Merge the partials of a range of units of a module."""
-    from pipeline.subjects.source import describe_modules
+    from pipeline.subjects.activation_sources import describe_modules
     from stages.sasc.merging import in_unit_order, merge
 
     module, first, last = shard.key["module"], shard.key["first"], shard.key["last"]

@@ -15,7 +15,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage, chunks
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED, needs_model, source_identities
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.sasc.nulls import NAME, with_nulls
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS
 from stages.sasc.sasc_units import asked_modules, chosen_units, units_of
@@ -83,7 +83,7 @@ def reads(config: RunConfig) -> tuple[str, ...]:
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Ask some modules about a range of the list."""
-    from pipeline.subjects.source import describe_modules
+    from pipeline.subjects.activation_sources import describe_modules
     from stages.sasc.scanning import scan_black_box, scan_model
 
     config, key = with_nulls(context.config), shard.key
@@ -114,10 +114,10 @@ def _ngrams(context: Context, start: int, stop: int) -> "Ngrams":
 
 def check(config: RunConfig) -> None:
     """Raises UserError where a module, a unit, a device or a function is not there; what functions answer is not looked at."""
-    from pipeline.subjects.callables import load_function
+    from pipeline.subjects.activation_sources import describe_modules
     from pipeline.subjects.identity import black_box
-    from pipeline.subjects.load import resolve_device
-    from pipeline.subjects.source import describe_modules
+    from pipeline.subjects.kinds.callables import load_function
+    from pipeline.subjects.loading.model_loading import resolve_device
 
     if NAME in config.subject.black_boxes:
         raise UserError(f"subject.black_boxes.{NAME}: the null units of sasc have this name; give another one")

@@ -16,7 +16,7 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.subjects.activations import Activations, ActivationSource, SparseActivations, TokenBatch
-from pipeline.subjects.pooling import Pool, pooled
+from pipeline.subjects.text_functions import Pool, pooled
 from pipeline.subjects.token_text import TokenTexts
 from stages.sasc.ngram_pieces import SEPARATOR, read_tokens, read_words, token_forms, word_forms, word_spans
 from stages.settings import Record, Sasc

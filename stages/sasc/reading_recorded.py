@@ -27,9 +27,9 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import chunks
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.load import load_tokenizer
-from pipeline.subjects.pooling import Pool
-from pipeline.subjects.source import describe_modules
+from pipeline.subjects.activation_sources import describe_modules
+from pipeline.subjects.loading.model_loading import load_tokenizer
+from pipeline.subjects.text_functions import Pool
 from pipeline.subjects.token_text import TokenTexts
 from stages.evidence import Exemplar
 from stages.recorded_units import RecordedUnits

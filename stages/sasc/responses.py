@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from pipeline.subjects.float64 import with_float64
+from pipeline.subjects.activations import with_float64
 from stages.record.moments import SPLITTER
 from stages.sasc.sasc_tables import NGRAM_PARTIALS
 

@@ -99,8 +99,8 @@ def _ask_model(context: Context, ngrams: Ngrams, chosen: Chosen, found: dict[str
 
 
 def _read_in_context(context: Context, ngrams: Ngrams, chosen: Chosen, found: dict[str, ModuleResponses]) -> None:
-    from pipeline.subjects.load import load_tokenizer
-    from pipeline.subjects.source import open_source
+    from pipeline.subjects.activation_sources import open_source
+    from pipeline.subjects.loading.model_loading import load_tokenizer
     from pipeline.subjects.token_text import TokenTexts
 
     config = context.config

@@ -16,7 +16,7 @@ from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
 from pipeline.schemas import CORPUS
 from pipeline.subjects.identity import BLACK_BOX, needs_model, source_identities
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.sasc.explained import Row, by_unit, plan, table_of
 from stages.sasc.halves import HALVES, deal
 from stages.sasc.nulls import with_nulls

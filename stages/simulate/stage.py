@@ -20,7 +20,7 @@ from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import digests_with_examples
 from pipeline.schemas import EXPLANATIONS, SIMULATIONS
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.evidence import TopToken
 from stages.recorded_units import RecordedUnits
 from stages.settings import Simulate

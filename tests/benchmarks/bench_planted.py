@@ -32,8 +32,8 @@ from pipeline.config import Corpus
 from pipeline.config.run_file import parse_config
 from pipeline.corpora.corpus_sources import open_corpus
 from pipeline.subjects.embedder import load_embedder
-from pipeline.subjects.load import load_language_model, load_tokenizer
-from pipeline.subjects.precomputed_files import write_activations
+from pipeline.subjects.kinds.precomputed_files import write_activations
+from pipeline.subjects.loading.model_loading import load_language_model, load_tokenizer
 from stages import STAGES
 from stages.settings import SECTIONS
 from stages.simulate.base import Simulator

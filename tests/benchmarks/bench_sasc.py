@@ -36,9 +36,9 @@ from pipeline.execution.runner import run_stage
 from pipeline.execution.stage import Shard
 from pipeline.subjects import text_batches
 from pipeline.subjects.embedder import load_embedder
-from pipeline.subjects.load import load_language_model
-from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.sites import find_hook_points
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.nulls import with_nulls
@@ -93,7 +93,7 @@ def neurons_alone(module: str) -> list[Ask]:
     """Forward passes up to the module with batches of several sizes, already of token ids."""
     loaded = load_language_model(MODEL)
     base_model = loaded.model.base_model
-    source = ModelActivations(base_model, find_sites(base_model, [module]))
+    source = ModelActivations(base_model, find_hook_points(base_model, [module]))
 
     def ask(texts: Sequence[str], tokens: int) -> None:
         batches = text_batches.TextBatches(loaded.tokenizer)

@@ -19,7 +19,7 @@ import torch
 
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.prompt_encoder import PromptEncoder
-from pipeline.subjects.load import LoadedModel, load_language_model
+from pipeline.subjects.loading.model_loading import LoadedModel, load_language_model
 from stages.simulate.all_at_once import AllAtOnceSimulator, passage
 from tests.benchmarks.bench_simulator import real_text
 

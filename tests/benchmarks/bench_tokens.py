@@ -18,7 +18,7 @@ from pipeline.corpora.corpus_sources import open_corpus
 from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
 from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt, NumberScores, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.simulate.all_at_once import PACKED_AT_MOST, AllAtOnceSimulator
 from stages.simulate.base import Simulator
 from stages.simulate.generated import GeneratedSimulator

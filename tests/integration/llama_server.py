@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from pipeline.subjects.model_source import package_weights
+from pipeline.subjects.loading.model_source import package_weights
 from tests.integration.endpoint_run import KEY
 
 MODEL = "smollm2"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.subjects.load import load_tokenizer, model_folder
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_loading import load_tokenizer, model_folder
+from pipeline.subjects.loading.model_source import resolve_model
 
 
 def words(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.schemas import DETAILS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.evidence import Evidence
 from stages.explain.notes import token_names
 from stages.explain.stage import EXPLAIN

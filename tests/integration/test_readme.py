@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 from pipeline.config import RunConfig
 from pipeline.config.run_file import load_config, parse_config
-from pipeline.subjects.precomputed_files import write_activations
+from pipeline.subjects.activation_sources import check_sources, describe_modules
+from pipeline.subjects.kinds.precomputed_files import write_activations
 from pipeline.subjects.sites import KINDS
-from pipeline.subjects.source import check_sources, describe_modules
 from stages import STAGES
 from stages.settings import SECTIONS, Explain, Sasc
 from tests.integration.endpoint_run import KEY, write_run

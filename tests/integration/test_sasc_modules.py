@@ -15,9 +15,9 @@ import transformers as hf
 
 from pipeline.commands.run import run_pipeline
 from pipeline.config.run_file import parse_config
-from pipeline.subjects.callables import open_function
 from pipeline.subjects.embedder import load_embedder
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.kinds.callables import open_function
+from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
 from stages.settings import SECTIONS
 from tests.pipeline.subjects.conftest import save_tiny_llama

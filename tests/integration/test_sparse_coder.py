@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from tests.integration.reduced import call
 
 LAYER, U, K = 2, 96, 8

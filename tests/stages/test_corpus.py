@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.execution.runner import run_stage
 from pipeline.schemas import CORPUS as TABLE
 from pipeline.storage.tables import Tables
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.corpus import CORPUS, build_corpus
 from stages.settings import SECTIONS
 

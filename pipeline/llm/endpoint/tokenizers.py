@@ -24,7 +24,7 @@ def find_tokenizer(model: str, tokenizer: str | None, trust_remote_code: bool = 
         if found is None:
             raise UserError(f"tokenizer = {tokenizer!r}: the folder holds no tokenizer that transformers can load")
         return found
-    from pipeline.subjects.load import load_tokenizer
+    from pipeline.subjects.loading.model_loading import load_tokenizer
 
     return load_tokenizer(tokenizer, trust_remote_code)
 
@@ -44,7 +44,7 @@ def _cached(model: str) -> Path | None:
 def _of_folder(folder: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
-    from pipeline.subjects.quiet import quiet_transformers
+    from pipeline.subjects.loading.hub import quiet_transformers
 
     with quiet_transformers():
         try:

@@ -16,7 +16,7 @@ from stages.explain.statistics.selection import Finding, select
 from stages.explain.statistics.sentence import compose
 
 if TYPE_CHECKING:
-    from pipeline.subjects.load import LoadedModel
+    from pipeline.subjects.loading.model_loading import LoadedModel
     from stages.explain.statistics.label import Label
 
 MOST_FINDINGS = 12

@@ -14,7 +14,7 @@ import torch
 from pipeline.prompts import render
 
 if TYPE_CHECKING:
-    from pipeline.subjects.load import LoadedModel
+    from pipeline.subjects.loading.model_loading import LoadedModel
 
 PROMPT = "explain/label.v1"
 MOST_TOKENS = 10

@@ -19,7 +19,7 @@ from stages.simulate.word.phrases import INTRODUCTIONS
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
-    from pipeline.subjects.load import LoadedModel
+    from pipeline.subjects.loading.model_loading import LoadedModel
 
 Floats = npt.NDArray[np.float32]
 

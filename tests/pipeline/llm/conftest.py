@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pipeline.subjects.load import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel
 
 SIZES = {"vocab_size": 300, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 ROTARY = SIZES | {

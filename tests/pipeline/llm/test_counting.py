@@ -12,7 +12,7 @@ from pipeline.llm.counting_engine import BLOCK, CountingEngine, Usage
 from pipeline.llm.engine import Capabilities, Message, NumberPrompt, PromptTooLong, Request
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.prompt_encoder import PromptEncoder
-from pipeline.subjects.load import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel
 
 MESSAGES = (Message("system", "Say what it is."), Message("user", "a red house"))
 

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.llm.engine import Message
 from pipeline.llm.numbers import number_tokens
 from pipeline.llm.prompt_encoder import PromptEncoder
-from pipeline.subjects.load import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel
 from tests.tiers import examples
 
 Make = Callable[..., LoadedModel]

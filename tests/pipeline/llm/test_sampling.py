@@ -10,7 +10,7 @@ import torch
 from pipeline.llm.engine import Completion, EngineError, Message, PromptTooLong, Request
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.sampling import Reply, _Reader
-from pipeline.subjects.load import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel
 
 Make = Callable[..., LoadedModel]
 MESSAGES = (Message("system", "Be brief."), Message("user", "Say something"))

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.functional import gelu, linear, relu, silu
 
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.load import model_class
-from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.loading.model_loading import model_class
+from pipeline.subjects.sites import find_hook_points
 
 VOCABULARY = 50
 HIDDEN = 16
@@ -213,7 +213,7 @@ def token_batch(lengths: Sequence[int], seed: int = 0) -> TokenBatch:
 def activations(model: Any, modules: Sequence[str], batch: TokenBatch, **options: Any) -> dict[str, torch.Tensor]:
     """(B, T, U) activations by module."""
     seen: dict[str, torch.Tensor] = {}
-    source = ModelActivations(model.base_model, find_sites(model.base_model, modules, **options))
+    source = ModelActivations(model.base_model, find_hook_points(model.base_model, modules, **options))
     source.run(batch, lambda module, found: seen.__setitem__(module, found.clone()))
     assert list(source.modules) == list(modules)
     assert {name: units.width for name, units in source.modules.items()} == {

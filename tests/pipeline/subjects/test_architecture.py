@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.config import Subject
 from pipeline.errors import UserError
 from pipeline.subjects.architecture import PATHS, matrix, norm_scale, part, place
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.sites import find_hook_points
 from tests.pipeline.subjects.families import (
     FAMILIES,
     HIDDEN,
@@ -35,7 +35,7 @@ def test_neurons_are_those_computed_by_hand_from_the_weights(name: str) -> None:
     by_hand = family.by_hand(layer(model, family, 1), seen_by(model, family, BATCH, family.mlp))
     torch.testing.assert_close(found, by_hand, rtol=1e-5, atol=1e-5)
     assert found.std() > 0.01
-    site = find_sites(model.base_model, ["layers.1.mlp"])["layers.1.mlp"]
+    site = find_hook_points(model.base_model, ["layers.1.mlp"])["layers.1.mlp"]
     assert site.signed == family.signed == bool((found < 0).any())
 
 
@@ -92,7 +92,7 @@ def part_of(block: nn.Module, *paths: str) -> nn.Module:
 def test_what_a_neuron_writes_is_its_column_of_the_projection(name: str) -> None:
     family = FAMILIES[name]
     model = random_model(family.config())
-    site = find_sites(model.base_model, ["layers.1.mlp"])["layers.1.mlp"]
+    site = find_hook_points(model.base_model, ["layers.1.mlp"])["layers.1.mlp"]
     assert site.vectors is not None
     writes = site.vectors().writes
     assert writes is not None
@@ -113,7 +113,7 @@ def test_what_a_neuron_reads_grows_with_its_projection(name: str) -> None:
     """By the normalised residual stream in front of the MLP, up to a constant of each neuron."""
     family = FAMILIES[name]
     model = random_model(family.config())
-    site = find_sites(model.base_model, ["layers.1.mlp"])["layers.1.mlp"]
+    site = find_hook_points(model.base_model, ["layers.1.mlp"])["layers.1.mlp"]
     assert site.vectors is not None
     reads = site.vectors().reads
     assert reads is not None
@@ -215,7 +215,7 @@ def test_the_run_file_says_where_the_parts_of_an_unknown_model_are() -> None:
 def test_parts_that_are_not_found_are_told_with_what_there_is(paths: dict[Any, str], says: list[str]) -> None:
     strange: Any = Strange(random_model(FAMILIES["llama"].config()))
     with pytest.raises(UserError) as caught:
-        find_sites(strange, ["layers.1.mlp"], Subject(model="strange", modules=["layers.1.mlp"], paths=paths))
+        find_hook_points(strange, ["layers.1.mlp"], Subject(model="strange", modules=["layers.1.mlp"], paths=paths))
     for words in says:
         assert words in str(caught.value)
 
@@ -232,7 +232,7 @@ def test_a_layer_of_experts_has_outputs_but_no_neurons_of_its_own() -> None:
     before, attention, mlp, after = found.values()
     torch.testing.assert_close(after, before + attention + mlp)
     with pytest.raises(UserError, match=r"'layers\.0\.mlp' needs the down_proj of a MixtralDecoderLayer"):
-        find_sites(model.base_model, ["layers.0.mlp"])
+        find_hook_points(model.base_model, ["layers.0.mlp"])
 
 
 def test_the_norm_of_summed_streams_is_not_taken_for_one_in_front_of_the_mlp() -> None:

@@ -10,10 +10,9 @@ import torch
 from pipeline.errors import UserError
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token, occlusion
-from pipeline.subjects.load import load_language_model, load_tokenizer
-from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.site import Site
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.hook_points import HookPoint, ModelActivations
+from pipeline.subjects.loading.model_loading import load_language_model, load_tokenizer
+from pipeline.subjects.sites import find_hook_points
 from tests.pipeline.subjects.families import FAMILIES, random_model
 
 NAME = "layers.1.mlp"
@@ -34,15 +33,15 @@ def as_sparse(tensor: torch.Tensor) -> SparseActivations:
     return SparseActivations(shape, rows * shape[1] + places, units, positive[rows, places, units])
 
 
-def site_of(base_model: Any, read: Callable[[torch.Tensor], Any] | None = None) -> Site:
-    site = find_sites(base_model, [NAME])[NAME]
-    return Site(NAME, site.module, site.width, read=read, sparse=read is as_sparse)
+def site_of(base_model: Any, read: Callable[[torch.Tensor], Any] | None = None) -> HookPoint:
+    site = find_hook_points(base_model, [NAME])[NAME]
+    return HookPoint(NAME, site.module, site.width, read=read, sparse=read is as_sparse)
 
 
 def activations(base_model: Any, ids: Sequence[int]) -> torch.Tensor:
     """(T, U) from a forward pass of one sequence."""
     seen: list[torch.Tensor] = []
-    hook = find_sites(base_model, [NAME])[NAME].module.register_forward_pre_hook(lambda _, xs: seen.append(xs[0]))
+    hook = find_hook_points(base_model, [NAME])[NAME].module.register_forward_pre_hook(lambda _, xs: seen.append(xs[0]))
     base_model(torch.tensor([list(ids)]))
     hook.remove()
     return seen[0].view(len(ids), -1)

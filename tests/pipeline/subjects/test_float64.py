@@ -14,8 +14,8 @@ from pipeline.black_boxes.dictionary import dictionary
 from pipeline.black_boxes.hidden import HiddenStates
 from pipeline.black_boxes.next_word import next_word
 from pipeline.black_boxes.ridge import ridge
-from pipeline.subjects.black_box import _off_the_device
-from pipeline.subjects.float64 import with_float64
+from pipeline.subjects.activations import with_float64
+from pipeline.subjects.kinds.black_box import _off_the_device
 from stages.sasc.responses import ModuleResponses
 from tests.pipeline.black_boxes.test_model_boxes import save_classifier
 

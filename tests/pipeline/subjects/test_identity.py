@@ -12,7 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
 from pipeline.subjects.identity import needs_model, precomputed_identity, source_file, source_identities
-from pipeline.subjects.precomputed_files import write_activations
+from pipeline.subjects.kinds.precomputed_files import write_activations
 from stages.settings import SECTIONS
 
 IDS, VALUES = np.zeros((2, 3), np.int64), np.ones((2, 3, 1), np.float32)

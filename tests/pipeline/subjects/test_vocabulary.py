@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.subjects.architecture import Side
-from pipeline.subjects.site import Site
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.hook_points import HookPoint
+from pipeline.subjects.sites import find_hook_points
 from pipeline.subjects.vocabulary import embedding_rows, find_unembedding, norm_before
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, layer, random_model, seen_by, token_batch
 
@@ -80,7 +80,7 @@ def test_models_without_a_head_that_reads_the_residual_stream_say_nothing() -> N
 def test_neurons_answer_to_embedding_rows_as_they_do_in_the_mlp(name: str) -> None:
     """The embedding stands in for the residual stream in front of the MLP: what is listed is what the reader gives then."""
     family, made = FAMILIES[name], model(name)
-    site = find_sites(made.base_model, ["layers.1.mlp"])["layers.1.mlp"]
+    site = find_hook_points(made.base_model, ["layers.1.mlp"])["layers.1.mlp"]
     assert site.vectors is not None
     reads = site.vectors().reads
     assert reads is not None
@@ -109,7 +109,7 @@ def test_only_what_reads_in_front_of_the_mlp_meets_its_norm() -> None:
     made = model("gpt2")
     block = made.transformer.h[0]
     rows = made.get_input_embeddings().weight
-    assert norm_before(made.base_model, Site("layers.0.sae:x", block.mlp, 4, "input")) is block.ln_2
+    assert norm_before(made.base_model, HookPoint("layers.0.sae:x", block.mlp, 4, "input")) is block.ln_2
     others: list[tuple[Any, Side]] = [
         (block.mlp, "output"),
         (block, "output"),
@@ -117,7 +117,7 @@ def test_only_what_reads_in_front_of_the_mlp_meets_its_norm() -> None:
         (block.mlp.c_fc, "input"),
     ]
     for module, side in others:
-        site = Site("layers.0.directions:x", module, 4, side)
+        site = HookPoint("layers.0.directions:x", module, 4, side)
         assert norm_before(made.base_model, site) is None
         torch.testing.assert_close(embedding_rows(made, site), rows, rtol=0, atol=0)
 
@@ -125,7 +125,7 @@ def test_only_what_reads_in_front_of_the_mlp_meets_its_norm() -> None:
 def test_a_norm_that_takes_a_dimension_away_is_no_trouble() -> None:
     made = model("gpt2")
     made.transformer.h[0].ln_2.weight[3] = 0
-    site = find_sites(made.base_model, ["layers.0.mlp"])["layers.0.mlp"]
+    site = find_hook_points(made.base_model, ["layers.0.mlp"])["layers.0.mlp"]
     found = embedding_rows(made, site)
     assert found.isfinite().all()
     assert not found[:, 3].any()

@@ -19,7 +19,7 @@ from pipeline.llm.counting_engine import Usage
 from pipeline.llm.engine import Request
 from pipeline.schemas import JUDGEMENTS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages import STAGES
 from stages.estimate import estimate_table
 from stages.estimate.requests import demands, scaled

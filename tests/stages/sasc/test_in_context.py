@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig
+from pipeline.subjects.activation_sources import open_source
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.load import load_tokenizer
-from pipeline.subjects.source import open_source
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.token_text import TokenTexts
 from stages.sasc.reading_in_context import Places
 from stages.settings import Sasc

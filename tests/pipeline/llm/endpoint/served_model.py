@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipeline.subjects.load import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel
 from tests.pipeline.llm.conftest import CHAT, byte_tokenizer, tiny_model
 
 NUMBER_BIAS = 12.0

@@ -14,7 +14,7 @@ from pipeline.llm.endpoint import passages as passages_module
 from pipeline.llm.endpoint.passages import reply_numbers
 from pipeline.llm.engine import Message, NumberPrompt, NumberScores
 from pipeline.llm.in_process import InProcessEngine
-from pipeline.subjects.load import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel
 from tests.pipeline.llm.endpoint.model_server import Json, serving
 from tests.pipeline.llm.endpoint.opened import opened
 from tests.pipeline.llm.endpoint.served_model import ServedModel, served

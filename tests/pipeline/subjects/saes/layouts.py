@@ -14,8 +14,8 @@ from torch import nn
 
 from pipeline.config import SparseCoder
 from pipeline.subjects.activations import SparseActivations
-from pipeline.subjects.saes.site import sae_site
-from pipeline.subjects.sites import Site
+from pipeline.subjects.saes.latents import latent_hook_point
+from pipeline.subjects.sites import HookPoint
 
 D, U, K = 6, 24, 4
 Array = npt.NDArray[np.float64]
@@ -126,7 +126,7 @@ def top_k(before: Array, k: int) -> Array:
 
 def site_of(
     path: Path, layer: int = 3, hidden_size: int = D, norm: nn.Module | None = None, lacks: str = "", **settings: Any
-) -> Site:
+) -> HookPoint:
     """The site of a coder on a layer that is never run, with D neurons and without the part that it `lacks`."""
     coder = SparseCoder(path=str(path), **settings)
     block = nn.Module()
@@ -134,12 +134,12 @@ def site_of(
         block.add_module(part, None if part == lacks else nn.ModuleDict({projection: nn.Linear(D, D)}))
     block.add_module("post_attention_layernorm", norm)
     config: Any = SimpleNamespace(get_text_config=lambda: SimpleNamespace(hidden_size=hidden_size))
-    site = sae_site(f"layers.{layer}.sae:test", coder, layer, block, config)
+    site = latent_hook_point(f"layers.{layer}.sae:test", coder, layer, block, config)
     site.module.path = next(path for path, module in block.named_modules() if module is site.module)
     return site
 
 
-def reads(site: Site) -> str:
+def reads(site: HookPoint) -> str:
     """What is hooked, such as `output of mlp`."""
     return f"{site.side} of {site.module.path or 'layer'}"
 

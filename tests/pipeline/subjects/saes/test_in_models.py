@@ -12,11 +12,11 @@ from torch.nn.functional import layer_norm, linear, rms_norm
 from pipeline.config import Subject
 from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
+from pipeline.subjects.activation_sources import check_sources
 from pipeline.subjects.activations import SparseActivations
 from pipeline.subjects.architecture import norm_scale
-from pipeline.subjects.model_activations import ModelActivations
-from pipeline.subjects.sites import Site, find_sites
-from pipeline.subjects.source import check_sources
+from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.sites import HookPoint, find_hook_points
 from pipeline.subjects.vocabulary import embedding_rows
 from stages.settings import SECTIONS
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, layer, random_model, seen_by, token_batch
@@ -35,12 +35,12 @@ POST_NORMS = {
 }
 
 
-def find(model: Any, path: Path, **settings: Any) -> Site:
+def find(model: Any, path: Path, **settings: Any) -> HookPoint:
     subject = Subject(model="x", modules=[NAME], saes={"x": {"path": str(path), **settings}})  # type: ignore[dict-item]
-    return find_sites(model.base_model, [NAME], subject)[NAME]
+    return find_hook_points(model.base_model, [NAME], subject)[NAME]
 
 
-def latents(model: Any, site: Site) -> Array:
+def latents(model: Any, site: HookPoint) -> Array:
     """(N, U)"""
     taken: list[SparseActivations] = []
     ModelActivations(model.base_model, {NAME: site}).run(BATCH, lambda _, found: taken.append(found))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from stages.explain.statistics import StatisticsExplainer
 from stages.explain.statistics.label import CONTRASTS, Labeller, clean
 from tests.stages.explain.statistics.planted import evidence, one_of

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.subjects.embedder import Embedder, load_embedder
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from stages.simulate.word.word_simulator import WordSimulator
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.subjects.embedder import Embedder
-from pipeline.subjects.load import load_language_model
+from pipeline.subjects.loading.model_loading import load_language_model
 from stages.english.word_classes import COMMON, whole_words
 from stages.simulate.word.meaning import Listing, Meaning
 

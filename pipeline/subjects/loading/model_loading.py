@@ -1,0 +1,179 @@
+"""Load a language model, a causal one or an encoder, and its tokenizer."""
+
+import functools
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+from pipeline.config import Subject
+from pipeline.errors import UserError
+from pipeline.subjects.loading.gguf import convert_gguf
+from pipeline.subjects.loading.hub import fetch_model, quiet_transformers
+from pipeline.subjects.loading.model_source import ModelSource, resolve_model
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A language model, ready for inference."""
+
+    model: Any
+    """A transformers model as `model_class` says, in eval mode, its parameters without gradients."""
+    tokenizer: Any
+    """Its fast tokenizer."""
+    device: torch.device
+    """Of the embeddings, where the model is spread over several."""
+    name: str
+    """The model as the run file names it."""
+    revision: str
+    """The hub's commit or a hash of the content."""
+
+
+def load_language_model(
+    model: str, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, device_map: bool = False
+) -> LoadedModel:
+    """The model that a run file names; the same arguments give the same object within a process.
+
+    Args:
+        model: a hub id with an optional @revision, a local folder, a GGUF file, or package:NAME.
+        dtype: of the weights; "auto" is float32 on a CPU and the checkpoint's own type elsewhere.
+        device: "auto" is CUDA where there is one, else the CPU.
+        trust_remote_code: run the Python code that comes with a model.
+        device_map: let accelerate spread the weights over all devices, and over memory and disk where those do not suffice.
+
+    Raises:
+        UserError: no such model, device or permission, no safetensors, or no fast tokenizer.
+    """
+    return _load(model, dtype, device, trust_remote_code, device_map)
+
+
+def load_subject(subject: Subject) -> LoadedModel:
+    """The subject of a run file; see load_language_model."""
+    return load_language_model(
+        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
+    )
+
+
+@functools.cache
+def _load(model: str, dtype: str, device: str, trust_remote_code: bool, device_map: bool) -> LoadedModel:
+    place = resolve_device(device)
+    if device_map and device != "auto":
+        raise UserError(
+            f'device_map = true spreads a model over all devices, but device = {device!r}; write device = "auto"'
+        )
+    if dtype not in {"auto", *DTYPES}:
+        raise UserError(f"dtype = {dtype!r}; allowed: auto, {', '.join(DTYPES)}")
+    kind = DTYPES.get(dtype) or (torch.float32 if place.type == "cpu" else "auto")
+    source = resolve_model(model)
+    folder = model_folder(source)
+    tokenizer = load_tokenizer(model, trust_remote_code)
+    with quiet_transformers(), told_to_the_user(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        weights = model_class(config).from_pretrained(
+            folder,
+            config=config,
+            dtype=kind,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            device_map="auto" if device_map else None,
+        )
+    weights.eval().requires_grad_(False)
+    if device_map:
+        return LoadedModel(weights, tokenizer, weights.get_input_embeddings().weight.device, model, source.revision)
+    return LoadedModel(weights.to(place), tokenizer, place, model, source.revision)
+
+
+def model_class(config: Any) -> Any:
+    """What loads a model with the head that predicts its tokens: causal, or masked where it is an encoder.
+
+    An encoder that was saved without that head is loaded without one, as a head of random weights would say nothing.
+    """
+    known = AutoModelForMaskedLM._model_mapping
+    either = type(config) in AutoModelForCausalLM._model_mapping
+    if type(config) not in known or config.is_encoder_decoder or (either and getattr(config, "is_decoder", True)):
+        return AutoModelForCausalLM
+    saved = config.architectures or ["ForMaskedLM"]
+    return AutoModelForMaskedLM if saved[0].endswith(("ForMaskedLM", "ForPreTraining")) else AutoModel
+
+
+@functools.cache
+def load_tokenizer(model: str, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer of a model, without its weights.
+
+    Raises:
+        UserError: no such model, or it has no fast tokenizer.
+    """
+    source = resolve_model(model)
+    folder = model_folder(source, weights=False)
+    with quiet_transformers(), told_to_the_user(source):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"model = {model!r} has no fast tokenizer (tokenizer.json), which is needed; choose another or convert it"
+        )
+    return tokenizer
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device that a run file means.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device = {device!r}; allowed: auto, cpu, cuda, cuda:N, mps") from None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if place.type == "cuda" and (place.index or 0) >= count:
+        have = f"has {count} CUDA devices" if count else "has no CUDA device that this torch can use"
+        raise UserError(f'device = {device!r}, but this machine {have}; write device = "auto" or "cpu"')
+    if place.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError('device = \'mps\', but this machine has none; write device = "auto" or "cpu"')
+    return place
+
+
+def model_folder(source: ModelSource, *, weights: bool = True) -> Path:
+    """The folder with a model's files: downloads from the hub and converts a GGUF file where that is needed.
+
+    Args:
+        weights: download the safetensors too.
+    """
+    if source.kind == "hub":
+        return fetch_model(source.location, source.revision, weights=weights)
+    if source.kind == "gguf":
+        return convert_gguf(Path(source.location), source.revision)
+    return Path(source.location)
+
+
+@contextmanager
+def told_to_the_user(source: ModelSource) -> Iterator[None]:
+    """Turn what transformers raises about a model's files into a UserError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, struct.error, SafetensorError) as error:
+        raise UserError(_message(source.spec, error)) from error
+
+
+def _message(spec: str, error: Exception) -> str:
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return (
+            f"model = {spec!r} comes with Python code of its own; read that code, and if you trust it set "
+            "trust_remote_code = true beside model in the run file"
+        )
+    if "Unrecognized model" in text or "does not recognize this architecture" in text or "model type" in text:
+        return f"model = {spec!r} is of an architecture that transformers does not know as a language model: {text}"
+    return (
+        f"model = {spec!r} cannot be loaded ({type(error).__name__}: {text}); check its files, or download them again"
+    )

