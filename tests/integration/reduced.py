@@ -1,12 +1,16 @@
 """A reduced demo: the real model on the real text, few sequences and units."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 
+from pipeline.__main__ import main
 from pipeline.storage.tables import Tables
 from stages import TABLES
 
@@ -65,7 +69,25 @@ def command(*arguments: str) -> list[str]:
 
 
 def call(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the pipeline as a user would and wait for it."""
+    """What the command line does, in this process: models that were loaded stay loaded for the next call."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, environment),
+        patch.object(sys, "argv", ["neurogloss", *arguments]),
+        patch.object(sys, "stdin", io.StringIO(stdin)),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 0
+    return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
+
+
+def spawn(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own, as a user calls it."""
     return subprocess.run(
         command(*arguments),
         input=stdin,

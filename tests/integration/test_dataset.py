@@ -149,7 +149,7 @@ def test_footers_trace_a_table_to_what_made_it(root: Path) -> None:
 
 def test_the_query_command_prints_tables_csv_json_and_parquet(finished: Path, tmp_path: Path) -> None:
     sql = 'SELECT module, count(DISTINCT "index") AS n FROM scores GROUP BY module ORDER BY module'
-    assert "layers.2.mlp  5" in call("query", "--config", str(finished), sql).stdout
+    assert "layers.2.mlp 5" in " ".join(call("query", "--config", str(finished), sql).stdout.split())
     assert call("query", "--config", str(finished), "--format", "csv", sql).stdout.splitlines()[1] == "layers.2.mlp,5"
     lines = call("query", "--config", str(finished), "--format", "json", sql).stdout.splitlines()
     assert json.loads(lines[1]) == {"module": "layers.9.mlp", "n": 5}

@@ -13,7 +13,7 @@ from pipeline.__main__ import GROUPS, app, main
 from pipeline.config.run_file import load_config
 from pipeline.execution.fingerprint import CREATED_BY
 from stages.settings import SECTIONS
-from tests.integration.reduced import call, write_run_file
+from tests.integration.reduced import call, spawn, write_run_file
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -101,7 +101,7 @@ def test_estimate_says_what_a_run_takes(tmp_path: Path, run: Run) -> None:
 def test_help_and_status_import_no_model_library(tmp_path: Path) -> None:
     file = write_run_file(tmp_path)
     for arguments in (["--help"], ["status", "--config", str(file)]):
-        done = call(*arguments, PYTHONPROFILEIMPORTTIME="1")
+        done = spawn(*arguments, PYTHONPROFILEIMPORTTIME="1")
         assert done.returncode == 0
         modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
         imported = {module.split(".")[0] for module in modules}

