@@ -1,10 +1,12 @@
 """The sections of the run file that the stages bring: what is recorded, explained, simulated, scored and judged, and SASC."""
 
+from importlib import import_module
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config import Count, Device, LanguageModel, Positive, RunConfig, Section, StageSection
+from stages.sasc import READINGS
 
 
 class PerSplit(Section):
@@ -262,19 +264,8 @@ class Sasc(StageSection):
         return self
 
     def agree(self, config: RunConfig) -> None:
-        if "sasc" not in config.run.methods or self.reading != "recorded":
-            return
-        if "simulation" not in config.run.methods:
-            raise ValueError(
-                'sasc.reading = "recorded" reads the exemplars that the method simulation records; '
-                'set run.methods = ["simulation", "sasc"], or choose another sasc.reading'
-            )
-        missing = [polarity for polarity in self.polarities if polarity not in config[Record].polarities]
-        if missing:
-            raise ValueError(
-                f'sasc.polarities names "{missing[0]}", which is not recorded; add it to record.polarities, '
-                "or choose another sasc.reading"
-            )
+        if "sasc" in config.run.methods:
+            import_module(READINGS[self.reading]).METHOD.check(config)
 
 
 SECTIONS: tuple[type[StageSection], ...] = (Record, Explain, Simulate, Score, Judge, Sasc)

@@ -95,6 +95,11 @@ class Asking:
     """A usable reply, given its number, where what is asked next depends on replies."""
 
 
+def numbered_shards(keys: Iterable[Mapping[str, Any]]) -> list[Shard]:
+    """Shards that cover these parts, named by their place."""
+    return [Shard(f"part-{number:05d}", key) for number, key in enumerate(keys)]
+
+
 def chunks(items: list[Any], size: int) -> list[list[Any]]:
     """Consecutive parts of at most `size` items."""
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -15,8 +15,8 @@ from pipeline.subjects.activation_sources import describe_modules
 from pipeline.subjects.activations import ModuleUnits
 from stages.estimate.inputs import make_corpus
 from stages.estimate.sample import Sample, SampleTables, Unit, drawn, filled, planned_units
-from stages.sasc.polarities import polarities_of
 from stages.sasc.sasc_tables import NGRAMS, NULLS, RESPONSES, THEMES
+from stages.sasc.sasc_units import polarities_of
 from stages.settings import Sasc
 
 SEQUENCES = 64

@@ -1,64 +1,74 @@
 """The explain.sasc stage: from the n-grams that a unit responds to, to what they share."""
 
 import asyncio
+import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
+from pipeline.llm.engine import Request
 from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
-from pipeline.subjects.loading.model_source import resolve_model
-from stages.english.thesaurus import thesaurus_version
-from stages.explain.base import ExplanationError
-from stages.sasc.candidates import Theme, themes
-from stages.sasc.explained import Row, by_unit, plan, table_of
+from stages.explain.base import Candidate, ExplanationError
+from stages.sasc.methods import Kept, Summariser, summariser
+from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
+from stages.sasc.sasc_units import Row, rows_by_unit, table_of, unit_shards
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 
-if TYPE_CHECKING:
-    from pipeline.llm.engine import Request
-    from stages.sasc.summarise import Summariser
+DRAWS = 4
+"""Draws for each candidate at most; one that leads to an explanation that is there already is drawn anew."""
+FAILING = 3
+"""Give up after this many draws without an explanation; what was found before is used."""
 
-PROMPTS = {"embedded": "explain/label.", "language_model": "sasc/summarise."}
+
+@dataclass(frozen=True)
+class Theme:
+    """An explanation and the n-grams that it was drawn from."""
+
+    candidate: Candidate
+    drawn: list[str]
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change an explanation."""
-    sasc = config[Sasc]
-    found: dict[str, Any] = {
+    sasc, method = config[Sasc], summariser(config)
+    asked = method.prompts if sasc.explain_engine is not None else ()
+    return {
         "seed": config.run.seed,
         "sasc": sasc.model_dump(include={"top", "shown", "candidates", "explainer"}),
         "engine": engine_settings(sasc.explain_engine),
-        "prompts": digests(PROMPTS[sasc.explainer]) if sasc.explain_engine is not None else {},
+        "prompts": {name: digest for prompt in asked for name, digest in digests(prompt).items()},
+        **method.settings(config),
     }
-    if sasc.explainer == "embedded":
-        found |= {"embedder": sasc.embedder, "revision": resolve_model(sasc.embedder).revision}
-        found["thesaurus"] = thesaurus_version()
-    return found
 
 
 async def process(shard: Shard, context: Context) -> Rows:
-    """Explain the units of one shard, side by side."""
-    summariser = context.once("summariser", lambda _: open_summariser(context))
-    responses = by_unit(context.tables, RESPONSES, shard.key)
-    ngrams = by_unit(context.tables, NGRAMS, shard.key)
+    """Explain the units of one shard, side by side where an endpoint is asked."""
+    engine = context.config[Sasc].explain_engine
+    asked = None if engine is None else context.once("engine", lambda _: load_engine(engine, context))
+    opened = context.once("summariser", lambda config: summariser(config).open(context, asked))
+    responses, ngrams = (rows_by_unit(context.tables, table, shard.key) for table in (RESPONSES, NGRAMS))
 
     async def explain(index: int) -> list[Row]:
-        return await explain_unit(summariser, responses[index][0], ngrams[index], context.config)
+        return await explain_unit(opened, responses[index][0], ngrams[index], context.config)
 
     indices = shard.key["indices"]
-    engine = context.config[Sasc].explain_engine
     remote = engine is not None and engine.base_url is not None
     found = await bounded_gather(explain, indices, len(indices) if remote else 1)
     return {THEMES.name: table_of([row for unit in found for row in unit], THEMES.schema)}
 
 
-async def explain_unit(summariser: "Summariser", unit: Row, ngrams: list[Row], config: RunConfig) -> list[Row]:
+async def explain_unit(summariser: Summariser, unit: Row, ngrams: list[Row], config: RunConfig) -> list[Row]:
     """Rows of the themes of one unit; a unit that cannot be explained has one row that says why.
 
     Args:
@@ -67,58 +77,79 @@ async def explain_unit(summariser: "Summariser", unit: Row, ngrams: list[Row], c
     """
     await asyncio.sleep(0)  # an interruption takes effect between units
     keys = {name: unit[name] for name in ("module", "index", "polarity")} | {"explainer": summariser.name}
+    nothing = keys | asdict(Candidate("")) | {"candidate": 0, "text": None, "ngrams_shown": []}
     if unit["status"] != "ok":
-        return [keys | _theme(0, unit["status"], unit["error"])]
+        return [nothing | {"status": unit["status"], "error": unit["error"]}]
     sign = 1.0 if unit["polarity"] == "+" else -1.0
     kept = [(row["text"], sign * row["response"]) for row in sorted(ngrams, key=lambda row: row["rank"])]
-    seed = int(
-        draw(config.run.seed, "themes/" + unit_name(unit["module"], unit["index"], unit["polarity"])).integers(2**31)
-    )
+    name = unit_name(unit["module"], unit["index"], unit["polarity"])
+    seed = int(draw(config.run.seed, f"themes/{name}").integers(2**31))
     try:
         found = await themes(summariser, kept, config[Sasc], seed)
     except ExplanationError as error:
         spent = {"prompt_tokens": error.prompt_tokens, "completion_tokens": error.completion_tokens}
-        return [keys | _theme(0, "failed", str(error)) | spent]
+        return [nothing | spent | {"status": "failed", "error": str(error)}]
     except Exception as error:
         if stops_the_shard(error):
             raise
-        return [keys | _theme(0, "failed", f"{type(error).__name__}: {error}")]
-    return [keys | _theme(number, "ok", None, theme) for number, theme in enumerate(found)]
+        return [nothing | {"status": "failed", "error": f"{type(error).__name__}: {error}"}]
+    return [
+        keys | asdict(theme.candidate) | {"candidate": number, "ngrams_shown": theme.drawn, "status": "ok"}
+        for number, theme in enumerate(found)
+    ]
 
 
-def _theme(number: int, status: str, error: str | None, theme: Theme | None = None) -> Row:
-    candidate = None if theme is None else theme.candidate
-    return {
-        "candidate": number,
-        "text": None if candidate is None else candidate.text,
-        "model": "" if candidate is None else candidate.model,
-        "prompt_id": "" if candidate is None else candidate.prompt_id,
-        "prompt_tokens": 0 if candidate is None else candidate.prompt_tokens,
-        "completion_tokens": 0 if candidate is None else candidate.completion_tokens,
-        "ngrams_shown": [] if theme is None else theme.drawn,
-        "status": status,
-        "error": error,
-    }
+async def themes(summariser: Summariser, kept: Kept, sasc: Sasc, seed: int) -> list[Theme]:
+    """Up to sasc.candidates different explanations, each from another draw, in the order in which they were found.
+
+    The tokens that a repeated explanation took are added to the first one of it, those of failing draws to the first of all.
+
+    Args:
+        kept: n-grams with their responses, by falling response.
+
+    Raises:
+        ExplanationError: nothing can be said of any draw; it carries the tokens that all of them took.
+    """
+    found: dict[str, Theme] = {}
+    failures: list[ExplanationError] = []
+    drawn = draws([text for text, _ in kept], sasc, np.random.default_rng(seed))
+    for number, shown in enumerate(itertools.islice(drawn, DRAWS * sasc.candidates)):
+        try:
+            candidate = await summariser.explain(shown, kept, seed + number)
+        except ExplanationError as error:
+            failures.append(error)
+        else:
+            same = normalised_text(candidate.text)
+            found[same] = _charged(found[same], candidate) if same in found else Theme(candidate, shown)
+        if len(found) == sasc.candidates or len(failures) == FAILING:
+            break
+    if not found:
+        tokens = (sum(getattr(error, name) for error in failures) for name in ("prompt_tokens", "completion_tokens"))
+        raise ExplanationError(str(failures[-1]), *tokens) from failures[-1]
+    first, *others = found.values()
+    return [_charged(first, *failures), *others]
 
 
-def open_summariser(context: Context) -> "Summariser":
-    """The summariser that the run file names."""
-    sasc = context.config[Sasc]
-    engine = None
-    if sasc.explain_engine is not None:
-        engine = context.once("engine", lambda _: load_engine(sasc.explain_engine, context))
-    if sasc.explainer == "language_model":
-        from stages.sasc.summarise import LanguageModelSummariser
+def draws(ngrams: Sequence[str], sasc: Sasc, rng: np.random.Generator) -> Iterator[list[str]]:
+    """Random sets of sasc.shown of the first sasc.top n-grams, in the order of their rank, without an end.
 
-        assert engine is not None, "the section Sasc sees to it"
-        return LanguageModelSummariser(engine)
-    from pipeline.subjects.embedder import load_embedder
-    from stages.sasc.summarise_embedded import EmbeddedSummariser
-
-    return EmbeddedSummariser(load_embedder(sasc.embedder, sasc.device), engine)
+    Singh et al. 2023, section 3: 30 of the top 50. Where there are fewer n-grams than that, all of them.
+    """
+    top = list(ngrams[: sasc.top])
+    while True:
+        chosen = np.sort(rng.permutation(len(top))[: sasc.shown])
+        yield [top[place] for place in chosen]
 
 
-def stand_in(request: "Request", number: int) -> str:
+def _charged(theme: Theme, *spent: Candidate | ExplanationError) -> Theme:
+    """The theme with the tokens of others added to its own."""
+    prompt_tokens = sum(one.prompt_tokens for one in (theme.candidate, *spent))
+    completion_tokens = sum(one.completion_tokens for one in (theme.candidate, *spent))
+    candidate = replace(theme.candidate, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+    return replace(theme, candidate=candidate)
+
+
+def stand_in(request: Request, number: int) -> str:
     """An explanation as a language model could give it, another one for each number."""
     text = f"words about life in towns and villages of kind {number}"
     return json.dumps({"explanation": text}) if request.schema else text
@@ -131,11 +162,9 @@ def model_use(config: RunConfig) -> ModelUse | None:
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where the language model, its device, the embedder or the thesaurus is not there."""
+    """Raises UserError where the language model, its device, or what the summariser works with is not there."""
     check_engine(config[Sasc].explain_engine)
-    resolve_model(config[Sasc].embedder)
-    if config[Sasc].explainer == "embedded":
-        thesaurus_version()
+    summariser(config).check(config)
 
 
 EXPLAIN = Stage(
@@ -144,7 +173,7 @@ EXPLAIN = Stage(
     reads=("ngrams.merge",),
     writes=(THEMES,),
     settings=settings,
-    plan=plan,
+    plan=unit_shards,
     process=process,
     check=check,
     asks=model_use,

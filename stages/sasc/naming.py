@@ -7,6 +7,7 @@ Shapes: N n-grams, M names, D numbers of an embedding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline.subjects.kept_vectors import kept_vectors
 from stages.english.word_classes import COMMON, FUNCTION_WORDS, content_words, stems, whole_words
+from stages.sasc.methods import Kept
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
@@ -27,7 +29,7 @@ FLOOR = 0.1
 ALIKE = 0.7
 """Cosine from which two words say the same."""
 REMEMBERED = 50_000
-"""Texts whose embeddings are kept."""
+"""Texts whose embeddings are kept, about."""
 UNLIKE = 0.2
 """Cosine of the middles of two clusters below which they are two themes. On the tuning half of the recovery benchmark one concept's
 n-grams have 0.25 to 0.78, those of two concepts -0.07 to 0.25."""
@@ -36,12 +38,10 @@ SMALLEST = 0.2
 TRIES = 5
 """Starts of the clustering, each an n-gram and the one least like it; the best is taken."""
 UNITS = 16
-"""Units whose agreement with all names is kept."""
+"""Units whose agreement with all words of the vocabulary is kept; it is worked out once for all draws of a unit."""
 
 Values = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
-Kept = Sequence[tuple[str, float]]
-"""N-grams with their responses, by falling response."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,13 @@ class Naming:
         self.common = words[:COMMON]
         self._embedder = embedder
         self._words = [word for word in words[:VOCABULARY] if _says_something(word)]
-        self._known: dict[str, Vectors] = {}
-        self._given: dict[str, Vectors] = {}  # as `_known`, of the words that may be names
-        self._fixed: tuple[Vectors, Vectors] | None = None
-        self._followed: dict[tuple[tuple[str, float], ...], Values] = {}
+        common = self.common or ["the"]
+        vectors = kept_vectors(embedder, [*common, *self._words])
+        self._mean = vectors[: len(common)].mean(axis=0)  # (D,)
+        self._word_vectors = _centred(vectors[len(common) :], self._mean)  # (M, D)
+        self._given = dict(zip(self._words, vectors[len(common) :], strict=True))
+        self._known = dict(self._given)
+        self._follow_words = lru_cache(maxsize=UNITS)(lambda kept: self._follow(kept, self._word_vectors))
 
     def names(self, drawn: Sequence[str], kept: Kept, more: Sequence[str] = ()) -> list[Named]:
         """All names, the best fitting one first.
@@ -80,10 +83,10 @@ class Naming:
         Args:
             more: further names.
         """
-        _, fixed = self._fixed_vectors()
-        names, vectors = [*self._words, *more], np.concatenate([fixed, self._embed(more)])
-        followed = np.concatenate([self._follow_words(kept), self._follow(kept, self._embed(more))])
-        return _ranked(names, vectors @ self._middle(drawn, kept) + AGREEMENT * followed)
+        told = self._embed(more)
+        vectors = np.concatenate([self._word_vectors, told])
+        followed = np.concatenate([self._follow_words(tuple(kept)), self._follow(kept, told)])
+        return _ranked([*self._words, *more], vectors @ self._middle(drawn, kept) + AGREEMENT * followed)
 
     def words(self, drawn: Sequence[str], kept: Kept) -> list[Named]:
         """Content words of the drawn n-grams by how well they stand for what these share, and in how many they are."""
@@ -127,17 +130,8 @@ class Naming:
     def _middle(self, drawn: Sequence[str], kept: Kept) -> Vectors:
         """(D,) where the drawn n-grams are on average, at length 1."""
         weights = _weights(drawn, kept)
-        middle = weights @ self._plain(drawn) / weights.sum() - self._fixed_vectors()[0]
+        middle = weights @ self._plain(drawn) / weights.sum() - self._mean
         return np.asarray(middle / max(float(np.linalg.norm(middle)), 1e-9), np.float32)
-
-    def _follow_words(self, kept: Kept) -> Values:
-        """`_follow` for the words of the vocabulary: worked out once for all draws from the same n-grams."""
-        key = tuple(kept)
-        if key not in self._followed:
-            if len(self._followed) == UNITS:
-                self._followed.clear()
-            self._followed[key] = self._follow(kept, self._fixed_vectors()[1])
-        return self._followed[key]
 
     def _follow(self, kept: Kept, names: Vectors) -> Values:
         """(M,) correlations over the kept n-grams of their strength and their likeness to each of names (M, D)."""
@@ -147,29 +141,17 @@ class Naming:
         scale = np.sqrt((first**2).sum() * (second**2).sum(axis=0))
         return np.where(scale > 1e-9, first @ second / np.maximum(scale, 1e-9), 0.0)
 
-    def _fixed_vectors(self) -> tuple[Vectors, Vectors]:
-        """(D,) the mean of the common words, and the (M, D) vectors of the words that may be names."""
-        if self._fixed is None:
-            common = self.common or ["the"]
-            vectors = kept_vectors(self._embedder, [*common, *self._words])
-            mean = vectors[: len(common)].mean(axis=0)
-            self._given = dict(zip(self._words, vectors[len(common) :], strict=True))
-            self._fixed = mean, _centred(vectors[len(common) :], mean)
-        return self._fixed
-
     def _embed(self, texts: Sequence[str]) -> Vectors:
         """(N, D) less the mean of the common words, at length 1."""
-        return _centred(self._plain(texts), self._fixed_vectors()[0])
+        return _centred(self._plain(texts), self._mean)
 
     def _plain(self, texts: Sequence[str]) -> Vectors:
         """(N, D) as the embedder gives them."""
-        self._fixed_vectors()
-        wanted = [text for text in dict.fromkeys(texts) if text not in self._given]
-        if len(self._known) + len(wanted) > REMEMBERED:
-            self._known.clear()
-        missing = [text for text in wanted if text not in self._known]
+        if len(self._known) > REMEMBERED:
+            self._known = dict(self._given)
+        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
         self._known.update(zip(missing, self._embedder.encode(missing), strict=True))
-        rows = [self._given[text] if text in self._given else self._known[text] for text in texts]
+        rows = [self._known[text] for text in texts]
         return np.stack(rows) if rows else np.zeros((0, self._embedder.width), np.float32)
 
 

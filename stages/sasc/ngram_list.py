@@ -1,12 +1,16 @@
 """The ngrams.list stage: the n-grams of the corpus, none across a document's end, and how often each occurs.
 
 All documents are read, as far as corpus.max_documents goes, not only the sequences that were drawn. The most frequent
-ones are listed.
+n-grams are listed. Counts are exact, and memory is bounded: forms are counted in a table in memory, which goes to DuckDB
+whenever it is full; DuckDB keeps what does not fit into its own share of the memory in a temporary folder.
 """
 
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -16,14 +20,23 @@ from pipeline.corpora.document import Document
 from pipeline.corpora.windows import tokenize
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import PRECOMPUTED
-from stages.sasc.counting import NgramCounts
 from stages.sasc.ngram_pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
 from stages.sasc.sasc_tables import NGRAM_LIST
 from stages.settings import Sasc
+
+MOST_FORMS = 1_000_000
+"""Forms in the table in memory, of about 200 bytes each."""
+DUCKDB_MEMORY = "1GB"
+MOST_FREQUENT = """
+SELECT best.text, best.n, count FROM (
+    SELECT first({'text': text, 'n': n} ORDER BY count DESC, text, n) AS best, sum(count)::BIGINT AS count
+    FROM (SELECT key, text, n, sum(count) AS count FROM forms GROUP BY ALL) GROUP BY key
+)
+WHERE count >= $least ORDER BY count DESC, best.text, best.n LIMIT $limit"""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -33,36 +46,61 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
     """One shard: the most frequent n-grams are those of the whole corpus."""
-    return [Shard("part-00000", {"ngrams": "all"})]
+    return numbered_shards([{"ngrams": "all"}])
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:  # noqa: ARG001 - there is one shard
     """Count and list."""
     sasc = context.config[Sasc]
-    with NgramCounts(read_words if sasc.pieces == "words" else read_tokens) as counts:
-        for forms in _forms(context):
-            counts.add(forms)
-        found = counts.most_frequent(sasc.max_ngrams, sasc.min_count)
-    if not found:
+    read = read_words if sasc.pieces == "words" else read_tokens
+    found = most_frequent(_forms(context), read, sasc.max_ngrams, sasc.min_count)
+    if not found.num_rows:
         raise UserError(
             f"no n-gram of sasc.sizes = {sasc.sizes} occurs sasc.min_count = {sasc.min_count} times in the corpus; lower these, "
             "or give another corpus"
         )
-    return {NGRAM_LIST.name: list_table(found)}
+    return {NGRAM_LIST.name: found}
 
 
-def list_table(ngrams: list[tuple[Ngram, int]]) -> pa.Table:
-    """Rows of NGRAM_LIST, numbered in the order given."""
-    columns = {
-        "ngram_id": range(len(ngrams)),
-        "text": [ngram.text for ngram, _ in ngrams],
-        "n": [ngram.n for ngram, _ in ngrams],
-        "count": [count for _, count in ngrams],
-    }
-    return pa.table(columns, schema=NGRAM_LIST.schema)
+def most_frequent(
+    documents: Iterable[list[str]], read: Callable[[str], Ngram], limit: int, min_count: int, most: int = MOST_FORMS
+) -> pa.Table:
+    """Rows of NGRAM_LIST: the n-grams with the largest counts, by falling count, then by text.
+
+    An n-gram has the text of its commonest form, of the first one by text among equals.
+
+    Args:
+        documents: the forms in each document.
+        read: from a form to what it says.
+        limit: n-grams at most.
+        min_count: occurrences that an n-gram needs.
+        most: forms in memory at a time.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="ngrams-") as folder,
+        duckdb.connect(config={"memory_limit": DUCKDB_MEMORY, "temp_directory": folder}) as connection,
+    ):
+        connection.sql("CREATE TABLE forms (key VARCHAR, text VARCHAR, n TINYINT, count BIGINT)")
+        counts: Counter[str] = Counter()
+        for forms in documents:
+            counts.update(forms)
+            if len(counts) > most:
+                connection.from_arrow(_counted(counts, read)).insert_into("forms")
+                counts.clear()
+        connection.from_arrow(_counted(counts, read)).insert_into("forms")
+        found = connection.sql(MOST_FREQUENT, params={"least": min_count, "limit": limit}).to_arrow_table()
+        return found.add_column(0, "ngram_id", pa.array(range(len(found)), pa.int64())).cast(NGRAM_LIST.schema)
+
+
+def _counted(counts: Mapping[str, int], read: Callable[[str], Ngram]) -> pa.Table:
+    ngrams = [read(form) for form in counts]
+    columns = {name: [getattr(ngram, name) for ngram in ngrams] for name in ("key", "text")}
+    numbers = {"n": pa.array([ngram.n for ngram in ngrams], pa.int8()), "count": pa.array(counts.values(), pa.int64())}
+    return pa.table({name: pa.array(texts, pa.string()) for name, texts in columns.items()} | numbers)
 
 
 def _forms(context: Context) -> Iterator[list[str]]:
+    """The forms in each document, or in each piece of a long one."""
     from pipeline.subjects.loading.model_loading import load_tokenizer
     from pipeline.subjects.token_text import TokenTexts
 

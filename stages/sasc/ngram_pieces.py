@@ -1,7 +1,7 @@
 """What n-grams are made of: words and punctuation marks, or the tokens of the subject.
 
-While they are counted, an n-gram is a form: a string from which its key, its text and its length are read. N-grams with
-the same key are one n-gram, whose text is the commonest of its forms.
+While n-grams are counted, each is a form: a string that says its key, its text and its length. Forms with the same key are
+one n-gram, whose text is that of the commonest form.
 """
 
 from bisect import bisect_left
@@ -68,14 +68,25 @@ def word_forms(
 
 
 def read_words(form: str) -> Ngram:
-    """Words count as the same whatever their case and the white space between them, of which a text shows one space."""
+    """Case and white space make no difference between n-grams of words; a text shows any white space as one space."""
     return Ngram(form.replace(" ", "").casefold(), form.replace(SEPARATOR, ""), form.count(SEPARATOR) + 1)
+
+
+def words_key(text: str) -> str:
+    """The key of an n-gram of words, from its text."""
+    return SEPARATOR.join(text[start:stop] for start, stop in word_spans(text)).casefold()
+
+
+def normalised_text(text: str) -> str:
+    """What two texts have in common that say the same: letters and digits without capitals."""
+    words = "".join(letter if letter.isalnum() else " " for letter in text.casefold()).split()
+    return " ".join(words) or text.strip()
 
 
 def token_forms(
     ids: Sequence[int], joined: Callable[[Sequence[int]], str], sizes: Iterable[int], first: int = 0
 ) -> list[tuple[str, int, int]]:
-    """The same of tokens; what is blank, or no text because it ends within a character, is left out.
+    """The same of tokens. Left out is what is blank, and what is no text because it ends within a character.
 
     Args:
         joined: from token ids to their text.
@@ -93,7 +104,7 @@ def token_forms(
 
 
 def read_tokens(form: str) -> Ngram:
-    """Tokens are the same n-gram where their text is the same to the letter; n is that of the commonest division."""
+    """N-grams of tokens are the same where their texts are the same to the letter; n is that of the commonest division."""
     n, _, text = form.partition(SEPARATOR)
     return Ngram(text, text, int(n))
 

@@ -1,10 +1,12 @@
-"""What is kept of the responses to n-grams while they come: exact sums, and the n-grams with the strongest ones.
+"""What is kept of responses to n-grams while they come: exact sums, and the top-k n-grams.
 
-The result does not depend on the order in which n-grams come, nor on how they are spread over shards: sums carry what
-float64 rounds away, and ties have a total order, by response and then by ngram_id.
+The result depends neither on the order in which n-grams come nor on their spread over shards: sums carry what float64 rounds
+away, and ties have a total order, by response and then by ngram_id.
 
 Shapes: B n-grams of a batch, U units, K n-grams kept of each unit.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +16,90 @@ import torch
 from pipeline.subjects.activations import with_float64
 from stages.record.moments import SPLITTER
 from stages.sasc.sasc_tables import NGRAM_PARTIALS
+from stages.settings import Sasc
 
 AT_ONCE = 1 << 16
-"""Candidates gathered before the best are picked, at least."""
+"""Candidates gathered before the top-k are picked, at least."""
 TERMS = 3
+"""Numbers that a sum consists of."""
 NONE = np.iinfo(np.int64).max
 
 Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
 
-class Strongest:
+class ModuleResponses:
+    """The responses of some units of a module."""
+
+    def __init__(
+        self, module: str, indices: Sequence[int], largest: int, smallest: int, polarity: str | None = None
+    ) -> None:
+        """
+        Args:
+            indices: numbers of the U units in the module.
+            largest: n-grams with the largest responses that are kept.
+            smallest: n-grams with the smallest responses.
+            polarity: the one that the responses are for; None for both.
+        """
+        self.module, self.indices, self.polarity = module, list(indices), polarity
+        self._largest, self._smallest = TopNgrams(len(indices), largest), TopNgrams(len(indices), smallest)
+        self._ngrams = 0
+        self._nonfinite = np.zeros(len(indices), np.int64)
+        self._first = np.full(len(indices), NONE)
+        self._sums = Sums(len(indices))
+
+    @classmethod
+    def for_run(cls, sasc: Sasc, module: str, indices: Sequence[int], polarity: str | None = None) -> "ModuleResponses":
+        """Those that a run asks for; of an end that is not explained only the extreme is kept."""
+        explained = sasc.polarities if polarity is None else [polarity]
+        largest, smallest = (sasc.kept if end in explained else 1 for end in "+-")
+        return cls(module, indices, largest, smallest, polarity)
+
+    def add(self, ngram_ids: Ints, values: torch.Tensor) -> None:
+        """Take in responses of the units: (B, U) float32 or float64, on any device."""
+        values = with_float64(values)
+        ids = torch.from_numpy(np.asarray(ngram_ids)).to(values.device)
+        self._ngrams += len(ngram_ids)
+        finite = values.isfinite()
+        if not finite.all():
+            self._nonfinite += (~finite).sum(dim=0).cpu().numpy()
+            first = torch.where(finite, NONE, ids[:, None]).amin(dim=0).cpu().numpy()
+            self._first = np.minimum(self._first, first)
+        self._sums.add(values.masked_fill(~finite, 0.0))
+        doubles = values.double()
+        self._largest.add(ids, doubles)
+        self._smallest.add(ids, -doubles)
+
+    def rows(self, error: str | None = None) -> pa.Table:
+        """Rows of NGRAM_PARTIALS, by unit.
+
+        Args:
+            error: why the units give no responses.
+        """
+        units = len(self.indices)
+        columns = {
+            "module": pa.repeat(self.module, units),
+            "index": np.asarray(self.indices, np.int32),
+            "polarity": pa.array([self.polarity] * units, pa.string()),
+            "n_ngrams": np.full(units, self._ngrams),
+            "n_nonfinite": self._nonfinite,
+            "first_nonfinite": pa.array(self._first, mask=self._first == NONE),
+            "sums": list(self._sums.terms().reshape(units, 2 * TERMS)),
+            "largest": self._lists(self._largest, 1.0),
+            "smallest": self._lists(self._smallest, -1.0),
+            "error": pa.array([error] * units, pa.string()),
+        }
+        return pa.table(columns, schema=NGRAM_PARTIALS.schema)
+
+    def _lists(self, top: "TopNgrams", sign: float) -> pa.ListArray:
+        units, values, ids = top.lists()
+        ends = np.cumsum(np.bincount(units, minlength=len(self.indices)))
+        kind = NGRAM_PARTIALS.schema.field("largest").type
+        entries = pa.StructArray.from_arrays([ids, sign * values + 0.0], fields=list(kind.value_type))
+        return pa.ListArray.from_arrays(pa.array([0, *ends], pa.int32()), entries, type=kind)
+
+
+class TopNgrams:
     """The K n-grams with the largest responses of each unit."""
 
     def __init__(self, units: int, kept: int) -> None:
@@ -42,8 +117,8 @@ class Strongest:
         better = (values > self._bound) | ((values == self._bound) & (ngram_ids[:, None] < self._bound_id))
         rows, units = torch.nonzero(better & values.isfinite(), as_tuple=True)
         if len(rows):
-            strong = values[rows, units]
-            self._found.append((units.cpu().numpy(), strong.cpu().numpy(), ngram_ids[rows].cpu().numpy()))
+            found = (units, values[rows, units], ngram_ids[rows])
+            self._found.append(tuple(part.cpu().numpy() for part in found))  # type: ignore[arg-type]
             self._pending += len(rows)
         if self._pending > self._most:
             self._pick()
@@ -56,16 +131,17 @@ class Strongest:
     def _pick(self) -> None:
         empty = (np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
         units, values, ids = (np.concatenate(parts) for parts in zip(empty, *self._found, strict=True))
-        order = best(units, values, ids, self._kept)
-        self._found, self._pending = [(units[order], values[order], ids[order])], 0
-        counts = np.bincount(units[order], minlength=self._units)
+        order = top_k(units, values, ids, self._kept)
+        units, values, ids = units[order], values[order], ids[order]
+        self._found, self._pending = [(units, values, ids)], 0
+        counts = np.bincount(units, minlength=self._units)
         full = np.flatnonzero(counts == self._kept)
         last = np.cumsum(counts)[full] - 1
-        self._bound[full] = torch.from_numpy(values[order][last]).to(self._bound)
-        self._bound_id[full] = torch.from_numpy(ids[order][last]).to(self._bound_id)
+        self._bound[full] = torch.from_numpy(values[last]).to(self._bound)
+        self._bound_id[full] = torch.from_numpy(ids[last]).to(self._bound_id)
 
 
-def best(units: Ints, values: Doubles, ids: Ints, kept: int) -> Ints:
+def top_k(units: Ints, values: Doubles, ids: Ints, kept: int) -> Ints:
     """The places of the `kept` largest values of each unit: by unit, then by falling value, then by rising id."""
     order = np.lexsort([ids, -values, units])
     _, first, sizes = np.unique(units[order], return_index=True, return_counts=True)
@@ -73,90 +149,12 @@ def best(units: Ints, values: Doubles, ids: Ints, kept: int) -> Ints:
     return order[rank < kept]
 
 
-class ModuleResponses:
-    """The responses of some units of a module."""
-
-    def __init__(
-        self, module: str, indices: list[int], largest: int, smallest: int, polarity: str | None = None
-    ) -> None:
-        """
-        Args:
-            indices: numbers of the U units in the module.
-            largest: n-grams with the largest responses that are kept.
-            smallest: n-grams with the smallest responses.
-            polarity: the one that the responses are for; None for both.
-        """
-        self.module, self.indices, self.polarity = module, indices, polarity
-        self._largest, self._smallest = Strongest(len(indices), largest), Strongest(len(indices), smallest)
-        self._ngrams = 0
-        self._nonfinite = np.zeros(len(indices), np.int64)
-        self._first = np.full(len(indices), NONE)
-        self._sums = Sums(len(indices))
-
-    def add(self, ngram_ids: Ints, values: torch.Tensor) -> None:
-        """Take in responses of the units: (B, U) float32 or float64, on any device."""
-        values = with_float64(values)
-        ids = torch.from_numpy(np.asarray(ngram_ids)).to(values.device)
-        self._ngrams += len(ngram_ids)
-        finite = values.isfinite()
-        if not finite.all():
-            self._nonfinite += (~finite).sum(dim=0).cpu().numpy()
-            first = torch.where(finite, NONE, ids[:, None]).amin(dim=0).cpu().numpy()
-            self._first = np.minimum(self._first, first)
-        self._sums.add(values.masked_fill(~finite, 0.0))
-        doubles = values.double()
-        self._largest.add(ids, doubles)
-        self._smallest.add(ids, -doubles)
-
-    def rows(self) -> pa.Table:
-        """Rows of NGRAM_PARTIALS, by unit."""
-        units = len(self.indices)
-        columns = {
-            "module": pa.repeat(self.module, units),
-            "index": np.asarray(self.indices, np.int32),
-            "polarity": pa.array([self.polarity] * units, pa.string()),
-            "n_ngrams": np.full(units, self._ngrams),
-            "n_nonfinite": self._nonfinite,
-            "first_nonfinite": pa.array(self._first, mask=self._first == NONE),
-            "sums": list(self._sums.terms().reshape(units, 2 * TERMS)),
-            "largest": self._lists(self._largest, 1.0),
-            "smallest": self._lists(self._smallest, -1.0),
-            "error": pa.nulls(units, pa.string()),
-        }
-        return pa.table(columns, schema=NGRAM_PARTIALS.schema)
-
-    def _lists(self, strongest: Strongest, sign: float) -> pa.ListArray:
-        units, values, ids = strongest.lists()
-        ends = np.cumsum(np.bincount(units, minlength=len(self.indices)))
-        kind = NGRAM_PARTIALS.schema.field("largest").type
-        entries = pa.StructArray.from_arrays([ids, sign * values + 0.0], fields=list(kind.value_type))
-        return pa.ListArray.from_arrays(pa.array([0, *ends], pa.int32()), entries, type=kind)
-
-
-def failed_rows(module: str, indices: list[int], error: str, polarity: str | None = None) -> pa.Table:
-    """Rows of NGRAM_PARTIALS of units that give no responses, in one polarity or in both."""
-    units = len(indices)
-    columns = {
-        "module": pa.repeat(module, units),
-        "index": np.asarray(indices, np.int32),
-        "polarity": pa.array([polarity] * units, pa.string()),
-        "n_ngrams": np.zeros(units, np.int64),
-        "n_nonfinite": np.zeros(units, np.int64),
-        "first_nonfinite": pa.nulls(units, pa.int64()),
-        "sums": [[0.0] * 2 * TERMS] * units,
-        "largest": [[]] * units,
-        "smallest": [[]] * units,
-        "error": pa.repeat(error, units),
-    }
-    return pa.table(columns, schema=NGRAM_PARTIALS.schema)
-
-
 class Sums:
     """Sums of x and of x^2 of each unit, as TERMS numbers that add up to them.
 
-    What additions of float64 round away is kept (Knuth's two-sum) and added up likewise, of float32 once and of float64 twice:
-    about 106 and 159 bits. So another order of adding changes the sums, and what is made of them, far below the last bit
-    of what is published.
+    What additions of float64 round away is kept (Knuth's two-sum) and added up likewise: once of float32, twice of float64,
+    which gives about 106 and 159 bits. So another order of adding changes the sums, and what is made of them, far below the
+    last bit of what is published.
     """
 
     def __init__(self, units: int) -> None:
@@ -173,7 +171,7 @@ class Sums:
             parts.append(((high * high - parts[0]) + 2.0 * high * low) + low * low)
         depth = len(parts)
         for power, rows in enumerate(([wide], parts)):
-            self._rows[power] = distilled(torch.cat([self._rows[power].to(wide.device), *rows]), depth)
+            self._rows[power] = _distilled(torch.cat([self._rows[power].to(wide.device), *rows]), depth)
 
     def terms(self) -> Doubles:
         """(U, 2, TERMS) of x and of x^2."""
@@ -182,8 +180,8 @@ class Sums:
         return found
 
 
-def distilled(rows: torch.Tensor, depth: int) -> torch.Tensor:
-    """(depth + 1, U) float64 whose sum is that of the rows (B, U): it, what it lacks, what that lacks, and so on."""
+def _distilled(rows: torch.Tensor, depth: int) -> torch.Tensor:
+    """(depth + 1, U) float64 whose sum is that of the rows (B, U): the sum as rounded, what it lacks, what that lacks, and so on."""
     terms = []
     for _ in range(depth):
         lost = []

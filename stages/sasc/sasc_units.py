@@ -1,47 +1,73 @@
-"""Which units SASC explains."""
+"""The units that SASC explains: which ones, in which polarities, their shards, and the rows of their tables.
 
-from collections.abc import Mapping
+Null units are among them: random directions of a sentence embedder's space. They go through every stage as other units do, with
+n-grams, explanations, texts and scores of their own. So a unit's score is compared with what the whole procedure reaches on a
+function without a concept. Their rows stand in the tables under the module NULLS.
+"""
 
-from pipeline.config import RunConfig
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import BlackBox, RunConfig
 from pipeline.errors import UserError
+from pipeline.execution.stage import Shard, chunks, numbered_shards
+from pipeline.schemas import TableSchema
+from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits
-from stages.sasc.sasc_tables import NULLS
+from pipeline.subjects.identity import BLACK_BOX
+from stages.sasc.sasc_tables import NULLS, RESPONSES
 from stages.settings import Sasc
 from stages.units import draw
 
+NULL_BOX = NULLS.removeprefix(BLACK_BOX)
+
+Row = dict[str, Any]
+
+
+def with_nulls(config: RunConfig) -> RunConfig:
+    """The run file with the null units as one more module, if it wants any."""
+    sasc, subject = config[Sasc], config.subject
+    if not sasc.nulls:
+        return config
+    seed = int(draw(config.run.seed, NULL_BOX).integers(2**31))
+    box = BlackBox(
+        call="pipeline.black_boxes.random_directions:random_directions",
+        arguments={"units": sasc.nulls, "seed": seed, "embedder": sasc.embedder, "device": sasc.device},
+        units=sasc.nulls,
+    )
+    changed = {"modules": [*subject.modules, NULLS], "black_boxes": subject.black_boxes | {NULL_BOX: box}}
+    return config.model_copy(update={"subject": subject.model_copy(update=changed)})
+
 
 def asked_modules(config: RunConfig) -> list[str]:
-    """The modules of a run file of which units are explained, in its order."""
-    wanted = config[Sasc].units
-    return [
-        module
-        for module in config.subject.modules
-        if not isinstance(wanted, dict) or wanted.get(module) or module == NULLS
-    ]
+    """The modules of a run file with units to explain, in its order."""
+    wanted, modules = config[Sasc].units, config.subject.modules
+    return [name for name in modules if not isinstance(wanted, dict) or wanted.get(name) or name == NULLS]
 
 
 def chosen_units(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> dict[str, list[int]]:
-    """Indices of the units, rising, by module: all, a number drawn by the seed, or those listed; null units always all.
+    """Indices of the units to explain, rising, by module.
 
     Args:
-        modules: what a run file's modules are, in its order.
+        modules: what the modules of the run file are, in its order.
 
     Raises:
-        UserError: a listed module or unit is not there.
+        UserError: sasc.units lists a module or a unit that is not there.
     """
     wanted = config[Sasc].units
-    if isinstance(wanted, dict):
-        for module, indices in wanted.items():
-            _refuse_missing(module, indices, modules)
+    for module, indices in wanted.items() if isinstance(wanted, dict) else ():
+        if module not in modules:
+            raise UserError(f"sasc.units names {module!r}; subject.modules are {', '.join(modules)}")
+        width = modules[module].width
+        if beyond := [index for index in indices if index >= width]:
+            raise UserError(f"sasc.units names unit {beyond[0]} of {module!r}, which has units 0 to {width - 1}")
     return {module: units_of(config, module, modules[module].width) for module in asked_modules(config)}
 
 
 def units_of(config: RunConfig, module: str, width: int) -> list[int]:
-    """Indices of the units of a module, rising.
-
-    Args:
-        width: how many it has.
-    """
+    """Those of a module with `width` units: all, a number drawn by the seed, or those listed; null units always all."""
     wanted = config[Sasc].units
     if wanted == "all" or module == NULLS:
         return list(range(width))
@@ -50,11 +76,46 @@ def units_of(config: RunConfig, module: str, width: int) -> list[int]:
     return sorted(draw(config.run.seed, module).permutation(width)[:wanted].tolist())
 
 
-def _refuse_missing(module: str, indices: list[int], modules: Mapping[str, ModuleUnits]) -> None:
-    if module not in modules:
-        raise UserError(f"sasc.units names {module!r}; subject.modules are {', '.join(modules)}")
-    beyond = [index for index in indices if index >= modules[module].width]
-    if beyond:
-        raise UserError(
-            f"sasc.units names unit {beyond[0]} of {module!r}, which has units 0 to {modules[module].width - 1}"
-        )
+def polarities_of(config: RunConfig, module: str, signed: bool) -> list[str]:
+    """The polarities in which a module's units are explained; null units in one, as the opposite of a direction is as random.
+
+    Args:
+        signed: whether the module's units have negative activations.
+    """
+    wanted: list[str] = list(dict.fromkeys(config[Sasc].polarities))
+    return wanted[:1] if module == NULLS else [polarity for polarity in wanted if polarity == "+" or signed]
+
+
+def unit_shards(config: RunConfig, tables: Tables) -> list[Shard]:
+    """Shards of at most sasc.shard_units units of one module and polarity, in the order of the run file, null units last.
+
+    The plan of all stages after the n-grams were merged.
+    """
+    rows = tables.read(RESPONSES, columns=["module", "polarity", "index"])
+    units: dict[tuple[str, str], list[int]] = {}
+    for module, polarity, index in zip(*rows.to_pydict().values(), strict=True):
+        units.setdefault((module, polarity), []).append(index)
+    modules, polarities = with_nulls(config).subject.modules, dict.fromkeys(config[Sasc].polarities)
+    return numbered_shards(
+        {"module": module, "polarity": polarity, "indices": part}
+        for module in modules
+        for polarity in polarities
+        for part in chunks(sorted(units.get((module, polarity), [])), config[Sasc].shard_units)
+    )
+
+
+def rows_by_unit(tables: Tables, table: TableSchema, key: Mapping[str, Any]) -> dict[int, list[Row]]:
+    """Rows of the units of a shard, by index."""
+    found: dict[int, list[Row]] = {index: [] for index in key["indices"]}
+    for row in tables.read(table, tables.is_unit(key["module"], key["indices"], key["polarity"])).to_pylist():
+        found[row["index"]].append(row)
+    return found
+
+
+def table_of(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    """A table of rows; a column that a row lacks is null in it, and so is NaN."""
+    columns = {name: [row.get(name) for row in rows] for name in schema.names}
+    return pa.table(
+        [pa.array(columns[field.name], field.type, from_pandas=True) for field in schema],
+        schema=schema,
+    )

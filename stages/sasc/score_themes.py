@@ -1,25 +1,33 @@
-"""The score.sasc stage: how much more a unit responds to texts for an explanation than to texts against it."""
+"""The score.sasc stage: how much more a unit responds to texts for an explanation than to texts against it.
+
+Shapes: N texts, R null units.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
-from stages.sasc.explained import Row, by_unit, plan, table_of
-from stages.sasc.polarities import polarities_of
 from stages.sasc.sasc_tables import NULLS, RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
-from stages.sasc.scoring import Values, choose, interval, p_value, sasc_score
+from stages.sasc.sasc_units import Row, polarities_of, rows_by_unit, table_of, unit_shards
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 
 COPIED = ("module", "index", "polarity", "explainer", "candidate", "text", "status", "error")
+TEXTS = ["candidate", "kind", "number", "half", "text", "response", "status", "error"]
+LEVEL = 0.95
+LEAST = 2
+"""Texts of each kind that a score needs."""
+BLOCK = 1 << 20
+"""Numbers of a resample that are held at a time."""
 
-Halves = dict[tuple[str, str], list[Row]]
-"""Texts of an explanation by kind and half."""
+Values = npt.NDArray[np.float64]
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -46,70 +54,9 @@ def null_scores(context: Context) -> Values:
 
 
 def _scored(context: Context, key: Mapping[str, Any]) -> list[list[Row]]:
-    responses, themes, texts = (by_unit(context.tables, table, key) for table in (RESPONSES, THEMES, SYNTHETIC_TEXTS))
+    tables = (RESPONSES, THEMES, SYNTHETIC_TEXTS)
+    responses, themes, texts = (rows_by_unit(context.tables, table, key) for table in tables)
     return [score_unit(context.config, responses[index][0], themes[index], texts[index]) for index in key["indices"]]
-
-
-def score_unit(config: RunConfig, unit: Row, themes: list[Row], texts: list[Row]) -> list[Row]:
-    """Rows of the scores of one unit: the chosen explanation with its score, the others without.
-
-    A unit that gives no number for a text of any explanation has no score at all: nothing else that it says can be relied on.
-
-    Args:
-        unit: its row of `responses`.
-        themes, texts: its rows of `themes` and `synthetic_texts`.
-    """
-    if (error := _no_number(texts)) is not None:
-        return [_failed(theme, error) for theme in themes]
-    sign, sigma = (1.0 if unit["polarity"] == "+" else -1.0), unit["sigma"]
-    halves = {row["candidate"]: _halves(texts, row["candidate"]) for row in themes}
-    errors = {row["candidate"]: _failure(halves[row["candidate"]]) for row in themes if row["status"] == "ok"}
-    usable = [number for number, error in errors.items() if error is None]
-    on_select = {number: sasc_score(*_responses(halves[number], "select", sign), sigma) for number in usable}
-    compared = [number for number in usable if np.isfinite(on_select[number])]
-    chosen = compared[choose([on_select[number] for number in compared])] if compared else None
-    rows = []
-    for theme in themes:
-        number = theme["candidate"]
-        row = {name: theme[name] for name in COPIED}
-        row |= {"score_select": on_select.get(number), "n_candidates": len(compared)}
-        if errors.get(number) is not None:
-            row |= {"status": "failed", "error": errors[number]}
-        elif row["status"] == "ok" and number not in compared:
-            row |= {"status": "undefined", "error": _too_few(halves[number], "select")}
-        elif row["status"] == "ok" and number != chosen:
-            row |= {"status": "not_selected", "error": f"candidate {chosen} did better on the select half"}
-        elif row["status"] == "ok":
-            row |= _score(config, row, halves[number], sign, sigma)
-        rows.append(row)
-    return rows
-
-
-def _no_number(texts: Sequence[Row]) -> str | None:
-    """Why the unit gives no number for a text, for how many of them, and the first of these; None where all have one."""
-    asked = [row for row in texts if row["text"] is not None]
-    bad = [row for row in asked if row["status"] != "ok"]
-    if not bad:
-        return None
-    first = min(bad, key=lambda row: (row["candidate"], row["kind"], row["number"]))
-    named = f"{first['kind']} text {first['number']} of candidate {first['candidate']}"
-    return f"{first['error']} [{len(bad)} of {len(asked)} texts, the first is {named}]"
-
-
-def _failed(theme: Row, error: str) -> Row:
-    row = {name: theme[name] for name in COPIED} | {"n_candidates": 0}
-    return row | ({"status": "failed", "error": error} if theme["status"] == "ok" else {})
-
-
-def _score(config: RunConfig, row: Row, halves: Halves, sign: float, sigma: float) -> Row:
-    relevant, baseline = _responses(halves, "report", sign)
-    score = sasc_score(relevant, baseline, sigma)
-    counts = {"n_relevant": len(relevant), "n_baseline": len(baseline)}
-    if not np.isfinite(score):
-        return {**counts, "status": "undefined", "error": _too_few(halves, "report")}
-    rng = draw(config.run.seed, "interval/" + unit_name(row["module"], row["index"], row["polarity"]))
-    low, high = interval(relevant, baseline, sigma, config[Sasc].bootstrap, rng)
-    return {**counts, "score": score, "ci_low": low, "ci_high": high, "status": "ok", "error": None}
 
 
 def _against_nulls(row: Row, nulls: Values) -> Row:
@@ -122,29 +69,128 @@ def _against_nulls(row: Row, nulls: Values) -> Row:
     }
 
 
-def _halves(texts: Sequence[Row], candidate: int) -> Halves:
-    found: Halves = {(kind, half): [] for kind in ("relevant", "baseline") for half in ("select", "report")}
-    for row in sorted(texts, key=lambda row: row["number"]):
-        if row["candidate"] == candidate:
-            found[row["kind"], row["half"]].append(row)
-    return found
+def score_unit(config: RunConfig, unit: Row, themes: Sequence[Row], texts: Sequence[Row]) -> list[Row]:
+    """Rows of the scores of one unit: the chosen explanation with its score, the others without.
+
+    A unit that gives no number for a text of any explanation has no score at all: nothing else that it says can be relied on.
+
+    Args:
+        unit: its row of `responses`.
+        themes, texts: its rows of `themes` and `synthetic_texts`.
+    """
+    rows = [{name: theme[name] for name in COPIED} | {"n_candidates": 0} for theme in themes]
+    frame = pd.DataFrame(texts, columns=TEXTS).sort_values("number", kind="stable")
+    explained = {row["candidate"]: row for row in rows if row["status"] == "ok"}
+    if (error := _no_number(frame)) is not None:
+        for row in explained.values():
+            row |= {"status": "failed", "error": error}
+        return rows
+    frame["response"] = frame["response"].astype(float) * (1.0 if unit["polarity"] == "+" else -1.0)
+    own = {number: frame[frame["candidate"] == number] for number in explained}
+    for number, row in explained.items():
+        failures = own[number]["error"][own[number]["status"] != "ok"]
+        if len(failures):
+            row |= {"status": "failed", "error": failures.iloc[0]}
+        else:
+            row["score_select"] = sasc_score(*_responses(own[number], "select"), unit["sigma"])
+    compared = [number for number, row in explained.items() if np.isfinite(row.get("score_select", np.nan))]
+    chosen = max(compared, key=lambda number: explained[number]["score_select"], default=None)
+    for number, row in explained.items():
+        if number == chosen:
+            row |= _score(config, row, own[number], unit["sigma"])
+        elif number in compared:
+            row |= {"status": "not_selected", "error": f"candidate {chosen} did better on the select half"}
+        elif row["status"] == "ok":
+            row |= {"status": "undefined", "error": _too_few(own[number], "select")}
+    return [row | {"n_candidates": len(compared)} for row in rows]
 
 
-def _failure(halves: Halves) -> str | None:
-    """Why an explanation has no texts of a kind, if it has none."""
-    errors = [row["error"] for part in halves.values() for row in part if row["status"] != "ok"]
-    return errors[0] if errors else None
+def _no_number(texts: pd.DataFrame) -> str | None:
+    """Why the unit gives no number for a text, for how many of them, and the first of these; None where all have one."""
+    asked = texts[texts["text"].notna()]
+    bad = asked[asked["status"] != "ok"].sort_values(["candidate", "kind", "number"])
+    if bad.empty:
+        return None
+    first = bad.iloc[0]
+    named = f"{first['kind']} text {first['number']} of candidate {first['candidate']}"
+    return f"{first['error']} [{len(bad)} of {len(asked)} texts, the first is {named}]"
 
 
-def _too_few(halves: Halves, half: str) -> str:
+def _score(config: RunConfig, row: Row, texts: pd.DataFrame, sigma: float) -> Row:
+    """The score of the chosen explanation, with its interval."""
+    relevant, baseline = _responses(texts, "report")
+    score = sasc_score(relevant, baseline, sigma)
+    counts = {"n_relevant": len(relevant), "n_baseline": len(baseline)}
+    if not np.isfinite(score):
+        return {**counts, "status": "undefined", "error": _too_few(texts, "report")}
+    rng = draw(config.run.seed, "interval/" + unit_name(row["module"], row["index"], row["polarity"]))
+    low, high = interval(relevant, baseline, sigma, config[Sasc].bootstrap, rng)
+    return {**counts, "score": score, "ci_low": low, "ci_high": high}
+
+
+def _too_few(texts: pd.DataFrame, half: str) -> str:
     """That there are too few texts, and why."""
-    reasons = dict.fromkeys(row["error"] for part in halves.values() for row in part if row["error"])
+    reasons = texts["error"].dropna().unique()
     return "; ".join([f"there are too few texts for and against it in the {half} half", *reasons])
 
 
-def _responses(halves: Halves, half: str, sign: float) -> tuple[list[float], list[float]]:
-    relevant, baseline = ([sign * row["response"] for row in halves[kind, half]] for kind in ("relevant", "baseline"))
-    return relevant, baseline
+def _responses(texts: pd.DataFrame, half: str) -> tuple[Values, Values]:
+    """Responses to the relevant and to the baseline texts of a half."""
+    kinds, values = texts["kind"][texts["half"] == half], texts["response"][texts["half"] == half].to_numpy()
+    return values[kinds == "relevant"], values[kinds == "baseline"]
+
+
+def sasc_score(relevant: npt.ArrayLike, baseline: npt.ArrayLike, sigma: float) -> float:
+    """(mean f(relevant) - mean f(baseline)) / sigma (Singh et al. 2023, section 3).
+
+    Responses that are not finite are left out. NaN where fewer than LEAST of a kind are left, or sigma is not positive.
+
+    Args:
+        relevant, baseline: responses to the texts for and against the explanation, in activation units.
+        sigma: standard deviation of the responses to the n-grams, in the same units.
+    """
+    first, second = _finite(relevant), _finite(baseline)
+    if min(len(first), len(second)) < LEAST or not (np.isfinite(sigma) and sigma > 0):
+        return np.nan
+    return float((first.mean() - second.mean()) / sigma)
+
+
+def interval(
+    relevant: npt.ArrayLike, baseline: npt.ArrayLike, sigma: float, resamples: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Ends of the percentile bootstrap interval of `sasc_score`; the texts of each kind are drawn anew by themselves."""
+    if not np.isfinite(sasc_score(relevant, baseline, sigma)):
+        return np.nan, np.nan
+    differences = (
+        _resampled(_finite(relevant), resamples, rng) - _resampled(_finite(baseline), resamples, rng)
+    ) / sigma
+    low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def p_value(score: float, nulls: Values) -> float:
+    """(1 + null units that score at least as much) / (1 + null units); NaN for a score that is not finite.
+
+    Args:
+        nulls: (R,) scores of the null units; those that are not finite are left out.
+    """
+    known = nulls[np.isfinite(nulls)]
+    return float((1 + np.sum(known >= score)) / (1 + len(known))) if np.isfinite(score) else np.nan
+
+
+def _finite(values: npt.ArrayLike) -> Values:
+    array = np.asarray(values, dtype=np.float64)
+    return array[np.isfinite(array)]
+
+
+def _resampled(values: Values, resamples: int, rng: np.random.Generator) -> Values:
+    """(resamples,) means of texts drawn with replacement."""
+    step = max(1, BLOCK // len(values))
+    parts = [
+        values[rng.integers(len(values), size=(min(step, resamples - start), len(values)))].mean(axis=1)
+        for start in range(0, resamples, step)
+    ]
+    return np.concatenate(parts)
 
 
 SCORE = Stage(
@@ -153,7 +199,7 @@ SCORE = Stage(
     reads=("synthesize", "explain.sasc", "ngrams.merge"),
     writes=(SASC_SCORES,),
     settings=settings,
-    plan=plan,
+    plan=unit_shards,
     process=process,
     method="sasc",
     version=3,

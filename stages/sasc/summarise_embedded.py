@@ -1,18 +1,25 @@
-"""Says what n-grams share without a language model: words and a head of a thesaurus that they are like, words of theirs, shared forms."""
+"""Says what n-grams share without a language model: words that they are like in meaning, a head of a thesaurus, and their forms."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import RunConfig
+from pipeline.execution.context import Context
 from pipeline.llm.engine import Engine, EngineError, Message, Request
 from pipeline.prompts import render
-from stages.english.thesaurus import shared_heads
+from pipeline.subjects.loading.model_source import resolve_model
+from stages.english.forms import FORMS
+from stages.english.text import Text
+from stages.english.thesaurus import shared_heads, thesaurus_version
 from stages.explain.base import Candidate, ExplanationError
-from stages.sasc.naming import Kept, Naming
-from stages.sasc.surface import SharedForms
-
-if TYPE_CHECKING:
-    from pipeline.subjects.embedder import Embedder
+from stages.sasc.methods import Kept, Method, Summariser
+from stages.sasc.naming import Naming
+from stages.settings import Sasc
 
 LABEL = "explain/label.v1"
 LABEL_TOKENS = 10
@@ -25,6 +32,17 @@ FITTING = 0.75
 """Share of the best name's fit with which the language model's label comes first, and the thesaurus's head after it."""
 HEADS = 1
 """Heads of the thesaurus in an explanation, at most."""
+FORM_SHARE = 0.7
+"""Share of the n-grams that have to have a form before it is named."""
+FORM_TIMES = 3.0
+"""How many times as large that share has to be as in running text."""
+FORM_LEAST = 5
+"""N-grams without which no form is named."""
+FORMS_NAMED = 2
+"""Forms named at most."""
+ZIPF_RANK = 2.7
+"""What Zipf's law adds to the rank of a word (Mandelbrot 1953)."""
+_PIECE = re.compile(r"(?:[^\W_]|['’])+|[\W_]")
 
 
 @dataclass(frozen=True)
@@ -48,9 +66,9 @@ class EmbeddedSummariser:
 
     name = "sasc_embedded"
 
-    def __init__(self, embedder: "Embedder", engine: Engine | None = None) -> None:
-        self._naming = Naming(embedder)
-        self._forms = SharedForms(self._naming.common, self._naming.vocabulary)
+    def __init__(self, naming: Naming, engine: Engine | None = None) -> None:
+        self._naming = naming
+        self._forms = SharedForms(naming.common, naming.vocabulary)
         self._engine = engine
 
     async def explain(self, drawn: Sequence[str], kept: Kept, seed: int) -> Candidate:
@@ -88,10 +106,6 @@ class EmbeddedSummariser:
         own = self._naming.apart(terms, TERMS // themes, names) or [f'"{ngram.strip()}"' for ngram in drawn[:TERMS]]
         return Theme(names, own, spent)
 
-    async def summarise(self, drawn: Sequence[str], kept: Kept, seed: int) -> str:
-        """The text of `explain` alone."""
-        return (await self.explain(drawn, kept, seed)).text
-
     async def _label(self, words: Sequence[str], seed: int) -> tuple[str, tuple[int, int]]:
         """The language model's label of the n-grams' words, empty where there is none, and the tokens that it took."""
         if self._engine is None or len(words) < 2:
@@ -105,3 +119,65 @@ class EmbeddedSummariser:
         except EngineError:
             return "", (0, 0)
         return clean(reply.text, words), (reply.prompt_tokens, reply.completion_tokens)
+
+
+class SharedForms:
+    """Finds forms that n-grams share, of all those that the word simulator knows, by its names for them."""
+
+    def __init__(self, common: Sequence[str], vocabulary: frozenset[str]) -> None:
+        """
+        Args:
+            common: common words, the commonest first: how usual a form is in running text is told by them and Zipf's law.
+            vocabulary: English words in lower case, by which inflections are told.
+        """
+        self._vocabulary = vocabulary
+        known = common or ["the"]
+        self._usual = np.average(self._have(known), axis=0, weights=1 / (np.arange(len(known)) + ZIPF_RANK))  # (forms,)
+
+    def of(self, ngrams: Sequence[str]) -> list[str]:
+        """Forms that at least FORM_SHARE of the n-grams have, and FORM_TIMES as many as in running text; the least expected one first."""
+        if len(ngrams) < FORM_LEAST:
+            return []
+        share = self._have(ngrams).mean(axis=0)
+        words = np.asarray([len(ngram.split()) for ngram in ngrams])
+        expected = (1 - (1 - self._usual) ** words[:, None]).mean(axis=0)
+        order = np.argsort(expected - share, kind="stable")[:FORMS_NAMED]
+        names = list(FORMS)
+        return [names[place] for place in order if share[place] >= max(FORM_SHARE, FORM_TIMES * expected[place])]
+
+    def _have(self, ngrams: Sequence[str]) -> npt.NDArray[np.float64]:
+        """(N, forms) 1 where a word of an n-gram has the form, else 0."""
+        texts = [Text.read(_tokens(ngram)) for ngram in ngrams]
+        found = [[(form(text, self._vocabulary) > 0.5).any() for form in FORMS.values()] for text in texts]
+        return np.asarray(found, dtype=np.float64)
+
+
+def _tokens(ngram: str) -> list[str]:
+    """The n-gram in pieces that begin with white space where a word does."""
+    words = [_PIECE.findall(word) for word in ngram.split()]
+    return [
+        (" " if number and not place else "") + piece
+        for number, word in enumerate(words)
+        for place, piece in enumerate(word)
+    ]
+
+
+def _open(context: Context, engine: Engine | None) -> Summariser:
+    from pipeline.subjects.embedder import load_embedder
+
+    sasc = context.config[Sasc]
+    return EmbeddedSummariser(Naming(load_embedder(sasc.embedder, sasc.device)), engine)
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    embedder = config[Sasc].embedder
+    return {"embedder": embedder, "revision": resolve_model(embedder).revision, "thesaurus": thesaurus_version()}
+
+
+def _check(config: RunConfig) -> None:
+    """Raises UserError where the embedder or the thesaurus is not there."""
+    resolve_model(config[Sasc].embedder)
+    thesaurus_version()
+
+
+METHOD = Method(_open, _settings, _check, engine="optional", prompts=("explain/label.",))

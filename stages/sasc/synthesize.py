@@ -14,43 +14,38 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
-from pipeline.schemas import CORPUS
+from pipeline.schemas import EXPLANATION_KEYS
 from pipeline.subjects.identity import BLACK_BOX, needs_model, source_identities
 from pipeline.subjects.loading.model_source import resolve_model
-from stages.sasc.explained import Row, by_unit, plan, table_of
-from stages.sasc.halves import HALVES, deal
-from stages.sasc.nulls import with_nulls
+from stages.sasc.methods import Synthesizer, Texts, synthesizer
+from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_tables import SYNTHETIC_TEXTS, THEMES
-from stages.sasc.synthetic_texts import Synthesizer, Texts
-from stages.sasc.texts_retrieved import cut_passages
-from stages.sasc.texts_written import LanguageModelSynthesizer, stand_in
+from stages.sasc.sasc_units import Row, rows_by_unit, table_of, unit_shards, with_nulls
+from stages.sasc.texts_written import stand_in
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 
-PASSAGES = 5_000
-"""Passages of the corpus that texts are retrieved from, at most."""
-KEYS = ("module", "index", "polarity", "explainer", "candidate")
+KINDS = ("relevant", "baseline")
+HALVES = ("select", "report")
+"""The half that chooses among the candidates of a unit, and the one that publishes the winner's score."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a text or a response."""
     config = with_nulls(config)
-    sasc, subject = config[Sasc], config.subject
+    sasc, subject, method = config[Sasc], config.subject, synthesizer(config)
     found: dict[str, Any] = {
         "seed": config.run.seed,
         "sasc": sasc.model_dump(include={"texts", "synthesizer", "pool"}),
         "modules": subject.modules,
         "sources": source_identities(config),
+        **method.settings(config),
     }
     if needs_model(subject.modules):
         found |= {"model": subject.model, "revision": resolve_model(subject.model).revision, "dtype": subject.dtype}
-    if sasc.synthesizer == "language_model":
-        found |= {
-            "engine": engine_settings(sasc.synthesize_engine),
-            "prompts": digests("sasc/relevant.") | digests("sasc/baseline."),
-        }
-    else:
-        found |= {"embedder": sasc.embedder, "embedder_revision": resolve_model(sasc.embedder).revision}
+    if method.engine != "none":
+        found["engine"] = engine_settings(sasc.synthesize_engine)
+        found["prompts"] = {name: digest for prompt in method.prompts for name, digest in digests(prompt).items()}
     return found
 
 
@@ -65,17 +60,17 @@ async def process(shard: Shard, context: Context) -> Rows:
 
 async def written(shard: Shard, context: Context) -> list[tuple[Row, Texts]]:
     """The explanations of a shard's units, each with its texts; those of a unit in a row."""
-    synthesizer = context.once("synthesizer", lambda _: open_synthesizer(context))
-    themes = [
-        row for rows in by_unit(context.tables, THEMES, shard.key).values() for row in rows if row["status"] == "ok"
-    ]
+    use = model_use(context.config)
+    engine = None if use is None else context.once("engine", lambda _: load_engine(use.model, context))
+    opened = context.once("synthesizer", lambda config: synthesizer(config).open(context, engine))
+    explained = rows_by_unit(context.tables, THEMES, shard.key)
+    themes = [row for rows in explained.values() for row in rows if row["status"] == "ok"]
 
     async def write(theme: Row) -> Texts:
         await asyncio.sleep(0)  # an interruption takes effect between explanations
-        return await write_texts(synthesizer, theme, context.config)
+        return await write_texts(opened, theme, context.config)
 
-    remote = context.config[Sasc].synthesizer == "language_model"
-    found = await bounded_gather(write, themes, len(themes) if remote else 1)
+    found = await bounded_gather(write, themes, len(themes) if engine is not None else 1)
     return list(zip(themes, found, strict=True))
 
 
@@ -90,6 +85,56 @@ async def write_texts(synthesizer: Synthesizer, theme: Row, config: RunConfig) -
             raise
         said = f"{type(error).__name__}: {error}"
         return Texts([], [], "", errors=(said, said))
+
+
+def unit_rows(unit: Sequence[tuple[Row, Texts]], wanted: int) -> list[Row]:
+    """Rows of the texts of one unit, from its explanations and what was written for each.
+
+    A kind without a text has a row without one. The first row of a kind carries the tokens that all of its texts took, and
+    says why there are fewer than `wanted`.
+    """
+    halves = iter(deal([found for _, texts in unit for found in (texts.relevant, texts.baseline)]))
+    rows: list[Row] = []
+    for theme, texts in unit:
+        for place, kind in enumerate(KINDS):
+            found: list[str] = getattr(texts, kind)
+            keys = {name: theme[name] for name in EXPLANATION_KEYS} | {"kind": kind, "origin": texts.origin}
+            keys |= {"model": texts.model, "prompt_id": texts.prompt_ids[place], "status": "ok" if found else "failed"}
+            keys |= {"prompt_tokens": 0, "completion_tokens": 0, "error": None}
+            own = [
+                keys | {"number": number, "half": half, "text": text}
+                for number, (half, text) in enumerate(zip(next(halves), found, strict=True))
+            ] or [keys | {"number": 0, "half": HALVES[0], "text": None}]
+            own[0] |= {name: getattr(texts, name)[place] for name in ("prompt_tokens", "completion_tokens")}
+            if len(found) < wanted:
+                own[0]["error"] = texts.errors[place] or f"{len(found)} of {wanted} texts could be used"
+            rows += own
+    return rows
+
+
+def deal(sets: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The half of each text of each set, so that what a text says is in one half alone, whichever sets it is in.
+
+    Candidates of a unit share texts. One that published the winner's score and chose against a rival would have helped to
+    choose after all. Each text goes to the half that evens out the sets it is in: those in many sets first, then by their
+    places in the sets, so that both halves hold texts near to the explanation and less near ones. A set that shares nothing
+    is dealt in turn.
+
+    Args:
+        sets: the texts for each candidate of one unit, and those against each, in an order that is always the same.
+    """
+    holders: dict[str, list[int]] = {}
+    for number, texts in enumerate(sets):
+        for said in map(normalised_text, texts):
+            holders.setdefault(said, []).append(number)
+    lead = [0] * len(sets)  # texts in the first half less those in the second
+    half: dict[str, str] = {}
+    for said, numbers in sorted(holders.items(), key=lambda item: -len(item[1])):
+        second = sum(lead[number] for number in numbers) > 0
+        half[said] = HALVES[second]
+        for number in numbers:
+            lead[number] += -1 if second else 1
+    return [[half[normalised_text(text)] for text in texts] for texts in sets]
 
 
 async def respond(rows: Sequence[Row], module: str, context: Context) -> None:
@@ -118,93 +163,33 @@ def _ask(rows: Sequence[Row], module: str, context: Context) -> None:
     Raises:
         UserError: the module fails.
     """
+    from pipeline.subjects.text_functions import open_text_function
+
     if not rows:
         return
-    texts = list(dict.fromkeys(row["text"] for row in rows))
-    function = context.once(f"function of {module}", lambda config: _function(with_nulls(config), module))
-    values = function.values(texts)
-    place = {text: number for number, text in enumerate(texts)}
+    pool, texts = context.config[Sasc].pool, list(dict.fromkeys(row["text"] for row in rows))
+    function = context.once(module, lambda config: open_text_function(with_nulls(config), module, pool))
+    values = dict(zip(texts, function.values(texts), strict=True))
     for row in rows:
-        value = float(values[place[row["text"]], row["index"]])
+        value = float(values[row["text"]][row["index"]])
         if np.isfinite(value):
             row["response"] = value
         else:
             row |= {"status": "failed", "error": f"the response is {value}; give a number for every text"}
 
 
-def _function(config: RunConfig, module: str) -> Any:
-    from pipeline.subjects.text_functions import open_text_function
-
-    return open_text_function(config, module, config[Sasc].pool)
-
-
-def unit_rows(unit: Sequence[tuple[Row, Texts]], wanted: int) -> list[Row]:
-    """Rows of the texts of one unit, from its explanations and what was written for each.
-
-    Args:
-        wanted: texts of each kind; where there are fewer, the first row says why.
-    """
-    halves = deal([found for _, texts in unit for found in (texts.relevant, texts.baseline)])
-    return [
-        row
-        for number, (theme, texts) in enumerate(unit)
-        for place in (0, 1)
-        for row in _rows(theme, texts, place, halves[2 * number + place], wanted)
-    ]
-
-
-def _rows(theme: Row, texts: Texts, place: int, halves: Sequence[str], wanted: int) -> list[Row]:
-    """A row for each text of a kind; one without a text where there is none. The first carries what all of them took."""
-    kind, found = (("relevant", texts.relevant), ("baseline", texts.baseline))[place]
-    keys = {name: theme[name] for name in KEYS}
-    shown: Sequence[str | None] = found or [None]
-    rows: list[Row] = [
-        keys
-        | {"kind": kind, "number": number, "half": half, "text": text, "origin": texts.origin}
-        | {"model": texts.model, "prompt_id": texts.prompt_ids[place], "status": "ok" if found else "failed"}
-        | {"prompt_tokens": 0, "completion_tokens": 0, "error": None}
-        for number, (text, half) in enumerate(zip(shown, halves or HALVES[:1], strict=True))
-    ]
-    rows[0] |= {"prompt_tokens": texts.prompt_tokens[place], "completion_tokens": texts.completion_tokens[place]}
-    if len(found) < wanted:
-        rows[0]["error"] = texts.errors[place] or f"{len(found)} of {wanted} texts could be used"
-    return rows
-
-
-def open_synthesizer(context: Context) -> Synthesizer:
-    """The synthesizer that the run file names."""
-    sasc = context.config[Sasc]
-    if sasc.synthesizer == "language_model":
-        return LanguageModelSynthesizer(context.once("engine", lambda _: load_engine(sasc.synthesize_engine, context)))
-    from pipeline.subjects.embedder import load_embedder
-    from stages.sasc.texts_retrieved import RetrievedSynthesizer
-
-    return RetrievedSynthesizer(corpus_passages(context), load_embedder(sasc.embedder, sasc.device))
-
-
-def corpus_passages(context: Context) -> list[str]:
-    """Sentences of the corpus, at most PASSAGES of them, drawn by the seed."""
-    rows = context.tables.read(CORPUS, columns=["seq_id", "start", "tokens"]).sort_by("seq_id")
-    texts = (
-        ("".join(tokens), start == 0)
-        for tokens, start in zip(rows["tokens"].to_pylist(), rows["start"].to_pylist(), strict=True)
-    )
-    return cut_passages(texts, PASSAGES, draw(context.config.run.seed, "passages"))
-
-
 def model_use(config: RunConfig) -> ModelUse | None:
     """The language model that writes texts."""
     sasc = config[Sasc]
-    if sasc.synthesize_engine is None or sasc.synthesizer != "language_model":
+    if sasc.synthesize_engine is None or synthesizer(config).engine == "none":
         return None
     return ModelUse(sasc.synthesize_engine, f"sasc synthesizer {sasc.synthesizer}")
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where the language model, its device or the embedder is not there."""
+    """Raises UserError where the language model, its device, or what the texts come from is not there."""
     check_engine(config[Sasc].synthesize_engine)
-    if config[Sasc].synthesizer == "retrieved":
-        resolve_model(config[Sasc].embedder)
+    synthesizer(config).check(config)
 
 
 SYNTHESIZE = Stage(
@@ -213,7 +198,7 @@ SYNTHESIZE = Stage(
     reads=("explain.sasc", "corpus"),
     writes=(SYNTHETIC_TEXTS,),
     settings=settings,
-    plan=plan,
+    plan=unit_shards,
     process=process,
     check=check,
     asks=model_use,

@@ -1,21 +1,31 @@
-"""Texts for and against an explanation without a language model that writes them: passages of the corpus.
+"""Texts for and against an explanation from the corpus: passages near to it, and passages far from it.
 
 Shapes: N passages, D numbers of an embedding.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.sasc.candidates import normalised
-from stages.sasc.synthetic_texts import Texts, usable
+from pipeline.config import RunConfig
+from pipeline.execution.context import Context
+from pipeline.llm.engine import Engine
+from pipeline.schemas import CORPUS
+from pipeline.subjects.loading.model_source import resolve_model
+from stages.sasc.methods import Method, Synthesizer, Texts
+from stages.sasc.ngram_pieces import normalised_text
+from stages.sasc.usable_texts import usable
+from stages.settings import Sasc
+from stages.units import draw
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
 
+PASSAGES = 5_000
+"""Passages of the corpus that texts are retrieved from, at most."""
 FEWEST_WORDS, MOST_WORDS = 4, 40
 """Words of a passage."""
 FAR = 0.5
@@ -26,20 +36,18 @@ _END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+(?=[\"'“‘(]?[A-Z0-9])|\n+")
 class RetrievedSynthesizer:
     """Passages nearest to an explanation, and passages from the far half with the same lengths.
 
-    They are text of the corpus that the n-grams come from: n-grams were chosen out of all of it, so there is no part of it that
-    a unit's n-grams had nothing to do with.
+    They come from the corpus that the n-grams come from. N-grams were chosen out of all of it, so no part of it could be set
+    aside that they had nothing to do with.
     """
 
     def __init__(self, passages: Sequence[str], embedder: "Embedder") -> None:
         self._passages = usable(passages, [])
         self._embedder = embedder
-        self._vectors: npt.NDArray[np.float32] | None = None
+        self._vectors = embedder.encode(self._passages)  # (N, D)
         self._lengths = np.array([len(passage.split()) for passage in self._passages], dtype=np.int64)
 
     async def write(self, explanation: str, count: int, seed: int) -> Texts:
         """The `count` nearest passages by cosine with the explanation, and as many from the far half, alike in length."""
-        if self._vectors is None:
-            self._vectors = self._embedder.encode(self._passages)  # (N, D)
         likeness = (self._vectors * self._embedder.encode([explanation])[0]).sum(axis=1)  # (N,), row by row
         order = np.argsort(-likeness, kind="stable")
         near = order[: min(count, len(order) // 2)]
@@ -76,7 +84,34 @@ def cut_passages(texts: Iterable[tuple[str, bool]], most: int, rng: np.random.Ge
         inner = pieces if whole else pieces[1:]
         for piece in inner:
             if FEWEST_WORDS <= len(piece.split()) <= MOST_WORDS and piece.rstrip("\"'”’)")[-1:] in ".!?…":
-                found.setdefault(normalised(piece), piece)
+                found.setdefault(normalised_text(piece), piece)
     passages = list(found.values())
     chosen = np.sort(rng.permutation(len(passages))[:most])
     return [passages[place] for place in chosen]
+
+
+def corpus_passages(context: Context) -> list[str]:
+    """Sentences of the corpus, at most PASSAGES of them, drawn by the seed."""
+    rows = context.tables.read(CORPUS, columns=["seq_id", "start", "tokens"]).sort_by("seq_id").to_pydict()
+    texts = (("".join(tokens), start == 0) for tokens, start in zip(rows["tokens"], rows["start"], strict=True))
+    return cut_passages(texts, PASSAGES, draw(context.config.run.seed, "passages"))
+
+
+def _open(context: Context, engine: Engine | None) -> Synthesizer:  # noqa: ARG001 - the contract of a method
+    from pipeline.subjects.embedder import load_embedder
+
+    sasc = context.config[Sasc]
+    return RetrievedSynthesizer(corpus_passages(context), load_embedder(sasc.embedder, sasc.device))
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    embedder = config[Sasc].embedder
+    return {"embedder": embedder, "embedder_revision": resolve_model(embedder).revision}
+
+
+def _check(config: RunConfig) -> None:
+    """Raises UserError where the embedder is not there."""
+    resolve_model(config[Sasc].embedder)
+
+
+METHOD = Method(_open, _settings, _check)

@@ -1,17 +1,16 @@
-"""Where texts for and against an explanation come from: a language model that writes them, or passages of the corpus."""
+"""Texts for and against an explanation that a language model writes."""
 
 import json
 
 import numpy as np
 
 from pipeline.execution.concurrency import bounded_gather
+from pipeline.execution.context import Context
 from pipeline.llm.engine import Completion, Engine, EngineError, Message, PromptTooLong, Refused, Request
 from pipeline.prompts import render
-from stages.sasc.synthetic_texts import Synthesizer, Texts, usable
+from stages.sasc.methods import Method, Synthesizer, Texts
 from stages.sasc.text_lists import SCHEMA, read_texts
-from stages.sasc.texts_retrieved import RetrievedSynthesizer
-
-__all__ = ["LanguageModelSynthesizer", "RetrievedSynthesizer", "Synthesizer", "Texts"]
+from stages.sasc.usable_texts import usable
 
 PROMPTS = ("sasc/relevant.v1", "sasc/baseline.v1")
 AT_A_TIME = 10
@@ -26,7 +25,7 @@ TEMPERATURE = 1.0
 class LanguageModelSynthesizer:
     """Asks for texts that fit the explanation, and for texts that do not (Singh et al. 2023, section 3).
 
-    What comes back is read as a list and checked: no text twice, in either kind, none that repeats the request, none that is
+    A reply is read as a list. Its texts are checked: none twice, in either kind, none that repeats the request, none that is
     no text. What is missing is asked for again.
     """
 
@@ -128,3 +127,11 @@ def stand_in(request: Request, number: int) -> str:
     if request.schema:
         return json.dumps({"texts": texts})
     return "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
+
+
+def _open(context: Context, engine: Engine | None) -> Synthesizer:  # noqa: ARG001 - the contract of a method
+    assert engine is not None, "the section Sasc sees to it"
+    return LanguageModelSynthesizer(engine)
+
+
+METHOD = Method(_open, engine="needed", prompts=("sasc/relevant.", "sasc/baseline."))

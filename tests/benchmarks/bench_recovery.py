@@ -63,8 +63,12 @@ from pipeline.llm.engine import Engine
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.load import load_engine_model
 from pipeline.subjects.embedder import Embedder, load_embedder
-from stages.sasc.summarise import EmbeddedSummariser, LanguageModelSummariser, Summariser
-from stages.sasc.texts_written import LanguageModelSynthesizer, RetrievedSynthesizer, Synthesizer
+from stages.sasc.methods import Summariser, Synthesizer
+from stages.sasc.naming import Naming
+from stages.sasc.summarise_embedded import EmbeddedSummariser
+from stages.sasc.summarise_language_model import LanguageModelSummariser
+from stages.sasc.texts_retrieved import RetrievedSynthesizer
+from stages.sasc.texts_written import LanguageModelSynthesizer
 from stages.settings import Sasc
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import Figures, as_json, by_kind, figures, table
@@ -179,7 +183,7 @@ def _method(
         assert engine is not None, "the options were looked at"
         summariser = LanguageModelSummariser(engine)
     else:
-        summariser = EmbeddedSummariser(embedder, _labeller(options))
+        summariser = EmbeddedSummariser(Naming(embedder), _labeller(options))
     synthesizer: Synthesizer = RetrievedSynthesizer(passages, embedder)
     if options.synthesizer == "language_model":
         assert engine is not None, "the options were looked at"

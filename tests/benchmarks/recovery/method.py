@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stages.sasc.candidates import themes
-from stages.sasc.scoring import choose, sasc_score
-from stages.sasc.summarise import Summariser
-from stages.sasc.texts_written import Synthesizer
+import numpy as np
+
+from stages.sasc.explain_ngrams import themes
+from stages.sasc.methods import Summariser, Synthesizer
+from stages.sasc.score_themes import sasc_score
 from stages.settings import Sasc
 from tests.benchmarks.recovery.modules import Array, Encoder
 
@@ -41,5 +42,5 @@ class SascMethod:
         return sasc_score(relevant, baseline, sigma)
 
     def choose(self, scores: Sequence[float]) -> int:
-        """The place of the winner."""
-        return choose(scores)
+        """The place of the winner, the first one among equals; a score that is not finite never wins."""
+        return int(np.argmax(np.where(np.isfinite(scores), scores, -np.inf)))

@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stages.sasc.counting import NgramCounts
-from stages.sasc.ngram_pieces import read_words, word_forms
+from stages.sasc.ngram_list import most_frequent
+from stages.sasc.ngram_pieces import read_words, word_forms, words_key
 from tests.benchmarks.recovery.concepts import Concept
 
 Setting = Literal["default", "restricted", "noisy", "unnamed"]
@@ -86,10 +86,9 @@ def generator(*names: str | int) -> np.random.Generator:
 @functools.cache
 def ngrams_of(sentences: tuple[str, ...]) -> Mapping[str, str]:
     """The n-grams of SIZES words and punctuation marks, never across a sentence's end, as ngrams.list lists them: key to text."""
-    with NgramCounts(read_words) as counts:
-        for sentence in sentences:
-            counts.add(form for form, *_ in word_forms(sentence, SIZES))
-        return {ngram.key: ngram.text for ngram, _ in counts.most_frequent(sys.maxsize, 1)}
+    forms = ([form for form, *_ in word_forms(sentence, SIZES)] for sentence in sentences)
+    listed = most_frequent(forms, read_words, limit=sys.maxsize, min_count=1)
+    return {words_key(text): text for text in listed["text"].to_pylist()}
 
 
 def shown_ngrams(module: Module, setting: Setting, concepts: Sequence[Concept]) -> list[str]:

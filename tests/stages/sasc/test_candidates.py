@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stages.explain.base import Candidate, ExplanationError
-from stages.sasc.candidates import draws, themes
-from stages.sasc.summarise import LanguageModelSummariser
+from stages.sasc.explain_ngrams import draws, themes
+from stages.sasc.summarise_language_model import LanguageModelSummariser
 from stages.settings import Sasc
 from tests.stages.explain.scripted import ScriptedEngine, says
 
@@ -31,9 +31,6 @@ class Repeats:
         if not text:
             raise ExplanationError(f"draw {self.asked} says nothing", 7, 3)
         return Candidate(text, prompt_tokens=10, completion_tokens=1)
-
-    async def summarise(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> str:
-        return (await self.explain(drawn, kept, seed)).text
 
 
 def test_a_draw_is_30_of_the_top_50_in_the_order_of_their_rank() -> None:

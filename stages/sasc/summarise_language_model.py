@@ -1,45 +1,21 @@
-"""Who says what n-grams share: the meanings of words, or a language model."""
+"""A language model says what n-grams share."""
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
 
+from pipeline.execution.context import Context
 from pipeline.llm.engine import Engine, Message
 from pipeline.prompts import render
 from stages.explain.asking import Part, Question, ask
 from stages.explain.base import Candidate
 from stages.explain.replies import SCHEMA, read_explanation
-from stages.sasc.summarise_embedded import EmbeddedSummariser
-
-__all__ = ["EmbeddedSummariser", "LanguageModelSummariser", "Summariser"]
+from stages.sasc.methods import Kept, Method, Summariser
 
 PROMPT_ID = "sasc/summarise.v1"
 MAX_TOKENS = 80
 LEAST = 5
 """N-grams that a prompt has to show."""
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-
-
-class Summariser(Protocol):
-    """Says what drawn n-grams share."""
-
-    name: str
-
-    async def explain(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> Candidate:
-        """One explanation.
-
-        Args:
-            drawn: n-grams by rank.
-            kept: all kept n-grams with their responses, by falling response; those of `drawn` are among them.
-
-        Raises:
-            ExplanationError: nothing can be said of them.
-        """
-        ...
-
-    async def summarise(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> str:
-        """The text of `explain` alone."""
-        ...
 
 
 class LanguageModelSummariser:
@@ -50,7 +26,7 @@ class LanguageModelSummariser:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def explain(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> Candidate:  # noqa: ARG002 - the contract
+    async def explain(self, drawn: Sequence[str], kept: Kept, seed: int) -> Candidate:  # noqa: ARG002 - the contract
         """See `Summariser`; a prompt that does not fit the model's context loses the last n-grams."""
         as_json = (await self._engine.capabilities()).json_schema
         system = render(PROMPT_ID, part="system", as_json=as_json).strip()
@@ -69,11 +45,15 @@ class LanguageModelSummariser:
         )
         return (await ask(self._engine, question, 1, seed))[0]
 
-    async def summarise(self, drawn: Sequence[str], kept: Sequence[tuple[str, float]], seed: int) -> str:
-        """The text of `explain` alone."""
-        return (await self.explain(drawn, kept, seed)).text
-
 
 def shown(ngram: str) -> str:
     """An n-gram on one line, without the space that tokens have in front."""
     return _BREAKS.sub(lambda found: repr(found[0])[1:-1], ngram.strip()) or repr(ngram)
+
+
+def _open(context: Context, engine: Engine | None) -> Summariser:  # noqa: ARG001 - the contract of a method
+    assert engine is not None, "the section Sasc sees to it"
+    return LanguageModelSummariser(engine)
+
+
+METHOD = Method(_open, engine="needed", prompts=("sasc/summarise.",))

@@ -1,13 +1,10 @@
-"""Texts for and against an explanation, and which of them can be used."""
+"""Which texts for and against an explanation can be used."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-from stages.sasc.candidates import normalised
-from stages.sasc.ngram_pieces import word_spans
+from stages.sasc.ngram_pieces import normalised_text, word_spans
 
 LEAST_WORDS = 3
 LONGEST = 600
@@ -33,32 +30,19 @@ _FITTING = re.compile(
 )
 _QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”\n]*”")
 _NO_TEXT = ("{", "[", "|", "<", "```")
-"""What a text does not begin with, but what is left of a list in some notation does."""
+"""Beginnings of what is left of a list in some notation, and of no text."""
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Texts for and against an explanation; there may be fewer than were wanted."""
-
-    relevant: list[str]
-    baseline: list[str]
-    origin: str
-    """written by a language model, or retrieved from the corpus."""
-    model: str = ""
-    prompt_ids: tuple[str, str] = ("", "")
-    """Of the relevant and of the baseline texts."""
-    prompt_tokens: tuple[int, int] = (0, 0)
-    completion_tokens: tuple[int, int] = (0, 0)
-    errors: tuple[str, str] = ("", "")
-    """Why there are fewer of a kind than were wanted."""
-
-
-class Synthesizer(Protocol):
-    """Provides texts for and against an explanation."""
-
-    async def write(self, explanation: str, count: int, seed: int) -> Texts:
-        """Up to `count` texts of each kind, all different."""
-        ...
+def usable(texts: Sequence[str], taken: Sequence[str], request: str = "") -> list[str]:
+    """The texts that are texts, say nothing of the request, and repeat neither one another nor those taken."""
+    seen = {normalised_text(text) for text in taken}
+    found = []
+    for text in texts:
+        same = normalised_text(text)
+        if same not in seen and is_text(text) and not (request and leaks(text, request)):
+            seen.add(same)
+            found.append(text)
+    return found
 
 
 def is_text(text: str) -> bool:
@@ -81,18 +65,6 @@ def leaks(text: str, request: str) -> bool:
     """
     if _FITTING.search(text) or (_ABOUT_IT.match(text) and (text.rstrip().endswith(":") or _LIST.search(text))):
         return True
-    asked, said = f" {normalised(_QUOTED.sub(' | ', request))} ", normalised(text).split()
+    asked, said = f" {normalised_text(_QUOTED.sub(' | ', request))} ", normalised_text(text).split()
     runs = (said[start : start + LEAK_WORDS] for start in range(len(said) - LEAK_WORDS + 1))
     return any(f" {' '.join(run)} " in asked for run in runs)
-
-
-def usable(texts: Sequence[str], taken: Sequence[str], request: str = "") -> list[str]:
-    """The texts that are texts, say nothing of the request, and are no repetition of one another or of those taken."""
-    seen = {normalised(text) for text in taken}
-    found = []
-    for text in texts:
-        same = normalised(text)
-        if same not in seen and is_text(text) and not (request and leaks(text, request)):
-            seen.add(same)
-            found.append(text)
-    return found
