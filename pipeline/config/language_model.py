@@ -32,6 +32,8 @@ class LanguageModel(Section):
     """Seconds to wait for a reply."""
     retries: Count = 6
     """Further tries after a request that failed."""
+    max_failure_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A stage stops where more than this share of its replies, from the twentieth on, cannot be used; 1 never stops it."""
     mode: Literal["live", "batch"] = "live"
     """batch collects requests and sends them through the endpoint's batch interface: cheaper, within a day."""
     price_in: Annotated[float, Field(ge=0)] | None = None

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.language_model import LanguageModel
 from pipeline.config.run_config import RunConfig
-from pipeline.config.section import Section
+from pipeline.config.section import Section, summaries
 from pipeline.errors import UserError, nearest
 
 ENGINE = "ENGINE"
@@ -128,6 +128,7 @@ def _of_section(path: str, kind: type[Section]) -> Iterator[Setting]:
         elif section and _is_named(field.annotation):
             inner.append((f"{own}.NAME", section))
         else:
+            schema["properties"][name] |= _choices(kind, name)
             yield Setting(path, name, _kind(schema["properties"][name], schema), _default(field), _meaning(kind, name))
     for own, section in inner:
         yield from _of_section(own, section)
@@ -135,8 +136,16 @@ def _of_section(path: str, kind: type[Section]) -> Iterator[Setting]:
 
 def _meaning(kind: type[Section], name: str) -> str:
     text = " ".join((kind.model_fields[name].description or "").split())
-    choices = getattr(kind, "choices", {}).get(name, {})
-    return " ".join([text, *(f"`{choice}`: {summary}." for choice, summary in choices.items())]).strip()
+    named = summaries(kind.choices.get(name, {}))
+    return " ".join([text, *(f"`{choice}`: {summary}." for choice, summary in named.items())]).strip()
+
+
+def _choices(kind: type[Section], name: str) -> dict[str, Any]:
+    """What a setting may name, as JSON schema."""
+    names = {"enum": list(kind.choices.get(name, ()))}
+    if not names["enum"]:
+        return {}
+    return names if kind.model_fields[name].annotation is str else {"items": names}
 
 
 def _section_in(annotation: Any) -> type[Section] | None:

@@ -19,6 +19,9 @@ class Run(Section):
     """Seed of everything drawn at random."""
     folder: str = "outputs"
     """Folder that holds the run's folder. A relative one starts from the checkout; without a checkout, from the run file's folder."""
+    prompts: str = ""
+    """A folder of your own prompts: a file there takes the place of the one of its name in prompts/, such as
+    explain/token_space.v1.jinja; the others stay as they are."""
     keep_partials: bool = False
     """Keep the partial records in `_partials` after they are merged: many times the disk of the dataset, but then settings
     that concern the merge alone, such as record.quantiles, can be changed with --redo record.merge."""

@@ -12,8 +12,6 @@ from pipeline.schemas.columns import OUTCOME as _OUTCOME
 from pipeline.schemas.columns import UNIT_KEYS as UNIT_KEYS
 from pipeline.schemas.columns import TableSchema as TableSchema
 from pipeline.schemas.columns import column as column
-from pipeline.schemas.examples import EXAMPLE_SCORES as EXAMPLE_SCORES
-from pipeline.schemas.examples import JUDGEMENTS as JUDGEMENTS
 from pipeline.schemas.recording import DETAILS as DETAILS
 from pipeline.schemas.recording import EXEMPLARS as EXEMPLARS
 from pipeline.schemas.recording import NEGATIVES as NEGATIVES
@@ -73,39 +71,6 @@ SIMULATIONS = TableSchema(
             column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
             column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first sequence carries all of them"),
             column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
-            *_OUTCOME,
-        ]
-    ),
-    units_per_group=64,
-)
-
-SCORES = TableSchema(
-    "scores",
-    1,
-    pa.schema(
-        [
-            *_EXPLANATION,
-            column("text", pa.string(), "the explanation"),
-            column("simulator", pa.string(), "method that predicted the activations"),
-            column("correlation", pa.float64(), "Pearson correlation of true and expected activations, report split"),
-            column("ci_low", pa.float64(), "lower end of its bootstrap interval over sequences"),
-            column("ci_high", pa.float64(), "upper end of its bootstrap interval over sequences"),
-            column("correlation_random", pa.float64(), "the same over the random sequences alone"),
-            column("correlation_sequence", pa.float64(), "mean of the correlations within each sequence"),
-            column("r_squared", pa.float64(), "1 - mean((t-e)^2) / mean(t^2), e calibrated on select"),
-            column("absolute_deviation", pa.float64(), "1 - mean|t-e| / mean|t|, e calibrated on select"),
-            column("correlation_shuffled", pa.float64(), "mean correlation under other units' explanations"),
-            column("n_shuffled", pa.int32(), "explanations of other units behind it"),
-            column("selectivity", pa.float64(), "correlation minus correlation_shuffled"),
-            column("p_value", pa.float64(), "permutation p-value of the correlation among the shuffled ones"),
-            column("correlation_lookup", pa.float64(), "correlation of the token lookup table"),
-            column("correlation_top_token", pa.float64(), "correlation when only the top token is named"),
-            column("correlation_constant", pa.float64(), "correlation of one sentence that suits every unit"),
-            column("correlation_select", pa.float64(), "correlation on the select split, which chose the candidate"),
-            column("n_candidates", pa.int32(), "candidates that could be compared on the select split"),
-            column("coverage", pa.float64(), "mean probability mass found on the numbers"),
-            column("n_sequences", pa.int32(), "report sequences behind the correlation"),
-            column("n_tokens", pa.int32(), "report tokens behind the correlation"),
             *_OUTCOME,
         ]
     ),

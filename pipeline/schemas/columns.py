@@ -1,6 +1,8 @@
 """What a table is, and the columns that several tables share."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -32,6 +34,14 @@ class TableSchema:
     def tag(self) -> str:
         """What the footer says: `scores/1`."""
         return f"{self.name}/{self.version}"
+
+    def of_rows(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """The table with these rows; a value that is left out or NaN is null, as what could not be computed is no number."""
+        columns = {
+            field.name: pa.array([row.get(field.name) for row in rows], type=field.type, from_pandas=True)
+            for field in self.schema
+        }
+        return pa.table(columns, schema=self.schema)
 
 
 def column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:

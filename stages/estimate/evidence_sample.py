@@ -3,7 +3,7 @@
 from pipeline.config import RunConfig
 from pipeline.execution.runner import Stages
 from pipeline.execution.stage import Stage
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, UNITS
 from pipeline.subjects.activation_sources import describe_modules
 from stages.estimate.inputs import (
     all_units,
@@ -15,6 +15,7 @@ from stages.estimate.inputs import (
     make_scores,
 )
 from stages.estimate.sample import Sample, SampleTables, drawn, planned_units
+from stages.score.score_units import SCORES
 from stages.settings import Record
 
 

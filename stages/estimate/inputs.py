@@ -14,16 +14,18 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, SCORES, UNITS
+from pipeline.prompts import Prompt
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, UNITS
 from pipeline.storage.tables import Tables
 from stages.estimate.sample import SampleTables, Unit, filled
 from stages.evidence import SPLITS, split_of
+from stages.few_shot import few_shot_neurons
+from stages.score.score_units import SCORES
 from stages.settings import Explain, Judge, Record, Simulate
-from stages.token_lines import few_shot_neurons
 
 FIRING = 0.15
 """Share of the tokens that fire in a made-up exemplar, where prompts with a rule for sparse ones are at their longest."""
-_FEW_SHOT = "explain/token_activation.v1"  # its invented texts and explanations serve as stand-ins
+_FEW_SHOT = Prompt("explain/token_activation.v1")  # its invented texts and explanations serve as stand-ins
 
 
 def all_units(widths: dict[str, int]) -> pa.Table:

@@ -18,6 +18,7 @@ from pipeline.llm.endpoint.tokenizers import find_tokenizer
 from pipeline.llm.engine import Capabilities
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.model_facts import describe_model
+from stages.asking import Asker
 from stages.estimate.evidence_sample import sample_with_evidence
 from stages.estimate.ngram_sample import sample_with_ngrams
 from stages.estimate.sample import SampleTables, Unit
@@ -101,6 +102,7 @@ def _count(
     context = Context(config, stage)
     context.tables = tables
     context.once("engine", lambda _: counter)
+    context.once("asker", lambda _: Asker(counter))  # whose empty replies stop no stage
     counted: list[Usage] = []
     for module, polarity, index in sample:
         shard = Shard("estimate", {"module": module, "polarity": polarity, "indices": [index]})

@@ -1,1 +1,10 @@
 """Explanations of units from their evidence."""
+
+EXPLAINERS = {
+    "statistics": "stages.explain.word_statistics:METHOD",
+    "token_activation": "stages.explain.token_activation:METHOD",
+    "token_space": "stages.explain.token_space:METHOD",
+    "max_activation": "stages.explain.marked_texts:MAX_ACTIVATION",
+    "contrastive": "stages.explain.marked_texts:CONTRASTIVE",
+}
+"""By name, as `explain.explainer` has it: a `Method` that makes an `Explainer`."""

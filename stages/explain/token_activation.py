@@ -1,29 +1,34 @@
 """Explains a unit by showing a language model tokens with their activations (Bills et al. 2023)."""
 
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.llm.engine import Completion, Engine, Message
-from pipeline.prompts import render
+from pipeline.llm.engine import Completion, Message
+from pipeline.prompts import Prompt
+from stages.asking import Asker
 from stages.evidence import Evidence, Exemplar
-from stages.explain.asking import Part, Question, ask
-from stages.explain.base import Candidate, ExplanationError
-from stages.explain.replies import tidy, usable
-from stages.token_lines import FewShotNeuron, few_shot_neurons, normalised, token_lines
+from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explanation_reply import Said, usable
+from stages.explain.question import Part, Question, ask
+from stages.few_shot import FewShotNeuron, few_shot_neurons, opening
+from stages.methods import Method
+from stages.settings import Explain
+from stages.token_lines import normalised, token_lines
 
-PROMPT_ID = "explain/token_activation.v1"
 EXEMPLARS = 5
 """Exemplars shown, the strongest of the top band."""
 SPARSE = 0.2
 """Records with a smaller share of non-zero values are shown again without the zeros."""
 MAX_TOKENS = 60
+"""Of a reply, unless explain.max_tokens says otherwise."""
 
 _LEAD = re.compile(r"^(?:.{0,60}?\bthe main thing (?:this|the) neuron does is(?: to)? find)\b[:\s]*", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
 class TokenActivationExplainer:
     """Asks for the rest of the sentence "the main thing this neuron does is find".
 
@@ -31,11 +36,9 @@ class TokenActivationExplainer:
     weakest first. Positions left out of the record (NaN) keep their line and show 0.
     """
 
-    name = "token_activation"
-
-    def __init__(self, engine: Engine, candidates: int) -> None:
-        self._engine = engine
-        self._candidates = candidates
+    settings: Explain
+    asker: Asker
+    prompt: Prompt
 
     async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
         """Different replies to one prompt; see `Explainer` and `ask`.
@@ -43,37 +46,44 @@ class TokenActivationExplainer:
         Raises:
             ExplanationError: no activation above zero, besides what `ask` raises.
         """
-        exemplars = evidence.band("top")[:EXEMPLARS]
+        exemplars = evidence.around(self.settings.context).band("top")[:EXEMPLARS]
         if not any(np.nan_to_num(exemplar.activations).max(initial=0) > 0 for exemplar in exemplars):
             raise ExplanationError("no exemplar of the explain split has an activation above zero")
-        parts = (Part("few-shot example", few_shot_neurons(PROMPT_ID)), Part("exemplar", exemplars, least=1))
-        question = Question(PROMPT_ID, parts, prompt, clean, MAX_TOKENS, ("\n",))
-        return await ask(self._engine, question, self._candidates, seed)
+        parts = (
+            Part("few-shot example", few_shot_neurons(self.prompt), "neurons"),
+            Part("exemplar", exemplars, "exemplars", least=1),
+        )
+        question = Question(
+            self.prompt.id,
+            parts,
+            self.conversation,
+            self.read,
+            self.settings.max_tokens or MAX_TOKENS,
+            self.settings.temperature,
+            stop=("\n",),
+        )
+        return await ask(self.asker, question, self.settings.candidates, seed)
+
+    def conversation(self, neurons: Sequence[FewShotNeuron], exemplars: Sequence[Exemplar]) -> tuple[Message, ...]:
+        """The few-shot neurons with their explanations, then the unit without one."""
+        values = normalised([exemplar.activations for exemplar in exemplars])
+        records = [(exemplar.tokens, row) for exemplar, row in zip(exemplars, values, strict=True)]
+        question = _neuron(self.prompt, len(neurons) + 1, records)
+        return (*opening(self.prompt, _shots, len(neurons)), Message("user", question))
+
+    def read(self, reply: Completion) -> Said:
+        """The explanation in a reply, without a repeated lead. A text with a tab is more of the prompt's lines, and no explanation."""
+        text = _LEAD.sub("", " ".join(reply.text.split()))
+        return Said("") if "\t" in reply.text.strip() else usable(text, reply.finished, self.prompt.part("system"))
 
 
-def prompt(neurons: Sequence[FewShotNeuron], exemplars: Sequence[Exemplar]) -> tuple[Message, ...]:
-    """The conversation: the few-shot neurons with their explanations, then the unit without one."""
-    number = len(neurons) + 1
-    values = normalised([exemplar.activations for exemplar in exemplars])
-    question = _neuron(number, [(exemplar.tokens, row) for exemplar, row in zip(exemplars, values, strict=True)])
-    return (*_few_shot(tuple(neurons)), Message("user", question))
-
-
-@cache
-def _few_shot(neurons: tuple[FewShotNeuron, ...]) -> tuple[Message, ...]:
-    messages = [Message("system", _instruction())]
-    for number, neuron in enumerate(neurons, 1):
+def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    for number, neuron in enumerate(few_shot_neurons(prompt), 1):
         records = [(record.tokens, record.activations) for record in neuron.records]
-        messages += [Message("user", _neuron(number, records)), Message("assistant", neuron.explanation + ".")]
-    return tuple(messages)
+        yield _neuron(prompt, number, records), neuron.explanation + "."
 
 
-@cache
-def _instruction() -> str:
-    return render(PROMPT_ID, part="system").strip("\n")
-
-
-def _neuron(number: int, records: Sequence[tuple[Sequence[str], Sequence[int]]]) -> str:
+def _neuron(prompt: Prompt, number: int, records: Sequence[tuple[Sequence[str], Sequence[int]]]) -> str:
     values = [value for _, row in records for value in row]
     sparse = sum(value > 0 for value in values) < SPARSE * len(values)
     nonzero = [
@@ -81,17 +91,11 @@ def _neuron(number: int, records: Sequence[tuple[Sequence[str], Sequence[int]]])
         for tokens, row in records
     ]
     shown = [token_lines(tokens, row) for tokens, row in records]
-    text = render(PROMPT_ID, part="neuron", number=number, records=shown, nonzero=nonzero if sparse else [])
-    return text.strip("\n")
+    return prompt.part("neuron", number=number, records=shown, nonzero=nonzero if sparse else [])
 
 
-def clean(reply: Completion) -> str:
-    """The explanation in a reply; empty where there is none.
-
-    Taken off: a repeated lead, quotation marks around the whole, and, where the token limit cut the reply, what follows
-    its last full sentence. A text with a tab is more of the prompt's lines and no explanation; see also `usable`.
-    """
-    text = " ".join(reply.text.split())
-    return (
-        "" if "\t" in reply.text.strip() else usable(tidy(_LEAD.sub("", text), finished=reply.finished), _instruction())
-    )
+METHOD = Method(
+    "a language model is shown the strongest texts token by token, each with its activation (Bills et al. 2023)",
+    lambda settings, asker, prompts: TokenActivationExplainer(settings, asker, prompts[0]),
+    prompts=("explain/token_activation.v1",),
+)

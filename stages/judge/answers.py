@@ -2,20 +2,17 @@
 
 import math
 import re
-import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from pipeline.llm.engine import Completion, Engine, EngineError, Message, Refused, Request
-from pipeline.prompts import FOLDER, render
+from pipeline.llm.engine import Completion, Message, Request
+from pipeline.prompts import Prompt
+from stages.asking import RETRY_TEMPERATURE, Asker, Reply, Use
+from stages.few_shot import one_line, opening
 
-TRIES = 3
-"""Requests at most for some texts, while the reply cannot be used."""
 ALTERNATIVES = 20
 """Asked for at each token of a reply."""
-RETRY_TEMPERATURE = 0.7
 _ANSWER = re.compile(r"^[ \t]*(\d{1,4})[ \t]*[:.)][ \t]*(yes|no)\b", re.IGNORECASE | re.MULTILINE)
 
 
@@ -25,7 +22,7 @@ class Answer:
 
     says: bool | None
     """None where `error` says why there is no answer."""
-    probability: float | None
+    probability: float | None = None
     """P(yes) / (P(yes) + P(no)) where the answer stands; None without log-probabilities."""
     error: str = ""
     prompt_tokens: int = 0
@@ -33,38 +30,38 @@ class Answer:
     completion_tokens: int = 0
 
 
-async def answers(engine: Engine, prompt_id: str, explanation: str, texts: Sequence[str]) -> list[Answer]:
-    """One answer for each text, in order, from one request; from another where the reply lacks one of them."""
-    fault, prompt_tokens, completion_tokens = "", 0, 0
-    for attempt in range(TRIES):
-        try:
-            reply = (await engine.complete(request(prompt_id, explanation, texts, attempt)))[0]
-        except Refused as error:
-            fault = str(error)
-            prompt_tokens, completion_tokens = (
-                prompt_tokens + error.prompt_tokens,
-                completion_tokens + error.completion_tokens,
-            )
-            continue
-        except EngineError as error:
-            fault = str(error)
-            break
+async def answers(
+    asker: Asker, prompt: Prompt, explanation: str, texts: Sequence[str], max_tokens: int | None = None
+) -> list[Answer]:
+    """One answer for each text, in order, from one request; from another where the reply lacks one of them.
+
+    Args:
+        max_tokens: of a reply; as many as the answers need unless given.
+    """
+    found: list[Answer] = []
+    fault = ""
+    prompt_tokens = completion_tokens = 0
+
+    def take(reply: Reply) -> Use:
+        nonlocal found, fault, prompt_tokens, completion_tokens
         prompt_tokens += reply.prompt_tokens
         completion_tokens += reply.completion_tokens
-        found, fault = read_reply(reply, len(texts))
-        if not fault:
-            first = Answer(found[0].says, found[0].probability, "", prompt_tokens, completion_tokens)
-            return [first, *found[1:]]
-    failed = [Answer(None, None, fault) for _ in texts]
-    return [Answer(None, None, fault, prompt_tokens, completion_tokens), *failed[1:]]
+        found, fault = read_reply(reply.completions[0], len(texts)) if reply.completions else ([], reply.refusal)
+        return Use.NOTHING if fault else Use.ALL
+
+    error = await asker.ask(lambda attempt: request(prompt, explanation, texts, max_tokens, attempt), take)
+    first, *rest = found or [Answer(None, error=str(error or fault))] * len(texts)
+    return [replace(first, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens), *rest]
 
 
-def request(prompt_id: str, explanation: str, texts: Sequence[str], attempt: int = 0) -> Request:
+def request(
+    prompt: Prompt, explanation: str, texts: Sequence[str], max_tokens: int | None = None, attempt: int = 0
+) -> Request:
     """The question about some texts; the few-shot questions before it are the same for all."""
-    asked = render(prompt_id, part="question", explanation=" ".join(explanation.split()), texts=texts).strip("\n")
+    asked = prompt.part("question", explanation=one_line(explanation), texts=texts)
     return Request(
-        messages=(*_few_shot(prompt_id), Message("user", asked)),
-        max_tokens=20 + 8 * len(texts),
+        messages=(*opening(prompt, _shots), Message("user", asked)),
+        max_tokens=max_tokens or 20 + 8 * len(texts),
         temperature=RETRY_TEMPERATURE if attempt else 0.0,
         stop=("\nThe neuron",),
         seed=attempt,
@@ -98,12 +95,7 @@ def _probability(reply: Completion, start: int) -> float | None:
     return mass[True] / total if total > 0 else None
 
 
-@cache
-def _few_shot(prompt_id: str) -> tuple[Message, ...]:
-    messages = [Message("system", render(prompt_id, part="system").strip("\n"))]
-    name = render(prompt_id, part="few_shot").strip()
-    for shown in tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))["question"]:
-        asked = render(prompt_id, part="question", explanation=shown["explanation"], texts=shown["texts"]).strip("\n")
-        reply = "".join(f"\n{number}: {answer}" for number, answer in enumerate(shown["answers"], 1))
-        messages += [Message("user", asked), Message("assistant", reply)]
-    return tuple(messages)
+def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    for shown in prompt.examples()["question"]:
+        asked = prompt.part("question", explanation=shown["explanation"], texts=shown["texts"])
+        yield asked, "".join(f"\n{number}: {answer}" for number, answer in enumerate(shown["answers"], 1))

@@ -1,9 +1,9 @@
-"""The texts that a judge is asked about, and the right answers.
+"""The texts that a judge is asked about, and the right answers: `detection` and `fuzzing` (Paulo et al. 2024).
 
 Everything comes from the `report` split, which neither explained the unit nor chose among its explanations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,15 +28,23 @@ class Item:
     fits: bool
 
 
-def detection_items(exemplars: Sequence[Exemplar], most: int) -> list[Item]:
-    """Top sequences, and as many on which the unit stays low (Paulo et al. 2024).
+@dataclass(frozen=True)
+class JudgeMethod:
+    """A question to a judge."""
+
+    summary: str
+    """One line for people."""
+    prompt: str
+    """Name of its prompt."""
+    items: Callable[[Sequence[Exemplar], int, np.random.Generator], list[Item]]
+    """The texts, from exemplars of the report split: so many of either kind at most; the generator draws what is drawn."""
+
+
+def detection_items(exemplars: Sequence[Exemplar], most: int, rng: np.random.Generator) -> list[Item]:  # noqa: ARG001
+    """Top sequences, and as many on which the unit stays low.
 
     Low are hard negatives where there are any, and of the random sequences those whose maximum is not above the median
     of the random sequences' maxima: a unit that is never quite off is low below a quantile, not at zero.
-
-    Args:
-        exemplars: of the report split.
-        most: items of either kind at most.
     """
     top = [exemplar for exemplar in exemplars if exemplar.band == "top"][:most]
     known = {exemplar.seq_id for exemplar in exemplars if exemplar.band == "top"}
@@ -55,13 +63,7 @@ def detection_items(exemplars: Sequence[Exemplar], most: int) -> list[Item]:
 
 
 def fuzzing_items(exemplars: Sequence[Exemplar], most: int, rng: np.random.Generator) -> list[Item]:
-    """Top sequences with the tokens marked to which the unit responds, and others with as many wrong ones marked.
-
-    Args:
-        exemplars: of the report split.
-        most: items of either kind at most.
-        rng: draws the wrong tokens, and which texts are marked wrongly.
-    """
+    """Top sequences with the tokens marked to which the unit responds, and others with as many wrong ones marked."""
     top = [exemplar for exemplar in exemplars if exemplar.band == "top"][: 2 * most]
     wrong = set(rng.permutation(len(top))[: len(top) // 2].tolist())
     items = []
@@ -92,3 +94,7 @@ def _marks(exemplar: Exemplar, *, right: bool, rng: np.random.Generator) -> list
 
 def _highest(exemplar: Exemplar) -> float:
     return float(np.nanmax(exemplar.activations))
+
+
+DETECTION = JudgeMethod("which texts fit", "judge/detection.v1", detection_items)
+FUZZING = JudgeMethod("whether the marked tokens are the right ones", "judge/fuzzing.v1", fuzzing_items)

@@ -17,7 +17,7 @@ from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
 from pipeline.llm.engine import Request
 from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
-from stages.explain.base import Candidate, ExplanationError
+from stages.explain.explainer import Candidate, ExplanationError
 from stages.sasc.methods import Kept, Summariser, summariser
 from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES

@@ -16,7 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.llm.engine import Engine
 from pipeline.storage.tables import Tables
-from stages.explain.base import Candidate
+from stages.explain.explainer import Candidate
 from stages.sasc import READINGS, SUMMARISERS, SYNTHESIZERS
 from stages.settings import Sasc
 

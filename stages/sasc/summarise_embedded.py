@@ -11,12 +11,12 @@ import numpy.typing as npt
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.llm.engine import Engine, EngineError, Message, Request
-from pipeline.prompts import render
+from pipeline.prompts import Prompt
 from pipeline.subjects.loading.model_source import resolve_model
 from stages.english.forms import FORMS
 from stages.english.text import Text
 from stages.english.thesaurus import shared_heads, thesaurus_version
-from stages.explain.base import Candidate, ExplanationError
+from stages.explain.explainer import Candidate, ExplanationError
 from stages.sasc.methods import Kept, Method, Summariser
 from stages.sasc.naming import Naming
 from stages.settings import Sasc
@@ -110,9 +110,9 @@ class EmbeddedSummariser:
         """The language model's label of the n-grams' words, empty where there is none, and the tokens that it took."""
         if self._engine is None or len(words) < 2:
             return "", (0, 0)
-        from stages.explain.statistics.label import clean
+        from stages.explain.label import clean
 
-        prompt = (Message("user", render(LABEL, words=words)),)
+        prompt = (Message("user", Prompt(LABEL).render(words=words)),)
         request = Request(prompt, LABEL_TOKENS, temperature=0.0, stop=("\n",), seed=seed)
         try:
             (reply, *_) = await self._engine.complete(request)

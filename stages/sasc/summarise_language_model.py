@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from pipeline.execution.context import Context
 from pipeline.llm.engine import Engine, Message
-from pipeline.prompts import render
-from stages.explain.asking import Part, Question, ask
-from stages.explain.base import Candidate
-from stages.explain.replies import SCHEMA, read_explanation
+from pipeline.prompts import Prompt
+from stages.asking import Asker
+from stages.explain.explainer import Candidate
+from stages.explain.explanation_reply import SCHEMA, read_explanation
+from stages.explain.question import Part, Question, ask
 from stages.sasc.methods import Kept, Method, Summariser
 
-PROMPT_ID = "sasc/summarise.v1"
+PROMPT = Prompt("sasc/summarise.v1")
 MAX_TOKENS = 80
 LEAST = 5
 """N-grams that a prompt has to show."""
@@ -29,21 +30,21 @@ class LanguageModelSummariser:
     async def explain(self, drawn: Sequence[str], kept: Kept, seed: int) -> Candidate:  # noqa: ARG002 - the contract
         """See `Summariser`; a prompt that does not fit the model's context loses the last n-grams."""
         as_json = (await self._engine.capabilities()).json_schema
-        system = render(PROMPT_ID, part="system", as_json=as_json).strip()
+        system = PROMPT.part("system", as_json=as_json)
         ngrams = list(dict.fromkeys(map(shown, drawn)))
         question = Question(
-            PROMPT_ID,
-            (Part("n-gram", ngrams, least=min(LEAST, len(ngrams)), step=5),),
+            PROMPT.id,
+            (Part("n-gram", ngrams, "ngrams", least=min(LEAST, len(ngrams)), step=5),),
             lambda ngrams: (
                 Message("system", system),
-                Message("user", render(PROMPT_ID, part="ngrams", ngrams=ngrams, as_json=as_json).strip()),
+                Message("user", PROMPT.part("ngrams", ngrams=ngrams, as_json=as_json)),
             ),
             lambda reply: read_explanation(reply, system),
             MAX_TOKENS,
-            ("\nPhrases:",),
-            SCHEMA if as_json else None,
+            stop=("\nPhrases:",),
+            schema=SCHEMA if as_json else None,
         )
-        return (await ask(self._engine, question, 1, seed))[0]
+        return (await ask(Asker(self._engine), question, 1, seed))[0]
 
 
 def shown(ngram: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
 from pipeline.llm.engine import Completion, Engine, EngineError, Message, PromptTooLong, Refused, Request
-from pipeline.prompts import render
+from pipeline.prompts import Prompt
 from stages.sasc.methods import Method, Synthesizer, Texts
 from stages.sasc.text_lists import SCHEMA, read_texts
 from stages.sasc.usable_texts import usable
@@ -109,9 +109,10 @@ class _Kind:
     def _request(self, wanted: int) -> Request:
         number, self._requests = self._requests, self._requests + 1
         values = {"explanation": self._explanation, "count": wanted, "as_json": self._as_json}
+        prompt = Prompt(self._prompt_id)
         messages = (
-            Message("system", render(self._prompt_id, part="system", as_json=self._as_json).strip()),
-            Message("user", render(self._prompt_id, part="request", **values).strip()),
+            Message("system", prompt.part("system", as_json=self._as_json)),
+            Message("user", prompt.part("request", **values)),
         )
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         schema = SCHEMA if self._as_json else None

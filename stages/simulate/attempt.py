@@ -4,19 +4,19 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from pipeline.config import LanguageModel
+from pipeline.config.section import choice
 from pipeline.errors import UserError, nearest
 from pipeline.llm.load import load_engine_model
+from stages.asking import Asker
 from stages.settings import Simulate
-from stages.simulate.base import SCALE, Simulation, Simulator
-from stages.simulate.load import load_simulator, word_simulator
-from stages.simulate.lookup import LookupSimulator
+from stages.simulate import BASELINES, SIMULATORS
+from stages.simulate.simulator import SCALE, Simulation, Simulator
 
-SIMULATORS = ["word", "lookup", "all_at_once", "one_at_a_time", "generated", "json"]
 BATCH = 64
 """Lines simulated at a time."""
 
@@ -54,25 +54,26 @@ def show_text(simulator: str, model: str, explanation: str, text: str, *, color:
 
 
 def open_attempt(name: str, model: str) -> Simulator:
-    """A simulator by name; `model` is `none` for a word simulator without a language model.
+    """A simulator by name; `model` is `none` for one that works without a language model.
 
     Raises:
         UserError: no such simulator or model.
     """
-    if name not in SIMULATORS:
-        raise UserError(f"--simulator {name!r}; {nearest(name, SIMULATORS)}")
-    if name == "lookup":
-        return LookupSimulator()
-    engine = None if model == "none" else LanguageModel(model=model)
-    if name == "word":
-        return word_simulator(Simulate().embedder, engine)
-    if engine is None:
-        raise UserError(f"--simulator {name} needs a language model; name it with --model")
-    from pipeline.llm.in_process import InProcessEngine
+    known = SIMULATORS | BASELINES
+    if name not in known:
+        raise UserError(f"--simulator {name!r}; {nearest(name, list(known))}")
+    method = choice(known, name)
+    loaded: Any = None
+    if model != "none" and method.model != "none":
+        loaded = load_engine_model(LanguageModel(model=model))
+    if method.model == "asked":
+        if loaded is None:
+            raise UserError(f"--simulator {name} needs a language model; name it with --model")
+        from pipeline.llm.in_process import InProcessEngine
 
-    return load_simulator(
-        Simulate.model_validate({"simulator": name, "engine": engine}), InProcessEngine(load_engine_model(engine))
-    )
+        loaded = Asker(InProcessEngine(loaded))
+    simulator: Simulator = method.build(Simulate(), loaded, method.load_prompts(""))
+    return simulator
 
 
 def _tokens(line: str, number: int) -> list[str]:

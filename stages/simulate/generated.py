@@ -5,28 +5,32 @@ eight is few enough to keep in step with the tokens. Each row has its own number
 noticed. The expected value comes from the alternatives at each number, where the engine gives any.
 """
 
+import math
 import re
-from collections.abc import Sequence
-from functools import cache
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.llm.engine import Completion, Message, Request
-from pipeline.prompts import render
-from stages.simulate.base import SCALE, Simulation
-from stages.simulate.expected import expected_values
-from stages.simulate.packing import PackedSimulator, Tokens, one_line, written_request
-from stages.simulate.written import WrittenNumbers
-from stages.token_lines import FewShotNeuron, few_shot_neurons, show_token
+from pipeline.llm.engine import NUMBERS, Completion, Message, ReplyToken, Request
+from pipeline.prompts import Prompt
+from stages.few_shot import few_shot_neurons, one_line, opening
+from stages.methods import Method
+from stages.simulate.packing import PackedSimulator, Tokens
+from stages.simulate.simulator import SCALE, Simulation
+from stages.token_lines import show_token
 
-PROMPT_ID = "simulate/generated.v1"
 ROW = 8
 """Tokens in a row."""
 ALTERNATIVES = 20
 """Asked for at each token of a reply: the most that is common."""
 _LINE = re.compile(r"^[ \t]*(\d{1,6})[ \t]*:(?P<numbers>[-+\d.,; \t]*)$", re.MULTILINE)
 _ITEM = re.compile(r"[^\s,;]+")
+_NUMBERS = {str(number): number for number in NUMBERS}
 Span = tuple[int, int]
+Chances = npt.NDArray[np.float64]
 
 
 class GeneratedSimulator(PackedSimulator):
@@ -35,40 +39,29 @@ class GeneratedSimulator(PackedSimulator):
     Coverage is the probability of all numbers among the alternatives, and 1 where there are none.
     """
 
-    name = "generated"
-    prompt_id = PROMPT_ID
-
-    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int) -> Request:
-        return request(explanation, texts, attempt)
+    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int = 0) -> Request:
+        """Three tokens a number and six a row are more than any tokenizer needs."""
+        asked = _neuron(self.prompt, len(few_shot_neurons(self.prompt)) + 1, one_line(explanation), texts)
+        rows = [row for tokens in texts for row in _rows(tokens)]
+        most = 20 + 6 * len(rows) + 3 * sum(map(len, rows))
+        messages = (*opening(self.prompt, _shots), Message("user", asked))
+        return self.written_request(messages, most, attempt, logprobs=ALTERNATIVES)
 
     def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
-        return read_reply(completion, texts)
-
-
-def request(explanation: str, texts: Sequence[Sequence[str]], attempt: int = 0) -> Request:
-    """What is asked for some sequences; three tokens a number and six a row are more than any tokenizer needs."""
-    neurons = few_shot_neurons(PROMPT_ID)
-    messages = (*_few_shot(neurons), _neuron(len(neurons) + 1, one_line(explanation), texts))
-    rows = [row for tokens in texts for row in _rows(tokens)]
-    most = 20 + 6 * len(rows) + 3 * sum(map(len, rows))
-    return written_request(messages, most, attempt, logprobs=ALTERNATIVES)
-
-
-def read_reply(completion: Completion, texts: Sequence[Sequence[str]]) -> list[Simulation]:
-    """The numbers that a reply has for each sequence; an error for one with a row missing, twice, or not right."""
-    found: dict[int, list[Span]] = {}
-    for line in _LINE.finditer(completion.text):
-        found.setdefault(int(line[1]), []).append(line.span("numbers"))
-    count = sum(len(_rows(tokens)) for tokens in texts)
-    if strange := [number for number in found if not 1 <= number <= count]:
-        fault = f"the reply has a row {strange[0]} where rows 1 to {count} were asked"
-        return [Simulation(None, None, fault) for _ in texts]
-    results, first = [], 1
-    for tokens in texts:
-        rows = _rows(tokens)
-        results.append(_simulation(completion, [found.get(first + i, []) for i in range(len(rows))], rows, first))
-        first += len(rows)
-    return results
+        """An error for a sequence with a row missing, twice, or not right."""
+        found: dict[int, list[Span]] = {}
+        for line in _LINE.finditer(completion.text):
+            found.setdefault(int(line[1]), []).append(line.span("numbers"))
+        count = sum(len(_rows(tokens)) for tokens in texts)
+        if strange := [number for number in found if not 1 <= number <= count]:
+            fault = f"the reply has a row {strange[0]} where rows 1 to {count} were asked"
+            return [Simulation.failed(fault) for _ in texts]
+        results, first = [], 1
+        for tokens in texts:
+            rows = _rows(tokens)
+            results.append(_simulation(completion, [found.get(first + i, []) for i in range(len(rows))], rows, first))
+            first += len(rows)
+        return results
 
 
 def _simulation(
@@ -79,41 +72,90 @@ def _simulation(
     for number, (spans, row) in enumerate(zip(found, rows, strict=True), first):
         if len(spans) != 1:
             cut = "" if completion.finished else f", and the reply was cut after {completion.completion_tokens} tokens"
-            return Simulation(None, None, f"row {number} occurs {len(spans)} times in the reply, not once{cut}")
+            return Simulation.failed(f"row {number} occurs {len(spans)} times in the reply, not once{cut}")
         items = [item.span() for item in _ITEM.finditer(completion.text, *spans[0])]
         if len(items) != len(row):
-            return Simulation(None, None, f"row {number} has {len(items)} numbers for {len(row)} tokens")
+            return Simulation.failed(f"row {number} has {len(items)} numbers for {len(row)} tokens")
         places += items
     texts = [completion.text[start:end] for start, end in places]
     if wrong := [text for text in texts if not (text.isdecimal() and int(text) <= SCALE)]:
-        return Simulation(None, None, f"{wrong[0]!r} stands for a number from 0 to 10")
+        return Simulation.failed(f"{wrong[0]!r} stands for a number from 0 to 10")
     written = WrittenNumbers(completion)
     pairs = [written.probabilities(start, end) for start, end in places]
-    probabilities = np.array([chances for chances, _ in pairs], dtype=np.float32).reshape(-1, 11)
-    return expected_values(probabilities, np.array([mass for _, mass in pairs], dtype=np.float32))
+    probabilities = np.array([chances for chances, _ in pairs], dtype=np.float32).reshape(-1, len(NUMBERS))
+    return Simulation.from_probabilities(probabilities, np.array([mass for _, mass in pairs], dtype=np.float32))
 
 
 def _rows(tokens: Sequence[str]) -> list[Sequence[str]]:
     return [tokens[start : start + ROW] for start in range(0, len(tokens), ROW)]
 
 
-@cache
-def _few_shot(neurons: tuple[FewShotNeuron, ...]) -> tuple[Message, ...]:
-    messages = [Message("system", render(PROMPT_ID, part="system").strip("\n"))]
-    for number, neuron in enumerate(neurons, 1):
-        asked = _neuron(number, neuron.explanation, [record.tokens for record in neuron.records])
+def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    for number, neuron in enumerate(few_shot_neurons(prompt), 1):
+        asked = _neuron(prompt, number, neuron.explanation, [record.tokens for record in neuron.records])
         values = [[str(value) for value in record.activations] for record in neuron.records]
         rows = [row for numbers in values for row in _rows(numbers)]
-        reply = "".join(f"\n{place}: {' '.join(row)}" for place, row in enumerate(rows, 1))
-        messages += [asked, Message("assistant", reply)]
-    return tuple(messages)
+        yield asked, "".join(f"\n{place}: {' '.join(row)}" for place, row in enumerate(rows, 1))
 
 
-def _neuron(number: int, explanation: str, texts: Sequence[Sequence[str]]) -> Message:
+def _neuron(prompt: Prompt, number: int, explanation: str, texts: Sequence[Tokens]) -> str:
     shown, first = [], 1
     for tokens in texts:
         rows = [f"{place}:" + "\t".join(map(show_token, row)) for place, row in enumerate(_rows(tokens), first)]
         shown.append("\n".join(rows))
         first += len(rows)
-    content = render(PROMPT_ID, part="neuron", number=number, explanation=explanation, texts=shown)
-    return Message("user", content.removesuffix("\n"))
+    return prompt.part("neuron", number=number, explanation=explanation, texts=shown)
+
+
+class WrittenNumbers:
+    """The numbers of one reply, found by their places in its text."""
+
+    def __init__(self, completion: Completion) -> None:
+        self._text, self._tokens = completion.text, completion.tokens
+        self._starts = [0, *accumulate(len(token.text) for token in self._tokens)]
+        """Where each token begins in the text, and where the last one ends."""
+        if "".join(token.text for token in self._tokens) != self._text:
+            self._tokens = ()
+
+    def probabilities(self, start: int, end: int) -> tuple[Chances, float]:
+        """The number at text[start:end]: (11,) normalised probabilities of the numbers, and their sum before that.
+
+        The alternatives to its first token are those numbers that are one token; white space before them is that of the
+        token. Where "10" is written in two tokens, the "1" is divided by the chance of a "0" behind it, which is known
+        if a "1" was written; otherwise all of it counts as 1. Without alternatives, or where the first token holds more
+        than the number, the written number has all probability and the sum is 1.
+        """
+        place = bisect_right(self._starts, start) - 1
+        chances = self._at(place, start, end)
+        if chances is None or not (mass := float(chances.sum())) > 0:
+            return np.eye(len(NUMBERS))[int(self._text[start:end])], 1.0
+        return chances / mass, min(mass, 1.0)
+
+    def _at(self, place: int, start: int, end: int) -> Chances | None:
+        if place >= len(self._tokens) or not (token := self._tokens[place]).alternatives:
+            return None
+        before = self._text[self._starts[place] : start]
+        shown = self._text[start : self._starts[place + 1]]
+        if before.strip() or not self._text[start:end].startswith(shown.rstrip()) or not shown.strip():
+            return None
+        chances = np.zeros(len(NUMBERS))
+        for text, log_probability in token.alternatives:
+            number = _NUMBERS.get(text.strip())
+            if number is not None and text.startswith(before):
+                chances[number] += math.exp(log_probability)
+        if shown == "1":
+            ten = chances[1] * self._zero_next(place + 1)
+            chances[[1, 10]] += [-ten, ten]
+        return chances
+
+    def _zero_next(self, place: int) -> float:
+        """Probability of a "0" as the next token."""
+        token = self._tokens[place] if place < len(self._tokens) else ReplyToken("", ())
+        return min(sum(math.exp(chance) for text, chance in token.alternatives if text == "0"), 1.0)
+
+
+METHOD = Method(
+    "a language model writes a number for each token",
+    lambda settings, asker, prompts: GeneratedSimulator(settings, asker, prompts[0]),
+    prompts=("simulate/generated.v1",),
+)

@@ -7,18 +7,18 @@ is missing, occurs twice, or lists a token or a value that cannot be is asked ag
 import json
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from pipeline.llm.engine import Completion, Message, Request
-from pipeline.prompts import render
-from stages.simulate.base import SCALE, Simulation
-from stages.simulate.packing import PackedSimulator, Tokens, one_line, written_request
-from stages.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token
+from pipeline.prompts import Prompt
+from stages.few_shot import FewShotRecord, few_shot_neurons, one_line, opening
+from stages.methods import Method
+from stages.simulate.packing import PackedSimulator, Tokens
+from stages.simulate.simulator import SCALE, Simulation
+from stages.token_lines import show_token
 
-PROMPT_ID = "simulate/json.v1"
 ENTRY_TOKENS = 14
 """Tokens that an entry of a list takes at most."""
 FENCE_TOKENS = 16
@@ -43,56 +43,45 @@ SCHEMA = _object(texts=_list(_object(text={"type": "integer"}, active=_list(_ENT
 class JsonSimulator(PackedSimulator):
     """The values that the model lists; coverage is 1, as the method has no probabilities."""
 
-    name = "json"
-    prompt_id = PROMPT_ID
-
-    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int) -> Request:
-        return request(explanation, texts, attempt)
+    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int = 0) -> Request:
+        """At first, room for half of the tokens in the reply, then for all."""
+        asked = _neuron(self.prompt, len(few_shot_neurons(self.prompt)) + 1, one_line(explanation), texts)
+        entries = sum(len(tokens) if attempt else math.ceil(len(tokens) / 2) for tokens in texts)
+        most = FENCE_TOKENS + TEXT_TOKENS * len(texts) + ENTRY_TOKENS * entries
+        messages = (*opening(self.prompt, _shots), Message("user", asked))
+        return self.written_request(messages, most, attempt, schema=SCHEMA)
 
     def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
-        return read_reply(completion, texts)
-
-
-def request(explanation: str, texts: Sequence[Sequence[str]], attempt: int = 0) -> Request:
-    """What is asked for some sequences; at first, room for half of the tokens in the reply, then for all."""
-    neurons = few_shot_neurons(PROMPT_ID)
-    messages = (*_few_shot(neurons), _neuron(len(neurons) + 1, one_line(explanation), texts))
-    entries = sum(len(tokens) if attempt else math.ceil(len(tokens) / 2) for tokens in texts)
-    most = FENCE_TOKENS + TEXT_TOKENS * len(texts) + ENTRY_TOKENS * entries
-    return written_request(messages, most, attempt, schema=SCHEMA)
-
-
-def read_reply(completion: Completion, texts: Sequence[Sequence[str]]) -> list[Simulation]:
-    """What a reply lists for each sequence; an error for one that it has not, not once, or not rightly."""
-    document = _document(completion.text)
-    if document is None:
-        fault = "the reply holds no JSON object with texts"
-        if not completion.finished:
-            fault = f"the reply was cut after {completion.completion_tokens} tokens"
-        return [Simulation(None, None, fault) for _ in texts]
-    found: dict[object, list[dict[str, Any]]] = {}
-    for entry in document:
-        found.setdefault(entry["text"], []).append(entry)
-    if strange := [number for number in found if not _whole(number, 1, len(texts))]:
-        fault = f"the reply names text {strange[0]!r} where texts 1 to {len(texts)} were asked"
-        return [Simulation(None, None, fault) for _ in texts]
-    return [_simulation(number, found.get(number, []), len(tokens)) for number, tokens in enumerate(texts, 1)]
+        """An error for a sequence that the reply does not have, not once, or not rightly."""
+        document = _document(completion.text)
+        if document is None:
+            fault = "the reply holds no JSON object with texts"
+            if not completion.finished:
+                fault = f"the reply was cut after {completion.completion_tokens} tokens"
+            return [Simulation.failed(fault) for _ in texts]
+        found: dict[object, list[dict[str, Any]]] = {}
+        for entry in document:
+            found.setdefault(entry["text"], []).append(entry)
+        if strange := [number for number in found if not _whole(number, 1, len(texts))]:
+            fault = f"the reply names text {strange[0]!r} where texts 1 to {len(texts)} were asked"
+            return [Simulation.failed(fault) for _ in texts]
+        return [_simulation(number, found.get(number, []), len(tokens)) for number, tokens in enumerate(texts, 1)]
 
 
 def _simulation(number: int, entries: list[dict[str, Any]], length: int) -> Simulation:
     if len(entries) != 1:
-        return Simulation(None, None, f"text {number} occurs {len(entries)} times in the reply, not once")
+        return Simulation.failed(f"text {number} occurs {len(entries)} times in the reply, not once")
     values = np.zeros(length, dtype=np.float32)
     seen: set[int] = set()
     for pair in entries[0]["active"]:
         token, value = pair if isinstance(pair, list) and len(pair) == 2 else _named(pair)
         if not _whole(token, 1, length) or token in seen:
-            return Simulation(None, None, f"text {number} lists token {token!r}, not one of 1 to {length} once")
+            return Simulation.failed(f"text {number} lists token {token!r}, not one of 1 to {length} once")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= SCALE:
-            return Simulation(None, None, f"text {number} has the value {value!r} at token {token}, not 0 to 10")
+            return Simulation.failed(f"text {number} has the value {value!r} at token {token}, not 0 to 10")
         seen.add(token)
         values[token - 1] = value
-    return Simulation(values, np.ones(length, dtype=np.float32))
+    return Simulation.certain(values)
 
 
 def _named(pair: object) -> tuple[Any, Any]:
@@ -129,21 +118,24 @@ def _objects(text: str) -> Iterator[Any]:
         start = text.find("{", end)
 
 
-@cache
-def _few_shot(neurons: tuple[FewShotNeuron, ...]) -> tuple[Message, ...]:
-    messages = [Message("system", render(PROMPT_ID, part="system").strip("\n"))]
-    for number, neuron in enumerate(neurons, 1):
+def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    for number, neuron in enumerate(few_shot_neurons(prompt), 1):
         reply = {"texts": [{"text": i, "active": _active(record)} for i, record in enumerate(neuron.records, 1)]}
-        asked = _neuron(number, neuron.explanation, [record.tokens for record in neuron.records])
-        messages += [asked, Message("assistant", "\n" + json.dumps(reply, separators=(",", ":")))]
-    return tuple(messages)
+        asked = _neuron(prompt, number, neuron.explanation, [record.tokens for record in neuron.records])
+        yield asked, "\n" + json.dumps(reply, separators=(",", ":"))
 
 
 def _active(record: FewShotRecord) -> list[dict[str, int]]:
     return [{"token": place, "value": value} for place, value in enumerate(record.activations, 1) if value]
 
 
-def _neuron(number: int, explanation: str, texts: Sequence[Sequence[str]]) -> Message:
+def _neuron(prompt: Prompt, number: int, explanation: str, texts: Sequence[Tokens]) -> str:
     lines = ["\n".join(f"{place}:{show_token(token)}" for place, token in enumerate(tokens, 1)) for tokens in texts]
-    content = render(PROMPT_ID, part="neuron", number=number, explanation=explanation, texts=lines)
-    return Message("user", content.removesuffix("\n"))
+    return prompt.part("neuron", number=number, explanation=explanation, texts=lines)
+
+
+METHOD = Method(
+    "a language model lists the tokens that are not 0, as JSON",
+    lambda settings, asker, prompts: JsonSimulator(settings, asker, prompts[0]),
+    prompts=("simulate/json.v1",),
+)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from stages.evidence import TopToken
-from stages.simulate.base import SCALE, Simulation
+from stages.methods import Method
+from stages.simulate.simulator import SCALE, Simulation
 
 
 def render_table(top_tokens: Sequence[TopToken], rest_mean: float | None = None) -> str:
@@ -44,7 +45,6 @@ class LookupSimulator:
     largest mean of the table is 10.
     """
 
-    name = "lookup"
     prompt_id = ""
     model = ""
 
@@ -54,7 +54,7 @@ class LookupSimulator:
             means, rest = _parse(explanation)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             message = f"the explanation is no token table ({error}); `lookup` reads only what its own table writes"
-            return [Simulation(None, None, message) for _ in sequences]
+            return [Simulation.failed(message) for _ in sequences]
         largest = max([*means.values(), rest])
         return [_predicted(tokens, means, rest, largest) for tokens in sequences]
 
@@ -62,8 +62,7 @@ class LookupSimulator:
 def _predicted(tokens: Sequence[str], means: dict[str, float], rest: float, largest: float) -> Simulation:
     values = np.array([means.get(token, rest) for token in tokens], dtype=np.float64)
     shares = np.clip(values, 0.0, None) / largest if largest > 0 else np.zeros(len(values))
-    expected = (SCALE * shares).astype(np.float32)
-    return Simulation(expected, np.ones(len(tokens), dtype=np.float32))
+    return Simulation.certain(SCALE * shares)
 
 
 def _parse(text: str) -> tuple[dict[str, float], float]:
@@ -83,3 +82,8 @@ def _finite(mean: float) -> float:
     if not math.isfinite(float(mean)):
         raise ValueError(f"a mean of {mean}")
     return float(mean)
+
+
+METHOD = Method(
+    "each token's mean activation, from a table instead of an explanation", lambda *_: LookupSimulator(), model="none"
+)

@@ -5,75 +5,71 @@ text. On an endpoint it needs only the log-probabilities of a reply's first toke
 of a prompt reads anew little more than the token itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 
-from pipeline.llm.engine import Engine, Message, NumberPrompt, NumberScores
-from pipeline.prompts import render
-from stages.simulate.base import Simulation
-from stages.simulate.expected import expected_values
-from stages.simulate.packing import one_line
-from stages.token_lines import FewShotNeuron, FewShotRecord, few_shot_neurons, show_token
-
-PROMPT_ID = "simulate/one_at_a_time.v1"
+from pipeline.llm.engine import Message, Need, NumberPrompt, NumberScores
+from pipeline.prompts import Prompt
+from stages.asking import Asker
+from stages.few_shot import few_shot_neurons, one_line, opening
+from stages.methods import Method
+from stages.simulate.simulator import Simulation
+from stages.token_lines import show_token
 
 
 class OneAtATimeSimulator:
     """The expected number that the model would reply with, for each token by itself."""
 
-    name = "one_at_a_time"
-    prompt_id = PROMPT_ID
-
-    def __init__(self, engine: Engine) -> None:
-        self.model = engine.name
-        self._engine = engine
+    def __init__(self, asker: Asker, prompt: Prompt) -> None:
+        self.prompt_id, self.model = prompt.id, asker.engine.name
+        self._asker, self._prompt = asker, prompt
 
     async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
         """See `Simulator`; a sequence with a token that could not be scored has an error."""
-        passages = [passage(explanation, tokens[: end + 1]) for tokens in sequences for end in range(len(tokens))]
-        scores = iter(await self._engine.score(passages))
+        beginnings = [tokens[: end + 1] for tokens in sequences for end in range(len(tokens))]
+        asked = [number_prompt(self._prompt, explanation, tokens) for tokens in beginnings]
+        scores = iter(await self._asker.score(asked))
         return [_simulation([next(scores) for _ in tokens]) for tokens in sequences]
 
 
-def passage(explanation: str, tokens: Sequence[str]) -> NumberPrompt:
-    """The prompt for the last of the tokens; what texts and their beginnings have in common comes first."""
-    neurons = few_shot_neurons(PROMPT_ID)
-    messages = (*_few_shot(neurons), _neuron(len(neurons) + 1, one_line(explanation), tokens))
-    return NumberPrompt(messages, (), (0,))
+def number_prompt(prompt: Prompt, explanation: str, tokens: Sequence[str]) -> NumberPrompt:
+    """What is asked for the last of the tokens; what texts and their beginnings have in common comes first."""
+    asked = _neuron(prompt, len(few_shot_neurons(prompt)) + 1, one_line(explanation), tokens)
+    return NumberPrompt((*opening(prompt, _shots), Message("user", asked)), (), (0,))
 
 
-@cache
-def _few_shot(neurons: tuple[FewShotNeuron, ...]) -> tuple[Message, ...]:
+def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
     """Of each neuron, the text up to its strongest token, and the whole of the short piece."""
-    messages = [Message("system", render(PROMPT_ID, part="system").strip("\n"))]
-    for number, neuron in enumerate(neurons, 1):
+    for number, neuron in enumerate(few_shot_neurons(prompt), 1):
         text, piece = neuron.records[:2]
-        strongest = int(np.argmax(text.activations))
-        messages += _example(number, neuron, text, strongest) + _example(number, neuron, piece, len(piece.tokens) - 1)
-    return tuple(messages)
+        for record, last in ((text, int(np.argmax(text.activations))), (piece, len(piece.tokens) - 1)):
+            asked = _neuron(prompt, number, neuron.explanation, record.tokens[: last + 1])
+            yield asked, "\n" + str(record.activations[last])
 
 
-def _example(number: int, neuron: FewShotNeuron, record: FewShotRecord, last: int) -> list[Message]:
-    asked = _neuron(number, neuron.explanation, record.tokens[: last + 1])
-    return [asked, Message("assistant", "\n" + str(record.activations[last]))]
-
-
-def _neuron(number: int, explanation: str, tokens: Sequence[str]) -> Message:
+def _neuron(prompt: Prompt, number: int, explanation: str, tokens: Sequence[str]) -> str:
     values = {"explanation": explanation, "text": show_token("".join(tokens)), "token": show_token(tokens[-1])}
-    return Message("user", render(PROMPT_ID, part="neuron", number=number, **values).removesuffix("\n"))
+    return prompt.part("neuron", number=number, **values)
 
 
 def _simulation(scores: Sequence[NumberScores]) -> Simulation:
     """One sequence from the scores of its T tokens."""
-    prompt, written = sum(score.prompt_tokens for score in scores), sum(score.completion_tokens for score in scores)
     parts = [(s.probabilities, s.coverage) for s in scores if s.probabilities is not None and s.coverage is not None]
     if len(parts) < len(scores):
         errors = [score.error for score in scores if score.probabilities is None]
-        message = f"{len(errors)} of {len(scores)} tokens were not scored: {errors[0]}"
-        return Simulation(None, None, message, prompt, written)
-    probabilities = np.concatenate([probability for probability, _ in parts])  # T times (1, 11) -> (T, 11)
-    found = expected_values(probabilities, np.concatenate([coverage for _, coverage in parts]))
+        found = Simulation.failed(f"{len(errors)} of {len(scores)} tokens were not scored: {errors[0]}")
+    else:
+        probabilities = np.concatenate([probability for probability, _ in parts])  # T times (1, 11) -> (T, 11)
+        found = Simulation.from_probabilities(probabilities, np.concatenate([coverage for _, coverage in parts]))
+    prompt, written = sum(score.prompt_tokens for score in scores), sum(score.completion_tokens for score in scores)
     return replace(found, prompt_tokens=prompt, completion_tokens=written)
+
+
+METHOD = Method(
+    "a language model's probabilities of the numbers at the last token of each beginning of a text: a request for each token",
+    lambda _, asker, prompts: OneAtATimeSimulator(asker, prompts[0]),
+    prompts=("simulate/one_at_a_time.v1",),
+    need=Need("reply_numbers", "log-probabilities of the tokens of a reply (top_logprobs)"),
+)

@@ -4,30 +4,19 @@ A request that fails as a whole is cut in halves, so that a text which a server 
 other text's result with it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from pipeline.execution.concurrency import bounded_gather
-from pipeline.llm.engine import Completion, Engine, EngineError, Message, Refused, Request
-from stages.simulate.base import Simulation
-
-TRIES = 3
-"""Requests for a sequence at most, while its reply cannot be used."""
-RETRY_TEMPERATURE = 0.7
-"""Of every request but the first, which is greedy: the same reply would be wrong again."""
+from pipeline.llm.engine import Completion, Message, Request
+from pipeline.prompts import Prompt
+from stages.asking import ATTEMPTS, RETRY_TEMPERATURE, Asker, Reply, Use
+from stages.settings import Simulate
+from stages.simulate.simulator import Simulation
 
 Tokens = Sequence[str]
-Ask = Callable[[Sequence[Tokens], int], Request]
-"""The request for some sequences, and the number of requests before it."""
-Read = Callable[[Completion, Sequence[Tokens]], list[Simulation]]
-"""What a reply says of each sequence; an `error` names the fault where it cannot be used."""
-
-
-def one_line(text: str) -> str:
-    """An explanation as prompts show it: no line of its own can look like a part of the prompt."""
-    return " ".join(text.split())
 
 
 def packs(count: int, pack: int) -> list[list[int]]:
@@ -41,106 +30,108 @@ def halves(numbers: list[int]) -> list[list[int]]:
     return [numbers[:middle], numbers[middle:]]
 
 
-def written_request(
-    messages: tuple[Message, ...],
-    max_tokens: int,
-    attempt: int,
-    logprobs: int = 0,
-    schema: Mapping[str, Any] | None = None,
-) -> Request:
-    """A request for written numbers: greedy at first, then drawn with another seed each time."""
-    return Request(
-        messages=messages,
-        max_tokens=max_tokens,
-        temperature=RETRY_TEMPERATURE if attempt else 0.0,
-        stop=("\nNeuron",),
-        seed=attempt,
-        schema=schema,
-        logprobs=logprobs,
-        attempt=attempt,
-    )
+class Results:
+    """What is known of some sequences so far, and what it took."""
 
+    def __init__(self, count: int) -> None:
+        self._found: dict[int, Simulation] = {}
+        self._spent = [(0, 0)] * count
 
-class PackedSimulator:
-    """A simulator by which the model writes the values of several sequences in one reply."""
+    def put(self, numbers: Sequence[int], found: Sequence[Simulation], spent: tuple[int, int] = (0, 0)) -> list[int]:
+        """Take in what a request gave for some sequences; returns those that still have no values.
 
-    name: str
-    prompt_id: str
+        Args:
+            spent: tokens read and written, carried by the first of them; those of repeated requests add up.
+        """
+        read, written = self._spent[numbers[0]]
+        self._spent[numbers[0]] = (read + spent[0], written + spent[1])
+        self._found |= zip(numbers, found, strict=True)
+        return [number for number in numbers if self._found[number].expected is None]
 
-    def __init__(self, engine: Engine, pack: int) -> None:
-        """`pack`: sequences in a request at most."""
-        self.model = engine.name
-        self._engine, self._pack = engine, pack
-
-    async def simulate(self, explanation: str, sequences: Sequence[Tokens]) -> list[Simulation]:
-        """See `Simulator`; a sequence without a usable reply has an error that names the fault."""
-        return await simulate_packed(self._engine, partial(self.request, explanation), self.read, sequences, self._pack)
-
-    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int) -> Request:
-        """What is asked for some sequences; `attempt`: requests for them before this one."""
-        raise NotImplementedError
-
-    def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
-        """What a reply says of each of them; an `error` names the fault where it cannot be used."""
-        raise NotImplementedError
-
-
-async def simulate_packed(
-    engine: Engine, ask: Ask, read: Read, sequences: Sequence[Tokens], pack: int
-) -> list[Simulation]:
-    """One Simulation for each sequence, in order, from requests of `pack` sequences at most, side by side.
-
-    A sequence without a usable reply has the last fault as its error, never a made-up value. The tokens of a request are
-    carried by the first sequence in it; those of repeated requests add up.
-    """
-    writing = _Writing(engine, ask, read, sequences)
-    groups = packs(len(sequences), pack)
-    await bounded_gather(writing.request, groups, len(groups))
-    return writing.simulations()
-
-
-class _Writing:
-    """One call of a simulator: results so far, and what they took."""
-
-    def __init__(self, engine: Engine, ask: Ask, read: Read, sequences: Sequence[Tokens]) -> None:
-        self._engine, self._ask, self._read, self._sequences = engine, ask, read, sequences
-        self._results: dict[int, Simulation] = {}
-        self._spent = [(0, 0)] * len(sequences)
-
-    async def request(self, numbers: list[int], attempt: int = 0) -> None:
-        """Ask for the sequences with these numbers until each has a result or TRIES is reached."""
-        while numbers and attempt < TRIES:
-            asked = [self._sequences[number] for number in numbers]
-            try:
-                completion = (await self._engine.complete(self._ask(asked, attempt)))[0]
-            except Refused as error:
-                self._spend(numbers[0], error.prompt_tokens, error.completion_tokens)
-                self._results |= dict.fromkeys(numbers, Simulation(None, None, str(error)))
-                attempt += 1
-                continue
-            except EngineError as error:
-                await self._failed(numbers, attempt, error)
-                return
-            self._spend(numbers[0], completion.prompt_tokens, completion.completion_tokens)
-            self._results |= zip(numbers, self._read(completion, asked), strict=True)
-            numbers = [number for number in numbers if self._results[number].expected is None]
-            attempt += 1
-        for number in numbers:
-            fault = self._results[number].error
-            self._results[number] = Simulation(None, None, f"{fault}, in the last of {attempt} replies")
-
-    def _spend(self, number: int, prompt_tokens: int, completion_tokens: int) -> None:
-        prompt, written = self._spent[number]
-        self._spent[number] = (prompt + prompt_tokens, written + completion_tokens)
-
-    async def _failed(self, numbers: list[int], attempt: int, error: EngineError) -> None:
-        if len(numbers) == 1:
-            self._results[numbers[0]] = Simulation(None, None, str(error))
-        else:
-            await bounded_gather(lambda half: self.request(half, attempt), halves(numbers), 2)
+    def error(self, number: int) -> str:
+        """Why a sequence has no values."""
+        return self._found[number].error
 
     def simulations(self) -> list[Simulation]:
+        """One for each sequence, in order."""
         return [
-            replace(self._results[number], prompt_tokens=prompt, completion_tokens=written)
-            for number, (prompt, written) in enumerate(self._spent)
+            replace(self._found[number], prompt_tokens=read, completion_tokens=written)
+            for number, (read, written) in enumerate(self._spent)
         ]
+
+
+class PackedSimulator(ABC):
+    """A simulator by which the model writes the values of several sequences in one reply."""
+
+    def __init__(self, settings: Simulate, asker: Asker, prompt: Prompt) -> None:
+        self.settings, self.prompt = settings, prompt
+        self.prompt_id, self.model = prompt.id, asker.engine.name
+        self._asker = asker
+
+    @abstractmethod
+    def request(self, explanation: str, texts: Sequence[Tokens], attempt: int = 0) -> Request:
+        """What is asked for some sequences; `attempt`: requests for them before this one."""
+
+    @abstractmethod
+    def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
+        """What a reply says of each of them; an `error` names the fault where it cannot be used."""
+
+    async def simulate(self, explanation: str, sequences: Sequence[Tokens]) -> list[Simulation]:
+        """See `Simulator`. Requests hold `settings.pack` sequences at most and go out side by side.
+
+        A sequence without a usable reply has the last fault as its error, never a made-up value.
+        """
+        results = Results(len(sequences))
+        groups = packs(len(sequences), self.settings.pack)
+        await bounded_gather(lambda group: self._ask(explanation, sequences, group, results), groups, len(groups))
+        return results.simulations()
+
+    async def _ask(
+        self, explanation: str, sequences: Sequence[Tokens], numbers: list[int], results: Results, tried: int = 0
+    ) -> None:
+        """Ask for the sequences with these numbers until each has a result; `tried`: requests for them before."""
+
+        def texts() -> list[Tokens]:
+            return [sequences[number] for number in numbers]
+
+        def request(_: int) -> Request:
+            return self.request(explanation, texts(), tried)
+
+        def take(reply: Reply) -> Use:
+            nonlocal numbers, tried
+            refused = [Simulation.failed(reply.refusal)] * len(numbers)
+            found = self.read(reply.completions[0], texts()) if reply.completions else refused
+            asked, tried = len(numbers), tried + 1
+            numbers = results.put(numbers, found, (reply.prompt_tokens, reply.completion_tokens))
+            return Use.ALL if not numbers else Use.SOME if len(numbers) < asked else Use.NOTHING
+
+        error = await self._asker.ask(request, take, ATTEMPTS - tried)
+        if error is None and numbers:
+            faults = [f"{results.error(number)}, in the last of {tried} replies" for number in numbers]
+            results.put(numbers, [Simulation.failed(fault) for fault in faults])
+        elif error is not None and len(numbers) == 1:
+            results.put(numbers, [Simulation.failed(str(error))])
+        elif error is not None:
+            await bounded_gather(
+                lambda half: self._ask(explanation, sequences, half, results, tried), halves(numbers), 2
+            )
+
+    def written_request(
+        self,
+        messages: tuple[Message, ...],
+        max_tokens: int,
+        attempt: int,
+        logprobs: int = 0,
+        schema: Mapping[str, Any] | None = None,
+    ) -> Request:
+        """A request for written numbers: greedy at first, then drawn with another seed each time."""
+        return Request(
+            messages=messages,
+            max_tokens=self.settings.max_tokens or max_tokens,
+            temperature=RETRY_TEMPERATURE if attempt else 0.0,
+            stop=("\nNeuron",),
+            seed=attempt,
+            schema=schema,
+            logprobs=logprobs,
+            attempt=attempt,
+        )

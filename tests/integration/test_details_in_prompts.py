@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-import stages.explain.stage
+import stages.asking
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.schemas import DETAILS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.evidence import Evidence
-from stages.explain.notes import token_names
-from stages.explain.stage import EXPLAIN
+from stages.explain.explain_units import EXPLAIN
+from stages.explain.highlights import token_names
 from stages.recorded_units import RecordedUnits
 from stages.units import chosen_units
 from tests.pipeline.asked import Asked
@@ -36,7 +36,7 @@ def explained(
     """A run up to its explanations, and the engine that was asked for them."""
     model = str(folder / "model")
     engine = Asked(load_tokenizer(model), lambda request, number: '{"explanation": "words of a kind"}')
-    monkeypatch.setattr(stages.explain.stage, "load_engine", lambda config, context: engine)
+    monkeypatch.setattr(stages.asking, "load_engine", lambda config, context: engine)
     asks = {"model": "large", "base_url": "http://127.0.0.1:9/v1", "tokenizer": model}
     explain = {"explainer": "max_activation", "candidates": 1, "engine": asks}
     config = small_config(folder, record, explain, (MLP, HEADS), name)

@@ -35,7 +35,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 MISTAKES = {
     "an unknown key": ('seed = 0', 'sed = 0', ["unknown key 'run.sed'", "did you mean 'seed'"]),
     "a wrong value": ('seq_len = 32', 'seq_len = "many"', ["corpus.seq_len", "'many'", "integer"]),
-    "an unknown explainer": ("[explain]", '[explain]\nexplainer = "magic"', ["explain.explainer", "'statistics'"]),
+    "an unknown explainer": ("[explain]", '[explain]\nexplainer = "magic"', ["explainer = 'magic'", "allowed: statistics"]),
     "a layer that does not exist": ("layers.9.mlp", "layers.30.mlp", ["layers.30.mlp", "layers.29.mlp"]),
     "an unknown kind of module": ("layers.9.mlp", "layers.9.foo", ["layers.9.foo", "layers.0.mlp"]),
     "a sequence beyond the context": ("seq_len = 32", "seq_len = 9000", ["9000", "8192"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.prompts import digest, digests, digests_with_examples, problems, record, render
+from pipeline.prompts import Prompt, digests, problems, record, refuse_unknown_prompts
 
 
 def test_no_used_version_of_a_prompt_was_edited_and_every_prompt_is_recorded() -> None:
@@ -47,15 +47,66 @@ def test_a_version_that_is_gone_and_a_file_without_version_are_named(folder: Pat
 
 
 def test_an_unknown_prompt_is_an_error_of_the_user() -> None:
-    for call in (render, digest):
+    for call in (Prompt("explain/nothing.v9").render, Prompt("explain/nothing.v9").digests):
         with pytest.raises(UserError, match=r"no prompt 'explain/nothing\.v9'"):
-            call("explain/nothing.v9")
-
-
-def test_a_prompts_digest_is_that_of_its_file() -> None:
-    assert digests("simulate/all_at_once")["simulate/all_at_once.v1.jinja"] == digest("simulate/all_at_once.v1")
+            call()
 
 
 def test_a_prompt_is_identified_with_the_examples_that_it_shows() -> None:
-    assert list(digests_with_examples("simulate/json.v1")) == ["simulate/json.v1.jinja", "simulate/fewshot.v1.toml"]
-    assert list(digests_with_examples("explain/label.")) == ["explain/label.v1.jinja"]
+    found = Prompt("simulate/json.v1").digests()
+    assert list(found) == ["simulate/json.v1.jinja", "simulate/fewshot.v1.toml"]
+    assert found["simulate/json.v1.jinja"] == digests("simulate/json")["simulate/json.v1.jinja"]
+    assert list(Prompt("explain/label.v1").digests()) == ["explain/label.v1.jinja"]
+
+
+NAME = "judge/detection.v1"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of the user's own prompts, with one for the judge."""
+    (tmp_path / "judge").mkdir()
+    (tmp_path / f"{NAME}.jinja").write_text(
+        '{% if part == "few_shot" %}judge/fewshot_detection.v1{% elif part == "system" %}Say yes.{% else %}{{ texts }}{% endif %}'
+    )
+    return tmp_path
+
+
+def test_a_prompt_of_the_user_takes_the_place_of_the_one_of_its_name(own: Path) -> None:
+    prompt, other = Prompt(NAME, str(own)), Prompt("judge/fuzzing.v1", str(own))
+    refuse_unknown_prompts(str(own))
+    assert prompt.part("system") == "Say yes."
+    assert prompt.id == f"{own}/{NAME}"
+    assert prompt.examples() == Prompt(NAME).examples()
+    changed = {name for name, value in prompt.digests().items() if Prompt(NAME).digests()[name] != value}
+    assert changed == {f"{NAME}.jinja"}
+    assert (other.id, other.part("system"), other.digests()) == (
+        "judge/fuzzing.v1", Prompt("judge/fuzzing.v1").part("system"), Prompt("judge/fuzzing.v1").digests(),
+    )  # fmt: skip
+
+
+def test_examples_of_the_user_take_the_place_of_those_of_their_name(own: Path) -> None:
+    (own / "judge" / "fewshot_detection.v1.toml").write_text("question = []\n")
+    assert Prompt(NAME, str(own)).examples() == {"question": []}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("{% if part %}", "Unexpected end of template"), ("{{ something }}", "'something' is undefined")],
+)
+def test_a_mistake_in_a_prompt_of_the_user_is_told_with_the_file(own: Path, text: str, told: str) -> None:
+    (own / f"{NAME}.jinja").write_text(text)
+    with pytest.raises(UserError, match=told) as caught:
+        Prompt(NAME, str(own)).part("system")
+    assert str(own / f"{NAME}.jinja") in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_or_holds_something_else_is_refused(own: Path) -> None:
+    refuse_unknown_prompts("")
+    with pytest.raises(UserError, match=r"run\.prompts = .*no such folder"):
+        refuse_unknown_prompts(str(own / "missing"))
+    (own / "judge" / "detektion.v1.jinja").write_text("x")
+    with pytest.raises(
+        UserError, match=r"detektion\.v1\.jinja takes the place of no file.*did you mean 'judge/detection"
+    ):
+        refuse_unknown_prompts(str(own))

@@ -73,25 +73,22 @@ def test_without_more_settings_texts_are_whole_and_details_are_there(folder: Pat
 
 
 def test_texts_activations_and_details_are_cut_around_the_peak(folder: Path) -> None:
-    top, random = evidence(folder, context=4).exemplars
+    found = evidence(folder).around(4)
+    top, random = found.exemplars
     assert top.tokens == ["0t3", "0t4", "0t5", "0t6"]
     assert top.activations.tolist() == [0, 0, 9, 0]
     assert random.tokens == ["4t0", "4t1", "4t2", "4t3"]
     assert np.isnan(random.activations[0])
-    detail = evidence(folder, context=4).details[0]
+    detail = found.details[0]
     assert detail.pairs == [Pair(1, 2, 3.0)]
     assert detail.attribution is not None
     assert detail.attribution.tolist() == [3, 4, 5, 6]
 
 
-def test_an_explainer_that_shows_no_texts_reads_all_of_them(folder: Path) -> None:
-    assert len(evidence(folder, explainer="statistics", engine=None, context=4).exemplars[0].tokens) == 8
-
-
 def test_hard_negatives_come_by_kind_and_rank_and_of_one_polarity(folder: Path) -> None:
-    found = evidence(folder, negatives="hard", context=2).negatives
+    found = evidence(folder, negatives="hard").negatives
     assert [one.band for one in found] == ["similar", "similar", "neighbour"]
-    assert [one.tokens for one in found] == [["2t2", "2t3"]] * 3
+    assert [one.around(2).tokens for one in found] == [["2t2", "2t3"]] * 3
 
 
 def test_tokens_from_the_weights_are_given_where_they_are_asked_for(folder: Path) -> None:

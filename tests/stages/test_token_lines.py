@@ -7,7 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stages.token_lines import CLOSE, OPEN, few_shot_neurons, marked_text, normalised, show_token, token_lines
+from pipeline.prompts import Prompt
+from stages.few_shot import few_shot_neurons
+from stages.token_lines import CLOSE, OPEN, marked_text, normalised, show_token, token_lines
 from tests.pipeline.llm.shown import read_marks, read_token, read_units
 from tests.tiers import examples
 
@@ -106,7 +108,7 @@ def test_without_a_positive_activation_all_are_zero(values: list[float]) -> None
 
 @pytest.mark.parametrize("prompt_id", ["explain/token_activation.v1", "simulate/all_at_once.v1"])
 def test_the_few_shot_examples_are_three_neurons_of_two_records_that_use_the_whole_scale(prompt_id: str) -> None:
-    neurons = few_shot_neurons(prompt_id)
+    neurons = few_shot_neurons(Prompt(prompt_id))
     assert [len(neuron.records) for neuron in neurons] == [2, 2, 2]
     assert len({neuron.explanation for neuron in neurons}) == 3
     for neuron in neurons:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.prompts import render
+from pipeline.prompts import Prompt
 from stages.english.text import Values
 from stages.english.word_classes import COMMON, whole_words
 from stages.simulate.word.phrases import INTRODUCTIONS
@@ -35,7 +35,6 @@ MOST_PHRASES = 512
 LONGEST_PHRASE = 400
 """Characters of a phrase that are compared."""
 
-PROMPT = "simulate/word_list.v1"
 ANCHOR = "1."
 """End of the prompt, after which a word is tokenized as it would be there."""
 UNRELATED = (
@@ -64,12 +63,13 @@ class _Phrase:
 class Meaning:
     """Scores words against phrases, and remembers what it has embedded."""
 
-    def __init__(self, embedder: "Embedder", language_model: "LoadedModel | None") -> None:
+    def __init__(self, embedder: "Embedder", lister: "tuple[LoadedModel, Prompt] | None" = None) -> None:
+        """lister: a language model that lists what a phrase calls up, and the prompt that it is asked by."""
         self.vocabulary = frozenset(words := whole_words(embedder.tokenizer))
         self._embedder = embedder
         self._common = words[:COMMON] or ["the", "of", "and"]
         self._common_vectors: Floats | None = None
-        self._listing = Listing(language_model, self._common) if language_model is not None else None
+        self._listing = Listing(*lister, self._common) if lister is not None else None
         self._vectors: dict[str, Floats] = {}
         self._phrases: OrderedDict[str, _Phrase] = OrderedDict()
 
@@ -116,8 +116,8 @@ class Meaning:
 class Listing:
     """One forward pass for each phrase gives a score for every word at once, by the word's first token."""
 
-    def __init__(self, language_model: "LoadedModel", common: Sequence[str]) -> None:
-        self._subject = language_model
+    def __init__(self, language_model: "LoadedModel", prompt: Prompt, common: Sequence[str]) -> None:
+        self._subject, self._prompt = language_model, prompt
         self._common = list(common)
         self._tokens: dict[str, int] = {}
         self._unrelated: Floats | None = None
@@ -154,7 +154,7 @@ class Listing:
         import torch
 
         model = self._subject.model
-        prompt = render(PROMPT, explanation=phrase[:LONGEST_LISTED])
+        prompt = self._prompt.render(explanation=phrase[:LONGEST_LISTED])
         ids = torch.tensor([self._ids([prompt], special=True)[0]], device=self._subject.device)
         options = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         with torch.inference_mode():

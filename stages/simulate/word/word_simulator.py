@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.prompts import Prompt
 from stages.english.text import Text, Values
-from stages.simulate.base import SCALE, Simulation
-from stages.simulate.word.meaning import PROMPT, Meaning
+from stages.simulate.simulator import SCALE, Simulation
+from stages.simulate.word.meaning import Meaning
 from stages.simulate.word.reader import read_explanation
 from stages.simulate.word.rules import Rule, RuleReading
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
     from pipeline.subjects.loading.model_loading import LoadedModel
 
+WORD_LIST = Prompt("simulate/word_list.v1")
 MOST_TEXTS = 4096
 """Sequences whose words are kept in memory."""
 
@@ -41,14 +43,18 @@ class WordSimulator:
     Args:
         embedder: embeds words and phrases; its vocabulary, ordered by frequency, gives the common words.
         language_model: lists what an explanation calls up; without one, meaning is by embedding alone.
+        prompt: asks it for the list.
     """
 
-    name = "word"
-
-    def __init__(self, embedder: "Embedder", language_model: "LoadedModel | None" = None) -> None:
+    def __init__(
+        self,
+        embedder: "Embedder",
+        language_model: "LoadedModel | None" = None,
+        prompt: Prompt = WORD_LIST,
+    ) -> None:
         self.model = language_model.name if language_model else ""
-        self.prompt_id = PROMPT if language_model else ""
-        self._meaning = Meaning(embedder, language_model)
+        self.prompt_id = prompt.id if language_model else ""
+        self._meaning = Meaning(embedder, None if language_model is None else (language_model, prompt))
         self._texts: OrderedDict[tuple[str, ...], Text] = OrderedDict()
 
     async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
@@ -58,7 +64,7 @@ class WordSimulator:
         text gives Simulations without values, whose error says so.
         """
         if not explanation.strip():
-            return [Simulation(None, None, "the explanation is empty") for _ in sequences]
+            return [Simulation.failed("the explanation is empty") for _ in sequences]
         rules = read_explanation(explanation) or (Rule(meaning=explanation.strip()),)
         texts = [self._text(sequence) for sequence in sequences]
         fits = self._fits(rules, texts)
@@ -67,10 +73,7 @@ class WordSimulator:
             return np.array([fits[phrase].get(word.text, 0.0) for word in text.words], dtype=np.float64)
 
         values = [RuleReading(text, self._meaning.vocabulary, meaning).strongest(rules) for text in texts]
-        return [
-            Simulation((SCALE * np.clip(value, 0.0, 1.0)).astype(np.float32), np.ones(len(value), dtype=np.float32))
-            for value in values
-        ]
+        return [Simulation.certain(SCALE * np.clip(value, 0.0, 1.0)) for value in values]
 
     def _fits(self, rules: Sequence[Rule], texts: Sequence[Text]) -> dict[str, dict[str, float]]:
         """For each phrase of the rules, the value of each lettered word of the texts."""

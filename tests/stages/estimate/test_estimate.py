@@ -9,20 +9,18 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
+import stages.asking
 import stages.estimate.requests
-import stages.explain.stage
-import stages.judge.stage
-import stages.simulate.load
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.llm.counting_engine import Usage
 from pipeline.llm.engine import Request
-from pipeline.schemas import JUDGEMENTS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages import STAGES
 from stages.estimate import estimate_table
 from stages.estimate.requests import demands, scaled
+from stages.judge.judge_tables import JUDGEMENTS
 from stages.settings import SECTIONS
 from tests.pipeline.asked import Asked, run
 from tests.pipeline.subjects.conftest import save_tiny_llama
@@ -79,8 +77,7 @@ def run_file(folder: Path, model: Path, texts: Path, **changes: dict[str, Any]) 
 def asked(model: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """The engine that all stages ask in this test."""
     engine = Asked(load_tokenizer(str(model)), usable_reply)
-    for module in (stages.explain.stage, stages.simulate.load, stages.judge.stage):
-        monkeypatch.setattr(module, "load_engine", lambda config, context: engine)
+    monkeypatch.setattr(stages.asking, "load_engine", lambda config, context: engine)
     return engine
 
 

@@ -1,9 +1,13 @@
 """A language model whose replies are written beforehand, and units to ask it about."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from pipeline.config import LanguageModel
+from pipeline.config.section import choice
 from pipeline.llm.engine import (
     Capabilities,
     Completion,
@@ -15,8 +19,11 @@ from pipeline.llm.engine import (
     PromptTooLong,
     Request,
 )
+from stages.asking import Asker
 from stages.evidence import Evidence, Exemplar, TopToken
-from stages.explain.base import Candidate, ExplanationError
+from stages.explain import EXPLAINERS
+from stages.explain.explainer import Candidate, Explainer, ExplanationError
+from stages.settings import Explain
 
 Reply = Callable[[int, int], str | EngineError]
 
@@ -75,6 +82,19 @@ class ScriptedEngine(Engine):
 
 def says(text: str) -> Reply:
     return lambda request, number: text
+
+
+def opened(name: str, engine: Engine, **settings: Any) -> Explainer:
+    """An explainer that asks an engine, with some settings."""
+    method = choice(EXPLAINERS, name)
+    section = Explain.model_validate({"explainer": name, "engine": LanguageModel(model="m"), **settings})
+    made: Explainer = method.build(section, Asker(engine), method.load_prompts(""))
+    return made
+
+
+def explained(name: str, engine: Engine, unit: Evidence, **settings: Any) -> list[Candidate]:
+    """What it says of a unit."""
+    return asyncio.run(opened(name, engine, **settings).explain(unit, seed=1))
 
 
 def ever_shorter(

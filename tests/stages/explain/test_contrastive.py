@@ -1,16 +1,15 @@
 """Explanations by a language model that is also shown texts to which the unit does not respond."""
 
-import asyncio
 from dataclasses import replace
 from typing import Literal
 
 import pytest
 
 from stages.evidence import Detail, Evidence, Pair
-from stages.explain.base import Candidate, ExplanationError
-from stages.explain.contrastive import NOTED_PROMPT_ID, PROMPT_ID, ContrastiveExplainer
-from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, says, text
+from stages.explain.explainer import Candidate, ExplanationError
+from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, explained, says, text
 
+PROMPT_ID, NOTED_PROMPT_ID = "explain/contrastive.v1", "explain/contrastive.v2"
 STRONG = text("the river bank", {"bank": 9.0}, seq_id=1)
 UNIT = evidence(
     STRONG,
@@ -24,7 +23,7 @@ UNIT = evidence(
 def explain(
     engine: ScriptedEngine, unit: Evidence = UNIT, negatives: Literal["look_alikes", "hard"] = "look_alikes"
 ) -> list[Candidate]:
-    return asyncio.run(ContrastiveExplainer(engine, 2, negatives).explain(unit, seed=1))
+    return explained("contrastive", engine, unit, candidates=2, negatives=negatives)
 
 
 def test_look_alikes_stand_apart_and_without_marks() -> None:

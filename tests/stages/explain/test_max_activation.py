@@ -1,6 +1,5 @@
 """Explanations by a language model that is shown texts with marked tokens."""
 
-import asyncio
 import json
 import re
 from dataclasses import replace
@@ -10,12 +9,12 @@ import pytest
 
 from pipeline.llm.engine import Message
 from stages.evidence import Detail, Evidence, Pair
-from stages.explain.base import Candidate, ExplanationError
-from stages.explain.examples import MAX_TOKENS
-from stages.explain.max_activation import NOTED_PROMPT_ID, PROMPT_ID, MaxActivationExplainer
-from stages.explain.replies import SCHEMA
-from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, says, text
+from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explanation_reply import SCHEMA
+from stages.explain.question import MAX_TOKENS
+from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, explained, says, text
 
+PROMPT_ID, NOTED_PROMPT_ID = "explain/max_activation.v1", "explain/max_activation.v2"
 UNIT = evidence(
     text("the river rose\n", {"river": 9.0}, seq_id=1),
     text("a stream and a canal", {"stream": 8.0, "canal": 7.0}, seq_id=2),
@@ -24,7 +23,7 @@ UNIT = evidence(
 
 
 def explain(engine: ScriptedEngine, unit: Evidence = UNIT, candidates: int = 2) -> list[Candidate]:
-    return asyncio.run(MaxActivationExplainer(engine, candidates).explain(unit, seed=1))
+    return explained("max_activation", engine, unit, candidates=candidates)
 
 
 def test_the_unit_follows_three_others_with_their_explanations() -> None:
@@ -46,6 +45,14 @@ def test_an_engine_that_sees_to_schemas_is_asked_for_json() -> None:
     assert engine.question.endswith("Explanation of neuron 4, as JSON:")
     answers = [message.content for message in engine.asked[0].messages if message.role == "assistant"]
     assert [list(json.loads(answer)) for answer in answers] == [["explanation"]] * 3
+
+
+@pytest.mark.parametrize("explainer", ["max_activation", "contrastive", "token_activation"])
+def test_a_context_shows_the_tokens_around_the_peak_alone(explainer: str) -> None:
+    engine = ScriptedEngine(says("flowing water"))
+    explained(explainer, engine, evidence(text("so the river rose high", {"river": 9.0}, seq_id=1)), context=3)
+    assert all(word in engine.question for word in (" the", "river", " rose"))
+    assert not any(word in engine.question for word in (" so", " high"))
 
 
 def test_everything_before_the_unit_is_the_same_for_all_units() -> None:

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 
 from pipeline.prompts import FOLDER
 from stages.evidence import Detail, Evidence, Exemplar, Pair
-from stages.explain.highlights import highlight
-from stages.explain.notes import LEAST, NEEDED, PAIRS, needed, quoted, strongest, take_notes, token_names
+from stages.explain.highlights import (
+    LEAST_SHARE,
+    NEEDED,
+    PAIRS,
+    highlight,
+    needed,
+    quoted,
+    take_notes,
+    token_names,
+    top_pairs,
+)
 from tests.pipeline.llm.shown import read_token
 from tests.stages.explain.scripted import text
 from tests.tiers import examples
@@ -84,11 +93,11 @@ def test_lines_of_hostile_tokens_lead_back_to_the_pairs_and_tokens(tokens: list[
 
 
 def test_only_the_strongest_pairs_are_shown_and_no_weak_one() -> None:
-    pairs = [Pair(0, 1, 2.0), Pair(0, 2, 9.0), Pair(1, 2, 9.0 * LEAST), Pair(0, 3, 3.0), Pair(2, 3, 2.5)]
-    assert strongest(pairs) == [(0, 2), (0, 3), (2, 3)]
-    assert strongest(pairs[1:3]) == [(0, 2), (1, 2)]
-    assert strongest([Pair(0, 1, 9.0), Pair(1, 1, 9.0 * LEAST - 0.1)]) == [(0, 1)]
-    assert strongest([Pair(0, 1, 0.0), Pair(0, 1, float("nan"))]) == []
+    pairs = [Pair(0, 1, 2.0), Pair(0, 2, 9.0), Pair(1, 2, 9.0 * LEAST_SHARE), Pair(0, 3, 3.0), Pair(2, 3, 2.5)]
+    assert top_pairs(pairs) == [(0, 2), (0, 3), (2, 3)]
+    assert top_pairs(pairs[1:3]) == [(0, 2), (1, 2)]
+    assert top_pairs([Pair(0, 1, 9.0), Pair(1, 1, 9.0 * LEAST_SHARE - 0.1)]) == [(0, 1)]
+    assert top_pairs([Pair(0, 1, 0.0), Pair(0, 1, float("nan"))]) == []
 
 
 def test_needed_tokens_leave_out_the_peak_and_what_hardly_matters() -> None:

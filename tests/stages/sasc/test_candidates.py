@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stages.explain.base import Candidate, ExplanationError
+from stages.explain.explainer import Candidate, ExplanationError
 from stages.sasc.explain_ngrams import draws, themes
 from stages.sasc.summarise_language_model import LanguageModelSummariser
 from stages.settings import Sasc

@@ -9,7 +9,7 @@ from pipeline.llm.in_process import InProcessEngine
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.english.word_classes import content_words
-from stages.explain.base import ExplanationError
+from stages.explain.explainer import ExplanationError
 from stages.sasc.naming import Naming
 from stages.sasc.summarise_embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser, SharedForms
 from stages.sasc.summarise_language_model import LanguageModelSummariser

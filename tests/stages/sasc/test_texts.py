@@ -2,12 +2,12 @@
 
 import pytest
 
-from pipeline.prompts import render
+from pipeline.prompts import Prompt
 from stages.sasc.usable_texts import is_text, leaks, usable
 
 EXPLANATION = 'ships at sea in the evening, or the phrase "at the end of the day"'
 REQUEST = "\n".join(
-    render("sasc/relevant.v1", part=part, explanation=EXPLANATION, count=10, as_json=True)
+    Prompt("sasc/relevant.v1").render(part=part, explanation=EXPLANATION, count=10, as_json=True)
     for part in ("system", "request")
 )
 

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt, NumberScores, Request
+from pipeline.config.section import choice
+from pipeline.llm.engine import Capabilities, Completion, Engine, Message, NumberPrompt, NumberScores, Request
+from pipeline.prompts import Prompt
+from stages.asking import Asker
+from stages.settings import Simulate
+from stages.simulate import SIMULATORS
+from stages.simulate.all_at_once import AllAtOnceSimulator
+from stages.simulate.simulator import Simulator
 
 Write = Callable[[Request], Completion | str | Exception]
 Score = Callable[[NumberPrompt], NumberScores]
@@ -46,6 +53,15 @@ class DoubleEngine:
 
     async def aclose(self) -> None:
         pass
+
+
+def simulator(name: str, engine: Engine, pack: int = 10) -> Simulator:
+    """A simulator that asks an engine, with so many sequences in a request at most."""
+    if name == "all_at_once":  # which a run has pack only behind an endpoint
+        return AllAtOnceSimulator(Asker(engine), Prompt("simulate/all_at_once.v2"), pack)
+    method = choice(SIMULATORS, name)
+    made: Simulator = method.build(Simulate(pack=pack), Asker(engine), method.load_prompts(""))
+    return made
 
 
 def even_scores(slots: int) -> NumberScores:

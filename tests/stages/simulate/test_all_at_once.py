@@ -12,17 +12,22 @@ from hypothesis import strategies as st
 from pipeline.llm.engine import NUMBERS, NumberPrompt, NumberScores
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.prompt_encoder import PromptEncoder
-from stages.simulate.all_at_once import AllAtOnceSimulator, passage
-from stages.simulate.base import Simulation
-from tests.stages.simulate.doubles import DoubleEngine, certain
+from pipeline.prompts import Prompt
+from stages.simulate.all_at_once import number_prompt
+from stages.simulate.simulator import Simulation
+from tests.stages.simulate.doubles import DoubleEngine, certain, simulator
 from tests.tiers import examples
 
 HOSTILE = ["\n", "\t", "", "<4>", "<2>", "<|im_end|>", "\ufffd", "a\t7\nb", " 10", "19", "$", "\\n", " of", "é"]
 TOKENS = st.lists(st.sampled_from(HOSTILE) | st.text(max_size=5), max_size=12)
 
 
+def passage(explanation: str, sequences: Sequence[Sequence[str]]) -> NumberPrompt:
+    return number_prompt(Prompt("simulate/all_at_once.v2"), explanation, sequences)
+
+
 def simulate(engine: DoubleEngine, sequences: Sequence[Sequence[str]], pack: int = 1) -> list[Simulation]:
-    return asyncio.run(AllAtOnceSimulator(engine, pack).simulate("x", sequences))
+    return asyncio.run(simulator("all_at_once", engine, pack).simulate("x", sequences))
 
 
 def by_turns(*scores: NumberScores) -> DoubleEngine:
@@ -160,9 +165,9 @@ def test_the_real_model_batched_and_cached_equals_plain_reading(smollm2: InProce
     sequences = [[" the", " river", "<|im_end|>"], [" a", " boat", " sank", " near", "\n"], [" 10", "\t", " of", ""]]
 
     async def found_after_others() -> list[Simulation]:
-        simulator = AllAtOnceSimulator(smollm2, 1)
-        await simulator.simulate("anything else", [[" warm", " up"]])
-        return await simulator.simulate("rivers and boats", sequences)
+        reading = simulator("all_at_once", smollm2, 1)
+        await reading.simulate("anything else", [[" warm", " up"]])
+        return await reading.simulate("rivers and boats", sequences)
 
     found = asyncio.run(found_after_others())
     encoder = PromptEncoder(smollm2._tokenizer)
@@ -184,8 +189,8 @@ def test_the_real_model_batched_and_cached_equals_plain_reading(smollm2: InProce
 
 def test_the_real_model_gives_the_first_of_a_pack_what_it_gives_it_alone(smollm2: InProcessEngine) -> None:
     sequences = [[" the", " river"], [" a", " boat", " sank", " near", "\n"], [" 10"]]
-    packed = asyncio.run(AllAtOnceSimulator(smollm2, 3).simulate("boats", sequences))
-    alone = asyncio.run(AllAtOnceSimulator(smollm2, 1).simulate("boats", sequences))
+    packed = asyncio.run(simulator("all_at_once", smollm2, 3).simulate("boats", sequences))
+    alone = asyncio.run(simulator("all_at_once", smollm2, 1).simulate("boats", sequences))
     assert [len(result.expected) for result in packed if result.expected is not None] == [2, 5, 1]
     assert packed[0].expected == pytest.approx(alone[0].expected, abs=1e-3)
 

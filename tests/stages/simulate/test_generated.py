@@ -11,11 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.llm.engine import Completion, ReplyToken, Request
-from stages.simulate.base import Simulation
-from stages.simulate.generated import GeneratedSimulator, read_reply, request
+from pipeline.prompts import Prompt
+from stages.asking import Asker
+from stages.settings import Simulate
+from stages.simulate.generated import GeneratedSimulator
+from stages.simulate.simulator import Simulation
 from stages.token_lines import show_token
 from tests.stages.simulate.doubles import DoubleEngine, rows_reply
 
+
+def made(engine: DoubleEngine | None = None, pack: int = 10) -> GeneratedSimulator:
+    return GeneratedSimulator(Simulate(pack=pack), Asker(engine or DoubleEngine()), Prompt("simulate/generated.v1"))
+
+
+request, read_reply = made().request, made().read
 HOSTILE = ["\n", "\t", "", "1:", "Text 1", "<", "|", ">", "<|im_end|>", "\ufffd", "\\t", " 10", "Neuron 4", " of"]
 TOKENS = st.sampled_from(HOSTILE) | st.text(max_size=4)
 TEXTS = st.lists(st.lists(TOKENS, min_size=1, max_size=20), min_size=1, max_size=5)
@@ -43,7 +52,7 @@ def test_each_number_returns_to_its_own_token(texts: list[list[str]]) -> None:
     def write(asked: Request) -> str:
         return rows_reply([[len(cell) % 11 for cell in row] for row in rows_asked(asked)])
 
-    results = asyncio.run(GeneratedSimulator(DoubleEngine(write), 3).simulate("x", texts))
+    results = asyncio.run(made(DoubleEngine(write), 3).simulate("x", texts))
     assert values(results) == [[float(len(show_token(token)) % 11) for token in text] for text in texts]
     assert all(result.coverage is not None and (result.coverage == 1).all() for result in results)
 
@@ -144,6 +153,6 @@ def test_a_wrong_sequence_is_asked_again_by_itself() -> None:
         return rows_reply(rows if asked.attempt else [*rows[:-1], rows[-1][:-1]])
 
     engine = DoubleEngine(write)
-    results = asyncio.run(GeneratedSimulator(engine, 5).simulate("x", TEXT))
+    results = asyncio.run(made(engine, 5).simulate("x", TEXT))
     assert values(results) == [[1.0] * 10, [1.0] * 2]
     assert [rows_asked(asked)[0][0] for asked in engine.requests] == ["a", "k"]

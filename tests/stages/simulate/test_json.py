@@ -11,11 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.llm.engine import Completion, Request
-from stages.simulate.base import Simulation
-from stages.simulate.json_list import SCHEMA, JsonSimulator, read_reply, request
+from pipeline.prompts import Prompt
+from stages.asking import Asker
+from stages.settings import Simulate
+from stages.simulate.json_list import SCHEMA, JsonSimulator
+from stages.simulate.simulator import Simulation
 from stages.token_lines import show_token
 from tests.stages.simulate.doubles import DoubleEngine, json_reply
 
+
+def made(engine: DoubleEngine | None = None, pack: int = 10) -> JsonSimulator:
+    return JsonSimulator(Simulate(pack=pack), Asker(engine or DoubleEngine()), Prompt("simulate/json.v1"))
+
+
+request, read_reply = made().request, made().read
 HOSTILE = ["\n", "\t", "", "1:", "Text 1", "<|im_end|>", "\ufffd", '{"texts": []}', '"', "\\", " 10", " of"]
 TOKENS = st.sampled_from(HOSTILE) | st.text(max_size=4)
 TEXTS = st.lists(st.lists(TOKENS, min_size=1, max_size=9), min_size=1, max_size=5)
@@ -52,7 +61,7 @@ def test_each_value_returns_to_its_own_token(texts: list[list[str]]) -> None:
     def write(asked: Request) -> str:
         return json_reply([[len(shown) % 11 for shown in lines] for lines in lines_asked(asked)])
 
-    results = asyncio.run(JsonSimulator(DoubleEngine(write), 3).simulate("x", texts))
+    results = asyncio.run(made(DoubleEngine(write), 3).simulate("x", texts))
     assert values(results) == [[float(len(show_token(token)) % 11) for token in text] for text in texts]
     assert all(result.coverage is not None and (result.coverage == 1).all() for result in results)
 
@@ -142,7 +151,7 @@ def test_a_missing_text_is_asked_again_by_itself_with_more_room() -> None:
         return json_reply([[1] * len(lines) for lines in (texts if asked.attempt else texts[:1])])
 
     engine = DoubleEngine(write)
-    results = asyncio.run(JsonSimulator(engine, 5).simulate("x", TEXT))
+    results = asyncio.run(made(engine, 5).simulate("x", TEXT))
     assert values(results) == [[1.0] * 3, [1.0] * 2]
     assert [lines_asked(asked) for asked in engine.requests] == [[["a", "b", "c"], ["d", "e"]], [["d", "e"]]]
     assert request("x", TEXT, 1).max_tokens > request("x", TEXT, 0).max_tokens

@@ -8,12 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.llm.engine import NumberPrompt, NumberScores
-from stages.simulate.one_at_a_time import OneAtATimeSimulator, passage
+from pipeline.prompts import Prompt
+from stages.simulate.one_at_a_time import number_prompt
 from stages.token_lines import show_token
-from tests.stages.simulate.doubles import DoubleEngine, certain
+from tests.stages.simulate.doubles import DoubleEngine, certain, simulator
 
 TOKENS = st.sampled_from(["<", "|im_end|>", "end>", "\n", "", "\t", "a"]) | st.text(max_size=4)
 TEXTS = st.lists(st.lists(TOKENS, min_size=1, max_size=6), max_size=4)
+
+
+def passage(explanation: str, tokens: list[str]) -> NumberPrompt:
+    return number_prompt(Prompt("simulate/one_at_a_time.v1"), explanation, tokens)
 
 
 def last_token(asked: NumberPrompt) -> str:
@@ -27,7 +32,7 @@ def scored(asked: NumberPrompt) -> NumberScores:
 @given(sequences=TEXTS)
 def test_each_number_returns_to_its_own_token(sequences: list[list[str]]) -> None:
     engine = DoubleEngine(score=scored)
-    results = asyncio.run(OneAtATimeSimulator(engine).simulate("x", sequences))
+    results = asyncio.run(simulator("one_at_a_time", engine).simulate("x", sequences))
     assert engine.score_calls == 1
     for tokens, result in zip(sequences, results, strict=True):
         assert result.expected is not None
@@ -61,7 +66,9 @@ def test_a_sequence_with_an_unscored_token_has_an_error_and_no_zeros() -> None:
             return NumberScores(None, None, "time-out", 3)
         return certain(2, coverage=0.0 if last_token(asked) == "c" else 0.5)
 
-    results = asyncio.run(OneAtATimeSimulator(DoubleEngine(score=score)).simulate("x", [["a", "b"], ["a", "c"], ["a"]]))
+    results = asyncio.run(
+        simulator("one_at_a_time", DoubleEngine(score=score)).simulate("x", [["a", "b"], ["a", "c"], ["a"]])
+    )
     assert [result.error for result in results] == [
         "1 of 2 tokens were not scored: time-out",
         "no number found at 1 of 2 tokens",

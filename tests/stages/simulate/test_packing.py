@@ -1,37 +1,44 @@
 """Several sequences in one request: what is right stays, what is wrong is asked again, nothing is made up."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
-import numpy as np
 import pytest
 
 from pipeline.errors import UserError
 from pipeline.llm.engine import Completion, EngineError, Message, PromptTooLong, Refused, Request
-from stages.simulate.base import Simulation
-from stages.simulate.packing import TRIES, halves, packs, simulate_packed, written_request
+from pipeline.prompts import Prompt
+from stages.asking import ATTEMPTS, Asker
+from stages.settings import Simulate
+from stages.simulate.packing import PackedSimulator, halves, packs
+from stages.simulate.simulator import Simulation
 from tests.stages.simulate.doubles import DoubleEngine, Write
 
 
-def ask(texts: Sequence[Sequence[str]], attempt: int) -> Request:
-    return written_request((Message("user", ",".join("".join(text) for text in texts)),), 50, attempt)
-
-
-def read(completion: Completion, texts: Sequence[Sequence[str]]) -> list[Simulation]:
+class CommaSimulator(PackedSimulator):
     """Numbers by commas, one a text; ! is a fault."""
-    parts = completion.text.split(",")
-    assert len(parts) == len(texts)
-    return [
-        Simulation(None, None, f"fault {part}")
-        if part.startswith("!")
-        else Simulation(np.array([float(part)], dtype=np.float32), np.ones(1, dtype=np.float32))
-        for part in parts
-    ]
+
+    def request(self, explanation: str, texts: Sequence[Sequence[str]], attempt: int = 0) -> Request:
+        shown = ",".join("".join(text) for text in texts)
+        return self.written_request((Message("user", shown),), 50, attempt)
+
+    def read(self, completion: Completion, texts: Sequence[Sequence[str]]) -> list[Simulation]:
+        parts = completion.text.split(",")
+        assert len(parts) == len(texts)
+        return [
+            Simulation.failed(f"fault {part}") if part.startswith("!") else Simulation.certain([float(part)])
+            for part in parts
+        ]
+
+
+def simulated(engine: DoubleEngine, texts: Sequence[str], pack: int) -> Coroutine[object, object, list[Simulation]]:
+    simulator = CommaSimulator(Simulate(pack=pack), Asker(engine), Prompt("simulate/generated.v1"))
+    return simulator.simulate("", [[text] for text in texts])
 
 
 def simulate(write: Write, texts: Sequence[str], pack: int) -> tuple[DoubleEngine, list[Simulation]]:
     engine = DoubleEngine(write)
-    return engine, asyncio.run(simulate_packed(engine, ask, read, [[text] for text in texts], pack))
+    return engine, asyncio.run(simulated(engine, texts, pack))
 
 
 def asked(engine: DoubleEngine) -> list[str]:
@@ -59,13 +66,13 @@ def test_a_refusal_is_asked_again_and_named_only_if_it_stays() -> None:
     assert (result.expected, result.error, len(engine.requests)) == (
         None,
         "refused: no, in the last of 3 replies",
-        TRIES,
+        ATTEMPTS,
     )
 
 
 def test_after_the_last_try_the_fault_is_named_and_no_value_given() -> None:
     engine, results = simulate(lambda request: f"!{request.attempt}", ["1"], 5)
-    assert len(engine.requests) == TRIES
+    assert len(engine.requests) == ATTEMPTS
     assert results[0].expected is None
     assert results[0].coverage is None
     assert results[0].error == "fault !2, in the last of 3 replies"
@@ -109,7 +116,7 @@ def test_all_packs_are_asked_side_by_side() -> None:
             return await super().complete(request)
 
     engine = Gate(lambda request: request.messages[0].content)
-    results = asyncio.run(asyncio.wait_for(simulate_packed(engine, ask, read, [[str(i)] for i in range(8)], 2), 30))
+    results = asyncio.run(asyncio.wait_for(simulated(engine, [str(i) for i in range(8)], 2), 30))
     assert all(result.expected is not None for result in results)
 
 

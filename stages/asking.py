@@ -1,0 +1,107 @@
+"""Asking a language model: requests are repeated until a reply can be used, and a stage stops where most replies cannot."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from pipeline.config import LanguageModel
+from pipeline.errors import UserError
+from pipeline.execution.context import Context
+from pipeline.llm.engine import Completion, Engine, EngineError, NumberPrompt, NumberScores, Refused, Request
+from pipeline.llm.load import load_engine
+
+ATTEMPTS = 3
+"""Requests for the same thing at most, while replies cannot be used."""
+RETRY_TEMPERATURE = 0.7
+"""Of a repeated request where the first one is greedy: the same reply would be wrong again."""
+FIRST_REPLIES = 20
+"""Replies from which on the share of useless ones is looked at."""
+
+
+class Use(Enum):
+    """How much of what was asked for a reply has given."""
+
+    NOTHING = "nothing"
+    SOME = "some"
+    ALL = "all"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a request came back with."""
+
+    completions: list[Completion]
+    """Empty where the model refused."""
+    refusal: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        """Of the last completion, or the refusal."""
+        return self.completions[-1].text if self.completions else self.refusal
+
+
+class Asker:
+    """A language model as one stage asks it."""
+
+    def __init__(self, engine: Engine, max_failure_share: float = 1.0) -> None:
+        """max_failure_share: the stage stops where more than this share of the replies, from FIRST_REPLIES on, is useless."""
+        self.engine = engine
+        self._most = max_failure_share
+        self._replies = self._useless = 0
+
+    async def ask(
+        self, request: Callable[[int], Request], take: Callable[[Reply], Use], attempts: int = ATTEMPTS
+    ) -> EngineError | None:
+        """Ask until all that is wanted is there, or `attempts` requests were made.
+
+        Args:
+            request: the request, given the number of requests before it.
+            take: uses what it can of a reply.
+
+        Returns:
+            The error that ended it, None where there was none. A refusal is a reply, as another attempt may succeed.
+
+        Raises:
+            UserError: too many replies of the stage are useless, or whatever the engine raises.
+        """
+        for attempt in range(attempts):
+            try:
+                found = await self.engine.complete(request(attempt))
+            except Refused as error:
+                reply = Reply([], str(error), error.prompt_tokens, error.completion_tokens)
+            except EngineError as error:
+                return error
+            else:
+                read = max((one.prompt_tokens for one in found), default=0)
+                reply = Reply(found, "", read, sum(one.completion_tokens for one in found))
+            use = take(reply)
+            self._count(use is Use.NOTHING, reply.text)
+            if use is Use.ALL:
+                break
+        return None
+
+    async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
+        """The probabilities of numbers at the slots of some prompts; one that gives none is a useless reply."""
+        scores = await self.engine.score(prompts)
+        for score in scores:
+            self._count(score.probabilities is None, score.error)
+        return scores
+
+    def _count(self, useless: bool, shown: str) -> None:
+        self._replies += 1
+        self._useless += useless
+        if self._replies >= FIRST_REPLIES and self._useless > self._most * self._replies:
+            raise UserError(
+                f"{self._useless} of {self._replies} replies of {self.engine.name} could not be used; the last one was "
+                f"{shown[:80]!r}. Name another model or another method, or raise max_failure_share of its engine to go on "
+                "all the same; the same command then carries on, and replies that are there are not paid for again"
+            )
+
+
+def open_asker(model: LanguageModel | None, context: Context) -> Asker:
+    """The language model that a stage of a run asks, made once."""
+    assert model is not None, "the settings see to it that methods with a language model have one"
+    engine = context.once("engine", lambda _: load_engine(model, context))
+    return context.once("asker", lambda _: Asker(engine, model.max_failure_share))

@@ -1,0 +1,120 @@
+"""The explain stage: evidence of the `explain` split to candidate explanations."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import RunConfig
+from pipeline.config.section import choice
+from pipeline.errors import stops_the_shard
+from pipeline.execution.concurrency import bounded_gather
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Rows, Shard, Stage
+from pipeline.llm.load import check_engine, engine_settings
+from pipeline.prompts import refuse_unknown_prompts
+from pipeline.schemas import EXPLANATIONS
+from stages.evidence import Evidence
+from stages.explain import EXPLAINERS
+from stages.explain.explainer import Candidate, Explainer, ExplanationError
+from stages.methods import model_use, open_method, prompt_digests
+from stages.recorded_units import RecordedUnits
+from stages.settings import Explain, Record
+from stages.units import draw, refuse_unknown_units, unit_name, unit_shards
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change an explanation."""
+    explain = config[Explain]
+    method = choice(EXPLAINERS, explain.explainer)
+    return {
+        "seed": config.run.seed,
+        "explain": explain.model_dump(exclude={"shard_units", "engine"}),
+        "engine": engine_settings(explain.engine),
+        "prompts": prompt_digests(method, explain.engine, config.run.prompts),
+        "skip_positions": config[Record].skip_positions,
+    }
+
+
+async def process(shard: Shard, context: Context) -> Rows:
+    """Explain the units of one shard, side by side."""
+    config = context.config
+    name = config[Explain].explainer
+    explainer = await open_method("explainer", name, EXPLAINERS, config[Explain], context)
+    unit = (shard.key["module"], shard.key["indices"], shard.key["polarity"])
+    found = await asyncio.to_thread(RecordedUnits.of(context).evidence, *unit)
+
+    async def explain(evidence: Evidence) -> list[dict[str, Any]]:
+        seed = draw(config.run.seed, unit_name(evidence.module, evidence.index, evidence.polarity)).integers(2**31)
+        return await explain_unit(name, explainer, evidence, int(seed))
+
+    rows = [row for unit in await bounded_gather(explain, found, len(found)) for row in unit]
+    return {EXPLANATIONS.name: EXPLANATIONS.of_rows(rows)}
+
+
+async def explain_unit(name: str, explainer: Explainer, evidence: Evidence, seed: int) -> list[dict[str, Any]]:
+    """Rows of the explanations table for one unit; a unit that cannot be explained has one row that says why.
+
+    Args:
+        name: that of the explainer.
+    """
+
+    def row(number: int, candidate: Candidate, status: str, error: str | None = None) -> dict[str, Any]:
+        return {
+            "module": evidence.module,
+            "index": evidence.index,
+            "polarity": evidence.polarity,
+            "explainer": name,
+            "candidate": number,
+            "text": candidate.text or None,
+            "model": candidate.model,
+            "prompt_id": candidate.prompt_id,
+            "prompt_tokens": candidate.prompt_tokens,
+            "completion_tokens": candidate.completion_tokens,
+            "dropped": candidate.dropped or None,
+            "status": status,
+            "error": error,
+        }
+
+    await asyncio.sleep(0)  # an interruption takes effect between units
+    if not any(np.nanmax(exemplar.activations, initial=0.0) > 0 for exemplar in evidence.exemplars):
+        side = "above" if evidence.polarity == "+" else "below"
+        return [row(0, Candidate(""), "dead", f"no activation {side} 0 in the explain split")]
+    try:
+        candidates = await explainer.explain(evidence, seed)
+    except ExplanationError as error:
+        spent = Candidate("", prompt_tokens=error.prompt_tokens, completion_tokens=error.completion_tokens)
+        return [row(0, spent, "failed", str(error))]
+    except Exception as error:
+        if stops_the_shard(error):
+            raise
+        return [row(0, Candidate(""), "failed", f"{type(error).__name__}: {error}")]
+    return [
+        row(number, candidate, *(("truncated", TRUNCATED) if candidate.truncated else ("ok",)))
+        for number, candidate in enumerate(candidates)
+    ]
+
+
+TRUNCATED = "the token limit cut the explanation off, and no reply was whole; raise explain.max_tokens"
+
+
+def check(config: RunConfig) -> None:
+    """Raises UserError where a listed unit does not exist, or the language model, its device or a prompt is not there."""
+    check_engine(config[Explain].engine)
+    refuse_unknown_prompts(config.run.prompts)
+    refuse_unknown_units(config)
+
+
+EXPLAIN = Stage(
+    name="explain",
+    title="explain units",
+    reads=("record.merge", "record.weights", "record.details", "record.negatives", "corpus"),
+    writes=(EXPLANATIONS,),
+    settings=settings,
+    plan=lambda config, tables: unit_shards(config, tables, config[Explain].shard_units),
+    process=process,
+    splits=("explain",),
+    check=check,
+    asks=lambda config: model_use("explainer", config[Explain].explainer, EXPLAINERS, config[Explain].engine),
+    method="simulation",
+)

@@ -1,0 +1,101 @@
+"""The few features that carry a unit's activation: greedy forward selection with shrunken strengths.
+
+Shapes as in features.py: R tokens, P pairs, F features, C cells of a grouping.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.explain.features import PIECE, WORD, Feature, Floats, Grouping, Ints, Observations
+
+SHRINK_WORD = 2.0
+"""Tokens at the unit's mean that a word or piece is averaged with, so that one lucky token is not believed."""
+SHRINK_RULE = 5.0
+"""The same for a rule."""
+
+SIGNIFICANT = 6.0
+"""A finding must take away as much squared error as this many tokens have left. The first finding need not."""
+SAME = 0.6
+"""A word or piece is not said if this share of its tokens belongs to one that was."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A feature that was selected."""
+
+    feature: Feature
+    strength: float
+    """Shrunken mean activation above what the findings before it leave, in activation units."""
+    count: float
+    """Tokens that hold it, those of the table by their weight."""
+    gain: float
+    """Share of the variance in the evidence that it explains beyond the findings before it."""
+
+
+def select(observed: Observations, kinds: Sequence[str], limit: int) -> list[Finding]:
+    """Up to `limit` features of some kinds, each with the most to add to those before it.
+
+    A word or piece counts for what it explains in the evidence, strength^2 x count with a shrunken strength. A rule,
+    which holds of many tokens, counts for what its strength on the *other* sequences explains of each sequence
+    (leave-one-out); for a form, the same with words, if that is less. So a rule that holds by chance in a few sequences,
+    or a form that owes all to one word, counts nothing.
+    """
+    allowed = np.array([feature.kind in kinds for feature in observed.features]) & ~_whole(observed)
+    residual = observed.activations - observed.activations.mean()
+    variance = float(residual @ residual)
+    found: list[Finding] = []
+    for _ in range(limit):
+        strength, gain = _gains(residual, observed)
+        gain = np.where(allowed & (strength > 0), gain, 0.0)
+        best = int(np.argmax(gain))
+        if gain[best] <= 0 or (found and gain[best] < SIGNIFICANT * float(np.mean(residual**2))):
+            break
+        total = float(observed.counts[best] + observed.table_counts[best])
+        found.append(Finding(observed.features[best], float(strength[best]), total, float(gain[best]) / variance))
+        held = observed.rows[observed.columns == best]
+        allowed[best] = False
+        allowed &= ~_within(held, observed) if observed.lexical[best] else True
+        residual[held] -= strength[best]
+    return found
+
+
+def _whole(observed: Observations) -> npt.NDArray[np.bool_]:
+    """(F,) pieces that are mostly whole words, which are better called words."""
+    counts = dict(zip(observed.features, observed.counts, strict=True))
+    words = [counts.get(Feature(WORD, f.text), 0.0) if f.kind == PIECE else 0.0 for f in observed.features]
+    return np.array(words) > SAME * np.maximum(observed.counts, 1.0)
+
+
+def _within(held: Ints, observed: Observations) -> npt.NDArray[np.bool_]:
+    """(F,) words and pieces of which most tokens are among those given: they would say the same again."""
+    among = np.isin(observed.rows, held).astype(np.float64)
+    return observed.lexical & (_sums(observed.columns, among, len(observed.features)) > SAME * observed.counts)
+
+
+def _gains(residual: Floats, observed: Observations) -> tuple[Floats, Floats]:
+    """(F,) shrunken strengths, and the squared error that each feature would take away."""
+    lexical = observed.lexical
+    shrink = np.where(lexical, SHRINK_WORD, SHRINK_RULE) * observed.widths
+    sums = _sums(observed.columns, residual[observed.rows], len(observed.features))
+    total = sums + np.where(lexical, observed.table_sums, 0.0)
+    number = observed.counts + np.where(lexical, observed.table_counts, 0.0)
+    strength = total / (number + shrink)
+    by_sequence, by_word = (_left_out(residual, observed, cells, sums, shrink) for cells in observed.groupings)
+    left_out = np.where(observed.of_form, np.minimum(by_sequence, by_word), by_sequence)
+    return strength, np.where(lexical, strength**2 * number, left_out)
+
+
+def _left_out(residual: Floats, observed: Observations, cells: Grouping, sums: Floats, shrink: Floats) -> Floats:
+    """(F,) squared error taken away in each group by the strength that the other groups give."""
+    inside = _sums(cells.of_pair, residual[observed.rows], len(cells.feature))  # (C,)
+    outside = sums[cells.feature] - inside
+    strength = outside / (observed.counts[cells.feature] - cells.count + shrink[cells.feature])
+    return _sums(cells.feature, 2 * strength * inside - strength**2 * cells.count, len(sums))
+
+
+def _sums(bins: Ints, values: Floats, size: int) -> Floats:
+    """The summed values of each bin."""
+    return np.bincount(bins, values, size).astype(np.float64)

@@ -1,0 +1,224 @@
+"""The judge stage: a language model says which texts fit an explanation; how often it is right scores the explanation.
+
+Explanations of other units of the module, asked about the same texts, are the control.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.dataset as ds
+
+from pipeline.config import RunConfig
+from pipeline.config.section import choice
+from pipeline.errors import stops_the_shard
+from pipeline.execution.concurrency import bounded_gather
+from pipeline.execution.context import Context
+from pipeline.execution.stage import ModelUse, Rows, Shard, Stage
+from pipeline.llm.load import check_engine, engine_settings
+from pipeline.prompts import Prompt, refuse_unknown_prompts
+from pipeline.schemas import EXPLANATION_KEYS, NEGATIVES
+from pipeline.storage.tables import Tables
+from stages.asking import Asker, open_asker
+from stages.evidence import Exemplar
+from stages.judge import JUDGE_METHODS
+from stages.judge.answers import Answer, answers
+from stages.judge.items import Item
+from stages.judge.judge_tables import EXAMPLE_SCORES, JUDGEMENTS
+from stages.recorded_units import RecordedUnits
+from stages.score.score_units import SCORES
+from stages.settings import Judge
+from stages.units import draw, unit_name, unit_shards
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change a judgement."""
+    judge = config[Judge]
+    return {
+        "seed": config.run.seed,
+        "judge": judge.model_dump(exclude={"shard_units", "engine"}),
+        "engine": engine_settings(judge.engine),
+        "prompts": {name: _prompt(name, config).digests() for name in judge.methods},
+    }
+
+
+def _prompt(method: str, config: RunConfig) -> Prompt:
+    return Prompt(choice(JUDGE_METHODS, method).prompt, config.run.prompts)
+
+
+def plan(config: RunConfig, tables: Tables) -> list[Shard]:
+    """Shards of units; none where no method is named."""
+    return unit_shards(config, tables, config[Judge].shard_units) if config[Judge].methods else []
+
+
+async def process(shard: Shard, context: Context) -> Rows:
+    """Judge the published explanations of the units of one shard, units side by side."""
+    module, polarity, indices = shard.key["module"], shard.key["polarity"], shard.key["indices"]
+    config, model = context.config, context.config[Judge].engine
+    asker = open_asker(model, context)
+    published = context.once(f"published of {module} {polarity}", lambda _: _published(module, polarity, context))
+    exemplars = await asyncio.to_thread(_report_exemplars, module, indices, polarity, RecordedUnits.of(context))
+    in_process = model is None or model.base_url is None
+
+    async def judge(index: int) -> list[tuple[list[Row], Row]]:
+        own = [row for row in published if row["index"] == index]
+        others = [row for row in published if row["index"] != index]
+        return [
+            await judge_explanation(row, others, exemplars[index], asker, config, method)
+            for row in own
+            for method in config[Judge].methods
+        ]
+
+    judged = [one for unit in await bounded_gather(judge, indices, 1 if in_process else len(indices)) for one in unit]
+    return {
+        JUDGEMENTS.name: JUDGEMENTS.of_rows([row for texts, _ in judged for row in texts]),
+        EXAMPLE_SCORES.name: EXAMPLE_SCORES.of_rows([score for _, score in judged]),
+    }
+
+
+def _report_exemplars(
+    module: str, indices: list[int], polarity: str, recorded: RecordedUnits
+) -> dict[int, list[Exemplar]]:
+    """The exemplars of some units, and their hard negatives where there are any."""
+    found = recorded.exemplars(module, indices, ("report",), polarity)
+    hard = recorded.exemplars(module, indices, ("report",), polarity, NEGATIVES)
+    return {index: [*found[index], *hard[index]] for index in indices}
+
+
+def _published(module: str, polarity: str, context: Context) -> list[Row]:
+    """The explanations of a module that were scored on the report split, one a unit."""
+    where = (ds.field("module") == module) & (ds.field("polarity") == polarity)
+    where &= ds.field("status").isin(["ok", "undefined"]) & ds.field("text").is_valid()
+    found: list[Row] = context.tables.read(SCORES, where, [*EXPLANATION_KEYS, "text"]).to_pylist()
+    return found
+
+
+async def judge_explanation(
+    row: Row, others: Sequence[Row], exemplars: Sequence[Exemplar], asker: Asker, config: RunConfig, method: str
+) -> tuple[list[Row], Row]:
+    """Rows of both tables for one explanation by one method."""
+    await asyncio.sleep(0)  # an interruption takes effect between explanations
+    rng = draw(config.run.seed, f"{method}/" + unit_name(row["module"], row["index"], row["polarity"]))
+    judge, prompt = config[Judge], _prompt(method, config)
+    items: list[Item] = choice(JUDGE_METHODS, method).items(exemplars, judge.examples, rng)
+    items = [items[place] for place in rng.permutation(len(items))]
+    controls = [others[place] for place in rng.permutation(len(others))[: judge.controls]]
+    keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": method}
+    rows: list[Row] = []
+    for shown in (row, *controls):
+        found = await _answers(asker, prompt, shown["text"], items, judge)
+        said = {
+            **keys,
+            "control": "" if shown is row else "shuffled",
+            "source": shown["index"],
+            "model": asker.engine.name,
+            "prompt_id": prompt.id,
+        }
+        rows += [{**said, **vars(item), **_told(answer)} for item, answer in zip(items, found, strict=True)]
+    return rows, {**keys, "text": row["text"], **_score(rows, len(controls))}
+
+
+async def _answers(asker: Asker, prompt: Prompt, text: str, items: Sequence[Item], judge: Judge) -> list[Answer]:
+    """An answer for each item; an error of the engine's own is the answer of the texts in its request."""
+
+    async def ask(start: int) -> list[Answer]:
+        part = items[start : start + judge.texts]
+        try:
+            return await answers(asker, prompt, text, [item.text for item in part], judge.max_tokens)
+        except Exception as error:
+            if stops_the_shard(error):
+                raise
+            return [Answer(None, error=f"{type(error).__name__}: {error}") for _ in part]
+
+    starts = range(0, len(items), judge.texts)
+    return [answer for part in await bounded_gather(ask, starts, max(len(starts), 1)) for answer in part]
+
+
+def _told(answer: Answer) -> Row:
+    return {**vars(answer), "status": "failed" if answer.says is None else "ok", "error": answer.error or None}
+
+
+def _score(rows: Sequence[Row], controls: int) -> Row:
+    """Scores from the rows of one explanation: texts without an answer are left out, never counted as wrong or right."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=["source", "control", "fits", "says", "probability", "error"])
+    answered = table[table["says"].notna()]
+    own = answered[answered["control"] == ""]
+    errors = table.loc[table["says"].isna() & (table["control"] == ""), "error"]
+    others = pd.DataFrame(
+        [agreement(part) for _, part in answered[answered["control"] != ""].groupby("source")],
+        columns=["balanced_accuracy", "auroc"],
+    )
+    found = agreement(own)
+    status = "ok" if np.isfinite(found["balanced_accuracy"]) else "failed" if len(errors) else "undefined"
+    error = errors.iloc[0] if len(errors) else None
+    if status == "undefined":
+        error = "there are not both texts that fit and texts that do not"
+    elif status == "ok" and error:
+        error = f"{len(errors)} texts are left out: {error}"
+    return {
+        **found,
+        **{f"{name}_shuffled": mean for name, mean in others.mean().items()},
+        "n_shuffled": controls,
+        "n_fitting": int(own["fits"].sum()),
+        "n_other": len(own) - int(own["fits"].sum()),
+        "status": status,
+        "error": error,
+    }
+
+
+def agreement(answered: "pd.DataFrame") -> dict[str, float]:
+    """How well answers agree with the truth; nothing is defined (NaN) unless some texts fit and some do not.
+
+    Args:
+        answered: texts with `fits`, the truth, `says`, the answer, and `probability`, of yes: AUROC needs all of them.
+    """
+    from scipy.stats import mannwhitneyu
+
+    truth, says = answered["fits"].to_numpy(dtype=bool), answered["says"].to_numpy(dtype=bool)
+    chances = answered["probability"].to_numpy(dtype=np.float64)
+    if truth.all() or not truth.any():
+        return dict.fromkeys(("balanced_accuracy", "f1", "auroc", "f1_always_yes"), np.nan)
+    # the share of (fitting, other) pairs in which the fitting one has the larger probability, ties counting half
+    pairs = truth.sum() * (~truth).sum()
+    auroc = mannwhitneyu(chances[truth], chances[~truth], method="asymptotic").statistic / pairs
+    return {
+        "balanced_accuracy": float(np.mean([says[truth].mean(), (~says[~truth]).mean()])),
+        "f1": float(2 * (truth & says).sum() / (truth.sum() + says.sum())),
+        "auroc": float(auroc) if np.isfinite(chances).all() else np.nan,
+        "f1_always_yes": float(2 * truth.sum() / (truth.sum() + len(truth))),
+    }
+
+
+def model_use(config: RunConfig) -> ModelUse | None:
+    """The language model that judges."""
+    judge = config[Judge]
+    return ModelUse(judge.engine, f"judge {', '.join(judge.methods)}") if judge.engine and judge.methods else None
+
+
+def check(config: RunConfig) -> None:
+    """Raises UserError where the judge, its device or a prompt is not there."""
+    check_engine(config[Judge].engine)
+    refuse_unknown_prompts(config.run.prompts)
+
+
+JUDGE = Stage(
+    name="judge",
+    title="judge explanations",
+    reads=("score", "record.merge", "record.negatives", "corpus"),
+    writes=(JUDGEMENTS, EXAMPLE_SCORES),
+    settings=settings,
+    plan=plan,
+    process=process,
+    splits=("report",),
+    check=check,
+    asks=model_use,
+    method="simulation",
+)

@@ -1,0 +1,112 @@
+"""Methods that a run file names: explainers, simulators, judges.
+
+A method is a module that holds a `Method`, and a line in the table of its kind: `EXPLAINERS`, `SIMULATORS`, `JUDGE_METHODS`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from pipeline.config import LanguageModel
+from pipeline.config.section import Choices, choice
+from pipeline.errors import UserError
+from pipeline.execution.context import Context
+from pipeline.execution.stage import ModelUse
+from pipeline.llm.engine import Capabilities, Need
+from pipeline.llm.load import load_engine_model
+from pipeline.prompts import Prompt
+from stages.asking import open_asker
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Method(Generic[T_co]):
+    """How one thing is done."""
+
+    summary: str
+    """One line for people."""
+    build: Callable[[Any, Any, Sequence[Prompt]], T_co]
+    """Makes it from the section of its stage, its language model and its prompts."""
+    model: Literal["asked", "inside", "none"] = "asked"
+    """Its language model: an Asker, which it needs; a model in this process or None, as the user likes; or none at all."""
+    prompts: tuple[str, ...] = ()
+    """Names of the prompts that it may use."""
+    need: Need | None = None
+    """What the language model has to do, beyond writing replies."""
+
+    settings: Callable[[Any], dict[str, Any]] = lambda _: {}
+    """What else can change its results, from the section of its stage, such as the revision of an embedder."""
+
+    def load_prompts(self, own: str) -> list[Prompt]:
+        """Its prompts, in their order; `own` as run.prompts."""
+        return [Prompt(name, own) for name in self.prompts]
+
+
+def refuse_model(setting: str, name: str, choices: Choices, engine: LanguageModel | None, section: str) -> None:
+    """Check a named method against the language model that its section names.
+
+    Raises:
+        ValueError: it has none where it needs one, or one behind an endpoint where it can use none.
+    """
+    method: Method[Any] = choice(choices, name)
+    if method.model == "asked" and engine is None:
+        raise ValueError(f'{setting} = "{name}" needs a language model; add [{section}.engine] with model = "..."')
+    if method.model == "inside" and engine is not None and engine.base_url:
+        raise ValueError(f'{setting} = "{name}" uses a model in this process; leave engine.base_url out')
+
+
+def model_use(setting: str, name: str, choices: Choices, engine: LanguageModel | None) -> ModelUse | None:
+    """The language model that a named method asks; None where it asks none."""
+    if engine is None or choice(choices, name).model != "asked":
+        return None
+    return ModelUse(engine, f"{setting} {name}", lambda found: require(found, setting, name, choices))
+
+
+def require(capabilities: Capabilities, setting: str, name: str, choices: Choices) -> None:
+    """Stop a method that needs what the model's server does not do.
+
+    Raises:
+        UserError: it names methods that would work, in the order of the table.
+    """
+    method: Method[Any] = choice(choices, name)
+    if method.need is None or method.need.met(capabilities):
+        return
+    others = {other: choice(choices, other) for other in choices}
+    working = [
+        f'{setting} = "{other}"'
+        for other, found in others.items()
+        if found.model == "asked" and (found.need is None or found.need.met(capabilities))
+    ]
+    raise UserError(
+        f'{setting} = "{name}" needs {method.need.words}, which this endpoint does not give for this model; '
+        f"write {' or '.join(working)} instead, or use an endpoint that does, such as vLLM "
+        "with the model's tokenizer in engine.tokenizer (`make doctor` shows what works)"
+    )
+
+
+async def open_method(setting: str, name: str, choices: Choices, section: Any, context: Context) -> Any:
+    """A named method of a run, ready to be used.
+
+    Args:
+        section: that of its stage, with a field `engine`.
+
+    Raises:
+        UserError: its language model is not there, or cannot do what it needs.
+    """
+    method: Method[Any] = choice(choices, name)
+    prompts = method.load_prompts(context.config.run.prompts)
+    if method.model == "asked":
+        asker = open_asker(section.engine, context)
+        if method.need is not None:
+            require(await asker.engine.capabilities(), setting, name, choices)
+        return method.build(section, asker, prompts)
+    model = load_engine_model(section.engine) if method.model == "inside" and section.engine else None
+    return method.build(section, model, prompts)
+
+
+def prompt_digests(method: Method[Any], engine: LanguageModel | None, own: str) -> dict[str, str]:
+    """Digests of the prompt files that a method may use; none without a language model."""
+    return {} if engine is None else {
+        file: digest for prompt in method.load_prompts(own) for file, digest in prompt.digests().items()
+    }  # fmt: skip

