@@ -131,7 +131,7 @@ def status(config: Config = "demo") -> None:
 @app.command(epilog="Example: python -m pipeline estimate --config my.toml")
 def estimate(config: Config = "demo", changes: Changes = None) -> None:
     """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
-    from stages.estimate import estimate_table
+    from pipeline.commands.estimate import estimate_table
 
     typer.echo(estimate_table(_loaded(config, changes), STAGES))
 

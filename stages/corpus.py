@@ -22,10 +22,11 @@ from pipeline.corpora.windows import (
 )
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import EstimateHints, Shard, Stage
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import PRECOMPUTED, needs_model, precomputed_folder, precomputed_identity
 from pipeline.subjects.loading.model_source import resolve_model
+from stages.estimates import corpus_sizes, made_up_corpus
 
 
 def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> pa.Table:
@@ -151,5 +152,6 @@ CORPUS = Stage(
     plan=_plan,
     process=_process,
     check=_check,
+    estimate=EstimateHints(corpus_sizes, made_up_corpus),
     version=2,
 )

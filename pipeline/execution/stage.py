@@ -4,7 +4,7 @@
 the runner publishes.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Rows = Mapping[str, pa.Table | Iterable[pa.Table]]
 """The rows of each table by its name: all at once, or piece after piece where they would take too much memory."""
+
+
+Unit = tuple[str, str, int]
+"""A module, a polarity, and the index of a unit in the module."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,23 @@ class ModelUse:
     """What for, such as "simulator all_at_once"."""
     check: Callable[[Capabilities], None] = lambda _: None
     """Raises UserError where the model's server lacks what the method needs."""
+
+
+@dataclass(frozen=True)
+class EstimateHints:
+    """What an estimate needs to know of a stage."""
+
+    sizes: Callable[[RunConfig], Mapping[str, str]] = lambda _: {}
+    """What it takes of a run, by names of quantities, from the run file and the configurations of models alone."""
+    stand_ins: Callable[[RunConfig, Tables, Sequence[Unit]], Mapping[str, pa.Table]] = lambda *_: {}
+    """The tables that it will write, made up as large as the run file asks for: which units there are, and all that is known of
+    the units given. They are made from the tables of the stages before it, which may be made up too."""
+    asking: "Callable[[Shard, Context], Awaitable[Any]] | None" = None
+    """The part of `process` that asks a language model; None for all of it."""
+    reply: Callable[[RunConfig], Callable[[Request, int], str] | None] = lambda _: None
+    """Makes up a usable reply, given its number, where what is asked next depends on replies."""
+    replies_grow: bool = False
+    """Whether longer questions have longer replies."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +92,8 @@ class Stage:
     asks: Callable[[RunConfig], ModelUse | None] = lambda _: None
     """The language model whose engine `process` makes by `context.once("engine", ...)`; None where it makes none. Its
     shards are then units: {"module": name, "polarity": '+' or '-', "indices": list}, so that any of them can be worked at alone."""
-    estimate: "Asking | None" = None
-    """How estimates count what it asks, where that is more than running `process`."""
+    estimate: EstimateHints = EstimateHints()
+    """What only estimates need of it."""
 
     def upstream(self, config: RunConfig) -> tuple[str, ...]:
         """Names of the stages whose tables it reads in a run."""
@@ -81,18 +102,6 @@ class Stage:
     def takes_part(self, config: RunConfig) -> bool:
         """Whether it belongs to a method of the run."""
         return not self.method or self.method in config.run.methods
-
-
-@dataclass(frozen=True)
-class Asking:
-    """What an estimate needs to know of a stage that asks a language model."""
-
-    process: "Callable[[Shard, Context], Awaitable[Any]] | None" = None
-    """The part of the stage's `process` that asks; None for all of it."""
-    replies_grow: bool = False
-    """Whether longer questions have longer replies."""
-    stand_in: "Callable[[Request, int], str] | None" = None
-    """A usable reply, given its number, where what is asked next depends on replies."""
 
 
 def numbered_shards(keys: Iterable[Mapping[str, Any]]) -> list[Shard]:

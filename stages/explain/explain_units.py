@@ -10,10 +10,11 @@ from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Rows, Shard, Stage
+from pipeline.execution.stage import EstimateHints, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATIONS
+from stages.estimates import explain_sizes, made_up_explanations
 from stages.evidence import Evidence
 from stages.explain import EXPLAINERS
 from stages.explain.explainer import Candidate, Explainer, ExplanationError
@@ -116,5 +117,6 @@ EXPLAIN = Stage(
     splits=("explain",),
     check=check,
     asks=lambda config: model_use("explainer", config[Explain].explainer, EXPLAINERS, config[Explain].engine),
+    estimate=EstimateHints(explain_sizes, made_up_explanations),
     method="simulation",
 )

@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import EstimateHints, Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.storage.tables import Tables
+from stages.estimates import made_up_record
 from stages.evidence import SPLITS
 from stages.record.partial_files import Partials, widths
 from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_UNITS
+from stages.record.record_sizes import recording_sizes
 from stages.record.units import UnitTotals
 from stages.settings import Record
 
@@ -108,6 +110,7 @@ MERGE = Stage(
     plan=plan,
     process=process,
     splits=SPLITS,
+    estimate=EstimateHints(recording_sizes, made_up_record),
     method="simulation",
     version=2,
 )

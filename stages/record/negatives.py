@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage, chunks
+from pipeline.execution.stage import EstimateHints, Shard, Stage, chunks
 from pipeline.schemas import NEGATIVES
 from pipeline.storage.tables import Tables
+from stages.estimates import made_up_negatives
 from stages.evidence import SPLITS
 from stages.record.embeddings import Embeddings
 from stages.record.likeness import Neighbourhood, Tops, candidates, top_exemplars
@@ -208,5 +209,6 @@ NEGATIVE = Stage(
     plan=plan,
     process=process,
     splits=SPLITS,
+    estimate=EstimateHints(stand_ins=made_up_negatives),
     method="simulation",
 )

@@ -31,7 +31,7 @@ Backend = Literal["auto", "numba", "torch", "triton"]
 class Recorder:
     """The partial evidence of all units of some modules, over any part of the corpus.
 
-    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (`recorder_bytes`):
+    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (see record_sizes):
 
         units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
         covered tokens x units x 8 bytes, at most `record.token_memory_mb`,
@@ -149,10 +149,3 @@ def has_gpu() -> bool:
     from torch import cuda
 
     return cuda.is_available()
-
-
-def recorder_bytes(modules: Mapping[str, ModuleUnits], config: Record, covered_tokens: int, seq_len: int) -> int:
-    """Memory that the state of a recorder takes once it is full, as it is estimated; see there."""
-    from stages.estimate import recording
-
-    return recording.recorder_bytes(modules, config, covered_tokens, seq_len)

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,13 +12,13 @@ from pipeline.config import RunConfig
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
-from pipeline.llm.engine import Request
+from pipeline.execution.stage import EstimateHints, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
 from stages.explain.explainer import Candidate, ExplanationError
 from stages.sasc.methods import Kept, Summariser, summariser
 from stages.sasc.ngram_pieces import normalised_text
+from stages.sasc.sasc_estimates import made_up_themes
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
 from stages.sasc.sasc_units import Row, rows_by_unit, table_of, unit_shards
 from stages.settings import Sasc
@@ -149,12 +148,6 @@ def _charged(theme: Theme, *spent: Candidate | ExplanationError) -> Theme:
     return replace(theme, candidate=candidate)
 
 
-def stand_in(request: Request, number: int) -> str:
-    """An explanation as a language model could give it, another one for each number."""
-    text = f"words about life in towns and villages of kind {number}"
-    return json.dumps({"explanation": text}) if request.schema else text
-
-
 def model_use(config: RunConfig) -> ModelUse | None:
     """The language model that says what n-grams share."""
     sasc = config[Sasc]
@@ -177,7 +170,7 @@ EXPLAIN = Stage(
     process=process,
     check=check,
     asks=model_use,
-    estimate=Asking(stand_in=stand_in),
+    estimate=EstimateHints(stand_ins=made_up_themes, reply=lambda config: summariser(config).reply),
     method="sasc",
     version=5,
 )

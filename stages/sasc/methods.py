@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
-from pipeline.llm.engine import Engine
+from pipeline.llm.engine import Engine, Request
 from pipeline.storage.tables import Tables
 from stages.explain.explainer import Candidate
 from stages.sasc import READINGS, SUMMARISERS, SYNTHESIZERS
@@ -49,6 +49,8 @@ class Reading:
     """Settings of the section Record that change what it reads."""
     check: Callable[[RunConfig], None] = lambda _: None
     """Raises ValueError where the run file does not record what it reads."""
+    sizes: Callable[[RunConfig, int], dict[str, str]] = lambda *_: {}
+    """For estimates: what the model is asked for, in words, given how many of its modules are read."""
 
 
 class Summariser(Protocol):
@@ -110,6 +112,8 @@ class Method(Generic[T_co]):
     """Whether it asks the step's language model."""
     prompts: tuple[str, ...] = ()
     """Beginnings of the names of the prompts that it shows to that model."""
+    reply: Callable[[Request, int], str] | None = None
+    """For estimates: makes up a usable reply of that model, given its number."""
 
 
 def reading(config: RunConfig) -> Reading:

@@ -20,11 +20,12 @@ from pipeline.corpora.document import Document
 from pipeline.corpora.windows import tokenize
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage, numbered_shards
+from pipeline.execution.stage import EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import PRECOMPUTED
 from stages.sasc.ngram_pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
+from stages.sasc.sasc_estimates import sizes
 from stages.sasc.sasc_tables import NGRAM_LIST
 from stages.settings import Sasc
 
@@ -147,4 +148,5 @@ LIST = Stage(
     plan=plan,
     process=process,
     method="sasc",
+    estimate=EstimateHints(sizes),
 )

@@ -15,8 +15,9 @@ import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage, chunks, numbered_shards
+from pipeline.execution.stage import EstimateHints, Shard, Stage, chunks, numbered_shards
 from pipeline.storage.tables import Tables
+from stages.sasc.sasc_estimates import made_up_ngrams
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
 from stages.sasc.sasc_units import polarities_of, with_nulls
 from stages.settings import Sasc
@@ -155,4 +156,5 @@ MERGE = Stage(
     plan=plan,
     process=process,
     method="sasc",
+    estimate=EstimateHints(stand_ins=made_up_ngrams),
 )

@@ -3,6 +3,7 @@
 import pyarrow as pa
 from tqdm import tqdm
 
+from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from stages.sasc.methods import Chosen, Ngrams, Reading
 from stages.settings import Sasc
@@ -25,4 +26,9 @@ def scan(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa.Table
     return {module: responses.rows() for module, responses in found.items()}
 
 
-METHOD = Reading(scan)
+def sizes(config: RunConfig, modules: int) -> dict[str, str]:  # noqa: ARG001 - the contract of a reading
+    """One text for each n-gram, for all modules at once."""
+    return {"n-grams evaluated by the subject": f"{config[Sasc].max_ngrams:,} at most"}
+
+
+METHOD = Reading(scan, sizes=sizes)

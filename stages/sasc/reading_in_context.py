@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.schemas import CORPUS
 from stages.sasc.methods import Chosen, Ngrams, Reading
@@ -77,4 +78,10 @@ def _batches(context: Context, places: "Places") -> "Iterator[tuple[TokenBatch, 
             bar.update(len(part))
 
 
-METHOD = Reading(scan, parts=lambda *_: [{}], record=frozenset({"batch_size", "skip_positions"}))
+def sizes(config: RunConfig, modules: int) -> dict[str, str]:
+    """A pass over the corpus for each module, up to its layer."""
+    batches = -(-config.corpus.max_sequences // config[Record].batch_size)
+    return {"forward passes for n-grams in context": f"{batches * modules:,}"}
+
+
+METHOD = Reading(scan, lambda *_: [{}], record=frozenset({"batch_size", "skip_positions"}), sizes=sizes)

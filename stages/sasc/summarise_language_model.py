@@ -1,10 +1,11 @@
 """A language model says what n-grams share."""
 
+import json
 import re
 from collections.abc import Sequence
 
 from pipeline.execution.context import Context
-from pipeline.llm.engine import Engine, Message
+from pipeline.llm.engine import Engine, Message, Request
 from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.explain.explainer import Candidate
@@ -57,4 +58,10 @@ def _open(context: Context, engine: Engine | None) -> Summariser:  # noqa: ARG00
     return LanguageModelSummariser(engine)
 
 
-METHOD = Method(_open, engine="needed", prompts=("sasc/summarise.",))
+def made_up(request: Request, number: int) -> str:
+    """An explanation as a language model could give it, another one for each number."""
+    text = f"words about life in towns and villages of kind {number}"
+    return json.dumps({"explanation": text}) if request.schema else text
+
+
+METHOD = Method(_open, engine="needed", prompts=("sasc/summarise.",), reply=made_up)

@@ -11,7 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError, stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Asking, ModelUse, Rows, Shard, Stage
+from pipeline.execution.stage import EstimateHints, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
 from pipeline.schemas import EXPLANATION_KEYS
@@ -21,7 +21,6 @@ from stages.sasc.methods import Synthesizer, Texts, synthesizer
 from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_tables import SYNTHETIC_TEXTS, THEMES
 from stages.sasc.sasc_units import Row, rows_by_unit, table_of, unit_shards, with_nulls
-from stages.sasc.texts_written import stand_in
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 
@@ -202,7 +201,7 @@ SYNTHESIZE = Stage(
     process=process,
     check=check,
     asks=model_use,
-    estimate=Asking(written, stand_in=stand_in),
+    estimate=EstimateHints(asking=written, reply=lambda config: synthesizer(config).reply),
     method="sasc",
     version=5,
 )

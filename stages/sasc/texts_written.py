@@ -119,7 +119,7 @@ class _Kind:
         return Request(messages, TOKENS * wanted, temperature=TEMPERATURE, seed=seed, schema=schema, attempt=number)
 
 
-def stand_in(request: Request, number: int) -> str:
+def made_up(request: Request, number: int) -> str:
     """A reply as a language model could give it: as many texts as were asked for, others for each number."""
     texts = [
         f"In {1 + number * AT_A_TIME + place} the old ship left the harbour again, and nobody in the town knew when it would return."
@@ -135,4 +135,4 @@ def _open(context: Context, engine: Engine | None) -> Synthesizer:  # noqa: ARG0
     return LanguageModelSynthesizer(engine)
 
 
-METHOD = Method(_open, engine="needed", prompts=("sasc/relevant.", "sasc/baseline."))
+METHOD = Method(_open, engine="needed", prompts=("sasc/relevant.", "sasc/baseline."), reply=made_up)

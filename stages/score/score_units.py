@@ -3,7 +3,7 @@
 The candidate is chosen on `select`; everything that is published is computed on `report`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,16 @@ import pyarrow.dataset as ds
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import EstimateHints, Shard, Stage, Unit
 from pipeline.schemas import EXPLANATIONS, SIMULATIONS, TableSchema, column
 from pipeline.schemas.columns import EXPLANATION, OUTCOME
+from pipeline.storage.tables import Tables
+from stages.estimates import with_texts
 from stages.recorded_units import RecordedUnits
 from stages.score import SCORERS
 from stages.score.pairing import pair
 from stages.score.scorer import Explained, Pairs, Scorer
-from stages.settings import Score, Simulate
+from stages.settings import Judge, Score, Simulate
 from stages.units import draw, unit_name, unit_shards
 
 _SCORERS: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
@@ -128,6 +130,11 @@ def _outcome(row: Mapping[str, Any], error: str | None) -> dict[str, Any]:
     return {"status": "undefined", "error": "the true or the expected activations do not vary on the report split"}
 
 
+def made_up_scores(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
+    """For estimates: published explanations of those of the units that fire, and of others to serve as controls."""
+    return {SCORES.name: with_texts(config, tables, units, 1, config[Judge].controls, SCORES)}
+
+
 SCORE = Stage(
     name="score",
     title="score explanations",
@@ -137,5 +144,6 @@ SCORE = Stage(
     plan=lambda config, tables: unit_shards(config, tables, config[Score].shard_units),
     process=process,
     splits=("select", "report"),
+    estimate=EstimateHints(stand_ins=made_up_scores),
     method="simulation",
 )

@@ -17,10 +17,11 @@ from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
-from pipeline.execution.stage import Asking, Rows, Shard, Stage
+from pipeline.execution.stage import EstimateHints, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS, EXPLANATIONS, SIMULATIONS
+from stages.estimates import simulate_sizes
 from stages.evidence import TopToken
 from stages.methods import model_use, open_method, prompt_digests
 from stages.recorded_units import RecordedUnits
@@ -199,6 +200,6 @@ SIMULATE = Stage(
     splits=("select", "report"),
     check=check,
     asks=lambda config: model_use("simulator", config[Simulate].simulator, SIMULATORS, config[Simulate].engine),
-    estimate=Asking(replies_grow=True),
+    estimate=EstimateHints(simulate_sizes, replies_grow=True),
     method="simulation",
 )

@@ -31,7 +31,8 @@ from pipeline.subjects.hook_points import ModelActivations
 from pipeline.subjects.loading.model_loading import load_language_model
 from pipeline.subjects.sites import all_hook_points
 from stages.corpus import build_corpus
-from stages.record.recorder import Recorder, recorder_bytes
+from stages.record.record_sizes import recorder_bytes
+from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.tokens import TokenTable, count_tokens, cover_tokens
 from stages.settings import PerSplit, Record

@@ -16,7 +16,7 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 
 from pipeline.config.run_file import parse_config
 from pipeline.subjects.model_facts import describe_model
-from stages.estimate.sizes import Estimate, estimate
+from stages.record.record_sizes import RecordSizes, record_sizes
 from stages.settings import SECTIONS, Record
 
 SEQUENCES, TOKENS = 60_000, 64
@@ -43,7 +43,7 @@ MODELS = (
 )
 
 
-def sizes(folder: Path, layers: int | None = None, parts: int = 1) -> Estimate:
+def sizes(folder: Path, layers: int | None = None, parts: int = 1) -> RecordSizes:
     """The estimate for the first layers of a model, or all, with the corpus scanned in some parts."""
     modules = [name for name in describe_model(str(folder)).modules if name.endswith(".mlp")][:layers]
     batch = Record().batch_size
@@ -52,9 +52,8 @@ def sizes(folder: Path, layers: int | None = None, parts: int = 1) -> Estimate:
         "subject": {"model": str(folder), "modules": modules},
         "corpus": {"source": "unused.txt", "seq_len": TOKENS, "max_sequences": SEQUENCES},
         "record": {"shard_sequences": -(-SEQUENCES // parts // batch) * batch},
-        "explain": {"units": 1},
     }
-    return estimate(parse_config(values, "sizes.toml", SECTIONS))
+    return record_sizes(parse_config(values, "sizes.toml", SECTIONS))
 
 
 def forward_flops(folder: Path, config: PreTrainedConfig) -> float:
@@ -73,11 +72,11 @@ def column(folder: Path, config: PreTrainedConfig) -> dict[str, str]:
         "MLP neurons, all layers": f"{everything.units:,}",
         f"forward passes, {SEQUENCES:,} x {TOKENS} tokens": f"{everything.forward_passes:,}",
         "FLOPs of these": f"{forward_flops(folder, config):.1e}",
-        "memory of the recorder, all layers": gib(everything.memory_bytes),
-        f"the same, {LAYERS} layers in a run": gib(some.memory_bytes),
-        "disk of partial records until they are merged, corpus in one part": gib(everything.partial_bytes),
-        f"the same, in {PARTS} parts": gib(parts.partial_bytes),
-        "disk of `units` and `exemplars`": gib(everything.record_bytes),
+        "memory of the recorder, all layers": gib(everything.memory),
+        f"the same, {LAYERS} layers in a run": gib(some.memory),
+        "disk of partial records until they are merged, corpus in one part": gib(everything.partials),
+        f"the same, in {PARTS} parts": gib(parts.partials),
+        "disk of `units` and `exemplars`": gib(everything.tables),
     }
 
 

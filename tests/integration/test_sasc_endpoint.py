@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.commands.demands import demands
 from pipeline.config.run_file import load_config
 from stages import STAGES
-from stages.estimate.requests import demands
 from stages.settings import SECTIONS
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE
 from tests.integration.made_up_model import reply

@@ -16,7 +16,7 @@ from pipeline.schemas import CORPUS
 from pipeline.subjects.activation_sources import check_sources, describe_modules, open_source
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
 from pipeline.subjects.kinds.precomputed_files import write_activations
-from stages.estimate.sizes import estimate
+from stages.record.record_sizes import record_sizes
 from stages.record.recorder import Recorder
 from stages.record.scan import SCAN, scan
 from stages.record.sums import UnitSums
@@ -155,7 +155,7 @@ def test_a_function_that_fails_is_told_before_anything_is_recorded(place: Path) 
 
 def test_units_are_counted_and_checked_without_loading_anything(place: Path) -> None:
     config = run_file(place, ["precomputed:made", "black_box:length"], model="tokenizer")
-    assert estimate(config).units == 4
+    assert record_sizes(config).units == 4
     for units, says in [
         ({"precomputed:made": [3]}, "unit 3 of 'precomputed:made', which has units 0 to 2"),
         ({"precomputed:x": [0]}, "names 'precomputed:x'"),

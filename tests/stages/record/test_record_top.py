@@ -15,7 +15,8 @@ from stages.record.kept import polarities
 from stages.record.memory import Room
 from stages.record.neighbourhood import neighbourhood_keys
 from stages.record.numba_sums import NumbaSums, running_sums
-from stages.record.recorder import Recorder, recorder_bytes
+from stages.record.record_sizes import recorder_bytes
+from stages.record.recorder import Recorder
 from stages.record.selection import counted_positions
 from stages.record.sums import UnitSums, make_batch
 from stages.record.tokens import TokenTable

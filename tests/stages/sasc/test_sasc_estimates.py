@@ -6,31 +6,23 @@ from typing import Any
 
 import pytest
 
-import stages.estimate.requests
+import pipeline.commands.demands
 import stages.sasc.explain_ngrams
 import stages.sasc.synthesize
+from pipeline.commands.demands import demands
+from pipeline.commands.estimate import estimate_table
 from pipeline.config import RunConfig
 from pipeline.llm.engine import Request
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages import STAGES
-from stages.estimate import estimate_table
-from stages.estimate.requests import demands
 from tests.pipeline.asked import Asked, run
-from tests.stages.sasc.small_run import BOTH, GOOD, run_file, write_place
+from tests.stages.sasc.small_run import BOTH, GOOD, run_file
 
 NGRAMS = ("corpus", "ngrams.list", "ngrams.scan", "ngrams.merge")
 UNITS = {GOOD: [0, 1, 2], "layers.0.mlp": [0, 1, 2, 3]}
 TEXTS, CANDIDATES = 24, 3
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_place(tmp_path_factory.mktemp("estimate"))
-
-
-@pytest.fixture(autouse=True)
-def working_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+pytestmark = pytest.mark.usefixtures("in_place")
 
 
 class Written:
@@ -73,13 +65,13 @@ def test_the_stages_ask_for_what_was_estimated(place: Path, asked: Asked) -> Non
     run(config, *NGRAMS)
     explain, before = demands(config, STAGES)
     run(config, "explain.sasc")
-    assert (explain.stage, explain.inputs) == ("explain.sasc", "recorded n-grams")
+    assert (explain.stage, explain.made_up) == ("explain.sasc", [])
     assert (asked.calls, asked.prompt_tokens) == (explain.usage.calls, explain.usage.prompt_tokens)
     assert (explain.units, asked.calls) == (14, CANDIDATES * 12), "one unit is dead, with both signs"
     asked.calls = asked.prompt_tokens = 0
     synthesize = demands(config, STAGES)[1]
     run(config, "synthesize")
-    assert (before.inputs, synthesize.inputs) == ("stand-in explanations", "the explanations of the run")
+    assert (before.made_up, synthesize.made_up) == (["themes"], [])
     assert (asked.calls, asked.prompt_tokens) == (synthesize.usage.calls, synthesize.usage.prompt_tokens)
     assert asked.calls == before.usage.calls == 12 * CANDIDATES * 2 * 3, "24 texts of a kind take three requests"
     assert before.usage.prompt_tokens == pytest.approx(synthesize.usage.prompt_tokens, rel=0.3)
@@ -92,10 +84,10 @@ def test_before_the_ngrams_are_known_the_estimate_is_close(place: Path, asked: A
         run(config, *([stage] if stage else []))
         found.append(demands(config, STAGES)[0])
     nothing, corpus, listed, scanned, recorded = found
-    assert nothing.inputs.startswith("n-grams of stand-in texts")
-    assert corpus.inputs.startswith("n-grams of the corpus")
+    assert nothing.made_up == ["corpus", "ngrams", "responses"]
+    assert corpus.made_up == ["ngrams", "responses"]
     assert corpus.usage == listed.usage == scanned.usage
-    assert recorded.inputs == "recorded n-grams"
+    assert recorded.made_up == []
     for demand in found:
         assert (demand.units, demand.usage.calls) == (8, 8 * CANDIDATES)
         assert demand.usage.prompt_tokens == pytest.approx(recorded.usage.prompt_tokens, rel=0.35)
@@ -114,7 +106,7 @@ def test_no_function_is_asked_and_units_are_those_of_the_run_file(place: Path) -
 
 
 def test_a_sample_of_the_units_stands_for_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages.estimate.requests, "ENOUGH", 1)
+    monkeypatch.setattr(pipeline.commands.demands, "ENOUGH", 1)
     config = configured(place, "sampled")
     explain, synthesize = demands(config, STAGES)
     assert (explain.rendered, explain.usage.calls) == (1, 14 * CANDIDATES)

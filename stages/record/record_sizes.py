@@ -1,4 +1,4 @@
-"""Memory of a recorder, and the disk that its tables take.
+"""What recording takes, before it is done: forward passes, memory of a recorder, and the disk of its tables.
 
 Shapes: T tokens of a sequence, U units, K kept sequences, N uniformly kept ones, V tokens of the token table.
 """
@@ -17,7 +17,7 @@ UNIT_BYTES = 1700
 """Memory of a unit's moments, extremes and histogram."""
 SLOT_BYTES = 20
 """Memory of a kept sequence beside its activations: value, number, key."""
-ROOM_BYTES = 28
+SCRATCH_BYTES = 28
 """Memory for what is found of a unit's sequence beside its activations: extremes and candidates."""
 FIRING = 0.02
 """Share of its activations that a unit of a sparse module has above zero, at a guess; each takes 12 bytes of memory."""
@@ -28,6 +28,10 @@ SIGN_AND_EXPONENT = 2.6
 """Bits that are left of these two; those of the mantissa are noise to a compressor."""
 ABOVE_ZIPF = 1.4
 """Tokens of English text that occur at least m times, over those by the law of Zipf and Mandelbrot; 1.0 to 1.6 as measured."""
+
+
+MANY_PARTIALS = 8
+"""From this many times the disk of the final rows on, the estimate says how partial records can be fewer."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class _Disk:
     """Bytes of a partial sum of a token's activations."""
     top: float
     uniform: float
-    """Share that is left of activations as float32 in the partials, of the strongest sequences and of the uniformly kept ones."""
+    """Share that is left of activations as float32 in the partials, of the top and of the uniformly kept sequences."""
 
 
 DENSE = _Disk(420, 1500, 5, 0.9, 0.92)
@@ -52,21 +56,42 @@ SPARSE_TABLE = 0.025
 
 
 @dataclass(frozen=True)
-class Recording:
-    """Bytes that recording takes."""
+class RecordSizes:
+    """Upper bounds, in bytes unless it says otherwise; a corpus smaller than `max_sequences` takes less."""
 
+    units: int
+    """How many there are."""
+    forward_passes: int
+    """Of the subject, over batches."""
+    parts: int
+    """Shards that the corpus is scanned in."""
     memory: int
-    """Of one process, beside the model and the activations of a batch."""
+    """Of the recorder, in each process beside the model and the activations of a batch."""
+    module: int
+    """Recorder state of the largest module."""
     partials: int
     """Disk of the partials of all parts of the corpus, until they are merged."""
     tables: int
     """Disk of `units` and `exemplars`."""
     covered: int
-    """Tokens of the token table."""
+    """Tokens of the token table, a number."""
 
 
-def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: int) -> Recording:
-    """The sizes of recording some modules over the whole corpus."""
+def record_sizes(config: RunConfig) -> RecordSizes:
+    """The sizes of recording a run's modules over its whole corpus.
+
+    Raises:
+        UserError: the subject or one of its modules does not exist.
+    """
+    from pipeline.subjects.activation_sources import describe_modules
+    from pipeline.subjects.model_facts import describe_model
+
+    vocab_size = describe_model(config.subject.model, config.subject.trust_remote_code).vocab_size
+    return sizes_of(describe_modules(config), config, vocab_size)
+
+
+def sizes_of(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: int) -> RecordSizes:
+    """The sizes of recording some modules."""
     record, corpus = config[Record], config.corpus
     units = sum(module.width for module in modules.values())
     sums = sum(module.width * _disk(module).token_sum for module in modules.values())
@@ -76,9 +101,16 @@ def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size:
     size = min(record.shard_sequences, corpus.max_sequences)
     parts = -(-corpus.max_sequences // size)
     seen = min(covered, tokens_with(1, size * corpus.seq_len // 2, vocab_size))
-    found = [_of_module(module, config) for module in modules.values()]
-    return Recording(
+    found = [_disk_of(module, config) for module in modules.values()]
+    states = [
+        _state_bytes(module, record, covered, corpus.seq_len, corpus.max_sequences) for module in modules.values()
+    ]
+    return RecordSizes(
+        units=units,
+        forward_passes=-(-corpus.max_sequences // record.batch_size),
+        parts=parts,
         memory=recorder_bytes(modules, record, covered, corpus.seq_len, corpus.max_sequences),
+        module=max(states),
         partials=parts * (sum(each for each, _, _ in found) + int(seen * sums)) + sum(n for _, n, _ in found),
         tables=sum(tables for _, _, tables in found),
         covered=covered,
@@ -88,7 +120,7 @@ def recording(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size:
 def recorder_bytes(
     modules: Mapping[str, ModuleUnits], record: Record, covered: int, seq_len: int, sequences: int = 2**62
 ) -> int:
-    """Memory of a recorder of some modules, once it is full, with what it works in.
+    """Memory of a recorder of some modules, once it is full, with its scratch buffers.
 
     Args:
         covered: tokens of the token table.
@@ -96,12 +128,12 @@ def recorder_bytes(
         sequences: sequences of the corpus, more than are kept unless given.
     """
     widest = max(0 if module.sparse else module.width for module in modules.values())
-    room = record.batch_size * widest * (ROOM_BYTES + 4 * seq_len)
-    return room + sum(state_bytes(module, record, covered, seq_len, sequences) for module in modules.values())
+    scratch = record.batch_size * widest * (SCRATCH_BYTES + 4 * seq_len)
+    return scratch + sum(_state_bytes(module, record, covered, seq_len, sequences) for module in modules.values())
 
 
-def state_bytes(module: ModuleUnits, record: Record, covered: int, seq_len: int, sequences: int = 2**62) -> int:
-    """Memory of what is kept of a module; see `recorder_bytes`."""
+def _state_bytes(module: ModuleUnits, record: Record, covered: int, seq_len: int, sequences: int) -> int:
+    """Memory of what a recorder keeps of a module, once it is full."""
     signs = len(polarities(record, module.signed))
     kept = signs * sum(counts(record.top)) * (4 * seq_len + SLOT_BYTES)
     each = 12 * FIRING if module.sparse else 4
@@ -118,7 +150,7 @@ def tokens_with(occurrences: int, tokens: int, vocab_size: int) -> int:
     return min(vocab_size, tokens // occurrences, int(ABOVE_ZIPF * tokens / (occurrences * total)))
 
 
-def _of_module(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
+def _disk_of(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
     """Disk of a module's partials for each part of the corpus, of its uniformly kept sequences, and of its final rows."""
     record, sequences, length = config[Record], config.corpus.max_sequences, config.corpus.seq_len
     disk = _disk(module)
@@ -142,3 +174,19 @@ def _disk(module: ModuleUnits) -> _Disk:
 def _kept(setting: PerSplit, sequences: int) -> int:
     """Sequences kept of so many: half of them are in `explain`, a quarter in each other split."""
     return sum(min(count, -(-sequences * part // 4)) for count, part in zip(counts(setting), (2, 1, 1), strict=True))
+
+
+def recording_sizes(config: RunConfig) -> dict[str, str]:
+    """The sizes in words."""
+    found, size = record_sizes(config), config[Record].shard_sequences
+    partials = f"{found.partials / 2**20:,.0f} MiB"
+    if found.parts > 1 and found.partials > MANY_PARTIALS * found.tables:
+        partials += f", in {found.parts} parts; fewer take less: raise record.shard_sequences = {size}"
+    return {
+        "units recorded": f"{found.units:,}",
+        "forward passes of the subject": f"{found.forward_passes:,}",
+        "memory of the recorder, in each process": f"{found.memory / 2**20:,.0f} MiB",
+        "of it for the largest module": f"{found.module / 2**20:,.0f} MiB",
+        "disk of partial records, until they are merged": partials,
+        "disk of units and exemplars": f"{found.tables / 2**20:,.0f} MiB",
+    }

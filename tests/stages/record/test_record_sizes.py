@@ -16,11 +16,10 @@ from pipeline.subjects.activation_sources import describe_modules
 from pipeline.subjects.activations import ModuleUnits, SparseActivations
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.corpus import build_corpus
-from stages.estimate.recording import FIRING, recorder_bytes, recording, tokens_with
-from stages.estimate.sizes import Estimate, estimate
 from stages.record.merge import merge
 from stages.record.partial_files import Partials
 from stages.record.partials import PARTIALS
+from stages.record.record_sizes import FIRING, RecordSizes, record_sizes, recorder_bytes, sizes_of, tokens_with
 from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.sequences import special_ids
@@ -115,7 +114,7 @@ def test_memory_of_the_demo_is_right_within_a_fifth_before_its_corpus_is_there()
     ids = np.asarray([row for row in corpus["token_ids"].to_pylist()[:40] if len(row) == 64][:32])
     recorder.begin(ids, np.full(32, 64), np.arange(32))
     recorder.add("layers.4.mlp", torch.randn(32, 64, 1536))
-    assert held(recorder._sums) == pytest.approx(estimate(config).memory_bytes, rel=0.2)
+    assert held(recorder._sums) == pytest.approx(record_sizes(config).memory, rel=0.2)
 
 
 @pytest.mark.parametrize("bits", [11, 24])
@@ -138,7 +137,7 @@ def test_disk_is_right_within_a_quarter(tmp_path: Path, bits: int) -> None:
     def disk(*wanted: Any) -> int:
         return sum(path.stat().st_size for table in wanted for path in tables.files(table))
 
-    expected = recording(MODULES, config, VOCABULARY)
+    expected = sizes_of(MODULES, config, VOCABULARY)
     assert disk(*PARTIALS) == pytest.approx(expected.partials, rel=0.25)
     assert disk(EXEMPLARS, UNITS) == pytest.approx(expected.tables, rel=0.25)
 
@@ -160,14 +159,14 @@ def test_the_largest_module_is_that_which_takes_most_and_not_the_widest(tmp_path
     coder = saelens_6(tmp_path / "x", "standard", wide | {"b_dec": weights.b_dec}, d_in=16, d_sae=48, metadata={})
     model = save_tiny_llama(tmp_path / "model")
 
-    def sizes(*modules: str) -> Estimate:
+    def sizes(*modules: str) -> RecordSizes:
         subject = {"model": str(model), "modules": [*modules], "saes": {"x": {"path": str(coder)}}}
-        return estimate(run_file(tmp_path, subject, pool=SEQUENCES))
+        return record_sizes(run_file(tmp_path, subject, pool=SEQUENCES))
 
     together, dense, sparse = sizes("layers.1.sae:x", "layers.0.mlp"), sizes("layers.0.mlp"), sizes("layers.1.sae:x")
     assert sparse.units == 48 > dense.units == 24
-    assert dense.memory_bytes > together.module_bytes == dense.module_bytes > sparse.memory_bytes == sparse.module_bytes
-    assert together.memory_bytes == dense.memory_bytes + sparse.memory_bytes
+    assert dense.memory > together.module == dense.module > sparse.memory == sparse.module
+    assert together.memory == dense.memory + sparse.memory
 
 
 def test_few_tokens_occur_often() -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
+import pipeline.commands.demands
 import stages.asking
-import stages.estimate.requests
+from pipeline.commands.demands import demands, scaled
+from pipeline.commands.estimate import estimate_table
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.llm.counting_engine import Usage
@@ -18,8 +20,6 @@ from pipeline.llm.engine import Request
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages import STAGES
-from stages.estimate import estimate_table
-from stages.estimate.requests import demands, scaled
 from stages.judge.judge_tables import JUDGEMENTS
 from stages.settings import SECTIONS
 from tests.pipeline.asked import Asked, run
@@ -91,7 +91,7 @@ def test_explaining_asks_for_what_was_estimated(
     run(config, *RECORDING)
     [expected] = demands(config, STAGES)
     run(config, "explain")
-    assert expected.inputs == "recorded evidence"
+    assert expected.made_up == []
     assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
     assert asked.calls == 6
 
@@ -108,9 +108,9 @@ def test_hard_negatives_are_estimated_as_they_are_shown(tmp_path: Path, model: P
     run(config, "record.embed", "record.negatives")
     [expected] = demands(config, STAGES)
     run(config, "explain")
-    assert before.inputs == "recorded evidence and stand-in negatives"
+    assert before.made_up == ["negatives"]
     assert before.usage.prompt_tokens == pytest.approx(expected.usage.prompt_tokens, rel=0.1)
-    assert expected.inputs == "recorded evidence"
+    assert expected.made_up == []
     assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
     assert any("does not respond to" in question for question in asked.questions)
 
@@ -120,7 +120,7 @@ def test_hard_negatives_are_estimated_as_they_are_shown(tmp_path: Path, model: P
 def test_simulating_asks_for_what_was_estimated(
     simulator: str, pack: int, tmp_path: Path, model: Path, texts: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages.estimate.requests, "ENOUGH", 10**9)
+    monkeypatch.setattr(pipeline.commands.demands, "ENOUGH", 10**9)
     config = run_file(tmp_path, model, texts, simulate={"simulator": simulator, "pack": pack})
     run(config, *RECORDING)
     before = demands(config, STAGES)[1]
@@ -128,8 +128,8 @@ def test_simulating_asks_for_what_was_estimated(
     asked.calls = asked.prompt_tokens = 0
     expected = demands(config, STAGES)[1]
     run(config, "simulate")
-    assert before.inputs == "recorded evidence and stand-in explanations"
-    assert expected.inputs == "recorded evidence"
+    assert before.made_up == ["explanations"]
+    assert expected.made_up == []
     assert asked.calls == expected.usage.calls == before.usage.calls
     assert asked.prompt_tokens == expected.usage.prompt_tokens
     assert expected.usage.computed_tokens < expected.usage.prompt_tokens / 2
@@ -149,7 +149,7 @@ def test_judging_asks_for_what_was_estimated(
     expected = demands(config, STAGES)[-1]
     asked.calls = asked.prompt_tokens = 0
     run(config, "judge")
-    assert (before.stage, before.inputs) == ("judge", "recorded evidence and stand-in explanations")
+    assert (before.stage, before.made_up) == ("judge", ["scores"])
     assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
     assert before.usage.calls == pytest.approx(expected.usage.calls, rel=0.1)
     bands = Tables(config.root).read(JUDGEMENTS).filter(ds.field("method") == "detection")["band"].to_pylist()
@@ -163,10 +163,10 @@ def test_without_a_record_the_estimate_is_close(tmp_path: Path, model: Path, tex
         run(config, *([stage] if stage else []))
         found += demands(config, STAGES)
     stand_in, from_corpus, scanned, recorded, *_ = found
-    assert stand_in.inputs.startswith("stand-in texts")
-    assert from_corpus.inputs.startswith("sequences of the corpus")
-    assert (from_corpus.inputs, from_corpus.usage) == (scanned.inputs, scanned.usage)
-    assert recorded.inputs == "recorded evidence"
+    assert stand_in.made_up == ["corpus", "exemplars", "units"]
+    assert from_corpus.made_up == ["exemplars", "units"]
+    assert (from_corpus.made_up, from_corpus.usage) == (scanned.made_up, scanned.usage)
+    assert recorded.made_up == []
     assert {demand.usage.calls for demand in found} == {6}
     for demand in found:
         assert demand.usage.prompt_tokens == pytest.approx(recorded.usage.prompt_tokens, rel=0.3)
@@ -175,7 +175,7 @@ def test_without_a_record_the_estimate_is_close(tmp_path: Path, model: Path, tex
 def test_tables_of_another_run_file_are_not_used(tmp_path: Path, model: Path, texts: Path) -> None:
     run(run_file(tmp_path, model, texts), *RECORDING)
     other = run_file(tmp_path, model, texts, run={"seed": 1}, simulate={"simulator": "word", "engine": None})
-    assert demands(other, STAGES)[0].inputs.startswith("stand-in texts")
+    assert "corpus" in demands(other, STAGES)[0].made_up
 
 
 def test_the_cost_is_that_of_the_prices_and_unknown_without_them(tmp_path: Path, model: Path, texts: Path) -> None:
@@ -206,7 +206,7 @@ def test_many_partial_records_are_warned_of(tmp_path: Path, model: Path, texts: 
         "simulate": {"simulator": "word", "engine": None},
     }
     many = run_file(tmp_path, model, texts, corpus={"max_sequences": 48 * 40}, **engines)
-    assert "scanned in 40 parts" in estimate_table(many, STAGES)
+    assert "in 40 parts; fewer take less" in estimate_table(many, STAGES)
     assert "parts" not in estimate_table(run_file(tmp_path, model, texts, **engines), STAGES)
 
 
