@@ -24,8 +24,8 @@ from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.stage import EstimateHints, Shard, Stage
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import PRECOMPUTED, needs_model, precomputed_folder, precomputed_identity
 from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.module_kinds import PRECOMPUTED, module_identity, modules_of, needs_model, precomputed_folder
 from stages.estimates import corpus_sizes, made_up_corpus
 
 
@@ -88,7 +88,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     source = config.corpus.source
     return {
         "corpus": config.corpus.model_dump(exclude={"source"}),
-        "content": precomputed_identity(config, source)
+        "content": module_identity(config, source)["content"]
         if source.startswith(PRECOMPUTED)
         else corpus_identity(config.corpus),
         "tokenizer": resolve_model(config.subject.model).revision,
@@ -126,7 +126,7 @@ def _check(config: RunConfig) -> None:
         check_corpus(config.corpus)
     else:
         check_precomputed_corpus(folder, config.corpus)
-    if needs_model(config.subject.modules):
+    if needs_model(modules_of(config)):
         _refuse_long_sequences(config)
     describe_modules(config)
     opening_token(load_tokenizer(config.subject.model, config.subject.trust_remote_code), config.corpus.bos)

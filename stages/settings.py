@@ -92,7 +92,7 @@ class Explain(StageSection):
     explainer: str = "statistics"
     """How units are explained."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
-    """all, a number drawn by the seed from each module, or lists of indices by module."""
+    """all, a number drawn by the seed from each module, or lists of indices by module or pattern of modules."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
     """Which ends of the activations are explained: + the largest ones, - the most negative ones, each as a unit of its own."""
     context: Positive | None = None
@@ -213,7 +213,7 @@ class Sasc(StageSection):
     mean over its occurrences in the unit's own exemplars, with no pass, as `record` has kept their activations, but for fewer
     n-grams. Black boxes are asked for n-grams as texts whatever it is."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
-    """all, a number drawn by the seed from each module, or lists of indices by module."""
+    """all, a number drawn by the seed from each module, or lists of indices by module or pattern of modules."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
     """+ explains what responses are large on, - what they are most negative on."""
     kept: Positive = 75

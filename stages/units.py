@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.execution.stage import Shard, chunks
 from pipeline.schemas import UNITS
 from pipeline.storage.tables import Tables
+from pipeline.subjects.module_kinds import listed_units, modules_of
 from stages.settings import Explain
 
 
@@ -18,9 +19,9 @@ def chosen_units(config: RunConfig, tables: Tables) -> dict[str, list[int]]:
     widths = module_widths(tables)
     wanted = config[Explain].units
     if isinstance(wanted, dict):
-        return {module: sorted(set(wanted[module])) for module in config.subject.modules if module in wanted}
+        return listed_units(config, wanted, "explain.units")
     chosen = {}
-    for module in config.subject.modules:
+    for module in modules_of(config):
         count = widths[module] if wanted == "all" else min(wanted, widths[module])
         chosen[module] = sorted(draw(config.run.seed, module).permutation(widths[module])[:count].tolist())
     return chosen
@@ -67,13 +68,11 @@ def refuse_unknown_units(config: RunConfig) -> None:
         from pipeline.subjects.activation_sources import describe_modules
 
         widths = {module: units.width for module, units in describe_modules(config).items()}
-        for module, indices in wanted.items():
+        for module, indices in listed_units(config, wanted, "explain.units").items():
             _refuse_missing(module, indices, widths)
 
 
 def _refuse_missing(module: str, indices: list[int], widths: dict[str, int]) -> None:
-    if module not in widths:
-        raise UserError(f"explain.units names {module!r}; recorded are {', '.join(widths)}")
     beyond = [index for index in indices if index >= widths[module]]
     if beyond:
         raise UserError(

@@ -13,7 +13,7 @@ import torch
 from pipeline.black_boxes.hidden import HiddenStates, on_texts, refuse_other
 from pipeline.errors import UserError
 from pipeline.subjects.activations import with_float64
-from pipeline.subjects.kinds.matrix_file import matrix_for
+from pipeline.subjects.kinds.matrix_file import read_matrix
 from pipeline.subjects.text_functions import Pool, pooled
 
 Values = npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ def dictionary(
     if penalty < 0 or steps < 1:
         raise UserError(f"penalty = {penalty}, steps = {steps}; expected a penalty of 0 or more and a step at least")
     states = HiddenStates(model, layer, device)
-    atoms = torch.from_numpy(matrix_for("dictionary", path, key, states.width, f"layer {layer}", normalise))
+    atoms = torch.from_numpy(read_matrix("dictionary", path, key, states.width, f"layer {layer}", normalise))
 
     def respond(hidden: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
         rows = with_float64(hidden.flatten(0, 1)).double()

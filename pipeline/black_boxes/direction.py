@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pipeline.black_boxes.vectors import vectors_of
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 from pipeline.subjects.kinds.callables import at_once
-from pipeline.subjects.kinds.matrix_file import bias_of, matrix_for
+from pipeline.subjects.kinds.matrix_file import read_matrix, read_numbers
 
 Values = npt.NDArray[np.float64]
 
@@ -35,8 +35,8 @@ def direction(
         UserError: the file or the embedder is not there, or they do not fit together.
     """
     embed = load_embedder(embedder, device)
-    weights = matrix_for("direction", path, key, embed.width, "the embedding", normalise)
-    offset = bias_of("direction", path, bias, len(weights))
+    weights = read_matrix("direction", path, key, embed.width, "the embedding", normalise)
+    offset = read_numbers("direction", path, bias, len(weights))
 
     def heads(texts: list[str]) -> Values:
         return vectors_of(embed, texts) @ weights.T + offset

@@ -11,10 +11,9 @@ import torch
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
 from pipeline.subjects.model_facts import check_modules, describe_model
-from pipeline.subjects.sites import find_hook_points
 from pipeline.subjects.text_batches import Ids, TextBatches
 
 Values = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ from pipeline.black_boxes.vectors import vectors_of
 from pipeline.errors import UserError
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 from pipeline.subjects.kinds.callables import at_once
-from pipeline.subjects.kinds.matrix_file import bias_of, matrix_for
+from pipeline.subjects.kinds.matrix_file import read_matrix, read_numbers
 from pipeline.subjects.text_functions import pooled
 
 Values = npt.NDArray[np.float64]
@@ -46,10 +46,10 @@ def ridge(
         UserError: the file, the embedder or the model is not there, or they do not fit together.
     """
     g, width = _features(features, embedder, model, layer, device)
-    weights = matrix_for("ridge", path, key, width, "the features")
-    offset = bias_of("ridge", path, intercept, len(weights))
-    middle = bias_of("ridge", path, mean, width)
-    spread = np.ones(width) if scale is None else bias_of("ridge", path, scale, width)
+    weights = read_matrix("ridge", path, key, width, "the features")
+    offset = read_numbers("ridge", path, intercept, len(weights))
+    middle = read_numbers("ridge", path, mean, width)
+    spread = np.ones(width) if scale is None else read_numbers("ridge", path, scale, width)
     if not spread.all():
         raise UserError(
             f"ridge: feature {int(np.argmin(np.abs(spread)))} has scale 0 in {path!r}; leave it out of the matrix"

@@ -57,7 +57,8 @@ class Subject(Section):
     """A hub id with an optional @revision, a local folder, a GGUF file, or package:NAME."""
     modules: Annotated[list[str], Field(min_length=1)]
     """Modules with units: layers.3.mlp (neurons), layers.3.attn (heads), layers.3.residual, layers.3.attn_out, layers.3.mlp_out
-    (dimensions), layers.3.sae:NAME, layers.3.directions:NAME, black_box:NAME, precomputed:NAME."""
+    (dimensions), layers.3.sae:NAME, layers.3.directions:NAME, black_box:NAME, precomputed:NAME. The layer may be a pattern:
+    layers.*.mlp, layers.4-8.mlp, layers.last.mlp."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights; auto is float32 on a CPU and the checkpoint's own type on a GPU."""
     device: Device = "auto"

@@ -4,8 +4,9 @@ Shapes: B sequences of a batch, T tokens of a sequence, U units asked for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
-from typing import Any
+from importlib import import_module
+from itertools import groupby, islice
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +14,40 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, SparseActivations, TokenBatch
-from pipeline.subjects.hook_points import ModelActivations
-from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED, black_box, needs_model, precomputed_folder
-from pipeline.subjects.kinds.black_box import BlackBoxActivations
-from pipeline.subjects.kinds.precomputed_activations import PrecomputedActivations, corpus_places
-from pipeline.subjects.kinds.precomputed_files import activation_files, units_of_files
-from pipeline.subjects.loading.model_loading import load_subject, load_tokenizer
+from pipeline.subjects.hook_points import ModelActivations, find_hook_points
+from pipeline.subjects.loading.model_loading import load_subject
 from pipeline.subjects.model_facts import check_modules
-from pipeline.subjects.sites import find_hook_points
-from pipeline.subjects.token_text import TokenTexts
+from pipeline.subjects.module_kinds import PRECOMPUTED, Kind, kind_of, modules_of, needs_model, refuse_twice
 
 Floats = npt.NDArray[np.float32]
+
+
+class OtherKind(Protocol):
+    """What the file of a kind of module outside of the layers offers.
+
+    Of a kind that can be asked about any text it also offers what `text_functions.TextKind` says.
+    """
+
+    def units_of(self, config: RunConfig, module: str) -> ModuleUnits:
+        """The units of a module, without calling or loading anything that is costly.
+
+        Raises:
+            UserError: the run file does not describe it, or its files cannot be used.
+        """
+        ...
+
+    def open_sources(self, config: RunConfig, modules: Sequence[str]) -> Iterable[ActivationSource]:
+        """Sources that give the activations of the modules, each module in one of them.
+
+        Raises:
+            UserError: a module cannot be used.
+        """
+        ...
+
+    def check(self, config: RunConfig, module: str) -> None:
+        """Raises UserError where the module could not be recorded."""
+        ...
 
 
 class CombinedActivations:
@@ -45,33 +67,27 @@ class CombinedActivations:
 def open_source(config: RunConfig, modules: Sequence[str]) -> ActivationSource:
     """What runs over batches of tokens and gives the activations of some modules.
 
-    The model is loaded only where one of them is part of it. Folders of activations need the finished corpus.
+    The model is loaded only where one of them is part of it. Precomputed activations need the finished corpus.
 
     Raises:
         UserError: the subject, or something that belongs to it, is not there.
     """
-    _refuse_twice(modules)
-    subject = config.subject
-    parts = [name for name in modules if needs_model([name])]
-    precomputed = {name: precomputed_folder(config, name) for name in modules if name.startswith(PRECOMPUTED)}
+    refuse_twice(modules)
     sources: list[ActivationSource] = []
-    if parts:
-        base_model = load_subject(subject).model.base_model
-        sources.append(ModelActivations(base_model, find_hook_points(base_model, parts, subject)))
-    sources += [open_black_box(config, name) for name in modules if name.startswith(BLACK_BOX)]
-    if precomputed:
-        sources.append(PrecomputedActivations(precomputed, lambda: corpus_places(Tables(config.root))))
+    within = [name for name in modules if needs_model([name])]
+    if within:
+        base_model = load_subject(config.subject).model.base_model
+        sources.append(ModelActivations(base_model, find_hook_points(base_model, within, config.subject)))
+    others = sorted(set(modules) - set(within), key=lambda name: (kind_of(name).name, modules.index(name)))
+    for _, group in groupby(others, key=lambda name: kind_of(name).name):
+        names = list(group)
+        sources += file_of(kind_of(names[0])).open_sources(config, names)
     return sources[0] if len(sources) == 1 else CombinedActivations(sources, modules)
 
 
-def open_black_box(config: RunConfig, module: str) -> BlackBoxActivations:
-    """The function of `black_box:NAME`, with the subject's tokenizer to make texts of tokens.
-
-    Raises:
-        UserError: the function cannot be used, or the tokenizer is not there.
-    """
-    tokenizer = load_tokenizer(config.subject.model, config.subject.trust_remote_code)
-    return BlackBoxActivations(module, black_box(config, module), TokenTexts(tokenizer).whole)
+def file_of(kind: Kind) -> OtherKind:
+    """The file of a kind outside of the layers."""
+    return cast(OtherKind, import_module(kind.file))
 
 
 def describe_modules(config: RunConfig) -> dict[str, ModuleUnits]:
@@ -80,35 +96,24 @@ def describe_modules(config: RunConfig) -> dict[str, ModuleUnits]:
     Raises:
         UserError: there is no such module, or it is named twice.
     """
-    subject = config.subject
-    _refuse_twice(subject.modules)
-    parts = [name for name in subject.modules if needs_model([name])]
-    found = check_modules(subject.model, parts, subject.trust_remote_code, subject) if parts else {}
-    for name in subject.modules:
-        if name.startswith(PRECOMPUTED):
-            found[name] = units_of_files(activation_files(precomputed_folder(config, name)))
-        elif name.startswith(BLACK_BOX):
-            found[name] = ModuleUnits(black_box(config, name).units)
-    return {name: found[name] for name in subject.modules}
+    subject, modules = config.subject, modules_of(config)
+    within = [name for name in modules if needs_model([name])]
+    found = check_modules(subject.model, within, subject.trust_remote_code, subject) if within else {}
+    found |= {name: file_of(kind_of(name)).units_of(config, name) for name in modules if name not in found}
+    return {name: found[name] for name in modules}
 
 
 def check_sources(config: RunConfig) -> None:
     """Raises UserError where a module's function or files cannot be used, or the corpus is not that of the files."""
-    describe_modules(config)
-    for name in config.subject.modules:
-        if name.startswith(BLACK_BOX):
-            open_black_box(config, name)
-        if name.startswith(PRECOMPUTED) and not config.corpus.source.startswith(PRECOMPUTED):
+    for name in describe_modules(config):
+        kind = kind_of(name)
+        if not kind.any_text and not config.corpus.source.startswith(PRECOMPUTED):
             raise UserError(
-                f"corpus.source = {config.corpus.source!r}, but activations from files are there for their own sequences only; "
+                f"corpus.source = {config.corpus.source!r}, but precomputed activations are there for their own sequences only; "
                 f'write corpus.source = "{name}"'
             )
-
-
-def _refuse_twice(modules: Sequence[str]) -> None:
-    twice = sorted({name for name in modules if list(modules).count(name) > 1})
-    if twice:
-        raise UserError(f"subject.modules names {', '.join(twice)} more than once; name each module once")
+        if not kind.in_layers:
+            file_of(kind).check(config, name)
 
 
 def activations_on(

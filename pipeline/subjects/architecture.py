@@ -5,6 +5,7 @@ dimensions of the residual stream.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
@@ -112,90 +113,105 @@ def stack(base_model: nn.Module, paths: Paths | None = None) -> list[nn.Module]:
     Raises:
         UserError: there is no list of layers where one was looked for.
     """
-    own = (paths or {}).get("layers")
-    for path in [own] if own else PATHS["layers"]:
+    given = (paths or {}).get("layers")
+    for path in [given] if given else PATHS["layers"]:
         found = descend(base_model, path)
         if isinstance(found, nn.ModuleList):
             return list(found)
-    looked = f"subject.paths says {own!r}" if own else f"looked for {', '.join(PATHS['layers'])}"
     raise UserError(
-        f"the layers of a {type(base_model).__name__} were not found ({looked}); give the path of the list of layers as "
+        f"the layers of a {type(base_model).__name__} were not found ({_looked('layers', paths or {})}); "
+        "give the path of the list of layers as "
         f'subject.paths = {{ layers = "..." }}; its parts are {_children(base_model)}'
     )
 
 
-def part(block: nn.Module, name: str, paths: Paths | None = None) -> nn.Module | None:
-    """A part of a layer, such as `down_proj`; None where the layer has none."""
-    own = (paths or {}).get(name)
-    if own:
-        return descend(block, own)
-    if name == "mlp_norm" and not getattr(block, "do_layer_norm_before", True):
-        return None  # OPT-350m normalises sums
-    post_norms = descend(block, "post_feedforward_layernorm") is not None
-    for path in PATHS[name]:
-        if path == "post_attention_layernorm" and post_norms != (name == "attn_post_norm"):
-            continue  # in Gemma 2 it belongs to what attention writes, elsewhere to what the MLP reads
-        found = descend(block, path)
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a model, in which a module of the run file has its units."""
+
+    module: str
+    """The module's name in the run file, for messages."""
+    number: int
+    block: nn.Module
+    config: Any
+    """The configuration of the model."""
+    paths: Paths = field(default_factory=dict)
+
+    def part(self, name: str) -> nn.Module | None:
+        """A part of the layer, such as `down_proj`; None where there is none."""
+        if given := self.paths.get(name):
+            return descend(self.block, given)
+        if name == "mlp_norm" and not getattr(self.block, "do_layer_norm_before", True):
+            return None  # OPT-350m normalises sums
+        post_norms = descend(self.block, "post_feedforward_layernorm") is not None
+        for path in PATHS[name]:
+            if path == "post_attention_layernorm" and post_norms != (name == "attn_post_norm"):
+                continue  # in Gemma 2 it belongs to what attention writes, elsewhere to what the MLP reads
+            found = descend(self.block, path)
+            if found is not None:
+                return found
+        return None
+
+    def needed(self, name: str) -> nn.Module:
+        """A part that the module cannot do without.
+
+        Raises:
+            UserError: the layer does not have it, at least not where it was looked for.
+        """
+        found = self.part(name)
         if found is not None:
             return found
-    return None
+        raise UserError(
+            f"subject.modules: {self.module!r} needs the {name} of a {type(self.block).__name__}, which was not found "
+            f"({_looked(name, self.paths)}); choose another module, or give its path as "
+            f'subject.paths = {{ {name} = "..." }}; the layer consists of {_children(self.block)}'
+        )
 
+    def place(self, reads: str) -> tuple[nn.Module, Side]:
+        """Where a tensor (B, T, dimensions) of the layer is found: a torch module, and whether it is its input or its output.
 
-def needed(block: nn.Module, name: str, module: str, paths: Paths | None = None) -> nn.Module:
-    """A part that a module of the run file cannot do without.
+        Args:
+            reads: residual (the layer's output), residual_in (its input), attn_out and mlp_out (what attention and the MLP
+                add to the residual stream: after the norm that Gemma 2 and 3 put behind them), mlp_in (what the MLP reads,
+                after the norm in front of it), or mlp (its neurons).
 
-    Raises:
-        UserError: the layer does not have it, at least not where it was looked for.
-    """
-    found = part(block, name, paths)
-    if found is not None:
-        return found
-    own = (paths or {}).get(name)
-    looked = f"subject.paths says {own!r}" if own else f"looked for {', '.join(PATHS[name])}"
-    raise UserError(
-        f"subject.modules: {module!r} needs the {name} of a {type(block).__name__}, which was not found ({looked}); choose "
-        f'another module, or give its path as subject.paths = {{ {name} = "..." }}; the layer consists of {_children(block)}'
-    )
-
-
-def place(block: nn.Module, reads: str, module: str, paths: Paths | None = None) -> tuple[nn.Module, Side]:
-    """The hook point where a tensor (B, T, dimensions) of a layer is found.
-
-    Args:
-        reads: residual (what the layer gives), residual_in (what it is given), attn_out and mlp_out (what attention and the MLP
-            add to the residual stream, so after the norm that Gemma 2 and 3 put behind them), mlp_in (what the MLP reads,
-            after the norm in front of it), or mlp (its neurons).
-        module: the name in the run file, for messages.
-
-    Raises:
-        UserError: the layer lacks the part.
-    """
-    if reads in {"residual", "residual_in"}:
-        return block, "output" if reads == "residual" else "input"
-    if reads == "attn_out":
-        return part(block, "attn_post_norm", paths) or needed(block, "o_proj", module, paths), "output"
-    if reads == "mlp_in":
-        return needed(block, "mlp", module, paths), "input"
-    if reads == "mlp":
-        return needed(block, "down_proj", module, paths), "input"
-    if reads != "mlp_out":
+        Raises:
+            UserError: the layer lacks the part.
+        """
+        match reads:
+            case "residual":
+                return self.block, "output"
+            case "residual_in":
+                return self.block, "input"
+            case "attn_out":
+                return self.part("attn_post_norm") or self.needed("o_proj"), "output"
+            case "mlp_in":
+                return self.needed("mlp"), "input"
+            case "mlp":
+                return self.needed("down_proj"), "input"
+            case "mlp_out":
+                last = self.part("mlp_post_norm") or self.part("down_proj")
+                return last or self.needed("mlp"), "output"
         raise ValueError(f"no place {reads!r}")
-    last = part(block, "mlp_post_norm", paths) or part(block, "down_proj", paths)
-    return last or needed(block, "mlp", module, paths), "output"
 
+    def width(self, reads: str) -> int:
+        """Dimensions of the tensor at a place.
 
-def place_width(block: nn.Module, reads: str, name: str, config: Any, paths: Paths | None = None) -> int:
-    """Dimensions of the tensor at a hook point of `architecture.place`.
+        Raises:
+            UserError: the layer lacks the part.
+        """
+        if reads == "mlp":
+            return inputs(self.needed("down_proj"))
+        width = getattr(self.config.get_text_config(), "hidden_size", None)
+        if not isinstance(width, int):
+            raise UserError(
+                f"subject.modules: {self.module!r}: the model's configuration has no hidden_size, which is needed"
+            )
+        return width
 
-    Raises:
-        UserError: the layer lacks the part.
-    """
-    if reads == "mlp":
-        return inputs(place(block, reads, name, paths)[0])
-    width = getattr(config.get_text_config(), "hidden_size", None)
-    if not isinstance(width, int):
-        raise UserError(f"subject.modules: {name!r}: the model's configuration has no hidden_size, which is needed")
-    return width
+    def norm_before(self, reads: str) -> nn.Module | None:
+        """The norm whose output is read at a place: that in front of the MLP for mlp_in, None for all others."""
+        return self.part("mlp_norm") if reads == "mlp_in" else None
 
 
 def descend(module: nn.Module, path: str) -> nn.Module | None:
@@ -204,6 +220,11 @@ def descend(module: nn.Module, path: str) -> nn.Module | None:
     for name in path.split("."):
         found = getattr(found, name, None)
     return found if isinstance(found, nn.Module) else None
+
+
+def _looked(name: str, paths: Paths) -> str:
+    """Where a part was looked for."""
+    return f"subject.paths says {paths[name]!r}" if paths.get(name) else f"looked for {', '.join(PATHS[name])}"
 
 
 def _children(module: nn.Module) -> str:

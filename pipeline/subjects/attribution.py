@@ -111,7 +111,7 @@ def _pick(activations: Any, one: Wanted) -> torch.Tensor:
 
 def integrated_gradients(
     base_model: Any,
-    site: HookPoint,
+    hook_point: HookPoint,
     token_ids: Sequence[int],
     wanted: Sequence[Wanted],
     neutral: int,
@@ -142,19 +142,19 @@ def integrated_gradients(
             for values in ((points + 1) / 2, weights / 2)
         )
         inputs = (baseline + shares * way).requires_grad_()  # (N, T, D)
-        for number, gradient in enumerate(_gradients(base_model, site, inputs, wanted)):
+        for number, gradient in enumerate(_gradients(base_model, hook_point, inputs, wanted)):
             found[number] += ((weight * gradient).sum(0) * way[0]).sum(-1)
     return found.cpu().numpy()
 
 
 def _gradients(
-    base_model: Any, site: HookPoint, inputs: torch.Tensor, wanted: Sequence[Wanted]
+    base_model: Any, hook_point: HookPoint, inputs: torch.Tensor, wanted: Sequence[Wanted]
 ) -> Iterator[torch.Tensor]:
     """(N, T, D) gradient of each wanted activation by the embeddings."""
     taken: list[Any] = []
     with (
         torch.enable_grad(),
-        hooked({site.name: site}, lambda _, found: taken.append(found)),
+        hooked({hook_point.name: hook_point}, lambda _, found: taken.append(found)),
         suppress(LastHookPointReached),
     ):
         base_model(inputs_embeds=inputs, use_cache=False)
@@ -162,7 +162,7 @@ def _gradients(
         values = _pick(taken[0], one)
         if not values.requires_grad:
             raise UserError(
-                f"the activations of {site.name} have no gradient by the tokens' embeddings; "
+                f"the activations of {hook_point.name} have no gradient by the tokens' embeddings; "
                 'set record.attribution = "occlusion"'
             )
         [gradient] = torch.autograd.grad(values.sum(), inputs, retain_graph=True)

@@ -1,4 +1,4 @@
-"""What a run file's modules are read from besides the model, and what identifies it: files by content, functions by source.
+"""What identifies the things that units are read from besides the model: files by content, functions by source.
 
 Imports neither torch nor anything of the user's, as fingerprints are worked out for `status` and `query` too.
 """
@@ -11,81 +11,71 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pipeline.config import BlackBox, RunConfig, SparseCoder
+from pipeline.config import BlackBox, Directions, SparseCoder
 from pipeline.config.section import DEVICES
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError
 from pipeline.subjects.loading.cache_folder import content_hash
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.saes.formats import place_by_path
 
-PRECOMPUTED = "precomputed:"
-BLACK_BOX = "black_box:"
-FROM_FILES = re.compile(r"layers\.(?P<layer>\d+)\.(?P<kind>sae|directions):(?P<name>.+)")
-SETTINGS = {"sae": "saes", "directions": "directions"}
-"""Where the run file says what a kind of module is read from."""
 MODELS = {"embedder", "model"}
 """Arguments of a factory that name a model."""
 SUFFIXES = {".json", ".npy", ".npz", ".safetensors"}
 """Endings of the files in a folder that say what its units are."""
 
-Entry = TypeVar("Entry")
 
+def file_identity(place: str, entry: Directions | SparseCoder, layer: int) -> dict[str, Any]:
+    """The settings of an entry, and a hash of the file or the folder at its path; of a folder, the files that say what its units are.
 
-def needs_model(modules: Iterable[str]) -> bool:
-    """Whether any of the modules is part of the subject's model, and not a function or a folder."""
-    return any(not name.startswith((PRECOMPUTED, BLACK_BOX)) for name in modules)
-
-
-def precomputed_folder(config: RunConfig, module: str) -> Path:
-    """The folder that `precomputed:NAME` stands for.
+    Args:
+        place: the setting that describes the entry, for messages.
+        layer: the number that stands for {layer} in the path.
 
     Raises:
-        UserError: the run file names no such folder.
+        UserError: there is nothing at the path.
     """
-    return Path(
-        _entry(config.subject.precomputed, "precomputed", module, module.removeprefix(PRECOMPUTED))
-    ).expanduser()
+    path = Path(entry.path.replace("{layer}", str(layer))).expanduser()
+    if not path.exists():
+        raise UserError(f"{place}.path = {entry.path!r}: there is no {path}; correct the path, or put the files there")
+    if path.is_dir():
+        content = _hash(path, sorted(file for file in path.iterdir() if file.suffix in SUFFIXES))
+    else:
+        beside = sorted(path.parent.glob("*.json")) if isinstance(entry, SparseCoder) else []
+        content = _hash(path.parent, [path, *beside])
+    return entry.model_dump(exclude={"path"}) | {"content": content}
 
 
-def black_box(config: RunConfig, module: str) -> BlackBox:
-    """The settings that `black_box:NAME` stands for.
-
-    Raises:
-        UserError: the run file has none of that name.
-    """
-    return _entry(config.subject.black_boxes, "black_boxes", module, module.removeprefix(BLACK_BOX))
+def coder_identity(place: str, entry: SparseCoder, layer: int) -> dict[str, Any]:
+    """The same of a sparse coder, with the layer and the place that it belongs to where its path alone tells them."""
+    found = file_identity(place, entry, layer)
+    where = place_by_path(entry, layer)
+    return found | {"place": None if where is None else [where.layer, where.reads, where.module]}
 
 
-def source_identities(config: RunConfig) -> dict[str, Any]:
-    """For each module that is not read from the model's own weights alone: whatever can change its activations.
-
-    Only what a module names is looked at, so that a further entry in the run file changes nothing. Where files lie makes no
-    difference, but for sparse coders whose folders tell what they read. Hashes of files are remembered, so that only the first
-    call reads whole ones.
-
-    Raises:
-        UserError: a module names something that the run file does not describe, or that is not there.
-    """
-    found = {name: _identity(config, name) for name in config.subject.modules}
-    return {name: identity for name, identity in found.items() if identity}
-
-
-def precomputed_identity(config: RunConfig, module: str) -> str:
-    """SHA-256 over the names and contents of the files of a folder with activations.
+def folder_identity(place: str, entry: str, _: int) -> dict[str, Any]:
+    """A hash of the names and contents of the files of a folder with activations.
 
     Raises:
         UserError: there is no such folder, or no file in it.
     """
-    folder = precomputed_folder(config, module)
+    folder = Path(entry).expanduser()
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(
-            f"subject.precomputed.{module.removeprefix(PRECOMPUTED)} = {str(folder)!r} holds no .safetensors files; "
+            f"{place} = {str(folder)!r} holds no .safetensors files; "
             "give a folder that write_activations has filled (see outputs/README.md)"
         )
-    return _hash(folder, files)
+    return {"content": _hash(folder, files)}
+
+
+def function_identity(_: str, entry: BlackBox, __: int) -> dict[str, Any]:
+    """The settings of a black box that can change its values, and a hash of the file that its function is in."""
+    file = source_file(entry.call)
+    settings = entry.model_dump(exclude={"batch_size", "timeout", "arguments"})
+    made = {} if entry.arguments is None else {"arguments": _argument("", _without_device(entry.arguments))}
+    return settings | made | {"source": None if file is None else content_hash(file)}
 
 
 def source_file(call: str) -> Path | None:
@@ -105,31 +95,6 @@ def source_file(call: str) -> Path | None:
         places = list(spec.submodule_search_locations or [])
     path = Path(spec.origin) if spec is not None and spec.origin else None
     return path if path is not None and path.is_file() else None
-
-
-def _identity(config: RunConfig, module: str) -> dict[str, Any]:
-    if module.startswith(PRECOMPUTED):
-        return {"content": precomputed_identity(config, module)}
-    if module.startswith(BLACK_BOX):
-        box = black_box(config, module)
-        file = source_file(box.call)
-        settings = box.model_dump(exclude={"batch_size", "timeout", "arguments"})
-        made = {} if box.arguments is None else {"arguments": _argument("", _without_device(box.arguments))}
-        return settings | made | {"source": None if file is None else content_hash(file)}
-    match = FROM_FILES.fullmatch(module)
-    if match is None:
-        return {}
-    entries: Mapping[str, Any] = getattr(config.subject, SETTINGS[match["kind"]])
-    entry = _entry(entries, SETTINGS[match["kind"]], module, match["name"])
-    settings = entry.model_dump(exclude={"path"})
-    found = settings | {"content": _content(f"{SETTINGS[match['kind']]}.{match['name']}", entry.path, match["layer"])}
-    return found | {"place": _place(entry, int(match["layer"]))} if match["kind"] == "sae" else found
-
-
-def _place(coder: SparseCoder, layer: int) -> list[Any] | None:
-    """Layer and place that a sparse coder belongs to, where its path alone tells them."""
-    place = place_by_path(coder, layer)
-    return None if place is None else [place.layer, place.reads, place.module]
 
 
 def _without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,28 +117,9 @@ def _argument(name: str, value: Any) -> Any:
     return {"content": content_hash(path)} if path.suffix and path.is_file() else value
 
 
-def _content(setting: str, path: str, layer: str) -> str:
-    """Hash of a folder's files; or of a file, with the settings of a sparse coder beside it."""
-    place = Path(path.replace("{layer}", layer)).expanduser()
-    if not place.exists():
-        raise UserError(
-            f"subject.{setting}.path = {path!r}: there is no {place}; correct the path, or put the files there"
-        )
-    if place.is_dir():
-        return _hash(place, sorted(file for file in place.iterdir() if file.suffix in SUFFIXES))
-    beside = sorted(place.parent.glob("*.json")) if setting.startswith("saes.") else []
-    return _hash(place.parent, [place, *beside])
-
-
 def _hash(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the names and contents of files."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(folder).as_posix()}\0{content_hash(file)}\n".encode())
     return digest.hexdigest()
-
-
-def _entry(entries: Mapping[str, Entry], section: str, module: str, name: str) -> Entry:
-    if name not in entries:
-        have = nearest(name, sorted(entries)) if entries else f"the run file has no [subject.{section}]"
-        raise UserError(f"{module!r} names {name!r}, which subject.{section} does not describe; {have}")
-    return entries[name]

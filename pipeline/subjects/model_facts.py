@@ -11,11 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.config import Subject
 from pipeline.subjects.activations import ModuleUnits
-from pipeline.subjects.loading.gguf import converted
-from pipeline.subjects.loading.hub import fetch_model, quiet_transformers
+from pipeline.subjects.hook_points import find_hook_points, mlp_modules
+from pipeline.subjects.loading.hub import quiet_transformers
 from pipeline.subjects.loading.model_loading import model_class, told_to_the_user
-from pipeline.subjects.loading.model_source import ModelSource, resolve_model
-from pipeline.subjects.sites import all_hook_points, find_hook_points
+from pipeline.subjects.loading.model_source import ModelSource, configuration_folder, resolve_model
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
 OFFSET = {
@@ -65,6 +64,7 @@ def describe_model(spec: str, trust_remote_code: bool = False) -> ModelFacts:
     """
     source, config, model = _skeleton(spec, trust_remote_code)
     text = config.get_text_config()
+    mlps = find_hook_points(model.base_model, mlp_modules(model.base_model))
     return ModelFacts(
         source=source,
         model_type=str(config.model_type),
@@ -74,7 +74,7 @@ def describe_model(spec: str, trust_remote_code: bool = False) -> ModelFacts:
         vocab_size=int(text.vocab_size),
         context_length=context_length(config),
         parameters=sum(weight.numel() for weight in model.parameters()),
-        widths={name: site.width for name, site in all_hook_points(model.base_model).items()},
+        widths={name: point.width for name, point in mlps.items()},
     )
 
 
@@ -90,8 +90,7 @@ def check_modules(
         UserError: the model has no such module, or one is named twice.
     """
     _, _, model = _skeleton(spec, trust_remote_code)
-    sites = find_hook_points(model.base_model, modules, subject)
-    return {name: ModuleUnits(site.width, site.signed, site.sparse) for name, site in sites.items()}
+    return {name: point.units for name, point in find_hook_points(model.base_model, modules, subject).items()}
 
 
 @functools.cache
@@ -115,10 +114,7 @@ def context_length(config: Any) -> int | None:
 
 
 def _read_config(source: ModelSource, trust_remote_code: bool) -> Any:
-    if source.kind == "hub":
-        folder: Path | None = fetch_model(source.location, source.revision, weights=False)
-    else:
-        folder = Path(source.location) if source.kind == "folder" else converted(source.revision)
+    folder = configuration_folder(source)
     if folder is not None:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     file = Path(source.location)

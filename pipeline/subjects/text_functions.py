@@ -1,7 +1,8 @@
 """Any module as a function of texts: what SASC explains (Singh et al. 2023)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from importlib import import_module
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +11,10 @@ import torch
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.subjects.activations import Activations, ActivationSource, ModuleUnits, SparseActivations
-from pipeline.subjects.hook_points import ModelActivations
-from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED, black_box
-from pipeline.subjects.kinds.black_box import BlackBoxActivations
-from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.hook_points import ModelActivations, find_hook_points
+from pipeline.subjects.loading.model_loading import load_subject
 from pipeline.subjects.model_facts import describe_model
-from pipeline.subjects.sites import find_hook_points
+from pipeline.subjects.module_kinds import Kind, kind_of, modules_of
 from pipeline.subjects.text_batches import Ids, TextBatch, TextBatches
 
 Pool = Literal["max", "mean", "last"]
@@ -41,27 +40,16 @@ class TextFunction(Protocol):
         ...
 
 
-AGAIN = 256
-"""One in so many texts is asked again, and at least one in each call."""
-FIRST = 16
-"""Texts of the first call that are asked again, at least."""
+class TextKind(Protocol):
+    """What the file of a kind of module outside of the layers offers, where it can be asked about any text."""
 
+    def text_function(self, config: RunConfig, module: str) -> TextFunction:
+        """The module as a function of texts; raises UserError where it cannot be used."""
+        ...
 
-class BlackBoxTexts:
-    """A black box, asked for whole texts; some, spread over those of a call, are asked again beside other texts."""
-
-    def __init__(self, source: BlackBoxActivations) -> None:
-        self.units = source.box.units
-        self._source = source
-        self._asked = False
-
-    def values(self, texts: Sequence[str]) -> Values:
-        found = self._source.values(texts)
-        step = max(1, min(AGAIN, len(texts) // FIRST if not self._asked else AGAIN))
-        if texts:
-            self._source.confirm(texts[::step], found[::step])
-            self._asked = True
-        return found
+    def check_text_function(self, config: RunConfig, module: str) -> None:
+        """Raises UserError where the function is not there; it is not called."""
+        ...
 
 
 class ModelTexts:
@@ -121,9 +109,7 @@ def open_model_texts(config: RunConfig, modules: Sequence[str], pool: Pool) -> M
         UserError: the model, its device or one of the modules is not there.
     """
     subject = config.subject
-    loaded = load_language_model(
-        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
-    )
+    loaded = load_subject(subject)
     base_model = loaded.model.base_model
     source = ModelActivations(base_model, find_hook_points(base_model, modules, subject))
     longest = describe_model(subject.model, subject.trust_remote_code).context_length
@@ -135,17 +121,29 @@ def open_text_function(config: RunConfig, module: str, pool: Pool) -> TextFuncti
     """The function of texts that a module of a run file is.
 
     Raises:
-        UserError: there is no such module, it fails on a few short texts, or it is a folder of activations, which says
-            nothing of other texts than its own.
+        UserError: there is no such module, it fails on a few short texts, or it can be asked about its own sequences only.
     """
-    if module.startswith(PRECOMPUTED):
+    kind = kind_of(module)
+    if kind.in_layers:
+        return open_model_texts(config, [module], pool).function(module)
+    return _file(kind, module).text_function(config, module)
+
+
+def check_text_functions(config: RunConfig) -> None:
+    """Raises UserError where a module of a run file cannot be asked about texts; functions are found and not called."""
+    for module in modules_of(config):
+        kind = kind_of(module)
+        if not kind.in_layers:
+            _file(kind, module).check_text_function(config, module)
+
+
+def _file(kind: Kind, module: str) -> TextKind:
+    if not kind.any_text:
         raise UserError(
-            f"{module} holds activations on its own sequences and cannot be asked about other texts, which SASC needs; "
-            "leave it out of subject.modules, or sasc out of run.methods"
+            f"{module} holds activations on its own sequences and cannot be asked about other texts; leave it out of "
+            "subject.modules, or leave the method that asks about texts out of run.methods"
         )
-    if module.startswith(BLACK_BOX):
-        return BlackBoxTexts(BlackBoxActivations(module, black_box(config, module)))
-    return open_model_texts(config, [module], pool).function(module)
+    return cast(TextKind, import_module(kind.file))
 
 
 def pooled(activations: Activations, counted: torch.Tensor, pool: Pool) -> torch.Tensor:

@@ -3,7 +3,6 @@
 Shapes: V tokens, U units, D dimensions of the residual stream.
 """
 
-import re
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, cast
@@ -11,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from pipeline.subjects.architecture import Paths, norm_scale, part, stack
+from pipeline.subjects.architecture import norm_scale
 from pipeline.subjects.hook_points import HookPoint
 
 _PARENTS = ("", "decoder.", "language_model.", "model.", "text_model.")
@@ -64,26 +63,17 @@ def find_final_norm(base_model: nn.Module) -> nn.Module | None:
     return next((modules[path] for path in paths if path in modules), None)
 
 
-def embedding_rows(model: Any, site: HookPoint, paths: Paths | None = None) -> torch.Tensor:
-    """(V, D) the embedding as the units of a site meet it: normalised where they read what a norm gives.
+def embedding_rows(model: Any, hook_point: HookPoint) -> torch.Tensor:
+    """(V, D) the embedding as the units of a hook point meet it: normalised where they read what a norm gives.
 
     The weight of that norm is left out, as the vectors that units read (`UnitVectors.reads`) have it already.
     """
     rows = _rows(model.get_input_embeddings())
-    norm = norm_before(model.base_model, site, paths)
-    if norm is None:
+    if hook_point.norm is None:
         return rows
-    normed = _without_bias(norm, rows)
-    scale = norm_scale(norm, rows.shape[1]).to(normed.device)
+    normed = _without_bias(hook_point.norm, rows)
+    scale = norm_scale(hook_point.norm, rows.shape[1]).to(normed.device)
     return torch.where(scale == 0, 0, normed / torch.where(scale == 0, 1, scale))
-
-
-def norm_before(base_model: nn.Module, site: HookPoint, paths: Paths | None = None) -> nn.Module | None:
-    """The norm whose output a site reads: that of the MLP, for neurons and for what is read in front of them; else None."""
-    block = stack(base_model, paths)[int(site.name.split(".")[1])]
-    neurons = re.fullmatch(r"layers\.\d+\.mlp", site.name) is not None
-    in_front = site.side == "input" and site.module is part(block, "mlp", paths)
-    return part(block, "mlp_norm", paths) if neurons or in_front else None
 
 
 def _without_bias(norm: nn.Module, vectors: torch.Tensor) -> torch.Tensor:

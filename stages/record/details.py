@@ -22,8 +22,8 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED
 from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.module_kinds import kind_of, modules_of
 from stages.evidence import SPLITS
 from stages.record.sequences import token_ids_of
 from stages.settings import Explain, Record
@@ -52,18 +52,18 @@ class Detailed:
 
 def is_heads(module: str) -> bool:
     """Whether the units of a module are attention heads."""
-    return module.endswith(".attn")
+    return kind_of(module).moves
 
 
 def is_detailed(module: str, config: RunConfig) -> bool:
     """Whether anything is to be found out about the exemplars of a module."""
-    attributed = config[Record].attribution != "none" and not module.startswith(PRECOMPUTED)
+    attributed = config[Record].attribution != "none" and kind_of(module).any_text
     return attributed or bool(is_heads(module) and config[Record].pairs)
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the details; nothing where none are wanted."""
-    modules = [module for module in config.subject.modules if is_detailed(module, config)]
+    modules = [module for module in modules_of(config) if is_detailed(module, config)]
     if not modules:
         return {}
     subject, explain = config.subject, config[Explain]
@@ -82,7 +82,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of the units to be explained in modules that have details."""
-    if not any(is_detailed(module, config) for module in config.subject.modules):
+    if not any(is_detailed(module, config) for module in modules_of(config)):
         return []
     parts = [shard.key for shard in unit_shards(config, tables, config[Explain].shard_units)]
     wanted = [part for part in parts if is_detailed(part["module"], config)]
@@ -171,8 +171,8 @@ def _by_sequence(exemplars: Sequence[Detailed]) -> "tqdm[tuple[int, list[Detaile
 
 def _site(context: Context, module: str) -> tuple[Any, "HookPoint"]:
     """The model without its head, and a place in it."""
+    from pipeline.subjects.hook_points import find_hook_points
     from pipeline.subjects.loading.model_loading import load_subject
-    from pipeline.subjects.sites import find_hook_points
 
     subject = context.config.subject
     base_model = load_subject(subject).model.base_model
@@ -193,7 +193,7 @@ def _row(module: str, exemplar: Detailed) -> dict[str, Any]:
 
 def check(config: RunConfig) -> None:
     """Raises UserError where a gradient is asked for of something that has none."""
-    boxes = [module for module in config.subject.modules if module.startswith(BLACK_BOX)]
+    boxes = [module for module in modules_of(config) if is_detailed(module, config) and not kind_of(module).gradients]
     if config[Record].attribution == "integrated_gradients" and boxes:
         raise UserError(
             f'record.attribution = "integrated_gradients", but {", ".join(boxes)} is a function without gradients; '

@@ -16,6 +16,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import EstimateHints, Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.storage.tables import Tables
+from pipeline.subjects.module_kinds import modules_of
 from stages.estimates import made_up_record
 from stages.evidence import SPLITS
 from stages.record.partial_files import Partials, widths
@@ -76,7 +77,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     size = config[Record].shard_units
     parts = [
         {"module": module, "start": start, "stop": min(start + size, found[module])}
-        for module in config.subject.modules
+        for module in modules_of(config)
         for start in range(0, found[module], size)
     ]
     return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]

@@ -22,8 +22,8 @@ from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, TokenBatch
-from pipeline.subjects.identity import needs_model, source_identities
 from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.record.partials import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.sequences import Sequences, sequence_shards, sequences_between, special_ids
@@ -47,8 +47,8 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "paths": subject.paths,
     }
     return {
-        **(model if needs_model(subject.modules) else {}),
-        "modules": subject.modules,
+        **(model if needs_model(modules_of(config)) else {}),
+        "modules": modules_of(config),
         "sources": source_identities(config),
         "record": config[Record].model_dump(exclude=LATER),
     }
@@ -64,7 +64,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
     from pipeline.subjects.activation_sources import open_source
 
     config, record = context.config, context.config[Record]
-    source = context.once("source", lambda config: open_source(config, config.subject.modules))
+    source = context.once("source", lambda config: open_source(config, modules_of(config)))
     special = context.once("special_ids", special_ids)
     width = sum(units.width for units in source.modules.values())
     tokens = context.once("token_table", lambda _: token_table(context.tables, width, config, special))
@@ -112,7 +112,7 @@ def check(config: RunConfig) -> None:
     from pipeline.subjects.activation_sources import check_sources
     from pipeline.subjects.loading.model_loading import resolve_device
 
-    if needs_model(config.subject.modules):
+    if needs_model(modules_of(config)):
         resolve_device(config.subject.device)
     check_sources(config)
 

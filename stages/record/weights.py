@@ -18,14 +18,13 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import needs_model, source_identities
 from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.settings import Record
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.subjects.architecture import Paths
     from pipeline.subjects.hook_points import HookPoint
 
 BLOCK = 256
@@ -68,7 +67,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 def modules_of_the_model(config: RunConfig) -> list[str]:
     """Those modules of the run whose units have weights."""
-    return [name for name in config.subject.modules if needs_model([name])]
+    return [name for name in modules_of(config) if needs_model([name])]
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
@@ -81,18 +80,14 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - th
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """List the tokens of one module's units."""
+    from pipeline.subjects.hook_points import find_hook_points
     from pipeline.subjects.loading.model_loading import load_subject
-    from pipeline.subjects.sites import find_hook_points
 
     subject = context.config.subject
     loaded = load_subject(subject)
     site = find_hook_points(loaded.model.base_model, [shard.key["module"]], subject)[shard.key["module"]]
     vocabulary = context.once("vocabulary", lambda _: listable(loaded.tokenizer, loaded.model))
-    return {
-        UNIT_TOKENS.name: token_rows(
-            loaded.model, site, vocabulary, context.config[Record].weight_tokens, subject.paths
-        )
-    }
+    return {UNIT_TOKENS.name: token_rows(loaded.model, site, vocabulary, context.config[Record].weight_tokens)}
 
 
 def listable(tokenizer: Any, model: Any) -> Vocabulary:
@@ -105,15 +100,12 @@ def listable(tokenizer: Any, model: Any) -> Vocabulary:
     return Vocabulary({token_id: text for token_id, text in found.items() if text})
 
 
-def token_rows(
-    model: Any, site: "HookPoint", vocabulary: Vocabulary, count: int, paths: "Paths | None" = None
-) -> pa.Table:
+def token_rows(model: Any, site: "HookPoint", vocabulary: Vocabulary, count: int) -> pa.Table:
     """Rows of the table for the units of a site.
 
     Args:
         model: a transformers model with its head, if it has one.
         count: tokens in each list.
-        paths: where the parts of an unknown model are.
     """
     from pipeline.subjects.hook_points import UnitVectors
     from pipeline.subjects.vocabulary import embedding_rows, find_unembedding
@@ -126,7 +118,7 @@ def token_rows(
         projected = head.project(vectors.writes)
         columns["promoted"], columns["suppressed"] = ends(projected, head.weight, vocabulary, count)
     if vectors.reads is not None and vectors.reads.shape[1] == model.get_input_embeddings().weight.shape[1]:
-        rows = embedding_rows(model, site, paths)
+        rows = embedding_rows(model, site)
         columns["input_tokens"], _ = ends(vectors.reads.to(rows.device, rows.dtype), rows, vocabulary, count)
     lists = {name: [vocabulary.struct(listed) for listed in found] for name, found in columns.items()}
     units = {"module": [site.name] * site.width, "index": list(range(site.width))}

@@ -23,7 +23,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.stage import EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import PRECOMPUTED
+from pipeline.subjects.module_kinds import PRECOMPUTED
 from stages.sasc.ngram_pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
 from stages.sasc.sasc_estimates import sizes
 from stages.sasc.sasc_tables import NGRAM_LIST

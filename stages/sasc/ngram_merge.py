@@ -17,6 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.execution.stage import EstimateHints, Shard, Stage, chunks, numbered_shards
 from pipeline.storage.tables import Tables
+from pipeline.subjects.module_kinds import modules_of
 from stages.sasc.sasc_estimates import made_up_ngrams
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
 from stages.sasc.sasc_units import polarities_of, with_nulls
@@ -37,7 +38,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     rows = tables.read(NGRAM_PARTIALS, columns=["module", "index"]).to_pandas().drop_duplicates()
     return numbered_shards(
         {"module": module, "first": part[0], "last": part[-1]}
-        for module in with_nulls(config).subject.modules
+        for module in modules_of(with_nulls(config))
         for part in chunks(sorted(rows["index"][rows["module"] == module].tolist()), SHARD_UNITS)
     )
 

@@ -16,8 +16,8 @@ from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage, numbered_shards
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import BLACK_BOX, PRECOMPUTED, needs_model, source_identities
 from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.sasc.methods import Ngrams, reading
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS
 from stages.sasc.sasc_units import NULL_BOX, asked_modules, chosen_units, with_nulls
@@ -40,11 +40,11 @@ def settings(config: RunConfig) -> dict[str, Any]:
     config = with_nulls(config)
     subject, sasc = config.subject, config[Sasc]
     found: dict[str, Any] = {
-        "modules": subject.modules,
+        "modules": modules_of(config),
         "sources": source_identities(config),
         "sasc": sasc.model_dump(include=SCANNED),
     }
-    if needs_model(subject.modules):
+    if needs_model(modules_of(config)):
         found |= {"model": subject.model, "revision": resolve_model(subject.model).revision}
         found |= {"dtype": subject.dtype, "paths": subject.paths}
         if included := reading(config).record:
@@ -135,23 +135,15 @@ def _ask(function: "TextFunction", ngrams: Ngrams, responses: "ModuleResponses")
 def check(config: RunConfig) -> None:
     """Raises UserError where a module, a unit, a device or a function is not there; what functions answer is not looked at."""
     from pipeline.subjects.activation_sources import describe_modules
-    from pipeline.subjects.identity import black_box
-    from pipeline.subjects.kinds.callables import load_function
     from pipeline.subjects.loading.model_loading import resolve_device
+    from pipeline.subjects.text_functions import check_text_functions
 
     if NULL_BOX in config.subject.black_boxes:
         raise UserError(f"subject.black_boxes.{NULL_BOX}: the null units of sasc have this name; give another one")
     config = with_nulls(config)
-    for module in config.subject.modules:
-        if module.startswith(PRECOMPUTED):
-            raise UserError(
-                f"{module} holds activations on its own sequences and cannot be asked about other texts, as sasc does; "
-                'leave it out of subject.modules, or "sasc" out of run.methods'
-            )
-        if module.startswith(BLACK_BOX):
-            load_function(module, black_box(config, module).call)
+    check_text_functions(config)
     resolve_device(config[Sasc].device)
-    if needs_model(config.subject.modules):
+    if needs_model(modules_of(config)):
         resolve_device(config.subject.device)
     chosen_units(config, describe_modules(config))
 

@@ -9,7 +9,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Unit
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import BLACK_BOX, needs_model
+from pipeline.subjects.module_kinds import needs_model
 from stages.estimates import filled
 from stages.sasc.methods import reading
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
@@ -25,7 +25,7 @@ def sizes(config: RunConfig) -> dict[str, str]:
     """Upper bounds of what functions of texts are asked."""
     sasc, units = config[Sasc], _units_to_explain(config)
     asked = {module for module, _, _ in units}
-    boxes = sum(module.startswith(BLACK_BOX) for module in asked)
+    boxes = sum(not needs_model([module]) for module in asked)
     in_model = sum(needs_model([module]) for module in asked)
     found = {
         "units explained by n-grams": f"{len(units):,}, with {sasc.nulls:,} null units",

@@ -16,7 +16,7 @@ from pipeline.execution.stage import Shard, chunks, numbered_shards
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits
-from pipeline.subjects.identity import BLACK_BOX
+from pipeline.subjects.module_kinds import BLACK_BOX, listed_units, modules_of
 from stages.sasc.sasc_tables import NULLS, RESPONSES
 from stages.settings import Sasc
 from stages.units import draw
@@ -43,8 +43,14 @@ def with_nulls(config: RunConfig) -> RunConfig:
 
 def asked_modules(config: RunConfig) -> list[str]:
     """The modules of a run file with units to explain, in its order."""
-    wanted, modules = config[Sasc].units, config.subject.modules
-    return [name for name in modules if not isinstance(wanted, dict) or wanted.get(name) or name == NULLS]
+    listed = _listed(config)
+    return [name for name in modules_of(config) if listed is None or listed.get(name) or name == NULLS]
+
+
+def _listed(config: RunConfig) -> dict[str, list[int]] | None:
+    """Indices by module where the run file lists units."""
+    wanted = config[Sasc].units
+    return listed_units(config, wanted, "sasc.units") if isinstance(wanted, dict) else None
 
 
 def chosen_units(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> dict[str, list[int]]:
@@ -56,10 +62,7 @@ def chosen_units(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> dict[
     Raises:
         UserError: sasc.units lists a module or a unit that is not there.
     """
-    wanted = config[Sasc].units
-    for module, indices in wanted.items() if isinstance(wanted, dict) else ():
-        if module not in modules:
-            raise UserError(f"sasc.units names {module!r}; subject.modules are {', '.join(modules)}")
+    for module, indices in (_listed(config) or {}).items():
         width = modules[module].width
         if beyond := [index for index in indices if index >= width]:
             raise UserError(f"sasc.units names unit {beyond[0]} of {module!r}, which has units 0 to {width - 1}")
@@ -72,7 +75,7 @@ def units_of(config: RunConfig, module: str, width: int) -> list[int]:
     if wanted == "all" or module == NULLS:
         return list(range(width))
     if isinstance(wanted, dict):
-        return sorted(set(wanted.get(module, [])))
+        return listed_units(config, wanted, "sasc.units").get(module, [])
     return sorted(draw(config.run.seed, module).permutation(width)[:wanted].tolist())
 
 
@@ -95,7 +98,7 @@ def unit_shards(config: RunConfig, tables: Tables) -> list[Shard]:
     units: dict[tuple[str, str], list[int]] = {}
     for module, polarity, index in zip(*rows.to_pydict().values(), strict=True):
         units.setdefault((module, polarity), []).append(index)
-    modules, polarities = with_nulls(config).subject.modules, dict.fromkeys(config[Sasc].polarities)
+    modules, polarities = modules_of(with_nulls(config)), dict.fromkeys(config[Sasc].polarities)
     return numbered_shards(
         {"module": module, "polarity": polarity, "indices": part}
         for module in modules

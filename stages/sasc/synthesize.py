@@ -15,8 +15,8 @@ from pipeline.execution.stage import EstimateHints, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings, load_engine
 from pipeline.prompts import digests
 from pipeline.schemas import EXPLANATION_KEYS
-from pipeline.subjects.identity import BLACK_BOX, needs_model, source_identities
 from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.sasc.methods import Synthesizer, Texts, synthesizer
 from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_tables import SYNTHETIC_TEXTS, THEMES
@@ -36,11 +36,11 @@ def settings(config: RunConfig) -> dict[str, Any]:
     found: dict[str, Any] = {
         "seed": config.run.seed,
         "sasc": sasc.model_dump(include={"texts", "synthesizer", "pool"}),
-        "modules": subject.modules,
+        "modules": modules_of(config),
         "sources": source_identities(config),
         **method.settings(config),
     }
-    if needs_model(subject.modules):
+    if needs_model(modules_of(config)):
         found |= {"model": subject.model, "revision": resolve_model(subject.model).revision, "dtype": subject.dtype}
     if method.engine != "none":
         found["engine"] = engine_settings(sasc.synthesize_engine)
@@ -143,7 +143,7 @@ async def respond(rows: Sequence[Row], module: str, context: Context) -> None:
     whichever units share a shard; the rows of a unit on which it fails say what it failed of.
     """
     asked = [row for row in rows if row["text"] is not None]
-    if not module.startswith(BLACK_BOX):
+    if needs_model([module]):
         _ask(asked, module, context)
         return
     for index in sorted({row["index"] for row in asked}):

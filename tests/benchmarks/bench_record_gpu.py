@@ -27,8 +27,7 @@ import torch
 from transformers import GPT2Config, GPT2Model
 
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.hook_points import ModelActivations
-from pipeline.subjects.sites import all_hook_points
+from pipeline.subjects.hook_points import ModelActivations, find_hook_points, mlp_modules
 from stages.record.recorder import Recorder
 from stages.record.tokens import TokenTable
 from stages.settings import Record
@@ -44,7 +43,7 @@ def open_source(size: str, device: torch.device) -> ModelActivations:
     torch.manual_seed(0)
     with device:
         model = GPT2Model(SIZES[size]).to(torch.bfloat16).eval()
-    sites = {name: site for name, site in all_hook_points(model).items() if name.endswith(".mlp")}
+    sites = {name: site for name, site in find_hook_points(model, mlp_modules(model)).items() if name.endswith(".mlp")}
     return ModelActivations(model, sites)
 
 

@@ -36,9 +36,8 @@ from pipeline.execution.runner import run_stage
 from pipeline.execution.stage import Shard
 from pipeline.subjects import text_batches
 from pipeline.subjects.embedder import load_embedder
-from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
-from pipeline.subjects.sites import find_hook_points
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.sasc_tables import NGRAM_LIST

@@ -18,7 +18,7 @@ from pipeline.config import RunConfig
 from pipeline.config.run_file import load_config, parse_config
 from pipeline.subjects.activation_sources import check_sources, describe_modules
 from pipeline.subjects.kinds.precomputed_files import write_activations
-from pipeline.subjects.sites import KINDS
+from pipeline.subjects.module_kinds import KINDS
 from stages import STAGES
 from stages.settings import SECTIONS, Explain
 from tests.integration.endpoint_run import KEY, write_run
@@ -159,9 +159,7 @@ def test_the_kinds_of_unit_of_the_readme_are_all_there_are_and_are_found(
         "mlp": 24, "attn": 2, "residual": 16, "attn_out": 16, "mlp_out": 16, "sae:mine": 24, "directions:probes": 5,
         "black_box:topic": 2, "precomputed:mine": 6,
     }  # fmt: skip
-    assert [name.split(":")[0] for name in widths] == [
-        kind.split(":")[0] for kind in (*KINDS, "black_box", "precomputed")
-    ]
+    assert [name.split(":")[0] for name in widths] == [kind.name for kind in KINDS]
 
 
 @pytest.mark.parametrize("query", re.findall(r"```sql\n((?:(?!outputs/sasc|```).)*)```", CARD, flags=re.S))

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from pipeline.config import BlackBox
+from pipeline.config import BlackBox, RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.stage import chunks
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
-from pipeline.subjects.kinds.callables import TooSlow, open_function, shown, time_limit, told
+from pipeline.subjects.kinds.callables import TooSlow, load_function, open_function, shown, time_limit, told
+from pipeline.subjects.loading.model_loading import load_tokenizer
+from pipeline.subjects.module_kinds import parse_module
+from pipeline.subjects.token_text import TokenTexts
 
 KEPT_BYTES = 1 << 26
 """Memory for answers that are remembered."""
@@ -26,6 +28,10 @@ TOLERANCE = 1e-4
 """By how much two answers to a text may differ, as a share of the largest answer of the unit so far."""
 SLOW = 2.0
 """Seconds after which progress is shown."""
+AGAIN = 256
+"""Of whole texts, one in so many is asked again, and at least one in each call."""
+FIRST = 16
+"""Texts of the first call that are asked again, at least."""
 SAMPLE = (
     "a",
     " red",
@@ -108,7 +114,7 @@ class BlackBoxActivations:
         answers = {text: self._known[text] for text in distinct if text in self._known}
         missing = sorted((text for text in distinct if text not in answers), key=len)
         with tqdm(total=len(missing), desc=self.module, unit="text", leave=False, disable=None, delay=SLOW) as bar:
-            for part in chunks(missing, self._batch_size):
+            for part in self._batches(missing):
                 answers.update(zip(part, [row.copy() for row in self._ask(part)], strict=True))
                 bar.update(len(part))
         self._remember(answers)
@@ -123,9 +129,12 @@ class BlackBoxActivations:
         while len(self._known) > self._room:
             self._known.popitem(last=False)
 
+    def _batches(self, texts: Sequence[str]) -> list[Sequence[str]]:
+        return [texts[start : start + self._batch_size] for start in range(0, len(texts), self._batch_size)]
+
     def _ask_in_batches(self, texts: Sequence[str]) -> Values:
         """(N, U) answers, which are not remembered, in calls of no more texts than the function is given at a time."""
-        return np.concatenate([self._ask(part) for part in chunks(list(texts), self._batch_size)])
+        return np.concatenate([self._ask(part) for part in self._batches(texts)])
 
     def _ask(self, texts: Sequence[str]) -> Values:
         """(N, U) answers of one call; a function that was too slow is not called again."""
@@ -209,3 +218,52 @@ def _off_the_device(answer: Any) -> Any:
         return answer
     found = answer.detach().cpu()
     return found.double() if found.is_floating_point() else found
+
+
+class BlackBoxTexts:
+    """A black box, asked for whole texts; some, spread over those of a call, are asked again beside other texts."""
+
+    def __init__(self, source: BlackBoxActivations) -> None:
+        self.units = source.box.units
+        self._source = source
+        self._asked = False
+
+    def values(self, texts: Sequence[str]) -> Values:
+        found = self._source.values(texts)
+        step = max(1, min(AGAIN, len(texts) // FIRST if not self._asked else AGAIN))
+        if texts:
+            self._source.confirm(texts[::step], found[::step])
+            self._asked = True
+        return found
+
+
+def units_of(config: RunConfig, module: str) -> ModuleUnits:
+    """See `OtherKind`."""
+    return ModuleUnits(_settings(config, module).units)
+
+
+def open_sources(config: RunConfig, modules: Sequence[str]) -> list[BlackBoxActivations]:
+    """See `OtherKind`: with the subject's tokenizer to make texts of tokens."""
+    tokenizer = load_tokenizer(config.subject.model, config.subject.trust_remote_code)
+    text_of = TokenTexts(tokenizer).whole
+    return [BlackBoxActivations(module, _settings(config, module), text_of) for module in modules]
+
+
+def check(config: RunConfig, module: str) -> None:
+    """See `OtherKind`: the function is asked a few texts twice."""
+    open_sources(config, [module])
+
+
+def text_function(config: RunConfig, module: str) -> BlackBoxTexts:
+    """See `TextKind`."""
+    return BlackBoxTexts(BlackBoxActivations(module, _settings(config, module)))
+
+
+def check_text_function(config: RunConfig, module: str) -> None:
+    """See `TextKind`."""
+    load_function(module, _settings(config, module).call)
+
+
+def _settings(config: RunConfig, module: str) -> BlackBox:
+    found: BlackBox = parse_module(module).settings(config.subject)
+    return found

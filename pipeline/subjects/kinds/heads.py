@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import UserError
 from pipeline.subjects.activations import with_float64
-from pipeline.subjects.architecture import Paths, inputs, matrix, needed
+from pipeline.subjects.architecture import Layer, inputs, matrix
 from pipeline.subjects.hook_points import HookPoint, LastHookPointReached
 
 SEEN = ("eager", "sdpa")
@@ -58,23 +58,21 @@ class HeadWrites:
         return torch.linalg.qr(blocks, mode="r").R.float().mT.contiguous()
 
 
-def head_hook_point(name: str, block: nn.Module, config: Any, paths: Paths | None = None) -> HookPoint:
+def hook_point(layer: Layer, _: None = None) -> HookPoint:
     """The heads of a layer's attention.
-
-    Args:
-        config: the configuration of the model, which says how many heads there are.
 
     Raises:
         UserError: the layer has no attention, or its width is not a multiple of the number of heads.
     """
-    projection = needed(block, "o_proj", name, paths)
-    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    projection = layer.needed("o_proj")
+    heads = getattr(layer.config.get_text_config(), "num_attention_heads", None)
     if not isinstance(heads, int) or inputs(projection) % heads:
         raise UserError(
-            f"subject.modules: the heads of {name!r} cannot be told apart: num_attention_heads = {heads!r} does not divide the "
-            f"{inputs(projection)} inputs of the projection behind them; record {name}_out, or give another subject.paths.o_proj"
+            f"subject.modules: the heads of {layer.module!r} cannot be told apart: num_attention_heads = {heads!r} does not divide "
+            f"the {inputs(projection)} inputs of the projection behind them; record {layer.module}_out, or give another "
+            "subject.paths.o_proj"
         )
-    return HookPoint(name, projection, heads, read=HeadWrites(projection, heads), signed=False)
+    return HookPoint(layer.module, projection, heads, read=HeadWrites(projection, heads), signed=False)
 
 
 class _LastProduct(TorchFunctionMode):
@@ -132,19 +130,19 @@ class Movements:
         return self.attention[sequence, head] * written.norm(dim=-1)
 
 
-def head_movements(base_model: Any, site: HookPoint, inputs: dict[str, torch.Tensor]) -> Movements | None:
+def head_movements(base_model: Any, heads_at: HookPoint, inputs: dict[str, torch.Tensor]) -> Movements | None:
     """Run a batch and take what the heads of a layer move.
 
     Args:
-        site: of attention heads: hooks the input of the projection from the heads, and its width is H.
+        heads_at: of attention heads: hooks the input of the projection from the heads, and its width is H.
         inputs: of the model, such as input_ids and attention_mask.
 
     Returns:
         None where it cannot be had: the model does not multiply values by attention right before it projects them.
     """
-    with torch.inference_mode(), _taking(base_model, site.module) as taken, suppress(LastHookPointReached):
+    with torch.inference_mode(), _taking(base_model, heads_at.module) as taken, suppress(LastHookPointReached):
         base_model(**inputs, use_cache=False)
-    heads, (sequences, tokens) = site.width, taken.projected.shape[:2]
+    heads, (sequences, tokens) = heads_at.width, taken.projected.shape[:2]
     if not taken.kept or taken.kept[0].numel() != sequences * heads * tokens * tokens:
         return None
     attention, values, mixed = (factor.reshape(sequences, -1, tokens, factor.shape[-1]) for factor in taken.kept)
@@ -153,7 +151,7 @@ def head_movements(base_model: Any, site: HookPoint, inputs: dict[str, torch.Ten
     if merged.shape != projected.shape or not torch.allclose(merged, projected, rtol=1e-3, atol=1e-5):
         return None
     repeated = values.repeat_interleave(heads // values.shape[1], dim=1)
-    weight = matrix(site.module).to(repeated.device)
+    weight = matrix(heads_at.module).to(repeated.device)
     return Movements(attention.float(), repeated.float(), weight.reshape(len(weight), heads, -1))
 
 

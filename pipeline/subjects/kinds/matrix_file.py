@@ -1,146 +1,98 @@
-"""Matrices and vectors from .safetensors, .npz and .npy files: directions, dictionaries, weights of black boxes."""
+"""Matrices from .safetensors, .npz and .npy files: directions, dictionaries, weights of black boxes."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
 
 SUFFIXES = (".safetensors", ".npz", ".npy")
+SHOWN_KEYS = 40
 
 Values = npt.NDArray[np.float64]
 
 
-def read_matrix(place_name: str, path: str, key: str | None) -> torch.Tensor:
-    """A matrix (U, D) as float32; a single vector is a matrix of one row.
+def read_matrix(place: str, path: str, key: str | None, width: int, of_what: str, normalise: bool = False) -> Values:
+    """A matrix (U, D); a single vector is a matrix of one row.
 
     Args:
-        place_name: what is read, for messages.
-        key: its name in the file; None where the file holds one.
-
-    Raises:
-        UserError: the file or the matrix is not there, or it is not a matrix of finite numbers.
-    """
-    file = Path(path).expanduser()
-    if file.suffix not in SUFFIXES:
-        raise UserError(f"{place_name}.path = {path!r} is not one of the files that can be read: {', '.join(SUFFIXES)}")
-    if not file.is_file():
-        raise UserError(
-            f"{place_name}.path = {path!r}: there is no such file; correct the path ({{layer}} is filled in)"
-        )
-    try:
-        held = _numpy_file(file) if file.suffix != ".safetensors" else _safetensors_file(file)
-        chosen = _chosen(place_name, path, key, held)
-        matrix = held[chosen]()
-    except (OSError, ValueError, SafetensorError, EOFError) as error:
-        raise UserError(f"{place_name}.path = {path!r} cannot be read ({error}); write the file anew") from error
-    matrix = matrix[None] if matrix.ndim == 1 else matrix
-    if matrix.ndim != 2 or not len(matrix) or not torch.isfinite(matrix).all():
-        raise UserError(
-            f"{place_name}: {path!r} holds an array of shape {tuple(matrix.shape)}; expected a matrix (vectors, dimensions) "
-            "of finite numbers"
-        )
-    return matrix
-
-
-def matrix_for(place: str, path: str, key: str | None, width: int, of_what: str, normalise: bool = False) -> Values:
-    """A matrix (U, D) in float64.
-
-    Args:
-        place: what reads it, for messages.
+        place: the setting that names the file, for messages.
         key: its name in the file; None where the file holds one.
         width: D.
         of_what: what has D dimensions, for messages.
         normalise: divide each row by its length.
 
     Raises:
-        UserError: it is not there, or has other dimensions.
+        UserError: the file or the matrix is not there, it is not a matrix of finite numbers, or it has other dimensions.
     """
-    matrix: Values = read_matrix(place, path, key).numpy().astype(np.float64)
+    matrix = np.atleast_2d(_read(place, path, key))
+    if matrix.ndim != 2 or not len(matrix) or not np.isfinite(matrix).all():
+        raise UserError(
+            f"{place}: {path!r} holds an array of shape {matrix.shape}; expected a matrix (vectors, dimensions) of finite numbers"
+        )
     if matrix.shape[1] != width:
         turned = "; it seems to be transposed" if len(matrix) == width else ""
         raise UserError(
-            f"{place}: the matrix in {path!r} has shape {matrix.shape}, but {of_what} has {width} dimensions; give a matrix "
-            f"(units, {width}){turned}"
+            f"{place}: the vectors in {path!r} have {matrix.shape[1]} dimensions, but {of_what} has {width}; "
+            f"give a matrix (vectors, {width}){turned}"
         )
-    if normalise:
-        lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-        if not lengths.all():
-            raise UserError(
-                f"{place}: row {int(np.argmin(lengths))} in {path!r} is zero and has no direction; take it out"
-            )
-        matrix = matrix / lengths
-    return matrix
+    if not normalise:
+        return matrix
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    if not lengths.all():
+        raise UserError(
+            f"{place}: vector {int(np.argmin(lengths))} is zero and has no direction; take it out of {path!r}, "
+            "or set normalise = false"
+        )
+    normalised: Values = matrix / lengths
+    return normalised
 
 
-def bias_of(place: str, path: str, key: str | None, units: int) -> Values:
-    """(U,) numbers of a file, one for each of U; 0 where no key is given.
+def read_numbers(place: str, path: str, key: str | None, count: int) -> Values:
+    """(U,) numbers of a file, one for each of U = `count`; 0 where no key is given.
 
     Raises:
-        UserError: they are not there, or are not U numbers.
+        UserError: they are not there, or are not U finite numbers.
     """
     if key is None:
-        return np.zeros(units)
-    found: torch.Tensor = read_matrix(place, path, key).flatten()
-    if len(found) != units:
-        raise UserError(f"{place}: {key!r} in {path!r} holds {len(found)} numbers; expected {units}")
-    bias: Values = found.numpy().astype(np.float64)
-    return bias
+        return np.zeros(count)
+    numbers = _read(place, path, key).flatten()
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise UserError(f"{place}: {key!r} in {path!r} holds {len(numbers)} numbers; expected {count} finite ones")
+    return numbers
 
 
-def _safetensors_file(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
-    """What reads each array of a file, by its key."""
-
-    def read(key: str) -> torch.Tensor:
-        with safe_open(file, framework="pt") as opened:
-            return opened.get_tensor(key).float()
-
-    with safe_open(file, framework="pt") as opened:
-        return {key: functools.partial(read, key) for key in opened.keys()}  # noqa: SIM118 - not a dictionary
-
-
-def _numpy_file(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
-    def read(key: str) -> torch.Tensor:
-        with np.load(file, allow_pickle=False) as opened:
-            return _float32(opened[key])
-
-    if file.suffix == ".npy":
-        return {"": lambda: _float32(np.load(file, allow_pickle=False))}
-    with np.load(file, allow_pickle=False) as opened:
-        return {key: functools.partial(read, key) for key in opened.files}
-
-
-def _float32(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"it holds {array.dtype}, not numbers")
-    return torch.from_numpy(array.astype(np.float32))
+def _read(place: str, path: str, key: str | None) -> Values:
+    """An array of a file."""
+    file = Path(path).expanduser()
+    if file.suffix not in SUFFIXES:
+        raise UserError(f"{place}.path = {path!r} is not one of the files that can be read: {', '.join(SUFFIXES)}")
+    if not file.is_file():
+        raise UserError(f"{place}.path = {path!r}: there is no such file; correct the path ({{layer}} is filled in)")
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                found: Values = opened.get_tensor(_chosen(place, path, key, list(opened.keys()))).double().numpy()
+                return found
+        held = np.load(file, allow_pickle=False)
+        array = held if file.suffix == ".npy" else held[_chosen(place, path, key, list(held))]
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {array.dtype}, not numbers")
+    except (OSError, ValueError, SafetensorError, EOFError) as error:
+        raise UserError(f"{place}.path = {path!r} cannot be read ({error}); write the file anew") from error
+    numbers: Values = array.astype(np.float64)
+    return numbers
 
 
-def _chosen(place_name: str, path: str, key: str | None, held: dict[str, Callable[[], torch.Tensor]]) -> str:
-    if key in held:
+def _chosen(place: str, path: str, key: str | None, names: Sequence[str]) -> str:
+    """The name of the array that is meant."""
+    if key in names:
         return str(key)
-    if len(held) == 1 and (key is None or "" in held):
-        return next(iter(held))
-    wrong = f"there is no {key!r} in {path!r}" if key is not None else f"{path!r} holds {len(held)} arrays"
-    shown = ", ".join(sorted(held)[:40]) + (" and others" if len(held) > 40 else "")
-    raise UserError(f"{place_name}: {wrong}; set key to one of: {shown}")
-
-
-def normalised(vectors: torch.Tensor, place_name: str) -> torch.Tensor:
-    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    zero = torch.flatten(lengths == 0).nonzero().flatten().tolist()
-    if zero:
-        raise UserError(
-            f"{place_name}: vector {zero[0]} is zero and has no direction; take it out, or set normalise = false"
-        )
-    return vectors / lengths
-
-
-def transposed(vectors: torch.Tensor, width: int) -> str:
-    return "; it seems to be transposed" if len(vectors) == width else ""
+    if key is None and len(names) == 1:
+        return names[0]
+    wrong = f"there is no {key!r} in {path!r}" if key is not None else f"{path!r} holds {len(names)} arrays"
+    shown = ", ".join(sorted(names)[:SHOWN_KEYS]) + (" and others" if len(names) > SHOWN_KEYS else "")
+    raise UserError(f"{place}: {wrong}; set key to one of: {shown}")

@@ -1,6 +1,6 @@
 """A folder of activations as a source of them: for each sequence of the corpus, the row that it came from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
 from pipeline.subjects.kinds.precomputed_files import ActivationFile, activation_files, units_of_files
+from pipeline.subjects.module_kinds import precomputed_folder
 
 Ints = npt.NDArray[np.int64]
 Rows = list[tuple[ActivationFile, int]]
@@ -161,3 +163,19 @@ def _dense(rows: Rows, batch: TokenBatch, units: ModuleUnits) -> torch.Tensor:
         values = file.dense(row)
         activations[place, : len(values)] = values
     return activations
+
+
+def units_of(config: RunConfig, module: str) -> ModuleUnits:
+    """See `OtherKind`."""
+    return units_of_files(activation_files(precomputed_folder(config, module)))
+
+
+def open_sources(config: RunConfig, modules: Sequence[str]) -> list[PrecomputedActivations]:
+    """See `OtherKind`."""
+    folders = {module: precomputed_folder(config, module) for module in modules}
+    return [PrecomputedActivations(folders, lambda: corpus_places(Tables(config.root)))]
+
+
+def check(config: RunConfig, module: str) -> None:
+    """See `OtherKind`."""
+    units_of(config, module)

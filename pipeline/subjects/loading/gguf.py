@@ -25,6 +25,15 @@ def gguf_revision(content: str) -> str:
     return f"{content}-{RECIPE}"
 
 
+def gguf_layers(file: Path) -> int:
+    """Layers of the model in a GGUF file, by its header."""
+    with _told_to_the_user(file):
+        from gguf import GGUFReader
+
+        fields = GGUFReader(file).fields
+        return next(int(field.contents()) for name, field in fields.items() if name.endswith(".block_count"))
+
+
 def converted(revision: str) -> Path | None:
     """The safetensors copy of the GGUF file with this revision, if it has been made."""
     folder = cache_folder() / _name(revision)

@@ -1,7 +1,9 @@
 """From the name of a model to the files that hold it, without importing torch."""
 
+import functools
 import hashlib
 import importlib.util
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +11,16 @@ from typing import Literal
 
 from pipeline.errors import UserError
 from pipeline.subjects.loading.cache_folder import content_hash
-from pipeline.subjects.loading.gguf import gguf_revision
-from pipeline.subjects.loading.hub import resolve_on_hub
+from pipeline.subjects.loading.gguf import converted, gguf_layers, gguf_revision
+from pipeline.subjects.loading.hub import fetch_model, resolve_on_hub
 
 Kind = Literal["hub", "folder", "gguf"]
 HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>[^@\s]+))?")
 FORMS = "a hub id (optionally with @REVISION), a local folder, a GGUF file, or package:NAME"
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""Keys of the number of layers in a configuration, and"""
+TEXT_KEYS = ("text_config", "llm_config", "language_config")
+"""of the part of it that is about the language model, where others have configurations of their own."""
 IDENTITY_SUFFIXES = {".json", ".jinja", ".model", ".py", ".safetensors", ".txt"}
 
 
@@ -49,6 +55,39 @@ def resolve_model(spec: str) -> ModelSource:
         raise UserError(f"model = {spec!r} is neither a path that exists nor a hub id; allowed: {FORMS}")
     commit = resolve_on_hub(match["id"], match["revision"] or "main")
     return ModelSource(spec, match["id"], commit, "hub")
+
+
+def configuration_folder(source: ModelSource) -> Path | None:
+    """The folder with a model's configuration and tokenizer; None for a GGUF file that has not been converted yet."""
+    if source.kind == "hub":
+        return fetch_model(source.location, source.revision, weights=False)
+    return converted(source.revision) if source.kind == "gguf" else Path(source.location)
+
+
+def layer_count(spec: str) -> int:
+    """Layers of a model, by its configuration file.
+
+    Raises:
+        UserError: no such model, or its configuration does not tell.
+    """
+    return _layers(resolve_model(spec))
+
+
+@functools.cache
+def _layers(source: ModelSource) -> int:
+    folder = configuration_folder(source)
+    if folder is None:
+        return gguf_layers(Path(source.location))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    parts = [config[key] for key in TEXT_KEYS if isinstance(config.get(key), dict)]
+    counts = (part.get(key) for part in [*parts, config] for key in LAYER_KEYS)
+    found = next((count for count in counts if isinstance(count, int)), None)
+    if found is None:
+        raise UserError(
+            f"model = {source.spec!r}: {folder / 'config.json'} does not say how many layers there are (looked for "
+            f"{', '.join(LAYER_KEYS)}); name modules by the number of the layer, without patterns"
+        )
+    return found
 
 
 def package_weights(spec: str) -> Path:

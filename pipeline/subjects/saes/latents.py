@@ -1,7 +1,6 @@
 """The site of a sparse coder's latents: its encoder runs where the model's own activations come by."""
 
 import functools
-from typing import Any
 
 import torch
 from torch import nn
@@ -9,7 +8,7 @@ from torch import nn
 from pipeline.config import SparseCoder
 from pipeline.errors import UserError
 from pipeline.subjects.activations import SparseActivations
-from pipeline.subjects.architecture import Paths, Side, descend, norm_scale, part, place, place_width
+from pipeline.subjects.architecture import Layer, Side, descend, norm_scale
 from pipeline.subjects.hook_points import HookPoint, UnitVectors
 from pipeline.subjects.saes.coder import Coder
 from pipeline.subjects.saes.encoder import Encoder
@@ -23,46 +22,41 @@ POST_NORMS = {"attn_out": "attn_post_norm", "mlp_in": "mlp_post_norm", "mlp_out"
 """The norm that what a module writes goes through, by what is read of it."""
 
 
-def latent_hook_point(
-    name: str, coder: SparseCoder, layer: int, block: nn.Module, config: Any, paths: Paths | None = None
-) -> HookPoint:
+def hook_point(layer: Layer, entry: SparseCoder) -> HookPoint:
     """Where the latents of a sparse coder are read; its weights are read when the first activations come.
 
     Args:
-        name: as in the run file: `layers.3.sae:NAME`.
-        coder: its settings.
-        layer: the number of the layer in `name`.
-        block: that layer.
-        config: the configuration of the model, which says how wide its residual stream is.
-        paths: where the parts of an unknown model are.
+        layer: the one that is named in `layers.3.sae:NAME`.
+        entry: the settings of the coder.
 
     Raises:
         UserError: files that are not there, cannot be used, or belong to another layer or model.
     """
-    found = open_coder(coder, layer)
-    where = _place(name, coder, found, layer)
-    norm = part(block, "mlp_norm", paths) if where.before_gain else None
-    if where.before_gain and norm is None:
+    coder = open_coder(entry, layer.number)
+    where = _place(layer, entry, coder)
+    gain = layer.part("mlp_norm") if where.before_gain else None
+    if where.before_gain and gain is None:
         raise UserError(
-            f"{name}: by its files the sparse coder reads {where.name!r}, before the gain of the norm in front of the MLP, and "
-            'this layer has no such norm; choose another coder, or say what it reads by `reads = "..."`'
+            f"{layer.module}: by its files the sparse coder reads {where.name!r}, before the gain of the norm in front of the MLP, "
+            'and this layer has no such norm; choose another coder, or say what it reads by `reads = "..."`'
         )
-    module, side = _hook_point(name, where, block, paths)
-    width = place_width(block, where.reads, name, config, paths)
-    if found.inputs != width:
+    module, side = _hook_point(layer, where)
+    width = layer.width(where.reads)
+    if coder.inputs != width:
         raise UserError(
-            f"{name}: {found.weights} encodes {found.inputs} dimensions, and {where.reads} of this model has {width}; "
+            f"{layer.module}: {coder.weights} encodes {coder.inputs} dimensions, and {where.reads} of this model has {width}; "
             "choose a coder that was trained on this model, or correct `reads`"
         )
     return HookPoint(
-        name=name,
-        module=module,
-        width=found.width,
-        side=side,
-        read=LazyEncoder(name, found, norm),
+        layer.module,
+        module,
+        coder.width,
+        side,
+        read=LazyEncoder(layer.module, coder, gain),
         signed=False,
         sparse=True,
-        vectors=functools.partial(latent_vectors, found, where, block, paths),
+        vectors=functools.partial(latent_vectors, layer, coder, where),
+        norm=layer.norm_before(where.reads),
     )
 
 
@@ -96,7 +90,7 @@ class LazyEncoder:
         return encoder.after(gain.to(device), _bias(self.norm, self.coder.inputs).to(device))
 
 
-def latent_vectors(coder: Coder, where: Place, block: nn.Module, paths: Paths | None = None) -> UnitVectors:
+def latent_vectors(layer: Layer, coder: Coder, where: Place) -> UnitVectors:
     """What latents read from the residual stream and write to it, with the weights of the norms before and behind them.
 
     An autoencoder of what the MLP reads writes nothing to the stream. Where a norm stands behind a module whose output is
@@ -106,12 +100,12 @@ def latent_vectors(coder: Coder, where: Place, block: nn.Module, paths: Paths | 
         return UnitVectors(None, None)
     reads = coder.reads() if where.reads in FROM_STREAM else None
     if reads is not None and where.reads == "mlp_in" and not where.before_gain:
-        reads = reads * norm_scale(part(block, "mlp_norm", paths), reads.shape[1])
+        reads = reads * norm_scale(layer.part("mlp_norm"), reads.shape[1])
     if where.reads == "mlp_in" and coder.reconstructs:
         return UnitVectors(reads, None)
     writes = coder.writes()
     if where.module and where.reads in POST_NORMS:
-        writes = writes * norm_scale(part(block, POST_NORMS[where.reads], paths), writes.shape[1])
+        writes = writes * norm_scale(layer.part(POST_NORMS[where.reads]), writes.shape[1])
     return UnitVectors(reads, writes)
 
 
@@ -124,34 +118,34 @@ def _bias(norm: nn.Module, width: int) -> torch.Tensor:
         return torch.zeros(width) if bias is None else bias.detach().float().cpu().clone()
 
 
-def _hook_point(name: str, where: Place, block: nn.Module, paths: Paths | None) -> tuple[nn.Module, Side]:
-    """Of a module that is called as in transformers, what it gives itself: some families have a norm behind it."""
+def _hook_point(layer: Layer, where: Place) -> tuple[nn.Module, Side]:
+    """The output of a module that the files name as transformers does: some families have a norm behind it."""
     if not where.module or where.reads == "mlp_in":
-        return place(block, where.reads, name, paths)
-    module = descend(block, where.module)
+        return layer.place(where.reads)
+    module = descend(layer.block, where.module)
     if module is None:
         raise UserError(
-            f"{name}: by its files the sparse coder reads what {where.name!r} gives, and this layer has no {where.module!r}; "
-            'choose another coder, or say what it reads by `reads = "..."`'
+            f"{layer.module}: by its files the sparse coder reads what {where.name!r} gives, and this layer has no "
+            f'{where.module!r}; choose another coder, or say what it reads by `reads = "..."`'
         )
     return module, "output"
 
 
-def _place(name: str, settings: SparseCoder, coder: Coder, layer: int) -> Place:
+def _place(layer: Layer, settings: SparseCoder, coder: Coder) -> Place:
     """What is encoded, by the run file or else by the coder's files."""
     place = coder.place
-    if place is not None and place.layer is not None and place.layer != layer:
+    if place is not None and place.layer is not None and place.layer != layer.number:
         raise UserError(
-            f"{name}: the files at {settings.path} belong to layer {place.layer} ({place.name}); "
+            f"{layer.module}: the files at {settings.path} belong to layer {place.layer} ({place.name}); "
             f"write layers.{place.layer}.sae:..., or {{layer}} in `path`"
         )
     if settings.reads != "auto":
-        return Place(layer, settings.reads, settings.reads)
+        return Place(layer.number, settings.reads, settings.reads)
     if place is None:
-        return Place(layer, "residual", "residual")
+        return Place(layer.number, "residual", "residual")
     if place.reads not in READABLE:
         raise UserError(
-            f"{name}: by its files the sparse coder reads {place.name!r}, which is none of {', '.join(READABLE)}; "
+            f"{layer.module}: by its files the sparse coder reads {place.name!r}, which is none of {', '.join(READABLE)}; "
             'where one of them is the same, say so by `reads = "..."`'
         )
     return place

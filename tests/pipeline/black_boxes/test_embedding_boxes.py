@@ -75,9 +75,9 @@ def test_what_does_not_fit_is_told(weights: Path) -> None:
     path = str(weights)
     with pytest.raises(UserError, match=r"concepts = \[\]; expected words or phrases"):
         concept([])
-    with pytest.raises(UserError, match=r"shape \(384, 4\).*give a matrix \(units, 384\); it seems to be transposed"):
+    with pytest.raises(UserError, match=r"has 384; give a matrix \(vectors, 384\); it seems to be transposed"):
         direction(path, key="turned")
-    with pytest.raises(UserError, match=r"row 0 in .* is zero"):
+    with pytest.raises(UserError, match="vector 0 is zero"):
         direction(path, key="zero", normalise=True)
     with pytest.raises(UserError, match="holds 6 arrays; set key to one of: b, mean, scale, turned, w, zero"):
         direction(path)

@@ -14,9 +14,8 @@ from torch import nn
 from torch.nn.functional import gelu, linear, relu, silu
 
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import model_class
-from pipeline.subjects.sites import find_hook_points
 
 VOCABULARY = 50
 HIDDEN = 16

@@ -9,8 +9,8 @@ from torch import nn
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.architecture import PATHS, matrix, norm_scale, part, place
-from pipeline.subjects.sites import find_hook_points
+from pipeline.subjects.architecture import PATHS, Layer, matrix, norm_scale
+from pipeline.subjects.hook_points import find_hook_points
 from tests.pipeline.subjects.families import (
     FAMILIES,
     HIDDEN,
@@ -102,7 +102,7 @@ def test_what_a_neuron_writes_is_its_column_of_the_projection(name: str) -> None
     difference = before["layers.1.mlp_out"] - after
     if family.writes_normalised:  # only where the norm is known can a single neuron's part be told
         block = layer(model, family, 1)
-        scale = norm_scale(part(block, "mlp_post_norm"), HIDDEN)
+        scale = norm_scale(Layer("", 1, block, model.config).part("mlp_post_norm"), HIDDEN)
         torch.testing.assert_close(writes, matrix(site.module).T * scale)
     else:
         torch.testing.assert_close(difference, before["layers.1.mlp"][..., 7:8] * writes[7], rtol=1e-3, atol=1e-4)
@@ -144,7 +144,9 @@ def test_every_path_of_the_table_is_tested() -> None:
         used["layers"].add(family.layers)
         block, named = layer(model, family, 1), dict(layer(model, family, 1).named_modules())
         for name in PATHS:
-            used[name] |= {path for path in PATHS[name] if name != "layers" and named.get(path, 0) is part(block, name)}
+            if name != "layers":
+                part = Layer("", 1, block, model.config).part(name)
+                used[name] |= {path for path in PATHS[name] if named.get(path, 0) is part}
     missing = {name: sorted(set(paths) - used[name]) for name, paths in PATHS.items()}
     elsewhere = ["language_model.layers", "model.layers", "text_model.layers"]
     assert {name: paths for name, paths in missing.items() if paths} == {"layers": elsewhere}
@@ -200,7 +202,7 @@ def test_the_run_file_says_where_the_parts_of_an_unknown_model_are() -> None:
     neurons = torch.nn.functional.silu(cell.feed.gate_proj(reads)) * cell.feed.up_proj(reads)
     torch.testing.assert_close(found["layers.1.mlp"], neurons)
     torch.testing.assert_close(found["layers.1.residual"], reads + found["layers.1.mlp_out"])
-    assert place(cell, "mlp_in", "x", PLACES) == (cell.feed, "input")
+    assert Layer("x", 1, cell, strange.config, PLACES).place("mlp_in") == (cell.feed, "input")
 
 
 @pytest.mark.parametrize(
@@ -239,4 +241,4 @@ def test_the_norm_of_summed_streams_is_not_taken_for_one_in_front_of_the_mlp() -
     config = FAMILIES["opt"].config()
     config.do_layer_norm_before = False
     block = layer(random_model(config), FAMILIES["opt"], 0)
-    assert part(block, "mlp_norm") is None
+    assert Layer("", 0, block, config).part("mlp_norm") is None

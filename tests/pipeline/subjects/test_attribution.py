@@ -10,9 +10,8 @@ import torch
 from pipeline.errors import UserError
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token, occlusion
-from pipeline.subjects.hook_points import HookPoint, ModelActivations
+from pipeline.subjects.hook_points import HookPoint, ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model, load_tokenizer
-from pipeline.subjects.sites import find_hook_points
 from tests.pipeline.subjects.families import FAMILIES, random_model
 
 NAME = "layers.1.mlp"

@@ -8,7 +8,7 @@ from torch import nn
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.sites import all_hook_points, find_hook_points
+from pipeline.subjects.hook_points import find_hook_points, mlp_modules
 from tests.pipeline.subjects.families import FAMILIES, HEADS, HIDDEN, activations, layer, random_model, token_batch
 
 
@@ -22,7 +22,7 @@ def test_sites_come_in_the_order_of_the_run_file(model: Any) -> None:
     sites = find_hook_points(model.base_model, names)
     assert list(sites) == names
     assert [site.width for site in sites.values()] == [24, HIDDEN, HEADS, 24]
-    assert list(all_hook_points(model.base_model)) == ["layers.0.mlp", "layers.1.mlp"]
+    assert mlp_modules(model.base_model) == ["layers.0.mlp", "layers.1.mlp"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -93,7 +93,7 @@ def test_dimensions_are_written_and_read_along_the_axes(model: Any) -> None:
         ("layers.0.residual_in", ["'layers.0.residual_in'", "place of mlp: attn, residual, attn_out"]),
         ("layers.0.directions", ["'layers.0.directions'", "directions:NAME"]),
         ("layers.0.mlp:x", ["'layers.0.mlp:x'", "directions:NAME"]),
-        ("layers.0.directions:x", ["[subject.directions.x]", "it names none"]),
+        ("layers.0.directions:x", ["names 'x'", "no [subject.directions]"]),
         ("mlp", ["'mlp'", "layers.0.mlp"]),
         ("layers.-1.mlp", ["layers.-1.mlp", "allowed"]),
         ("layers.01.mlp", ["layers.1.mlp instead of"]),
@@ -113,7 +113,9 @@ def test_directions_of_another_name_are_told_with_those_there_are(model: Any) ->
         modules=["x"],
         directions={name: {"path": "v.npy"} for name in ("probe", "steer")},  # type: ignore[misc]
     )
-    with pytest.raises(UserError, match=r"\[subject\.directions\.x\].*it names probe, steer"):
+    with pytest.raises(
+        UserError, match=r"names 'x', which subject\.directions does not describe; allowed: probe, steer"
+    ):
         find_hook_points(model.base_model, ["layers.0.directions:x"], subject)
 
 

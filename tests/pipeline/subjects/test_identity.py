@@ -11,8 +11,9 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.subjects.identity import needs_model, precomputed_identity, source_file, source_identities
+from pipeline.subjects.identity import source_file
 from pipeline.subjects.kinds.precomputed_files import write_activations
+from pipeline.subjects.module_kinds import module_identity, needs_model, source_identities
 from stages.settings import SECTIONS
 
 IDS, VALUES = np.zeros((2, 3), np.int64), np.ones((2, 3, 1), np.float32)
@@ -200,7 +201,7 @@ def test_what_is_not_described_or_not_there_is_told(module: str, subject: dict[s
 def test_the_corpus_of_a_folder_has_the_folder_s_identity(tmp_path: Path) -> None:
     write_activations(tmp_path, 0, IDS, VALUES)
     config = run_file(["precomputed:x"], precomputed={"x": str(tmp_path)})
-    assert source_identities(config)["precomputed:x"] == {"content": precomputed_identity(config, "precomputed:x")}
+    assert source_identities(config)["precomputed:x"] == module_identity(config, "precomputed:x")
 
 
 def test_working_out_identities_imports_no_model_library() -> None:

@@ -9,9 +9,8 @@ import torch
 
 from pipeline.subjects.activation_sources import activations_on
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
-from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
-from pipeline.subjects.sites import find_hook_points
 
 MODULES = ["layers.0.mlp", "layers.1.mlp"]
 SEQUENCES = [(seq_id, [(7 * seq_id + place) % 300 for place in range(3 + seq_id % 4)]) for seq_id in range(11)]

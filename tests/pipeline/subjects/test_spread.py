@@ -9,9 +9,8 @@ import torch
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.hook_points import ModelActivations
+from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
-from pipeline.subjects.sites import find_hook_points
 from tests.pipeline.subjects.families import FAMILIES, activations, random_model, token_batch
 
 KINDS = ("mlp", "attn", "residual", "attn_out", "mlp_out", "directions:d")

@@ -1,14 +1,15 @@
 """The tokens that a unit favours and answers to, read off the weights, against computation by hand."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from pipeline.subjects.architecture import Side
-from pipeline.subjects.hook_points import HookPoint
-from pipeline.subjects.sites import find_hook_points
-from pipeline.subjects.vocabulary import embedding_rows, find_unembedding, norm_before
+from pipeline.config import Directions, Subject
+from pipeline.subjects.hook_points import find_hook_points
+from pipeline.subjects.vocabulary import embedding_rows, find_unembedding
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, layer, random_model, seen_by, token_batch
 
 ENCODERS = [name for name, family in FAMILIES.items() if family.sums_normalised] + ["modernbert"]
@@ -84,7 +85,7 @@ def test_neurons_answer_to_embedding_rows_as_they_do_in_the_mlp(name: str) -> No
     assert site.vectors is not None
     reads = site.vectors().reads
     assert reads is not None
-    norm = norm_before(made.base_model, site)
+    norm = site.norm
     assert (norm is None) == (family.norm == "none")
     if norm is not None:
         seen: list[torch.Tensor] = []
@@ -105,21 +106,17 @@ def test_neurons_answer_to_embedding_rows_as_they_do_in_the_mlp(name: str) -> No
     torch.testing.assert_close(embedding_rows(made, site) @ reads.T, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_only_what_reads_in_front_of_the_mlp_meets_its_norm() -> None:
+def test_only_what_reads_in_front_of_the_mlp_meets_its_norm(tmp_path: Path) -> None:
     made = model("gpt2")
-    block = made.transformer.h[0]
+    np.save(tmp_path / "axes.npy", np.eye(HIDDEN))
     rows = made.get_input_embeddings().weight
-    assert norm_before(made.base_model, HookPoint("layers.0.sae:x", block.mlp, 4, "input")) is block.ln_2
-    others: list[tuple[Any, Side]] = [
-        (block.mlp, "output"),
-        (block, "output"),
-        (block, "input"),
-        (block.mlp.c_fc, "input"),
-    ]
-    for module, side in others:
-        site = HookPoint("layers.0.directions:x", module, 4, side)
-        assert norm_before(made.base_model, site) is None
-        torch.testing.assert_close(embedding_rows(made, site), rows, rtol=0, atol=0)
+    for reads in ("mlp_in", "residual", "residual_in", "attn_out", "mlp_out"):
+        entry = Directions(path=str(tmp_path / "axes.npy"), reads=reads)
+        subject = Subject(model="m", modules=["x"], directions={"axes": entry})
+        (found,) = find_hook_points(made.base_model, ["layers.0.directions:axes"], subject).values()
+        assert found.norm is (made.transformer.h[0].ln_2 if reads == "mlp_in" else None)
+        if reads != "mlp_in":
+            torch.testing.assert_close(embedding_rows(made, found), rows, rtol=0, atol=0)
 
 
 def test_a_norm_that_takes_a_dimension_away_is_no_trouble() -> None:

@@ -16,9 +16,9 @@ from pipeline.execution.runner import survey
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token
+from pipeline.subjects.hook_points import find_hook_points
 from pipeline.subjects.kinds.heads import head_movements
 from pipeline.subjects.loading.model_loading import load_language_model
-from pipeline.subjects.sites import find_hook_points
 from stages import STAGES
 from stages.explain.explain_units import EXPLAIN
 from stages.record.details import DETAIL, Detailed, attribute, check, plan

@@ -14,9 +14,8 @@ from pipeline.config import BlackBox
 from pipeline.errors import UserError
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.kinds import black_box
-from pipeline.subjects.kinds.black_box import BlackBoxActivations
+from pipeline.subjects.kinds.black_box import BlackBoxActivations, BlackBoxTexts
 from pipeline.subjects.kinds.callables import TooSlow, at_once, time_limit
-from pipeline.subjects.text_functions import BlackBoxTexts
 from tests.pipeline.subjects.planted_functions import FUNCTIONS
 
 

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.subjects.hook_points import HookPoint
+from pipeline.subjects.hook_points import HookPoint, find_hook_points
 from pipeline.subjects.kinds import heads
 from pipeline.subjects.kinds.heads import attention_shares, head_movements, strongest_pairs
-from pipeline.subjects.sites import find_hook_points
 from tests.pipeline.subjects.families import FAMILIES, HEADS, random_model
 
 IDS = torch.tensor([[7, 12, 33, 4, 4, 41], [9, 20, 1, 2, 3, 8]])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from pipeline.subjects.hook_points import find_hook_points
 from pipeline.subjects.kinds.heads import HeadWrites
-from pipeline.subjects.sites import find_hook_points
 from tests.pipeline.subjects.families import FAMILIES, HEADS, activations, layer, random_model, seen_by, token_batch
 
 BATCH = token_batch([6, 6, 6])

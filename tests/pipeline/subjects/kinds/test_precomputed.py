@@ -18,7 +18,6 @@ from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
-from pipeline.subjects.identity import precomputed_folder
 from pipeline.subjects.kinds import precomputed_files
 from pipeline.subjects.kinds.precomputed_activations import Places, PrecomputedActivations, corpus_places
 from pipeline.subjects.kinds.precomputed_files import (
@@ -27,6 +26,7 @@ from pipeline.subjects.kinds.precomputed_files import (
     units_of_files,
     write_activations,
 )
+from pipeline.subjects.module_kinds import precomputed_folder
 from stages.settings import SECTIONS
 
 ROWS, COLUMNS, WIDTH = 10, 6, 4

@@ -14,8 +14,9 @@ from torch import nn
 
 from pipeline.config import SparseCoder
 from pipeline.subjects.activations import SparseActivations
-from pipeline.subjects.saes.latents import latent_hook_point
-from pipeline.subjects.sites import HookPoint
+from pipeline.subjects.architecture import Layer
+from pipeline.subjects.hook_points import HookPoint
+from pipeline.subjects.saes.latents import hook_point
 
 D, U, K = 6, 24, 4
 Array = npt.NDArray[np.float64]
@@ -134,7 +135,7 @@ def site_of(
         block.add_module(part, None if part == lacks else nn.ModuleDict({projection: nn.Linear(D, D)}))
     block.add_module("post_attention_layernorm", norm)
     config: Any = SimpleNamespace(get_text_config=lambda: SimpleNamespace(hidden_size=hidden_size))
-    site = latent_hook_point(f"layers.{layer}.sae:test", coder, layer, block, config)
+    site = hook_point(Layer(f"layers.{layer}.sae:test", layer, block, config), coder)
     site.module.path = next(path for path, module in block.named_modules() if module is site.module)
     return site
 

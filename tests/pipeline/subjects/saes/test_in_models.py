@@ -15,8 +15,7 @@ from pipeline.errors import UserError
 from pipeline.subjects.activation_sources import check_sources
 from pipeline.subjects.activations import SparseActivations
 from pipeline.subjects.architecture import norm_scale
-from pipeline.subjects.hook_points import ModelActivations
-from pipeline.subjects.sites import HookPoint, find_hook_points
+from pipeline.subjects.hook_points import HookPoint, ModelActivations, find_hook_points
 from pipeline.subjects.vocabulary import embedding_rows
 from stages.settings import SECTIONS
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, layer, random_model, seen_by, token_batch
