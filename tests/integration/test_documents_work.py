@@ -97,7 +97,7 @@ def test_the_preset_of_a_whole_model_names_all_its_layers() -> None:
     assert config.run.name == "all-layers"
     described = describe_modules(config)
     assert sum(units.width for units in described.values()) == 46_080
-    assert len(config.subject.modules) == len(described) == 30
+    assert len(described) == 30
 
 
 def part_of_a_run_file(page: str) -> dict[str, Any]:
