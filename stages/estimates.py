@@ -63,11 +63,11 @@ def simulate_sizes(config: RunConfig) -> dict[str, str]:
 def _explained_units(config: RunConfig) -> int:
     from pipeline.subjects.activation_sources import describe_modules
 
-    wanted = config[Explain].units
-    if isinstance(wanted, dict):
-        return sum(len(set(indices)) for indices in wanted.values())
+    explain = config[Explain]
+    if isinstance(explain.units, dict):
+        return sum(len(set(indices)) for indices in explain.units.values())
     widths = [units.width for units in describe_modules(config).values()]
-    return sum(width if wanted == "all" else min(wanted, width) for width in widths)
+    return sum(width if explain.drawn is None else min(explain.drawn.number, width) for width in widths)
 
 
 def made_up_corpus(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:  # noqa: ARG001 - the contract

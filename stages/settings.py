@@ -1,9 +1,9 @@
 """The sections of the run file that the stages bring: what is recorded, explained, simulated, scored and judged, and SASC."""
 
 from importlib import import_module
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from pipeline.config import Count, Device, LanguageModel, Positive, RunConfig, Section, StageSection
 from stages.explain import EXPLAINERS
@@ -85,14 +85,41 @@ class Record(StageSection):
         return self
 
 
+class UnitDraw(Section):
+    """Units drawn by the seed from each module, among those that fire."""
+
+    number: Positive
+    min_density: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    max_density: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+def _tag_of_units(value: Any) -> str:
+    """Which of the ways to name units a value is; no tag is a word that could be a key."""
+    if isinstance(value, dict) and all(isinstance(indices, list) for indices in value.values()):
+        return "a list"
+    if isinstance(value, dict | UnitDraw):
+        return "a draw"
+    return "all of them" if isinstance(value, str) else "a number"
+
+
+Units = Annotated[
+    Annotated[Literal["all"], Tag("all of them")]
+    | Annotated[Positive, Tag("a number")]
+    | Annotated[UnitDraw, Tag("a draw")]
+    | Annotated[dict[str, list[Count]], Tag("a list")],
+    Discriminator(_tag_of_units),
+]
+
+
 class Explain(StageSection):
     key: ClassVar[str] = "explain"
     choices: ClassVar = {"explainer": EXPLAINERS}
 
     explainer: str = "statistics"
     """How units are explained."""
-    units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
-    """all, a number drawn by the seed from each module, or lists of indices by module or pattern of modules."""
+    units: Units = "all"
+    """all, a number drawn by the seed from each module among the units that fire, such a number with bounds on the share of
+    tokens that they fire on, or lists of indices by module or pattern of modules."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
     """Which ends of the activations are explained: + the largest ones, - the most negative ones, each as a unit of its own."""
     context: Positive | None = None
@@ -111,6 +138,13 @@ class Explain(StageSection):
     """The language model that explains, or that labels the words found by statistics."""
     shard_units: Positive = 8
     """Units explained by one shard."""
+
+    @property
+    def drawn(self) -> UnitDraw | None:
+        """What is drawn, where units are."""
+        if isinstance(self.units, int):
+            return UnitDraw(number=self.units)
+        return self.units if isinstance(self.units, UnitDraw) else None
 
     def agree(self, config: RunConfig) -> None:
         missing = [polarity for polarity in self.polarities if polarity not in config[Record].polarities]

@@ -1,9 +1,13 @@
 """Which units are explained, and their shards; the stages after it work on the same units."""
 
 import zlib
+from collections.abc import Collection
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
@@ -11,20 +15,48 @@ from pipeline.execution.stage import Shard, chunks
 from pipeline.schemas import UNITS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import listed_units, modules_of
-from stages.settings import Explain
+from stages.settings import Explain, UnitDraw
+
+Bools = npt.NDArray[np.bool_]
+_FIRING = ["density", "min"]
 
 
 def chosen_units(config: RunConfig, tables: Tables) -> dict[str, list[int]]:
-    """Indices of the units to explain, rising, by module: all, a number drawn by the seed, or those listed."""
-    widths = module_widths(tables)
-    wanted = config[Explain].units
-    if isinstance(wanted, dict):
-        return listed_units(config, wanted, "explain.units")
+    """Indices of the units to explain, rising, by module: all, a number drawn by the seed, or those listed.
+
+    Raises:
+        UserError: no unit is as dense as the run file wants it.
+    """
+    explain = config[Explain]
+    if isinstance(explain.units, dict):
+        return listed_units(config, explain.units, "explain.units")
+    if explain.drawn is None:
+        widths = module_widths(tables)
+        return {module: list(range(widths[module])) for module in modules_of(config)}
     chosen = {}
     for module in modules_of(config):
-        count = widths[module] if wanted == "all" else min(wanted, widths[module])
-        chosen[module] = sorted(draw(config.run.seed, module).permutation(widths[module])[:count].tolist())
+        wanted = _wanted(explain.drawn, explain.polarities, tables.read(UNITS, ds.field("module") == module, _FIRING))
+        order = draw(config.run.seed, module).permutation(len(wanted))
+        chosen[module] = sorted(order[wanted[order]][: explain.drawn.number].tolist())
+    if not any(chosen.values()):
+        raise UserError(
+            f"explain.units = {explain.drawn.model_dump()}: no unit fires on such a share of the tokens; "
+            "widen min_density to max_density (the column density of the table units says what there is)"
+        )
     return chosen
+
+
+def _wanted(drawn: UnitDraw, polarities: Collection[str], units: pa.Table) -> Bools:
+    """(U,) which units of a module may be drawn: those within the density, or all that fire, or all where none does.
+
+    A unit of which nothing is recorded may be.
+    """
+    density = units["density"].to_numpy()
+    wanted = ~((density < drawn.min_density) | (density > drawn.max_density))
+    fires = ~(density <= 0) if "+" in polarities else np.zeros(len(density), bool)
+    fires |= ~(units["min"].to_numpy() >= 0) if "-" in polarities else False
+    bounded = drawn.min_density > 0 or drawn.max_density < 1
+    return wanted & fires if bounded or fires.any() else wanted
 
 
 def draw(seed: int, name: str) -> np.random.Generator:

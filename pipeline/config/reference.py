@@ -4,14 +4,13 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic.fields import FieldInfo
 
 from pipeline.config.language_model import LanguageModel
 from pipeline.config.run_config import RunConfig
-from pipeline.config.section import Section, summaries
+from pipeline.config.section import Section, section_in, summaries
 from pipeline.errors import UserError, nearest
 
 ENGINE = "ENGINE"
@@ -119,7 +118,7 @@ def _of_section(path: str, kind: type[Section]) -> Iterator[Setting]:
     schema = kind.model_json_schema()
     for name, field in kind.model_fields.items():
         own = f"{path}.{name}" if path else name
-        section = _section_in(field.annotation)
+        section = section_in(field.annotation)
         if not path and section:
             inner.append((own, section))
         elif section is LanguageModel:
@@ -148,15 +147,6 @@ def _choices(kind: type[Section], name: str) -> dict[str, Any]:
     return names if kind.model_fields[name].annotation is str else {"items": names}
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
-    """The section that an annotation holds, such as that of dict[str, BlackBox]."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    if get_origin(annotation) in (dict, Union, UnionType):
-        return next((found for part in get_args(annotation) if (found := _section_in(part))), None)
-    return None
-
-
 def _is_named(annotation: Any) -> bool:
     return get_origin(annotation) is dict
 
@@ -170,8 +160,8 @@ def _kind(schema: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
         return " or ".join(json.dumps(value) for value in schema["enum"])
     if "const" in schema:
         return json.dumps(schema["const"])
-    if "anyOf" in schema:
-        return " or ".join(_kind(one, whole) for one in schema["anyOf"] if one.get("type") != "null")
+    if ways := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(_kind(one, whole) for one in ways if one.get("type") != "null")
     if schema.get("type") == "array":
         return f"list of {_kind(schema['items'], whole)}"
     if schema.get("type") == "object":

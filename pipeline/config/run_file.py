@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config import RunConfig, Section, StageSection, with_sections
+from pipeline.config.section import section_in
 from pipeline.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -115,9 +116,8 @@ def _is_key(part: str) -> bool:
 
 def _known_keys(kind: type[RunConfig], path: list[str]) -> list[str]:
     """The keys that a section of the run file may hold."""
-    section: Any = kind
+    section: type[Section] = kind
     for part in path:
-        annotation = section.model_fields[part].annotation
-        arguments = [arg for arg in getattr(annotation, "__args__", ()) if isinstance(arg, type)]
-        section = next((arg for arg in arguments if issubclass(arg, Section)), annotation)
+        if part in section.model_fields:  # else it is a name that the user gives
+            section = section_in(section.model_fields[part].annotation) or section
     return list(section.model_fields)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -49,3 +49,10 @@ def choice(choices: Choices, name: str) -> Any:
 def summaries(choices: Choices) -> dict[str, str]:
     """What each of the names is, in a line."""
     return {name: choice(choices, name).summary for name in choices}
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section that the type of a setting holds, such as that of dict[str, BlackBox]."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := section_in(part))), None)

@@ -63,7 +63,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return {
         "seed": config.run.seed,
         "negatives": config[Record].negatives,
-        "units": config[Explain].units,
+        "units": config[Explain].model_dump()["units"],
         "polarities": sorted(config[Explain].polarities),
     }
 
