@@ -1,8 +1,11 @@
 """Asking a language model: requests are repeated until a reply can be used, and a stage stops where most replies cannot."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
@@ -98,6 +101,17 @@ class Asker:
                 f"{shown[:80]!r}. Name another model or another method, or raise max_failure_share of its engine to go on "
                 "all the same; the same command then carries on, and replies that are there are not paid for again"
             )
+
+
+def json_objects(text: str) -> Iterator[dict[str, Any]]:
+    """Every JSON object that a reply holds, whatever stands around it; none inside another one."""
+    decoder, start = json.JSONDecoder(strict=False), text.find("{")
+    while start >= 0:
+        end = start + 1
+        with contextlib.suppress(ValueError, RecursionError):
+            value, end = decoder.raw_decode(text, start)
+            yield value
+        start = text.find("{", end)
 
 
 def open_asker(model: LanguageModel | None, context: Context) -> Asker:

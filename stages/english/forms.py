@@ -10,46 +10,20 @@ import numpy as np
 
 from stages.english import word_classes
 from stages.english.text import Text, Values, is_mark
-from stages.english.word_classes import CLASSES, NUMBER_WORDS, Vocabulary
+from stages.english.word_classes import CLASSES, LISTS, MARKS, Vocabulary
 
 Form = Callable[[Text, Vocabulary], Values]
 
 _NUMERAL = re.compile(r"[+-]?\d[\d.,:]*(?:st|nd|rd|th|s)?", re.IGNORECASE)
-_YEAR = re.compile(r"(?:1\d|20)\d\d")
-_DECADE = re.compile(r"(?:(?:1\d|20)?\d0)s")
-_ROMAN = re.compile(r"(?=[IVXLCDM]{2})M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
-MARKS: dict[str, str] = {
-    "commas": ",，、",
-    "full stops": ".。",
-    "semicolons": ";",
-    "colons": ":",
-    "hyphens": "-‐‑–—",
-    "apostrophes": "'’",
-    "question marks": "?？",
-    "exclamation marks": "!！",
-    "quotation marks": "\"“”«»'‘’",
-    "parentheses": "()",
-    "opening parentheses": "(",
-    "closing parentheses": ")",
-    "brackets": "[]{}",
-    "slashes": "/\\|",
-    "percent signs": "%",
-    "currency signs": "$€£¥",
-    "asterisks": "*",
-    "underscores": "_",
-    "equals signs": "=",
-    "number signs": "#",
-    "at signs": "@",
-    "ampersands": "&",
-    "ellipses": "…",
-    "sentence ends": ".!?。！？",
-    "symbols": "$€£¥%&*+=<>~^|@#§©®°\\/_",
-}
 
 
-def _each(test: Callable[[str], bool]) -> Form:
+def _each(test: Callable[[str], object]) -> Form:
     """A form that looks at each word alone, as it is written."""
-    return lambda text, _: np.array([float(test(word.text)) for word in text.words])
+    return lambda text, _: np.array([float(bool(test(word.text))) for word in text.words])
+
+
+def _like(pattern: str) -> Form:
+    return _each(re.compile(pattern).fullmatch)
 
 
 def _member(members: frozenset[str]) -> Form:
@@ -94,7 +68,7 @@ def _common_word(name: str) -> bool:
 def _dates(text: Text, vocabulary: Vocabulary) -> Values:
     """Months, years, and the day of the month beside a month."""
     months = _months(text, vocabulary)
-    values = np.maximum(months, _each(_is_year)(text, vocabulary))
+    values = np.maximum(months, FORMS["years"](text, vocabulary))
     for index in np.flatnonzero(months):
         for beside in (index - 1, index + 1):
             if 0 <= beside < len(values) and re.fullmatch(r"[0-3]?\d(?:st|nd|rd|th)?", text.names[beside]):
@@ -102,21 +76,9 @@ def _dates(text: Text, vocabulary: Vocabulary) -> Values:
     return values
 
 
-def _is_year(word: str) -> bool:
-    return _YEAR.fullmatch(word) is not None
-
-
-def _is_name_form(word: str) -> bool:
-    return word[:1].isupper()
-
-
 def _is_acronym(word: str) -> bool:
     letters = [letter for letter in word if letter.isalpha()]
     return len(letters) > 1 and all(letter.isupper() for letter in letters)
-
-
-def _foreign(word: str) -> bool:
-    return any(letter.isalpha() and not letter.isascii() for letter in word)
 
 
 def _breaks(text: Text, _: Vocabulary) -> Values:
@@ -156,23 +118,23 @@ FORMS: dict[str, Form] = {
     "sentence ends": _sentence_ends,
     "line breaks": _breaks,
     "white space": lambda text, _: np.array([float(not word.text.strip()) for word in text.words]),
-    "numbers": _each(lambda word: bool(_NUMERAL.fullmatch(word)) or word.lower() in NUMBER_WORDS),
-    "numerals": _each(lambda word: bool(_NUMERAL.fullmatch(word))),
-    "number words": _each(lambda word: word.lower() in NUMBER_WORDS),
-    "ordinals": _each(lambda w: w.lower() in CLASSES["ordinals"] or bool(re.fullmatch(r"\d+(st|nd|rd|th)", w.lower()))),
-    "years": _each(_is_year),
-    "decades": _each(lambda word: bool(_DECADE.fullmatch(word))),
+    "numbers": _each(lambda word: _NUMERAL.fullmatch(word) or word.lower() in LISTS["number words"]),
+    "numerals": _each(_NUMERAL.fullmatch),
+    "number words": _each(lambda word: word.lower() in LISTS["number words"]),
+    "ordinals": _each(lambda w: w.lower() in CLASSES["ordinals"] or re.fullmatch(r"\d+(st|nd|rd|th)", w.lower())),
+    "years": _like(r"(?:1\d|20)\d\d"),
+    "decades": _like(r"(?:(?:1\d|20)?\d0)s"),
     "dates": _dates,
     "months": _months,
-    "decimals": _each(lambda word: bool(re.fullmatch(r"\d+\.\d+", word))),
-    "roman numerals": _each(lambda word: bool(_ROMAN.fullmatch(word))),
-    "capitalised": _each(_is_name_form),
+    "decimals": _like(r"\d+\.\d+"),
+    "roman numerals": _like(r"(?=[IVXLCDM]{2})M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"),
+    "capitalised": _each(lambda word: word[:1].isupper()),
     "lower case": _each(lambda word: word.islower()),
     "names": _names,
     "acronyms": _each(_is_acronym),
     "initials": _each(lambda word: len(word) == 1 and word.isupper()),
     "single letters": _each(lambda word: len(word) == 1 and word.isalpha()),
-    "non-English letters": _each(_foreign),
+    "non-English letters": _each(lambda word: any(letter.isalpha() and not letter.isascii() for letter in word)),
     "broken characters": _each(lambda word: "\ufffd" in word),
     "hyphenated": _hyphenated,
     "contractions": _each(lambda word: any(mark in word[:-1] for mark in "'’") and any(map(str.isalpha, word))),

@@ -13,11 +13,10 @@ from itertools import takewhile
 import numpy as np
 import numpy.typing as npt
 
-from stages.english.word_classes import word_set
+from stages.english.word_classes import LISTS
 
 Values = npt.NDArray[np.float64]
 
-ABBREVIATIONS = word_set("mr mrs ms dr prof st jr sr gen col lt sgt rev hon no vs vol pp ed fig al etc inc ltd co ca")
 PAIRS = {"parentheses": ("(", ")"), "brackets": ("[", "]"), "braces": ("{", "}")}
 LONGEST_INSIDE = 40
 """Tokens up to which an opening mark without its partner is believed."""
@@ -163,7 +162,7 @@ class Text:
         """Whether the full stop at this word belongs to an initial or an abbreviation before it."""
         before = self.words[index - 1].text if index else ""
         return self.words[index].text == "." and (
-            before.lower() in ABBREVIATIONS or (len(before) == 1 and before.isupper())
+            before.lower() in LISTS["abbreviations"] or (len(before) == 1 and before.isupper())
         )
 
 

@@ -1,11 +1,13 @@
 """The explanation in a model's reply, however it is wrapped, or none where the reply is of no use."""
 
+import contextlib
 import json
 import re
 from functools import cache
 from typing import Any, NamedTuple
 
 from pipeline.llm.engine import Completion
+from stages.asking import json_objects
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -62,7 +64,7 @@ def read_explanation(reply: Completion, instruction: str) -> Said:
         return Said("")
     found = _from_json(text)
     if found is None:
-        found = _paragraph(text[_after_marker(text) :])
+        found = _paragraph(text[max((match.end() for match in _MARKER.finditer(text)), default=0) :])
         if "\t" in found or found.startswith(('{"', "{'")):
             return Said("")
     return usable(found, reply.finished, instruction)
@@ -88,29 +90,16 @@ def usable(text: str, finished: bool, instruction: str) -> Said:
 
 def _from_json(text: str) -> str | None:
     """The `explanation` of the last object that has one; None without such an object."""
-    decoder = json.JSONDecoder(strict=False)
-    found, place = None, text.find("{")
-    while place >= 0:
-        stop = place + 1
-        try:
-            value, stop = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError):
-            value = None
-        for key, content in value.items() if isinstance(value, dict) else ():
+    found = None
+    for value in json_objects(text):
+        for key, content in value.items():
             if key.strip().lower() == "explanation":
                 found = content if isinstance(content, str) else ""
-        place = text.find("{", stop)
     if found is None and (match := _VALUE.search(text)):  # cut short, or quoted as Python does it
         found = _HALF_ESCAPE.sub("", match[2])
-        try:
+        with contextlib.suppress(ValueError):
             found = str(json.loads(f'"{found}"', strict=False))
-        except ValueError:
-            return found
     return found
-
-
-def _after_marker(text: str) -> int:
-    return max((match.end() for match in _MARKER.finditer(text)), default=0)
 
 
 def _paragraph(text: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.llm.engine import Completion, Message, Request
 from pipeline.prompts import Prompt
+from stages.asking import json_objects
 from stages.few_shot import FewShotRecord, few_shot_neurons, one_line, opening
 from stages.methods import Method
 from stages.simulate.packing import PackedSimulator, Tokens
@@ -94,28 +95,16 @@ def _whole(value: object, low: int, high: int) -> bool:
 
 def _document(text: str) -> list[dict[str, Any]] | None:
     """The texts of the last JSON object in a reply that has the schema's outer form, whatever stands around it."""
-    documents = [value["texts"] for value in _objects(text) if _has_form(value)]
+    documents = [value["texts"] for value in json_objects(text) if _has_form(value)]
     return documents[-1] if documents else None
 
 
-def _has_form(value: Any) -> bool:
-    texts = value.get("texts") if isinstance(value, dict) else None
+def _has_form(value: dict[str, Any]) -> bool:
+    texts = value.get("texts")
     return isinstance(texts, list) and all(
         isinstance(entry, dict) and isinstance(entry.get("text"), int | str) and isinstance(entry.get("active"), list)
         for entry in texts
     )
-
-
-def _objects(text: str) -> Iterator[Any]:
-    """Every JSON object that a text holds, none inside another one."""
-    decoder, start = json.JSONDecoder(), text.find("{")
-    while start >= 0:
-        try:
-            value, end = decoder.raw_decode(text, start)
-            yield value
-        except (ValueError, RecursionError):
-            end = start + 1
-        start = text.find("{", end)
 
 
 def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:

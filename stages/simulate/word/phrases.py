@@ -1,121 +1,16 @@
 """The phrases by which explanations name forms, and the phrases that carry nothing."""
 
 import re
+import tomllib
+from pathlib import Path
 
-from stages.english.word_classes import word_set
+from stages.english.word_classes import LISTS
 
-_FORM_PHRASES = r"""
-roman numerals = roman numerals?
-number words = (?:numbers?|numerals?) (?:written|spelled)(?: out)?(?: in| as)? (?:words|letters)|number words?
-number words = (?:spelled|written)[- ]out numbers?
-ordinals = ordinals?(?: numbers?| words?| numerals?)?
-decimals = decimals?(?: numbers?| fractions?)?
-years = (?:calendar )?years?(?: numbers?)?|four-digit (?:numbers?|years?)
-decades = decades
-dates = (?:calendar )?dates
-numerals = digits?|numerals?|numeric(?:al)? (?:values?|tokens?|characters?)|arabic numerals?
-numbers = (?:cardinal )?numbers?(?! (?:of|signs?)\b)|numeric(?:al)? (?:words?|terms?|expressions?)|number tokens?
-months = (?:names? of )?(?:the )?months?(?: of the year)?(?: names?)?
-days = (?:names? of )?(?:the )?days?(?: of the week| names?)?|weekdays?(?: names?)?
-acronyms = acronyms?|initialisms?|abbreviations?|all[- ](?:caps?|capitals?|capital letters|upper-?case)(?: words?| letters?)?
-acronyms = (?:in )?all (?:capital letters|capitals|caps|upper-?case)|upper-?case (?:words?|letters?)
-acronyms = fully capitali[sz]ed(?: words?)?
-initials = initials
-names = proper (?:names?|nouns?)|(?:names? of )(?:people|persons?|individuals?)|named entit(?:y|ies)
-names = (?:people's |person |personal |first |last |given |family |full )?names(?! (?:of|for)\b)|surnames|forenames
-capitalised = (?:words? )?(?:that )?(?:start(?:ing)?|begin(?:ning)?|written)? ?(?:with )?(?:an? )?(?:initial )?
-    (?:capital|upper-?case)(?: first)? letters?
-capitalised = capitali[sz]ed(?: words?| letters?| first letters?)?|capitali[sz]ation|title case|initial capitals?|capitals
-lower case = lower[- ]?case(?: words?| letters?)?
-single letters = (?:single|individual|isolated|lone) (?:letters?|characters?)|letters of the alphabet
-past tense = (?:past[- ]tense|past participles?|preterites?)(?: verbs?| forms?)?
-past tense = verbs? (?:in )?(?:the )?(?:simple )?past(?: tense)?|past forms? of verbs
--ing = -ing(?: verbs?| words?| forms?)?|gerunds?|present participles?|(?:progressive|continuous) verbs?
-plurals = plurals?(?: nouns?| forms?| words?)?
-negation = negations?(?: words?| terms?| markers?| particles?)?|negative (?:words?|particles?|adverbs?)|words of negation
-negation = negatives|denials?
-possessives = possessive (?:pronouns?|determiners?|adjectives?|markers?|forms?|words?)|possessives?
-reflexive pronouns = reflexive pronouns?
-relative pronouns = relative pronouns?
-demonstratives = (?:demonstratives?)(?: pronouns?| determiners?)?
-first-person pronouns = first[- ]person(?: pronouns?)?
-second-person pronouns = second[- ]person(?: pronouns?)?
-third-person pronouns = third[- ]person(?: pronouns?)?
-pronouns = (?:personal )?pronouns?
-articles = (?:definite |indefinite )?articles?
-determiners = determiners?
-prepositions = prepositions?
-coordinating conjunctions = coordinating conjunctions?
-conjunctions = conjunctions?
-question words = question words?|interrogatives?(?: words?| pronouns?)?|wh-words?
-modal verbs = modals?(?: verbs?| auxiliar(?:y|ies))?|modal auxiliary verbs?
-auxiliaries = auxiliar(?:y|ies)(?: verbs?)?|helping verbs?
-forms of to be = (?:forms? of )?(?:the )?(?:verb )?to be|copulas?
-comparatives = comparatives?(?: adjectives?| forms?| words?)?
-superlatives = superlatives?(?: adjectives?| forms?| words?)?
-units = (?:units?|words?) of (?:measure(?:ment)?s?|length|weight|distance)|measurement units?|units
-quantifiers = quantifiers?
-intensifiers = intensifiers?|degree adverbs?
-honorifics = honorifics?|titles? of (?:people|address)
-connectives = (?:discourse|logical) (?:connectives?|markers?)|connectives?|transition(?:al)? words?|linking words?
-function words = function words?|stop ?words?|grammatical words?
-adverbs = adverbs?
-adjectives = adjectives?
-verbs = verbs?
-nouns = nouns?
-semicolons = semi-?colons?
-colons = colons?
-commas = commas?
-sentence ends = ends? of (?:a |the |each |every )?sentences?|sentence(?:[- ]final)? (?:endings?|ends?|punctuation|terminators?)
-sentence ends = sentence-ending punctuation
-full stops = (?:full stops?|periods?)
-hyphens = hyphens?|dashe?s?|hyphenation
-apostrophes = apostrophes?
-question marks = question marks?
-exclamation marks = exclamation (?:marks?|points?)
-quotation marks = (?:opening |closing |double |single )?(?:quotation|quote|speech) marks?|(?:double |single )?quotes|inverted commas
-opening parentheses = (?:opening|open|left) (?:parenthes[ei]s|brackets?|round brackets?)
-closing parentheses = (?:closing|close|right) (?:parenthes[ei]s|brackets?|round brackets?)
-parentheses = parenthes[ei]s|round brackets
-brackets = (?:square |curly )?brackets?|braces?
-slashes = (?:back|forward )?slash(?:es)?
-percent signs = per ?cent(?:age)? (?:signs?|symbols?)
-currency signs = (?:currency|dollar|euro|money) (?:signs?|symbols?)
-number signs = (?:number|hash|pound) signs?|hash(?:es|tags?)?
-at signs = at[- ]signs?
-asterisks = asterisks?
-underscores = underscores?
-equals signs = equals? signs?
-ampersands = ampersands?
-ellipses = ellips[ei]s
-punctuation = punctuation(?: marks?| characters?| symbols?| signs?)?
-symbols = (?:special |mathematical )?symbols|special characters?
-line breaks = new ?lines?(?: characters?)?|line ?breaks?|carriage returns?|paragraph breaks?|blank lines?|ends? of lines?
-white space = white ?space(?: characters?)?|blanks?|spaces?
-non-English letters = (?:non-english|foreign|accented|non-ascii|non-latin) (?:letters?|characters?|words?|scripts?)|diacritics?|accents
-broken characters = (?:broken|garbled|invalid) (?:characters?|bytes?|text)
-hyphenated = hyphenated(?: words?| compounds?)?
-contractions = contractions?|contracted forms?
-repeated words = repeated (?:words?|tokens?|phrases?)|repetitions?
-repeated words = (?:words? )?(?:that )?(?:have )?(?:already )?(?:appeared|occurred|been mentioned)
-    (?: before| earlier| already)+(?: in the text)?
-long words = long(?:er)? words
-short words = short(?:er)? words
-"""
-"""The phrases for each form. The first form whose phrase is found wins, so the narrower phrases stand first; a line that begins
-with white space carries on the one before."""
-
-
-def _compiled(lines: str) -> dict[str, re.Pattern[str]]:
-    """By form, what finds any of its phrases as whole words."""
-    phrases: dict[str, list[str]] = {}
-    for line in lines.strip().replace("\n    ", "").splitlines():
-        form, _, phrase = line.partition(" = ")
-        phrases.setdefault(form, []).append(phrase)
-    return {form: re.compile(rf"(?<![\w-])(?:{'|'.join(found)})(?![\w-])") for form, found in phrases.items()}
-
-
-FORM_PHRASES = _compiled(_FORM_PHRASES)
+_PHRASES: dict[str, list[str]] = tomllib.loads(
+    Path(__file__).with_name("form_phrases.toml").read_text(encoding="utf-8")
+)
+FORM_PHRASES = {form: re.compile(rf"(?<![\w-])(?:{'|'.join(phrases)})(?![\w-])") for form, phrases in _PHRASES.items()}
+"""By form, what finds any of its phrases as whole words."""
 FILTERS = frozenset({
     "past tense", "-ing", "plurals", "capitalised", "names", "acronyms", "comparatives", "superlatives", "adverbs", "lower case",
 })  # fmt: skip
@@ -127,19 +22,6 @@ HEADS = frozenset({
 PARTS_OF_SPEECH = frozenset({"verbs", "nouns", "adjectives"})
 """Told poorly by form: used only where nothing else is said."""
 
-EMPTY_WORDS = word_set(
-    """
-    the a an any all some various certain common specific english such of with other different types type kinds
-    kind forms form used use uses occurrences occurrence instances instance mentions particularly especially
-    mostly mainly often usually generally typically in text texts words word tokens token terms term phrases
-    phrase characters character symbol signs sign mark marks names themselves itself that are is being as and or
-    like e.g including for both every each single whole entire individual strings string expressions when which
-    standing appearing occurring found anything everything something every references reference mention related
-    relating to indicating expressing denoting describing involving about associated concepts specifically
-    pieces piece
-    """
-)
-"""Words of an explanation that say nothing of their own."""
 
 _SUBJECT = r"(?:this|the|that|it|an?)?\s*(?:neuron|unit|feature|latent|node|direction|module|it)"
 _DEGREE = (
@@ -190,4 +72,6 @@ def read_forms(text: str) -> tuple[tuple[str, ...], str]:
 
 def _content(text: str) -> list[str]:
     """The words of a phrase that say something."""
-    return [word for word in re.findall(r"[^\W_]+(?:[.'-][^\W_]+)*", text) if word not in EMPTY_WORDS]
+    return [
+        word for word in re.findall(r"[^\W_]+(?:[.'-][^\W_]+)*", text) if word not in LISTS["say nothing of their own"]
+    ]
