@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal as OneOf
 
 from stages.simulate.word.quoted_strings import AFFIXED, PLACED, QUOTED, Marked, Quoted, Scope
 from stages.simulate.word.rules import Kind, Place, Rule
-
-ReadPhrase = Callable[[str], list[Rule]]
 
 _LIST = rf"{QUOTED}(?:\s*(?:,\s*(?:and\s+|or\s+)?|\band\b|\bor\b|/)\s*(?:the\s+words?\s+|the\s+)?{QUOTED})*"
 _NOUN = (
@@ -120,80 +119,75 @@ def token_choice(phrase: str) -> tuple[str, OneOf["all", "first", "last"]]:
     return phrase[: match.start()] + phrase[match.end() :], choice
 
 
-def take_places(phrase: str, marked: Marked, read: ReadPhrase) -> tuple[str, list[Place], list[tuple[Quoted, ...]]]:
-    """A phrase in which each place and each affix is one private-use character, and what they stand for.
+@dataclass
+class Taken:
+    """Places and affixes that were taken out of a phrase, in which each of them is one private-use character."""
 
-    Args:
-        read: reads a trigger that is not quoted ("after a comma") into rules.
-    """
-    places: list[Place] = []
-    affixes: list[tuple[Quoted, ...]] = []
+    marked: Marked
+    read: Callable[[str], list[Rule]]
+    """Reads a trigger that is not quoted ("after a comma")."""
+    _places: list[Place] = field(default_factory=list)
+    _affixes: list[tuple[Quoted, ...]] = field(default_factory=list)
 
-    for scope, pattern in _AFFIXES:
-        phrase = pattern.sub(partial(_take_affix, affixes, marked, scope), phrase)
-    for what, pattern in _INSIDE:
-        phrase = pattern.sub(partial(_take_inside, places, what), phrase)
-    for kind, pattern in _EDGES:
-        phrase = pattern.sub(partial(_take_edge, places, kind), phrase)
-    for kind, pattern in _SIDES:
-        phrase = pattern.sub(partial(_take_side, places, kind, marked, read), phrase)
-    return phrase, places, affixes
+    def take(self, phrase: str) -> str:
+        """The phrase without them."""
+        for scope, pattern in _AFFIXES:
+            phrase = pattern.sub(partial(self._affix, scope), phrase)
+        for what, pattern in _INSIDE:
+            phrase = pattern.sub(partial(self._inside, what), phrase)
+        for kind, pattern in _EDGES:
+            phrase = pattern.sub(partial(self._edge, kind), phrase)
+        for kind, pattern in _SIDES:
+            phrase = pattern.sub(partial(self._side, kind), phrase)
+        return phrase
 
+    def places(self, text: str) -> tuple[Place, ...]:
+        """Those that stand in a text."""
+        return tuple(self._places[ord(mark) - 0xE800] for mark in re.findall(PLACED, text))
 
-def _placed(places: list[Place], place: Place) -> str:
-    places.append(place)
-    return f" {chr(0xE800 + len(places) - 1)} "
+    def affixes(self, text: str) -> list[Quoted]:
+        """Those that stand in a text."""
+        return [quoted for mark in re.findall(AFFIXED, text) for quoted in self._affixes[ord(mark) - 0xF000]]
 
+    def _placed(self, place: Place) -> str:
+        self._places.append(place)
+        return f" {chr(0xE800 + len(self._places) - 1)} "
 
-def _take_affix(affixes: list[tuple[Quoted, ...]], marked: Marked, scope: Scope, match: re.Match[str]) -> str:
-    if scope == "containing" and not _may_contain(match.string[: match.start()], match.group()):
-        return match.group()
-    affixes.append(_affixes(match.group(1), marked, scope))
-    return f" {chr(0xF000 + len(affixes) - 1)} "
+    def _affix(self, scope: Scope, match: re.Match[str]) -> str:
+        if scope == "containing" and not _may_contain(match.string[: match.start()], match.group()):
+            return match.group()
+        found = re.findall(f"{QUOTED}|{_BARE}", match.group(1))
+        strings = [self.marked.string(one) if re.fullmatch(QUOTED, one) else one for one in found]
+        self._affixes.append(tuple(Quoted(one.strip("-–…").strip() or one, scope) for one in strings))
+        return f" {chr(0xF000 + len(self._affixes) - 1)} "
 
+    def _inside(self, what: str, _: re.Match[str]) -> str:
+        return self._placed(Place("inside", what))
 
-def _take_inside(places: list[Place], what: str, _: re.Match[str]) -> str:
-    return _placed(places, Place("inside", what))
+    def _edge(self, kind: Kind, match: re.Match[str]) -> str:
+        """Leaves "word" in the phrase of "the first word of a sentence", which sets it apart from the start of one."""
+        unit = next(group for group in match.groups() if group).lower()
+        unit = "text" if unit in _TEXTS else "line" if unit in {"line", "paragraph"} else "sentence"
+        noun = " word " if "word" in match.group().lower() else " "
+        return noun + self._placed(Place(kind, unit))
 
+    def _side(self, kind: Kind, match: re.Match[str]) -> str:
+        triggers = self._triggers(match)
+        return self._placed(Place(kind, triggers=triggers)) if triggers else match.group()
 
-def _take_edge(places: list[Place], kind: Kind, match: re.Match[str]) -> str:
-    """Leaves "word" in the phrase of "the first word of a sentence", which sets it apart from the start of one."""
-    noun = " word " if "word" in match.group().lower() else " "
-    return noun + _placed(places, Place(kind, _unit(match)))
-
-
-def _take_side(places: list[Place], kind: Kind, marked: Marked, read: ReadPhrase, match: re.Match[str]) -> str:
-    triggers = _triggers(match, marked, read)
-    return _placed(places, Place(kind, triggers=triggers)) if triggers else match.group()
+    def _triggers(self, match: re.Match[str]) -> tuple[Rule, ...]:
+        listed = match.group(1)
+        strings = [self.marked.string(found) for found in re.findall(QUOTED, listed)]
+        if strings:
+            piece = re.search(r"pieces?\b|tokens?\b|subword", match.group()[: match.start(1) - match.start()], re.I)
+            scope: Scope = "token" if piece else "word"
+            return (Rule(quoted=tuple(Quoted(string, scope) for string in strings)),)
+        if not listed.strip() or re.search(f"{PLACED}|{AFFIXED}", listed):
+            return ()
+        return tuple(self.read(listed))
 
 
 def _may_contain(before: str, match: str) -> bool:
     """Whether "including" speaks of letters in a word, and not of examples."""
-    return not re.search("includ|having", match, re.I) or bool(
-        re.search(r"letters?|string", match + before[-20:], re.I)
-    )
-
-
-def _affixes(listed: str, marked: Marked, scope: Scope) -> tuple[Quoted, ...]:
-    strings = [
-        marked.string(found) if re.fullmatch(QUOTED, found) else found
-        for found in re.findall(f"{QUOTED}|{_BARE}", listed)
-    ]
-    return tuple(Quoted(string.strip("-–…").strip() or string, scope) for string in strings)
-
-
-def _unit(match: re.Match[str]) -> str:
-    unit = next(group for group in match.groups() if group).lower()
-    return "text" if unit in _TEXTS else "line" if unit in {"line", "paragraph"} else "sentence"
-
-
-def _triggers(match: re.Match[str], marked: Marked, read: ReadPhrase) -> tuple[Rule, ...]:
-    listed = match.group(1)
-    strings = [marked.string(found) for found in re.findall(QUOTED, listed)]
-    if strings:
-        piece = re.search(r"pieces?\b|tokens?\b|subword", match.group()[: match.start(1) - match.start()], re.I)
-        scope: Scope = "token" if piece else "word"
-        return (Rule(quoted=tuple(Quoted(string, scope) for string in strings)),)
-    if not listed.strip() or re.search(f"{PLACED}|{AFFIXED}", listed):
-        return ()
-    return tuple(read(listed))
+    spoken = re.search(r"letters?|string", match + before[-20:], re.I)
+    return spoken is not None or not re.search("includ|having", match, re.I)

@@ -8,9 +8,9 @@ import re
 from dataclasses import replace
 
 from stages.simulate.word.phrases import BOILERPLATE, PARTS_OF_SPEECH, read_forms
-from stages.simulate.word.places import take_places, token_choice
+from stages.simulate.word.places import Taken, token_choice
 from stages.simulate.word.quoted_strings import AFFIXED, PLACED, QUOTED, Marked, Quoted, Scope, take_quotes
-from stages.simulate.word.rules import Place, Rule
+from stages.simulate.word.rules import Rule
 
 LONGEST = 2000
 """Characters of an explanation that are read."""
@@ -66,6 +66,9 @@ _EXAMPLES = re.compile(
 _PIECE = re.compile(
     r"\b(?:word[- ]?)?(?:pieces?|tokens?|subwords?|sub-words?|fragments?|syllables?|strings?|characters?)\b", re.I
 )
+_WORD = re.compile(
+    r"\bwords?\b|\b(?:noun|verb|name|pronoun|article|conjunction|adjective|adverb)s?\b|preposition", re.I
+)
 _SUFFIX = re.compile(r"\b(?:suffix(?:es)?|endings?|at the ends? of (?:a |the )?words?|word-final)\b", re.I)
 _PREFIX = re.compile(r"\b(?:prefix(?:es)?|at the (?:start|beginning)s? of (?:a |the )?words?|word-initial)\b", re.I)
 _BARE_WORD = re.compile(r"the (?:word|token|preposition|article|conjunction|pronoun|particle) ([^\W\d_]+)", re.I)
@@ -114,24 +117,24 @@ def _read_clause(clause: str, marked: Marked) -> list[Rule]:
 
 def _read_list(clause: str, marked: Marked, depth: int = 0) -> list[Rule]:
     """The rules of a list of items, joined where they make one phrase of meaning or one list of quoted strings."""
-    clause, tokens = token_choice(clause)
-    places: list[Place] = []
-    affixes: list[tuple[Quoted, ...]] = []
-    text = clause
-    if depth < DEEPEST:
-        text, places, affixes = take_places(clause, marked, lambda phrase: _read_list(phrase, marked, depth + 1))
+    text, tokens = token_choice(clause)
+    taken = Taken(marked, lambda phrase: _read_list(phrase, marked, depth + 1))
+    text = taken.take(text) if depth < DEEPEST else text
     rules: list[Rule] = []
     scope: Scope = "either"
     start, last_end, examples = 0, -1, False
     for separator in [*_SEPARATOR.finditer(text), re.compile("$").search(text)]:
         assert separator is not None
         item = text[start : separator.start()]
-        examples = examples or _EXAMPLES.match(item) is not None
-        rule, scope = _read_item(_EXAMPLES.sub("", item), marked, places, affixes, scope)
+        example = _EXAMPLES.match(item)
+        examples = examples or example is not None
+        rule, scope = _read_item(_EXAMPLES.sub("", item), taken, scope)
         if rule is not None and rule.meaning and examples and rules and rules[0].forms:
             rule = Rule(quoted=(Quoted(_EXAMPLES.sub("", item).strip(), "word"),), places=rule.places)
         if rule is not None:
-            joined = _join(rules[-1], rule, text[last_end:start] + _example(item)) if rules else None
+            joined = (
+                _join(rules[-1], rule, text[last_end:start] + (example.group() if example else "")) if rules else None
+            )
             rules = [*rules[:-1], joined] if joined else [*rules, rule]
             last_end = separator.start()
         start = separator.end()
@@ -140,25 +143,14 @@ def _read_list(clause: str, marked: Marked, depth: int = 0) -> list[Rule]:
     return [replace(_graded(rule), tokens=tokens) for rule in rules]
 
 
-def _example(item: str) -> str:
-    """The words at the start of an item that make it an example: "such as "."""
-    match = _EXAMPLES.match(item)
-    return match.group() if match else ""
-
-
-def _read_item(
-    item: str, marked: Marked, places: list[Place], affixes: list[tuple[Quoted, ...]], scope: Scope
-) -> tuple[Rule | None, Scope]:
+def _read_item(item: str, taken: Taken, scope: Scope) -> tuple[Rule | None, Scope]:
     """The rule of one item, if it says anything, and the scope that a bare quoted string after it takes over."""
-    here = tuple(places[ord(mark) - 0xE800] for mark in re.findall(PLACED, item))
-    text = re.sub(PLACED, " ", item).strip()
-    affixed = [quoted for mark in re.findall(AFFIXED, text) for quoted in affixes[ord(mark) - 0xF000]]
-    text = re.sub(AFFIXED, " ", text).strip()
-    strings = [marked.string(mark) for mark in re.findall(QUOTED, text)]
+    here, affixed = taken.places(item), taken.affixes(item)
+    text = re.sub(AFFIXED, " ", re.sub(PLACED, " ", item).strip()).strip()
+    strings = [taken.marked.string(mark) for mark in re.findall(QUOTED, text)]
     around = re.sub(QUOTED, " ", text)
     if strings and _ABOUT.search(around):
-        phrase = marked.plain(text)
-        return Rule(meaning=phrase, places=here), "either"
+        return Rule(meaning=taken.marked.plain(text), places=here), "either"
     if strings:
         scope = _scope(around, scope)
         return Rule(quoted=tuple(_quoted(string, scope) for string in strings), places=here), scope
@@ -187,15 +179,7 @@ def _scope(around: str, default: Scope) -> Scope:
         return "beginning"
     if _PIECE.search(around):
         return "token"
-    return (
-        "word"
-        if re.search(
-            r"\bwords?\b|\b(?:noun|verb|name|pronoun|article|conjunction|adjective|adverb)s?\b|preposition",
-            around,
-            re.I,
-        )
-        else default
-    )
+    return "word" if _WORD.search(around) else default
 
 
 def _quoted(string: str, scope: Scope) -> Quoted:
