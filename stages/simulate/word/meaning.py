@@ -4,9 +4,9 @@ Shapes: N words, D width of the embedder, C common words, V vocabulary of the la
 """
 
 import inspect
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,8 +30,9 @@ FULL = 5.0
 LISTED_SHARE = 0.5
 """Weight of the list score beside the embedding's."""
 MOST_WORDS = 40_000
-"""Embedded words kept in memory."""
+"""Words whose embeddings and first tokens are kept in memory."""
 MOST_PHRASES = 512
+"""Phrases kept in memory."""
 LONGEST_PHRASE = 400
 """Characters of a phrase that are compared."""
 
@@ -46,8 +47,6 @@ LONGEST_LISTED = 240
 """Characters of a phrase that are put into the prompt."""
 PHRASE_BYTES = 64 * 2**20
 """Memory for what the language model says of phrases."""
-MOST_LISTED = 100_000
-"""Words whose first tokens are kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Meaning:
         self._common_vectors: Floats | None = None
         self._listing = Listing(*lister, self._common) if lister is not None else None
         self._vectors: dict[str, Floats] = {}
-        self._phrases: OrderedDict[str, _Phrase] = OrderedDict()
+        self._phrase = lru_cache(self._listing.most_phrases if self._listing else MOST_PHRASES)(self._read_phrase)
 
     def values(self, phrase: str, words: Sequence[str]) -> Values:
         """(N,) from 0 to 1: how far the standardised score of each word lies above CUT, as a share of the way to FULL."""
@@ -94,10 +93,7 @@ class Meaning:
         self._vectors.update(zip(missing, self._embedder.encode(missing), strict=True))
         return np.array([self._vectors[word] for word in lowered]).reshape(len(lowered), self._embedder.width)
 
-    def _phrase(self, phrase: str) -> _Phrase:
-        if phrase in self._phrases:
-            self._phrases.move_to_end(phrase)
-            return self._phrases[phrase]
+    def _read_phrase(self, phrase: str) -> _Phrase:
         if self._common_vectors is None:
             self._common_vectors = self._embedder.encode(self._common)
         bare = INTRODUCTIONS.sub("", phrase).strip() or phrase
@@ -105,12 +101,7 @@ class Meaning:
         vector = vector / max(float(np.linalg.norm(vector)), 1e-9)
         common = self._common_vectors @ vector  # (C,)
         listed = self._listing.read(phrase) if self._listing is not None else None
-        ready = _Phrase(vector, float(common.mean()), max(float(common.std()), 1e-6), listed)
-        self._phrases[phrase] = ready
-        limit = MOST_PHRASES if self._listing is None else min(MOST_PHRASES, self._listing.most_phrases)
-        while len(self._phrases) > limit:
-            self._phrases.popitem(last=False)
-        return ready
+        return _Phrase(vector, float(common.mean()), max(float(common.std()), 1e-6), listed)
 
 
 class Listing:
@@ -122,12 +113,8 @@ class Listing:
         self._tokens: dict[str, int] = {}
         self._unrelated: Floats | None = None
         self._anchor = self._ids([ANCHOR])[0]
-
-    @property
-    def most_phrases(self) -> int:
+        self.most_phrases = min(MOST_PHRASES, max(16, PHRASE_BYTES // (4 * len(language_model.tokenizer))))
         """Results of `read` that fit into PHRASE_BYTES."""
-        width = 0 if self._unrelated is None else len(self._unrelated)
-        return max(16, PHRASE_BYTES // max(1, 4 * width))
 
     def read(self, phrase: str) -> Floats:
         """(V,) log P(token | list of the phrase) - mean log P(token | list of something unrelated), standardised.
@@ -165,7 +152,7 @@ class Listing:
     def _firsts(self, words: Sequence[str]) -> npt.NDArray[np.int64]:
         """(N,) the first token of each word after the prompt; -1 where the tokenizer joins it with what stands before."""
         missing = sorted({word for word in words if word not in self._tokens})
-        if len(self._tokens) + len(missing) > MOST_LISTED:
+        if len(self._tokens) + len(missing) > MOST_WORDS:
             self._tokens.clear()
             missing = sorted(set(words))
         if missing:

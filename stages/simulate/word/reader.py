@@ -132,9 +132,8 @@ def _read_list(clause: str, marked: Marked, depth: int = 0) -> list[Rule]:
         if rule is not None and rule.meaning and examples and rules and rules[0].forms:
             rule = Rule(quoted=(Quoted(_EXAMPLES.sub("", item).strip(), "word"),), places=rule.places)
         if rule is not None:
-            joined = (
-                _join(rules[-1], rule, text[last_end:start] + (example.group() if example else "")) if rules else None
-            )
+            between = text[last_end:start] + (example.group() if example else "")
+            joined = _join(rules[-1], rule, between) if rules else None
             rules = [*rules[:-1], joined] if joined else [*rules, rule]
             last_end = separator.start()
         start = separator.end()
@@ -166,9 +165,8 @@ def _read_item(item: str, taken: Taken, scope: Scope) -> tuple[Rule | None, Scop
     if not (forms or meaning or here):
         return None, scope
     edge = any(place.kind in {"first", "last"} for place in here) and not re.search("word", text, re.I)
-    return Rule(
-        forms=forms, meaning=meaning, places=here, marks=edge or bool(re.search("token|thing", text, re.I))
-    ), scope
+    marks = edge or bool(re.search("token|thing", text, re.I))
+    return Rule(forms=forms, meaning=meaning, places=here, marks=marks), scope
 
 
 def _scope(around: str, default: Scope) -> Scope:

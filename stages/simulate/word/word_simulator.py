@@ -15,8 +15,8 @@ What it reads in an explanation, in any mixture, clauses parted by ";" or "and a
 An explanation is read into rules (`reader`), which are applied to the words of a text (`rules`).
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,9 @@ MOST_TEXTS = 4096
 """Sequences whose words are kept in memory."""
 
 
+_read_text = lru_cache(MOST_TEXTS)(Text.read)
+
+
 class WordSimulator:
     """Reads an explanation into rules of form, position and meaning, and gives each token the best rule's value.
 
@@ -55,7 +58,6 @@ class WordSimulator:
         self.model = language_model.name if language_model else ""
         self.prompt_id = prompt.id if language_model else ""
         self._meaning = Meaning(embedder, None if language_model is None else (language_model, prompt))
-        self._texts: OrderedDict[tuple[str, ...], Text] = OrderedDict()
 
     async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
         """Activations from 0 to 10 for every token of each sequence; the coverage is 1 throughout.
@@ -66,7 +68,7 @@ class WordSimulator:
         if not explanation.strip():
             return [Simulation.failed("the explanation is empty") for _ in sequences]
         rules = read_explanation(explanation) or (Rule(meaning=explanation.strip()),)
-        texts = [self._text(sequence) for sequence in sequences]
+        texts = [_read_text(tuple(sequence)) for sequence in sequences]
         fits = self._fits(rules, texts)
 
         def meaning(phrase: str, text: Text) -> Values:
@@ -86,11 +88,3 @@ class WordSimulator:
         return {
             phrase: dict(zip(words, self._meaning.values(phrase, words).tolist(), strict=True)) for phrase in phrases
         }
-
-    def _text(self, sequence: Sequence[str]) -> Text:
-        key = tuple(sequence)
-        if key not in self._texts:
-            self._texts[key] = Text.read(key)
-            while len(self._texts) > MOST_TEXTS:
-                self._texts.popitem(last=False)
-        return self._texts[key]

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.subjects.embedder import Embedder
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.simulate.simulator import SCALE
+from stages.simulate.word.meaning import Meaning
 from stages.simulate.word.word_simulator import WordSimulator
 from tests.benchmarks.planted import UNITS, Planted
 from tests.stages.simulate.word.prose import PROSE
@@ -155,15 +157,11 @@ def test_strange_explanations_are_read_within_a_second(by_both: WordSimulator, e
     assert simulation.expected.shape == (6,)
 
 
-def test_memory_is_capped(by_embedding: WordSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.simulate.word.word_simulator.MOST_TEXTS", 4)
+def test_memory_is_capped(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.simulate.word.meaning.MOST_WORDS", 20)
     monkeypatch.setattr("stages.simulate.word.meaning.MOST_PHRASES", 3)
+    meaning = Meaning(embedder)
     for number in range(12):
-        (simulation,) = asyncio.run(
-            by_embedding.simulate(f"things of kind {number}", [[f" word{letter}{number}" for letter in "abcde"]])
-        )
-        assert simulation.expected is not None
-    assert len(by_embedding._texts) <= 4 + 1
-    assert len(by_embedding._meaning._vectors) <= 20
-    assert len(by_embedding._meaning._phrases) <= 3
+        meaning.values(f"things of kind {number}", [f"word{letter}{number}" for letter in "abcde"])
+        assert len(meaning._vectors) <= 20
+    assert meaning._phrase.cache_info().currsize == 3
