@@ -1,4 +1,4 @@
-"""Asking a language model: requests are repeated until a reply can be used, and a stage stops where most replies cannot."""
+"""Asking a language model: a request is repeated until a reply can be used; a stage whose replies are mostly useless stops."""
 
 import contextlib
 import json
@@ -17,13 +17,13 @@ from pipeline.llm.load import load_engine
 ATTEMPTS = 3
 """Requests for the same thing at most, while replies cannot be used."""
 RETRY_TEMPERATURE = 0.7
-"""Of a repeated request where the first one is greedy: the same reply would be wrong again."""
+"""Of a repeated request whose first one was greedy: without it, the same reply would come again."""
 FIRST_REPLIES = 20
-"""Replies from which on the share of useless ones is looked at."""
+"""The share of useless replies is looked at from this many replies on."""
 
 
 class Use(Enum):
-    """How much of what was asked for a reply has given."""
+    """How much of a reply can be used."""
 
     NOTHING = "nothing"
     SOME = "some"
@@ -100,7 +100,7 @@ class Asker:
             raise UserError(
                 f"{self._useless} of {self._replies} replies of {self.engine.name} could not be used; the last one was "
                 f"{shown[:80]!r}. Name another model or another method, or raise max_failure_share of its engine to go on "
-                "all the same; the same command then carries on, and replies that are there are not paid for again"
+                "all the same. The same command then carries on; replies that are there are not paid for again"
             )
 
 
@@ -119,5 +119,5 @@ def open_asker(model: LanguageModel | None, context: Context) -> Asker:
     """The language model that a stage of a run asks, made once."""
     assert model is not None, "the settings see to it that methods with a language model have one"
     engine = context.once("engine", lambda _: load_engine(model, context))
-    most = 1.0 if isinstance(engine, CountingEngine) else model.max_failure_share  # of whose replies none is of use
-    return context.once("asker", lambda _: Asker(engine, most))
+    share = 1.0 if isinstance(engine, CountingEngine) else model.max_failure_share  # a CountingEngine replies nothing
+    return context.once("asker", lambda _: Asker(engine, share))

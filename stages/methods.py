@@ -1,6 +1,6 @@
-"""Methods that a run file names: explainers, simulators, judges.
+"""Methods that a run file names: explainers and simulators.
 
-A method is a module that holds a `Method`, and a line in the table of its kind: `EXPLAINERS`, `SIMULATORS`, `JUDGE_METHODS`.
+A method is a module that holds a `Method`, and a line in the table of its kind: `EXPLAINERS` or `SIMULATORS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Method(Generic[T_co]):
-    """How one thing is done."""
+    """One way to explain, or to simulate."""
 
     summary: str
     """One line for people."""
@@ -34,7 +34,6 @@ class Method(Generic[T_co]):
     """Names of the prompts that it may use."""
     need: Need | None = None
     """What the language model has to do, beyond writing replies."""
-
     settings: Callable[[Any], dict[str, Any]] = lambda _: {}
     """What else can change its results, from the section of its stage, such as the revision of an embedder."""
 
@@ -72,12 +71,9 @@ def require(capabilities: Capabilities, setting: str, name: str, choices: Choice
     method: Method[Any] = choice(choices, name)
     if method.need is None or method.need.met(capabilities):
         return
-    others = {other: choice(choices, other) for other in choices}
-    working = [
-        f'{setting} = "{other}"'
-        for other, found in others.items()
-        if found.model == "asked" and (found.need is None or found.need.met(capabilities))
-    ]
+    others = [(other, choice(choices, other)) for other in choices]
+    asked = [(other, found.need) for other, found in others if found.model == "asked"]
+    working = [f'{setting} = "{other}"' for other, need in asked if need is None or need.met(capabilities)]
     raise UserError(
         f'{setting} = "{name}" needs {method.need.words}, which this endpoint does not give for this model; '
         f"write {' or '.join(working)} instead, or use an endpoint that does, such as vLLM "
@@ -107,6 +103,5 @@ async def open_method(setting: str, name: str, choices: Choices, section: Any, c
 
 def prompt_digests(method: Method[Any], engine: LanguageModel | None, own: str) -> dict[str, str]:
     """Digests of the prompt files that a method may use; none without a language model."""
-    return {} if engine is None else {
-        file: digest for prompt in method.load_prompts(own) for file, digest in prompt.digests().items()
-    }  # fmt: skip
+    prompts = [] if engine is None else method.load_prompts(own)
+    return {file: digest for prompt in prompts for file, digest in prompt.digests().items()}

@@ -4,7 +4,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -87,10 +87,8 @@ class RecordedUnits:
         self._context.permit(splits)
         where = self._tables.is_unit(module, indices, polarity) & ds.field("split").isin(list(splits))
         rows = self._tables.read(EXEMPLARS, where, ["index", "seq_id", "split"]).to_pylist()
-        found: dict[int, set[tuple[int, str]]] = {index: set() for index in indices}
-        for row in rows:
-            found[row["index"]].add((row["seq_id"], row["split"]))
-        return {index: sorted(pairs) for index, pairs in found.items()}
+        pairs = sorted({(row["index"], row["seq_id"], row["split"]) for row in rows})
+        return {index: [(seq_id, split) for of, seq_id, split in pairs if of == index] for index in indices}
 
     def evidence(self, module: str, indices: Sequence[int], polarity: str = "+") -> list[Evidence]:
         """What an explainer may see of some units."""
@@ -99,9 +97,7 @@ class RecordedUnits:
         tokens = self.top_tokens(module, indices, polarity)
         hard = self.exemplars(module, indices, ["explain"], polarity, NEGATIVES) if explain.negatives == "hard" else {}
         details = self.details(module, indices, polarity)
-        listed: dict[int, tuple[list[str], list[str]]] = {index: ([], []) for index in indices}
-        if explain.output_tokens:
-            listed = self.output_tokens(module, indices, polarity)
+        listed = self.output_tokens(module, indices, polarity) if explain.output_tokens else {}
         return [
             Evidence(
                 module,
@@ -111,7 +107,7 @@ class RecordedUnits:
                 tokens[index],
                 hard.get(index, []),
                 details[index],
-                *listed[index],
+                *listed.get(index, ([], [])),
             )
             for index in indices
         ]
@@ -120,15 +116,11 @@ class RecordedUnits:
         """The tokens with the highest mean activation, in the polarity, over the `explain` sequences."""
         name, sign = ("top_tokens", 1.0) if polarity == "+" else ("bottom_tokens", -1.0)
         rows = self._tables.read(UNITS, self._tables.is_unit(module, indices), ["index", name])
-        lists = rows[name].combine_chunks()
-        tokens, means, counts = (
-            lists.flatten().field(part).to_pylist() for part in ("token", "mean_activation", "count")
-        )
-        entries = iter([TopToken(token, sign * mean, n) for token, mean, n in zip(tokens, means, counts, strict=True)])
-        lengths = lists.value_lengths().to_pylist()
         return {
-            index: list(islice(entries, length))
-            for index, length in zip(rows["index"].to_pylist(), lengths, strict=True)
+            row["index"]: [
+                TopToken(one["token"], sign * one["mean_activation"], one["count"]) for one in row[name] or ()
+            ]
+            for row in rows.to_pylist()
         }
 
     def details(self, module: str, indices: Sequence[int], polarity: str) -> dict[int, dict[int, Detail]]:
@@ -157,10 +149,9 @@ class RecordedUnits:
         """
         found: dict[int, tuple[list[str], list[str]]] = {index: ([], []) for index in indices}
         for row in self._tables.read(UNIT_TOKENS, self._tables.is_unit(module, indices)).to_pylist():
-            promoted, suppressed = (
-                [entry["token"] for entry in row[name] or ()] for name in ("promoted", "suppressed")
-            )
-            found[row["index"]] = (promoted, suppressed) if polarity == "+" else (suppressed, promoted)
+            names = ("promoted", "suppressed") if polarity == "+" else ("suppressed", "promoted")
+            more, less = ([entry["token"] for entry in row[name] or ()] for name in names)
+            found[row["index"]] = (more, less)
         return found
 
 

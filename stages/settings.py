@@ -89,12 +89,15 @@ class UnitDraw(Section):
     """Units drawn by the seed from each module, among those that fire."""
 
     number: Positive
+    """Units of a module."""
     min_density: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the tokens that a unit fires on, at least."""
     max_density: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The same, at most."""
 
 
 def _tag_of_units(value: Any) -> str:
-    """Which of the ways to name units a value is; no tag is a word that could be a key."""
+    """The way in which a value names units. Tags hold a space, so that messages can tell them from keys."""
     if isinstance(value, dict) and all(isinstance(indices, list) for indices in value.values()):
         return "a list"
     if isinstance(value, dict | UnitDraw):
@@ -118,8 +121,9 @@ class Explain(StageSection):
     explainer: str = "statistics"
     """How units are explained."""
     units: Units = "all"
-    """all, a number drawn by the seed from each module among the units that fire, such a number with bounds on the share of
-    tokens that they fire on, or lists of indices by module or pattern of modules."""
+    """all; a number drawn by the seed from each module, among the units that fire; the same with bounds on the share of tokens
+    that they fire on, such as { number = 24, min_density = 0.001, max_density = 0.5 }; or lists of indices by module or pattern
+    of modules."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
     """Which ends of the activations are explained: + the largest ones, - the most negative ones, each as a unit of its own."""
     context: Positive | None = None
@@ -131,9 +135,9 @@ class Explain(StageSection):
     candidates: Positive = 4
     """Candidate explanations of a unit at most; the best on `select` is published on `report`."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    """At which a language model writes them; 0 gives one candidate."""
+    """Temperature at which a language model writes them; 0 gives one candidate."""
     max_tokens: Positive | None = None
-    """Tokens of a reply at most; unless given 100, or 60 for token_activation. Models that think before they answer need more."""
+    """Tokens of a reply at most. Unless given, 100, or 60 for token_activation; models that think before they answer need more."""
     engine: LanguageModel | None = None
     """The language model that explains, or that labels the words found by statistics."""
     shard_units: Positive = 8
@@ -141,7 +145,7 @@ class Explain(StageSection):
 
     @property
     def drawn(self) -> UnitDraw | None:
-        """What is drawn, where units are."""
+        """What is drawn; None where units are not drawn."""
         if isinstance(self.units, int):
             return UnitDraw(number=self.units)
         return self.units if isinstance(self.units, UnitDraw) else None

@@ -47,9 +47,9 @@ def chosen_units(config: RunConfig, tables: Tables) -> dict[str, list[int]]:
 
 
 def _wanted(drawn: UnitDraw, polarities: Collection[str], units: pa.Table) -> Bools:
-    """(U,) which units of a module may be drawn: those within the density, or all that fire, or all where none does.
+    """(U,) which units of a module may be drawn: those that fire within the bounds of density.
 
-    A unit of which nothing is recorded may be.
+    Without bounds, all are where none fires, so that their rows say why nothing is explained. So are units that are not recorded yet.
     """
     density = units["density"].to_numpy()
     wanted = ~((density < drawn.min_density) | (density > drawn.max_density))
