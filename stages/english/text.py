@@ -4,11 +4,10 @@ Shapes: T tokens of a text, W words of it.
 """
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -194,7 +193,8 @@ def split_words(tokens: Sequence[str]) -> list[Word]:
     - "1,000", "3.5", "12:30", "1990s", "3rd" and "U.S." are one word; "%" is its own.
     - Each ideograph or kana is a word of its own, as those scripts put no space between words.
     - Tokens of white space alone make one word, "\\n" if they break a line and "" if not.
-    - U+FFFD, the sign of a broken character, counts as a letter; an empty token belongs to the word before it.
+    - U+FFFD, the sign of a broken character, counts as a letter.
+    - An empty token is the beginning of a character that a later token ends, and belongs to that one's word.
     """
     text = "".join(tokens)
     spans = [match.span() for match in _WORD.finditer(text)]
@@ -213,29 +213,26 @@ def split_words(tokens: Sequence[str]) -> list[Word]:
 def _owners(tokens: Sequence[str], text: str, spans: list[tuple[int, int]]) -> list[int]:
     """(T,) the span that each token belongs to: its first that has letters, else its first; negative: white space."""
     owners: list[int] = []
-    end = first = 0
+    starts, stops = [start for start, _ in spans], [stop for _, stop in spans]
+    end = empty = 0
     for token in tokens:
-        begin, end = end, end + len(token)
-        while first < len(spans) and spans[first][1] <= begin:
-            first += 1
-        touched = []
-        for index in range(first, len(spans)):
-            if spans[index][0] >= end:
-                break
-            touched.append(index)
         if not token:
-            owners.append(owners[-1] if owners else -1)
-        elif touched:
-            owners.append(next((i for i in touched if _NAMING.search(text, *spans[i])), touched[0]))
-        else:
-            owners.append(-1 - first)
-    return owners
+            empty += 1
+            continue
+        begin, end = end, end + len(token)
+        touched = range(bisect_right(stops, begin), bisect_left(starts, end))
+        lettered = (index for index in touched if _NAMING.search(text, *spans[index]))
+        owner = next(lettered, touched.start) if touched else -1 - touched.start
+        owners += [owner if owners else -1] * empty + [owner]
+        empty = 0
+    return owners + owners[-1:] * empty if owners else [-1] * empty
 
 
 def _bare(text: str, begin: int, end: int, spans: list[tuple[int, int]]) -> str:
     """The part of text[begin:end] from the first to the last of its letters, or of its marks if it has no letters."""
     first = bisect_right(spans, begin, key=lambda span: span[1])
-    inside = [(max(begin, a), min(end, b)) for a, b in takewhile(lambda span: span[0] < end, spans[first:])]
+    last = bisect_left(spans, end, key=lambda span: span[0])
+    inside = [(max(begin, start), min(end, stop)) for start, stop in spans[first:last]]
     if not inside:
         return "\n" if "\n" in text[begin:end] or "\r" in text[begin:end] else ""
     naming = [span for span in inside if _NAMING.search(text, *span)] or inside

@@ -34,7 +34,7 @@ SUFFIXES = ("al", "ic", "er", "ist", "ism", "ity", "ion", "ment", "ness", "ous",
 PREFIXES = ("un", "re", "pre", "non", "anti", "inter", "trans", "sub", "over", "dis", "mis", "micro", "pro", "counter")
 """Affixes that an explanation may name of whole words, beside the pieces that a tokenizer cuts."""
 TABLE_WEIGHT = 0.3
-"""What a token of the corpus-wide table counts against one of the evidence, whose sequences are those scored."""
+"""Weight of a token of the corpus-wide table beside one of an exemplar, as exemplars are like what is scored."""
 
 
 @dataclass(frozen=True, order=True)
@@ -48,7 +48,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The pairs of each feature, divided by what their tokens share."""
+    """The pairs of each feature, grouped by what their tokens share."""
 
     of_pair: Ints
     """(P,) the cell of each pair."""
@@ -155,7 +155,7 @@ def _check(values: Floats, evidence: Evidence) -> None:
 
 
 def _of_table(evidence: Evidence, index: dict[Feature, int], mean: float) -> tuple[Floats, Floats]:
-    """Sums and counts by feature of what the token table tells beyond the exemplars; new features join `index`."""
+    """Sums and counts by feature of the tokens that only the table knows; new features join `index`."""
     seen: Counter[str] = Counter()
     mass: defaultdict[str, float] = defaultdict(float)
     for exemplar in evidence.exemplars:

@@ -17,9 +17,9 @@ SHRINK_RULE = 5.0
 """The same for a rule."""
 
 SIGNIFICANT = 6.0
-"""A finding must take away as much squared error as this many tokens have left. The first finding need not."""
+"""Every finding but the first must remove the squared error of this many average tokens, at least."""
 SAME = 0.6
-"""A word or piece is not said if this share of its tokens belongs to one that was."""
+"""A word or piece is left out if this share of its tokens belongs to one that was found before."""
 
 
 @dataclass(frozen=True)

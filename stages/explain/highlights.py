@@ -23,19 +23,19 @@ EXEMPLARS = 20
 SHARES = (0.6, 0.5, 0.4, 0.3, 0.2)
 """Thresholds of marking, as shares of the highest activation; the next is tried where too few tokens are marked."""
 ENOUGH = 6
-"""Different tokens that are to be marked; white space around them and capitals make no difference."""
+"""Different tokens that should be marked; capitals and white space around them make no difference."""
 OTHERS = 5
-"""Texts on which the unit stays low at most."""
+"""Texts shown on which the unit stays low, at most."""
 LOW = SHARES[-1]
-"""A unit stays low on a text without an activation of this share of the highest."""
+"""A unit stays low on a text whose activations are all below this share of the highest."""
 PRESENT = 0.05
-"""What a shared token counts for at least, in shares of the highest activation."""
+"""Least weight of a shared token, as a share of the highest activation."""
 PAIRS = 3
-"""Pairs shown of a text at most."""
+"""Pairs shown below a text, at most."""
 NEEDED = 3
-"""Tokens shown at most on which the activation at a text's peak depends."""
+"""Tokens shown on which the activation at a text's peak depends, at most."""
 LEAST_SHARE = 0.2
-"""A pair or a token is shown from this share of the text's strongest on."""
+"""A pair or a token is shown if it has this share of the strength of the text's strongest."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Highlights:
     highest: float
     """The highest activation of the top band."""
     marked_from: float
-    """The activation from which on a token is marked."""
+    """Tokens are marked from this activation on."""
 
 
 def highlight(evidence: Evidence) -> Highlights:
     """The strongest exemplars with their strongest tokens marked.
 
-    A token is marked from a share of the highest activation on, by the first of SHARES with which ENOUGH different tokens
-    are, or by the last. Exemplars without a marked token are left out.
+    A token is marked from a share of the highest activation on: the first of SHARES that marks ENOUGH different tokens, or the
+    last. Exemplars without a marked token are left out.
 
     Raises:
         ExplanationError: no activation above zero.
@@ -103,7 +103,7 @@ def look_alikes(evidence: Evidence, highlights: Highlights) -> list[str]:
 
 
 def hard_negatives(evidence: Evidence, highlights: Highlights) -> list[str]:
-    """Its hard negatives, one of each kind in turn, the hardest of each kind first.
+    """The unit's hard negatives, one of each kind in turn, the hardest of each kind first.
 
     Left out are those with a token that is marked where it stands in an exemplar.
     """
@@ -208,7 +208,7 @@ def top_pairs(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
 def needed(attribution: Activations, peak: int) -> list[int]:
     """Positions that matter most to the activation at the peak, without the peak itself, the most important first.
 
-    Only what is above zero counts, and what has a share LEAST_SHARE of the highest attribution, the peak's included.
+    Only those above zero count that have LEAST_SHARE of the highest attribution, which may be the peak's.
     """
     values = np.nan_to_num(attribution, nan=0.0, posinf=0.0, neginf=0.0)  # (T,)
     highest = float(values.max(initial=0.0))

@@ -14,7 +14,7 @@ NAMED_MARKS = {
     "?": "question marks", "!": "exclamation marks", "(": "opening parentheses", ")": "closing parentheses",
     "%": "percent signs", "\\": "backslashes", "�": "broken characters", " ": "white space",
 }  # fmt: skip
-"""Marks that are called by name, because a quoted mark is hard to read or would unbalance the quotation marks."""
+"""Marks that are called by name: a quoted mark is hard to read, or would unbalance the quotation marks."""
 FORM_PHRASES = {
     "names": "proper names", "capitalised": "capitalised words", "past tense": "past-tense verbs", "-ing": "-ing verbs",
     "question words": "question words", "units": "units of measure", "negation": "words of negation",

@@ -12,7 +12,7 @@ from stages.evidence import Exemplar
 from stages.token_lines import marked_text
 
 HIGH = 0.5
-"""A token is one of those that the unit responds to from this share of the text's highest activation on."""
+"""The unit responds to tokens from this share of the text's highest activation on."""
 LOW = 0.2
 """A token can be marked wrongly if its activation is below this share of the text's highest."""
 
@@ -43,8 +43,8 @@ class JudgeMethod:
 def detection_items(exemplars: Sequence[Exemplar], most: int, rng: np.random.Generator) -> list[Item]:  # noqa: ARG001
     """Top sequences, and as many on which the unit stays low.
 
-    Low are hard negatives where there are any, and of the random sequences those whose maximum is not above the median
-    of the random sequences' maxima: a unit that is never quite off is low below a quantile, not at zero.
+    The low ones are hard negatives where there are any, and random sequences whose maximum is not above the median of all
+    random sequences' maxima: a unit that is never quite off is low below a quantile, not at zero.
     """
     top = [exemplar for exemplar in exemplars if exemplar.band == "top"][:most]
     known = {exemplar.seq_id for exemplar in exemplars if exemplar.band == "top"}

@@ -44,5 +44,10 @@ def test_words_of_a_text(tokens: list[str], words: list[str]) -> None:
     assert [word.text for word in split_words(tokens)] == words
 
 
+def test_the_tokens_of_a_character_are_of_one_word() -> None:
+    assert split_words(["日", "", "", "本", "", " é", "", ""]) == [Word("日", 0, 1), Word("本", 1, 4), Word("é", 4, 8)]
+    assert split_words(["", " a"]) == [Word("", 0, 1), Word("a", 1, 2)], "the token that opens a text has no word"
+
+
 def test_a_word_knows_its_tokens() -> None:
     assert split_words([" un", "happy", "!"]) == [Word("unhappy", 0, 2), Word("!", 2, 3)]
