@@ -1,25 +1,22 @@
-"""Models and data sets of the Hugging Face hub: commits and files, from the hub's cache where there is no connection."""
+"""The Hugging Face hub: commits and files, from its cache where there is no connection; and its libraries kept quiet."""
 
 import functools
-import hashlib
-import json
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.errors import UserError
-from pipeline.subjects.loading.cache_folder import cache_folder
 
 TIMEOUT = 5.0
-"""Seconds to wait for the hub before the caches are asked."""
+"""Seconds to wait for the hub where it need not answer."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
-WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
-CONFIGURATION = (".json", ".jinja", ".model", ".py", ".txt")
+CONFIGURATION = ["*.json", "*.jinja", "*.model", "*.py", "*.txt"]
+WEIGHTS = ["model.safetensors", "model-*-of-*.safetensors"]
+"""Names of the weights; other files, such as those of adapters, are taken where there are none of these."""
 
 RepoType = Literal["model", "dataset"]
 
@@ -33,11 +30,28 @@ def resolve_on_hub(repo: str, revision: str, repo_type: RepoType = "model") -> s
 
     Raises:
         UserError: no such repository or revision, no permission, only pickled weights, or the hub cannot be reached
-            and no cache knows the commit.
+            and its cache does not know the commit.
     """
+    from huggingface_hub import HfApi
+
     if COMMIT.fullmatch(revision):
         return revision
-    return str(_describe(repo, revision, repo_type)["commit"])
+    with _told_to_the_user(repo, revision, repo_type):
+        commit: str = HfApi().resolve_revision(repo, revision=revision, repo_type=repo_type).resolved
+    if repo_type == "model" and not _has_safetensors(repo, commit):
+        raise _pickled(repo)
+    return commit
+
+
+def _has_safetensors(repo: str, commit: str) -> bool:
+    """Whether there are weights that can be loaded; true as well where the hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().model_info(repo, revision=commit, timeout=TIMEOUT).siblings or []
+        return any(file.rfilename.endswith(".safetensors") for file in files)
+    except Exception:  # noqa: BLE001 - of the connection, for which the libraries have no common class
+        return True
 
 
 def fetch_model(repo: str, commit: str, *, weights: bool) -> Path:
@@ -47,89 +61,38 @@ def fetch_model(repo: str, commit: str, *, weights: bool) -> Path:
         weights: with the safetensors, or only configuration, tokenizer and code.
 
     Raises:
-        UserError: no such model or commit, or files are missing and the hub cannot be reached.
+        UserError: no such model or commit, no safetensors, or files are missing and the hub cannot be reached.
     """
-    from httpx2 import HTTPError
-    from huggingface_hub import hf_hub_download
-
-    top = [name for name in _describe(repo, commit, "model")["files"] if "/" not in name]
-    heavy = [name for name in top if name.endswith(".safetensors")]
-    heavy = [name for name in heavy if WEIGHTS.fullmatch(name)] or heavy
-    names = [name for name in top if name.endswith(CONFIGURATION)] + (heavy if weights else [])
-    if "config.json" not in names:
+    folder = _snapshot(repo, commit, CONFIGURATION)
+    if not (folder / "config.json").is_file():
         raise UserError(f"{repo!r} on the hub holds no config.json at its top; give a model that transformers can load")
-    try:
-        with _told_to_the_user(repo, commit, "model"):
-            files = [Path(hf_hub_download(repo, name, revision=commit)) for name in names]
-    except (HTTPError, OSError) as error:
-        raise _unreachable(repo, commit, error) from None
-    return files[names.index("config.json")].parent
+    for patterns in (WEIGHTS, ["*.safetensors"]) if weights else ():
+        if any(_snapshot(repo, commit, patterns).glob("*.safetensors")):
+            return folder
+    if weights:
+        raise _pickled(repo)
+    return folder
 
 
-def _describe(repo: str, revision: str, repo_type: RepoType) -> dict[str, Any]:
-    """The commit and the files of a repository; what the hub answered is noted for times without a connection."""
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled
+def _snapshot(repo: str, commit: str, patterns: list[str]) -> Path:
+    """The folder with the files at the top of a repository that fit one of the patterns."""
+    from huggingface_hub import snapshot_download
 
-    note = cache_folder() / "hub" / hashlib.sha256(f"{repo_type}\0{repo}\0{revision}".encode()).hexdigest()
-    if COMMIT.fullmatch(revision) and note.is_file():
-        return _read(note) or {}
-    api = HfApi()
-    ask = api.dataset_info if repo_type == "dataset" else api.model_info
-    try:
-        with _told_to_the_user(repo, revision, repo_type):
-            info = ask(repo, revision=revision, timeout=TIMEOUT)
-    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
-        found = _read(note) or _in_hub_cache(repo, revision, repo_type)
-        if found is None:
-            raise _unreachable(repo, revision, error) from None
-        return found
-    found = {"commit": str(info.sha), "files": [file.rfilename for file in info.siblings or []]}
-    if repo_type == "model" and not any(name.endswith(".safetensors") for name in found["files"]):
-        raise UserError(
-            f"{repo!r} on the hub has no safetensors weights, and pickled ones can run any code when they are loaded; "
-            f"choose a revision that has them, often {repo}@refs/pr/N, or convert a copy and give its folder"
-        )
-    _write(note, found)
-    return found
+    with _told_to_the_user(repo, commit, "model"):
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=patterns, ignore_patterns="*/*"))
 
 
-def _in_hub_cache(repo: str, revision: str, repo_type: RepoType) -> dict[str, Any] | None:
-    """What the hub's own cache, filled by other programs, knows of a revision."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=repo_type)
-    commit = revision
-    if not COMMIT.fullmatch(revision):
-        with suppress(OSError, UnicodeDecodeError):
-            commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
-    snapshot = folder / "snapshots" / commit
-    if not COMMIT.fullmatch(commit) or not snapshot.is_dir():
-        return None
-    return {"commit": commit, "files": sorted(file.name for file in snapshot.iterdir())}
-
-
-def _read(note: Path) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(note.read_text(encoding="utf-8"))
-        return {"commit": str(found["commit"]), "files": [str(name) for name in found["files"]]}
-    return None
-
-
-def _write(note: Path, found: dict[str, Any]) -> None:
-    """Keep a note; a cache that cannot be written is no obstacle."""
-    temporary = note.with_name(f"{note.name}.tmp-{os.getpid()}")
-    with suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-        temporary.replace(note)
+def _pickled(repo: str) -> UserError:
+    return UserError(
+        f"{repo!r} on the hub has no safetensors weights, and pickled ones can run any code when they are loaded; "
+        f"choose a revision that has them, often {repo}@refs/pr/N, or convert a copy and give its folder"
+    )
 
 
 @contextmanager
 def _told_to_the_user(repo: str, revision: str, repo_type: RepoType) -> Iterator[None]:
-    """Turn the hub's refusals into messages; failures of the connection pass through."""
+    """Turn the hub's refusals, and failures of the connection, into messages."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
@@ -149,16 +112,12 @@ def _told_to_the_user(repo: str, revision: str, repo_type: RepoType) -> Iterator
         ) from None
     except HFValidationError as error:
         raise UserError(f"{repo!r} is not a hub id: {error}") from None
-
-
-def _unreachable(repo: str, revision: str, reason: Exception) -> UserError:
-    from huggingface_hub import constants
-
-    detail = str(reason).splitlines()[:1] or ["no details"]
-    return UserError(
-        f"the hub cannot be reached ({type(reason).__name__}: {detail[0]}), and {repo!r} at {revision!r} is not in its "
-        f"cache {constants.HF_HUB_CACHE}; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local folder"
-    )
+    except Exception as error:  # noqa: BLE001 - of the connection, for which the libraries have no common class
+        detail = str(error).splitlines()[:1] or ["no details"]
+        raise UserError(
+            f"the hub cannot be reached ({type(error).__name__}: {detail[0]}), and {repo!r} at {revision!r} is not in its "
+            f"cache {constants.HF_HUB_CACHE}; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local folder"
+        ) from None
 
 
 @contextmanager

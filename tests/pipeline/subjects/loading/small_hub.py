@@ -35,14 +35,22 @@ def small_hub(folder: Path) -> Iterator[str]:
                 self.send(403, b"", {"X-Error-Code": "GatedRepo"})
             elif "org/down" in path:
                 self.send(503, b"", {})
-            elif path.startswith("/api/models/org/tiny/tree/"):
-                self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            elif "/tree/" in path:
+                self.list(path.split("/")[4])
             elif path.startswith("/api/") and "/revision/" in path:
                 self.describe(path)
             elif path.startswith(f"/org/tiny/resolve/{COMMIT}/"):
                 self.deliver(folder / path.rsplit("/", 1)[1])
             else:
                 self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+        def list(self, repo: str) -> None:
+            files = list(folder.iterdir()) if repo == "tiny" else []
+            entries = [
+                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40} for file in files
+            ]
+            pickle = {"type": "file", "path": "pytorch_model.bin", "size": 1, "oid": "0" * 40}
+            self.send(200, json.dumps(entries or [pickle]).encode(), {"Content-Type": "application/json"})
 
         def describe(self, path: str) -> None:
             repo, revision = path.removeprefix("/api/models/").removeprefix("/api/datasets/").split("/revision/")

@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from pipeline.errors import UserError
-from pipeline.subjects.loading.hub import resolve_on_hub
+from pipeline.subjects.loading.hub import fetch_model, resolve_on_hub
+from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.loading.model_source import resolve_model
 from tests.pipeline.subjects.loading.small_hub import COMMIT, small_hub
 
@@ -87,9 +88,21 @@ def test_in_offline_mode_the_cache_knows_the_commit(hub: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("spec", ["org/tiny", "org/tiny@v1"])
 def test_without_connection_and_cache_the_way_on_is_told(unreachable: Path, spec: str) -> None:
-    _remember(unreachable, "main", complete=False)
     with pytest.raises(UserError, match=r"cannot be reached .*not in its cache .*HF_HUB_OFFLINE.*local folder"):
         resolve_model(spec)
+
+
+def test_files_that_are_not_in_the_cache_are_told_offline(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    _remember(hub, "main", complete=False)
+    with pytest.raises(UserError, match=r"cannot be reached .*not in its cache"):
+        load_tokenizer("org/tiny")
+
+
+def test_weights_are_fetched_when_they_are_wanted(hub: Path) -> None:
+    folder = fetch_model("org/tiny", COMMIT, weights=False)
+    assert not list(folder.glob("*.safetensors"))
+    assert list(fetch_model("org/tiny", COMMIT, weights=True).glob("*.safetensors")) == [folder / "model.safetensors"]
 
 
 LOAD = """
