@@ -2,15 +2,16 @@
 
 import contextlib
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.subjects.loading.cache_folder import cache_folder, lock
+from pipeline.errors import UserError
+from pipeline.storage.shards import atomic_path
+from pipeline.subjects.loading.cache_folder import cache_folder
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder
@@ -25,17 +26,13 @@ Vectors = npt.NDArray[np.float32]
 def kept_vectors(embedder: "Embedder", texts: Sequence[str]) -> Vectors:
     """(N, D), as `embedder.encode(texts)`, which is worked out at the first call for this embedder and these texts.
 
-    Processes wait for one another, so that the work is done once. A file that is cut or damaged is made again, and where
-    the cache folder cannot be written the texts are embedded every time.
+    A file that is cut or damaged is made again, and where the cache folder cannot be written the texts are embedded every time.
     """
     file = cache_folder() / "vectors" / f"{_key(embedder, texts)}.safetensors"
-    shape = (len(texts), embedder.width)
-    if (found := _read(file, shape)) is not None:
-        return found
-    with _turn(file):
-        if (found := _read(file, shape)) is None:
-            found = embedder.encode(texts)
-            _write(file, found)
+    found = _read(file, (len(texts), embedder.width))
+    if found is None:
+        found = embedder.encode(texts)
+        _write(file, found)
     return found
 
 
@@ -64,30 +61,12 @@ def _read(file: Path, shape: tuple[int, int]) -> Vectors | None:
 
 
 def _write(file: Path, vectors: Vectors) -> None:
-    """Under a temporary name first, so that whoever finds the file finds it whole."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
-    try:
-        for leftover in file.parent.glob(f".{file.name}.tmp-*"):  # of a killed process
-            leftover.unlink(missing_ok=True)
+    with contextlib.suppress(OSError, UserError, SafetensorError), atomic_path(file) as temporary:
         save_file({NAME: vectors}, temporary, metadata={"sha256": _sha256(vectors)})
-        temporary.replace(file)
-    except (OSError, SafetensorError):
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _sha256(vectors: Vectors) -> str:
     return hashlib.sha256(vectors.tobytes()).hexdigest()
-
-
-@contextlib.contextmanager
-def _turn(file: Path) -> Iterator[None]:
-    """One process at a time, where files can be locked."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock(file.with_name(f".{file.name}.lock")))
-        yield

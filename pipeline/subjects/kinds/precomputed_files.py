@@ -17,7 +17,6 @@ Metadata "signed" = "false" says that no activation of the file is negative. Wha
 looked at. `write_activations` writes such a file; any other writer of safetensors will do, given contiguous arrays.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UserError
+from pipeline.storage.shards import atomic_path
 from pipeline.subjects.activations import ModuleUnits, SparseActivations
 
 if TYPE_CHECKING:
@@ -79,14 +79,9 @@ def write_activations(folder: Path | str, number: int, token_ids: Any, activatio
         tensors["lengths"] = tensor(lengths).to(torch.int64)
     metadata["signed"] = "true" if bool((values.float() < 0).any()) else "false"
     file = Path(folder) / f"{number:05d}.safetensors"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
-    try:
+    with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata)
         ActivationFile.open(temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return file
 
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.storage.shards import atomic_path
 
 
 def cache_folder() -> Path:
     """$NEUROGLOSS_CACHE, else $XDG_CACHE_HOME/neurogloss, else ~/.cache/neurogloss. It may not exist yet."""
-    own = os.environ.get("NEUROGLOSS_CACHE")
-    if own:
-        return Path(own).expanduser()
+    if given := os.environ.get("NEUROGLOSS_CACHE"):
+        return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neurogloss"
 
 
@@ -36,11 +36,8 @@ def content_hash(file: Path) -> str:
             return str(remembered["sha256"])
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    temporary = note.with_suffix(f".tmp-{os.getpid()}")
-    with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError, UserError), atomic_path(note) as temporary:
         temporary.write_text(json.dumps({"path": str(path), "seen": seen, "sha256": digest}), encoding="utf-8")
-        temporary.replace(note)
     return digest
 
 
@@ -57,7 +54,8 @@ def folder_made_once(name: str, make: Callable[[Path], None]) -> Path:
     final = cache_folder() / name
     if final.is_dir():
         return final
-    with _writable(final), lock(final.with_name(f".{final.name}.lock")):
+    with _writable(final), final.with_name(f".{final.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # it ends with its process, SIGKILL included
         for leftover in final.parent.glob(f".{final.name}.tmp-*"):
             shutil.rmtree(leftover)
         if not final.is_dir():
@@ -79,14 +77,6 @@ def _writable(final: Path) -> Iterator[None]:
             f"the cache folder {final.parent} cannot be written ({error.strerror or error}); "
             "free space there, or set NEUROGLOSS_CACHE to a folder that can be written"
         ) from error
-
-
-@contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Wait for the other processes that hold the lock of this file; it ends with its process, SIGKILL included."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _sync(folder: Path) -> None:

@@ -20,6 +20,9 @@ from pipeline.subjects.loading.model_source import ModelSource, resolve_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken", "tekken.json", "tokenization_*.py")
+"""Of these transformers makes a tokenizer; where there are none, it makes one without any text in it."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -113,6 +116,11 @@ def load_tokenizer(model: str, trust_remote_code: bool = False) -> Any:
     """
     source = resolve_model(model)
     folder = model_folder(source, weights=False)
+    if not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
+        raise UserError(
+            f"model = {model!r}: {folder} holds no tokenizer (looked for {', '.join(TOKENIZER_FILES)}); "
+            "save the one that the model was trained with there, with tokenizer.save_pretrained"
+        )
     with quiet_transformers(), told_to_the_user(source):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:

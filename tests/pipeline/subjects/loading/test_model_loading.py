@@ -141,7 +141,7 @@ def _changed(tiny_llama: Path, folder: Path, change: str) -> str:
     [
         ("own code", "trust_remote_code = true"),
         ("unknown architecture", "nobody-knows"),
-        ("no tokenizer", "model = "),
+        ("no tokenizer", "holds no tokenizer"),
         ("cut off", "cannot be loaded"),
         ("broken config", "model = "),
     ],
@@ -151,3 +151,10 @@ def test_a_broken_folder_is_told(tiny_llama: Path, tmp_path: Path, change: str, 
         load_language_model(_changed(tiny_llama, tmp_path / "model", change))
     assert says in str(caught.value)
     assert str(tmp_path / "model") in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "roberta", "gemma2"])
+def test_a_model_without_a_tokenizer_does_not_get_an_empty_one(family: str, tmp_path: Path) -> None:
+    random_model(FAMILIES[family].config()).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"holds no tokenizer .*tokenizer\.save_pretrained"):
+        load_tokenizer(str(tmp_path))
