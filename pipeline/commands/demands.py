@@ -19,7 +19,7 @@ from pipeline.execution.context import Context
 from pipeline.execution.runner import survey
 from pipeline.execution.stage import Shard, Stage, Unit
 from pipeline.llm.counting_engine import CountingEngine, Usage
-from pipeline.llm.endpoint.tokenizers import find_tokenizer
+from pipeline.llm.endpoint.tokenizer import find_tokenizer
 from pipeline.llm.engine import Capabilities
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables

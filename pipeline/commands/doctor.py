@@ -11,7 +11,8 @@ from pipeline.errors import UserError
 from pipeline.execution.runner import Stages
 from pipeline.execution.stage import ModelUse
 from pipeline.llm.endpoint import open_endpoint
-from pipeline.llm.endpoint.profile import Profile
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities
+from pipeline.llm.endpoint.client import listed_models
 from pipeline.llm.endpoint.secrets import Secrets
 
 WORKER = "doctor"
@@ -51,41 +52,43 @@ def _visited(use: ModelUse, folder: Path, budget: Budget) -> Finding:
     lines: Lines = [("model", engine.model)]
     try:
         lines.append(("endpoint", Secrets.of(engine).endpoint))
-        profile, context, exact = asyncio.run(_visit(engine, folder, budget))
+        can, context, exact = asyncio.run(_visit(engine, folder, budget))
     except UserError as error:
         return Finding([*lines, ("answers", f"no: {error}")], False)
-    lines += [("answers", "yes"), *_capabilities(profile, context, exact)]
+    lines += [("answers", "yes"), *_capabilities(can, context, exact)]
     try:
-        use.check(profile.capabilities())
+        use.check(can.of_engine())
+        if can.other_models:
+            raise UserError(f"engine.model = {engine.model!r} is not among its models{listed_models(can.other_models)}")
     except UserError as error:
         return Finding([*lines, ("well", f"no: {error}")], False)
     return Finding([*lines, ("well", "yes")], True)
 
 
-async def _visit(engine: LanguageModel, folder: Path, budget: Budget) -> tuple[Profile, int | None, bool]:
+async def _visit(engine: LanguageModel, folder: Path, budget: Budget) -> tuple[EndpointCapabilities, int | None, bool]:
     """What the probe finds now, the context, and whether tokens are counted exactly."""
     opened = open_endpoint(engine.model_copy(update={"mode": "live"}), folder, WORKER, budget)
     try:
-        return await opened.profile(anew=True), opened.context, opened.counts_exactly
+        return await opened.probed(anew=True), opened.context, opened.counts_exactly
     finally:
         await opened.aclose()
 
 
-def _capabilities(profile: Profile, context: int | None, exact: bool) -> Iterator[tuple[str, str]]:
+def _capabilities(can: EndpointCapabilities, context: int | None, exact: bool) -> Iterator[tuple[str, str]]:
     """The probe's findings in words."""
-    yield "requests", "chat" if profile.chat else "plain completions"
+    yield "requests", "chat" if can.chat else "plain completions"
     yield "context", f"{context:,} tokens" if context else "unknown"
     yield "tokenizer", "yes" if exact else "none, so that tokens are estimated; engine.tokenizer names one"
-    yield "alternatives in replies", str(profile.logprobs) if profile.logprobs else "no"
-    if profile.reading.way:
-        yield "alternatives in prompts", f"{profile.reading.listed} by {profile.reading.way}"
+    yield "alternatives in replies", str(can.logprobs) if can.logprobs else "no"
+    if can.reading.way:
+        yield "alternatives in prompts", f"{can.reading.listed} by {can.reading.way}"
     else:
         yield "alternatives in prompts", "no" if exact else "not asked for without a tokenizer"
     for name, works in (
-        ("JSON schema", profile.json_schema),
-        ("several replies (n)", profile.n),
-        ("seed", profile.seed),
+        ("JSON schema", can.json_schema),
+        ("several replies (n)", can.n),
+        ("seed", can.seed),
     ):
         yield name, "yes" if works else "no"
-    refused = [name for name, taken in (("temperature", profile.temperature), ("stop", profile.stop)) if not taken]
+    refused = [name for name, taken in (("temperature", can.temperature), ("stop", can.stop)) if not taken]
     yield "refused fields", ", ".join(refused) or "none"

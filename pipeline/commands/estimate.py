@@ -6,7 +6,6 @@ from dataclasses import astuple
 from pipeline.commands.demands import Demand, Stages, demands
 from pipeline.commands.tables import format_table
 from pipeline.config import RunConfig
-from pipeline.cost import cost
 from pipeline.llm.counting_engine import BLOCK, Usage
 
 COLUMNS = ["stage", "model", "calls", "prompt tokens", "computed", "reply tokens", "at most", "cost", "at most"]
@@ -61,7 +60,7 @@ def _costs(found: Sequence[Demand], most: bool) -> list[float | None]:
     """The cost at each endpoint."""
     usages = [(demand.engine, demand.usage) for demand in found if demand.engine.base_url is not None]
     return [
-        cost(engine, usage.prompt_tokens, usage.most_tokens if most else usage.likely_tokens)
+        engine.cost(usage.prompt_tokens, usage.most_tokens if most else usage.likely_tokens)
         for engine, usage in usages
     ]
 

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.commands.tables import format_table
-from pipeline.config import RunConfig
-from pipeline.cost import shown_cost
+from pipeline.config import LanguageModel, RunConfig
 from pipeline.execution.runner import Progress, Stages, survey
 from pipeline.execution.stage import Stage
-from pipeline.llm.endpoint.reply_files import read_other
+from pipeline.llm.endpoint.response_cache import read_other
 from pipeline.storage.tables import Tables
 
 Line = list[str | int | None]
@@ -66,8 +65,16 @@ def _used(stage: Stage, config: RunConfig) -> Iterator[Line]:
         for row in sums.to_pylist():
             prompt, reply = (row[f"{name}_sum"] or 0 for name in counts)
             if prompt or reply:
-                cost = shown_cost(use.model if (use := stage.asks(config)) else None, prompt, reply)
+                cost = _shown_cost(use.model if (use := stage.asks(config)) else None, prompt, reply)
                 yield [stage.name, row["model"], f"{prompt:,}", f"{reply:,}", cost]
+
+
+def _shown_cost(engine: LanguageModel | None, prompt_tokens: int, completion_tokens: int) -> str | None:
+    """A cost as text: `unknown` without the prices; None, a dash in the table, for a model in this process."""
+    if engine is None or engine.base_url is None:
+        return None
+    cost = engine.cost(prompt_tokens, completion_tokens)
+    return "unknown" if cost is None else f"{cost:,.4f}"
 
 
 def _paid(folder: Path) -> str:

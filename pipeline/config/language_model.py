@@ -1,10 +1,14 @@
 """The sections about language models that explain, simulate and judge, and what they may cost."""
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.config.section import Count, Device, Positive, Section, Text
+
+CONFIDENTIAL = frozenset({"base_url", "key_variable", "headers", "body"})
+"""Settings of which messages never show the value: it may hold a secret, by design or by mistake."""
 
 
 class LanguageModel(Section):
@@ -18,9 +22,9 @@ class LanguageModel(Section):
     """As subject.device, for a model in this process."""
     trust_remote_code: bool = False
     """As subject.trust_remote_code."""
-    base_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    base_url: str | None = None
     """Endpoint, such as http://localhost:8000/v1; without it the model runs in this process."""
-    key_variable: str | None = None
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """Name of the environment variable that holds the endpoint's key; without it no key is sent."""
     tokenizer: str | None = None
     """The endpoint's tokenizer: hub id, folder or package:NAME; all_at_once needs it, estimates get exact by it."""
@@ -44,6 +48,25 @@ class LanguageModel(Section):
     """Further headers of each request; a value "env:NAME" is read from that environment variable."""
     body: dict[str, Any] = {}
     """Further fields of each request's body."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://host")
+        try:
+            complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # the port is no number
+            complete = False
+        if not complete:
+            raise ValueError("base_url is no address of an endpoint; write one such as http://localhost:8000/v1")
+        return value
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Of tokens read and written, in the currency of budget.max_cost; None where a price that counts is not known."""
+        parts = [(prompt_tokens, self.price_in), (completion_tokens, self.price_out)]
+        if any(tokens and price is None for tokens, price in parts):
+            return None
+        return sum(tokens * price for tokens, price in parts if price is not None) / 1e6
 
 
 class Budget(Section):

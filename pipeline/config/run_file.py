@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config import RunConfig, Section, StageSection, with_sections
+from pipeline.config.language_model import CONFIDENTIAL
 from pipeline.config.section import section_in
 from pipeline.errors import UserError, nearest
 
@@ -106,6 +107,8 @@ def _explain(problem: Any, kind: type[RunConfig]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"[{where}] {message}"
+    if CONFIDENTIAL.intersection(location):
+        return f"{where}: {message[0].lower() + message[1:]} (its value is not shown, as it may hold a secret)"
     return f"{where} = {problem['input']!r}: {message[0].lower() + message[1:]}"
 
 

@@ -1,9 +1,13 @@
-"""Work that waits for servers, side by side: many tasks in flight, results in order."""
+"""Work that waits for servers, side by side: many tasks in flight, results in order, earlier shards first."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
+from heapq import heappop, heappush
+from itertools import count
 from typing import TypeVar
+
+from pipeline.llm.engine import EngineError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,3 +42,49 @@ async def bounded_gather(work: Callable[[T], Awaitable[R]], items: Sequence[T], 
             task.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     return [results[number] for number in range(len(items))]
+
+
+async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
+    """All results, in order. No work is cancelled because other work failed, as every reply is paid for.
+
+    Raises:
+        When all has ended: the first error that concerns more than one request, else the first EngineError.
+    """
+    found = await asyncio.gather(*work, return_exceptions=True)
+    errors = [result for result in found if isinstance(result, BaseException)]
+    for error in sorted(errors, key=lambda error: isinstance(error, EngineError)):
+        raise error
+    return [result for result in found if not isinstance(result, BaseException)]
+
+
+class TurnSemaphore:
+    """A semaphore that lets the earliest shard in, by TURN, and within a shard the first to arrive."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._arrivals = count()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    async def __aenter__(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        entered = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (TURN.get(), next(self._arrivals), entered))
+        try:
+            await entered
+        except asyncio.CancelledError:
+            if entered.done() and not entered.cancelled():  # let in and cancelled at the same time
+                self._let_in()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting:
+            entered = heappop(self._waiting)[2]
+            if not entered.done():
+                entered.set_result(None)
+                return
+        self._free += 1

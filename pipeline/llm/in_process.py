@@ -16,7 +16,7 @@ from pipeline.llm.engine import (
     Request,
 )
 from pipeline.llm.forward import Prefix, extend
-from pipeline.llm.numbers import NumberTokens, Probabilities, number_tokens
+from pipeline.llm.numbers import NumberTokens, Probabilities, normalised, number_tokens
 from pipeline.llm.prompt_encoder import Prompt, PromptEncoder
 from pipeline.llm.rows import Row, check_reading, read_rows
 from pipeline.llm.sampling import MOST_ALTERNATIVES, sample
@@ -217,11 +217,8 @@ def _row(
 
 
 def _scores(log_probabilities: Probabilities, numbers: NumberTokens, tokens: int) -> NumberScores:
-    """Normalised probabilities and coverage from (S, 1 + N, W) log-probabilities of the wanted tokens."""
+    """Scores from (S, 1 + N, W) log-probabilities of the wanted tokens."""
     logs = numbers.numbers(log_probabilities)
     if np.isnan(logs).any():
         return NumberScores(None, None, "the model's output is not a number", tokens)
-    with np.errstate(under="ignore", invalid="ignore"):
-        total = np.logaddexp.reduce(logs, axis=1)
-        probabilities = np.exp(logs - total[:, None])
-        return NumberScores(probabilities.astype(np.float32), np.exp(total).astype(np.float32), "", tokens)
+    return NumberScores(*normalised(logs), "", tokens)

@@ -78,6 +78,16 @@ class NumberTokens:
         return {other[len(ids)] for other in self.ids if len(other) > len(ids) and other[: len(ids)] == ids}
 
 
+def normalised(logs: Probabilities) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Probabilities of the numbers from (S, 11) log-probabilities, each row summing to 1, and (S,) their sums before that.
+
+    A row without any number has a sum of 0 and NaN as its probabilities, so that nobody takes them for a value.
+    """
+    with np.errstate(under="ignore", invalid="ignore"):
+        total = np.logaddexp.reduce(logs, axis=1)
+        return np.exp(logs - total[:, None]).astype(np.float32), np.exp(total).astype(np.float32)
+
+
 def number_tokens(encoder: PromptEncoder) -> NumberTokens:
     """How the encoder's tokenizer writes the numbers after a tab.
 

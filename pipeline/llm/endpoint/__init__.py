@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import Budget, LanguageModel
 
 if TYPE_CHECKING:
-    from pipeline.llm.endpoint.engine import EndpointEngine
+    from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
 
 
 def open_endpoint(config: LanguageModel, folder: Path, worker: str, budget: Budget) -> "EndpointEngine":
@@ -15,18 +15,16 @@ def open_endpoint(config: LanguageModel, folder: Path, worker: str, budget: Budg
     Raises:
         UserError: no key, or another process works as the same worker.
     """
-    from pipeline.llm.endpoint.engine import EndpointEngine
-    from pipeline.llm.endpoint.ledger import Ledger
-    from pipeline.llm.endpoint.replies import Replies
-    from pipeline.llm.endpoint.secrets import Secrets
-    from pipeline.llm.endpoint.sender import Sender
+    from pipeline.llm.endpoint.batch import BatchCarrier
+    from pipeline.llm.endpoint.budget import SharedBudget
+    from pipeline.llm.endpoint.client import Client
+    from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+    from pipeline.llm.endpoint.response_cache import ResponseCache
+    from pipeline.llm.endpoint.sender import Endpoint, LiveCarrier, Sender
 
-    Secrets.of(config)  # before a file is made
-    replies = Replies(folder, worker)
-    ledger = Ledger.of(budget, config, replies)
-    live = Sender(config, replies, ledger)
-    if config.mode == "live":
-        return EndpointEngine(config, live, replies)
-    from pipeline.llm.endpoint.batch import BatchSender
-
-    return EndpointEngine(config, BatchSender(config, replies, ledger), replies, live)
+    client = Client(config)  # before a file is made
+    cache = ResponseCache(folder, worker)
+    endpoint = Endpoint(config, client, cache, SharedBudget(budget, config, cache))
+    live = Sender(endpoint, LiveCarrier(endpoint))
+    sender = Sender(endpoint, BatchCarrier(endpoint)) if config.mode == "batch" else live
+    return EndpointEngine(endpoint, sender, live)

@@ -1,278 +1,223 @@
-"""Sends requests through an endpoint's batch interface: files of many requests, answered within a day at a lower price."""
+"""Carries requests through an endpoint's batch interface: many at once, answered within a day at a lower price."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.config import LanguageModel
-from pipeline.llm.endpoint.batch_calls import BatchCalls, Timing, failure
-from pipeline.llm.endpoint.batch_files import BatchFiles, Json, Place
-from pipeline.llm.endpoint.batch_lines import MOST_REQUESTS, Job, LineReader, Waiting, limit_of, next_group
-from pipeline.llm.endpoint.faults import Fault
-from pipeline.llm.endpoint.http import Connections
-from pipeline.llm.endpoint.ledger import Ledger
-from pipeline.llm.endpoint.pot import Amount
-from pipeline.llm.endpoint.replies import Answer, Replies
-from pipeline.llm.endpoint.secrets import Secrets
-from pipeline.llm.endpoint.sender import content_of, request_key, usage_of
-from pipeline.llm.endpoint.sizes import PromptSizes, size_of
+from pipeline.llm.endpoint.batch_files import BatchInterface, Json, RequestFiles, Timing, failure
+from pipeline.llm.endpoint.budget import Reservation
+from pipeline.llm.endpoint.faults import QUOTED, Fault, NotFound, embedded_status, read_refusal
+from pipeline.llm.endpoint.response_cache import Answer
+from pipeline.llm.endpoint.sender import Endpoint, Outcome, Outgoing, tokens_of
 from pipeline.llm.engine import EngineError
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+MOST_REQUESTS = 50_000
+MOST_BYTES = 150_000_000
+"""Of one batch; OpenAI takes 200 MB."""
 
-_FACT = "batch."
+Failed = dict[bytes, Json]
+"""Results that are no replies, by key."""
+Job = asyncio.Task[Failed | None]
+"""Ends when the replies of a batch are in the response cache; gives None where the batch was never submitted."""
 
 
-class BatchSender:
+@dataclass
+class Group:
+    """Requests to one path that are collected for a batch."""
+
+    requests: dict[bytes, Outgoing] = field(default_factory=dict)
+    size: int = 0
+
+    def takes(self, request: Outgoing) -> bool:
+        """Whether the batch has room for one more."""
+        fits = self.size + len(request.content) <= MOST_BYTES and len(self.requests) < MOST_REQUESTS
+        return fits or not self.requests
+
+
+class BatchCarrier:
     """Collects requests until none has come for a while, submits them, and answers when the batch is done.
 
-    The requests are on disk before they are submitted, and the batch's id is in the reply cache before anything else is
-    done. So after a kill at any moment the next run, of any number of workers, fetches what was submitted: by the id, or
-    where the kill came before that was stored, by the name that the batch was given. Results are on disk too until each is in
-    the reply cache. Requests that failed go into another batch.
+    Requests are on disk before they are submitted, and are deleted when all replies are in the response cache. So after a
+    kill at any moment the next run, of any number of workers, fetches what was submitted: it finds the batch at the endpoint
+    by the name of its file. The cache keeps replies that nobody has asked for yet. Requests that failed go into another batch.
     """
 
-    def __init__(self, config: LanguageModel, replies: Replies, ledger: Ledger, timing: Timing | None = None) -> None:
-        """
-        Raises:
-            UserError: an environment variable with a key or a header is not set.
-        """
-        self._config, self._replies, self._ledger, self._timing = config, replies, ledger, timing or Timing()
-        self._secrets = Secrets.of(config)
-        self._connections = Connections(self._secrets, config.timeout)
-        self._calls = BatchCalls(self.client, self._secrets, config.model, config.retries, self._timing)
-        self._files = BatchFiles(replies.folder / "batches", replies.worker)
-        self._sizes = PromptSizes()
-        self._reader = LineReader(self._secrets, config.model, self._sizes)
-        self._waiting: dict[bytes, Waiting] = {}
-        self._pending: list[bytes] = []
+    def __init__(self, endpoint: Endpoint, timing: Timing | None = None) -> None:
+        self._endpoint, self._timing = endpoint, timing or Timing()
+        cache = endpoint.cache
+        self._files = RequestFiles(cache.folder / "batches", cache.worker)
+        self._interface = BatchInterface(endpoint.client, endpoint.config.retries, self._timing)
+        self._open: dict[str, tuple[Group, Job]] = {}
         self._jobs: dict[bytes, Job] = {}
-        self._adopted: dict[bytes, Amount] = {}
-        self._results: dict[bytes, Place] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._reserved: dict[bytes, Reservation] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._taking_up: asyncio.Task[None] | None = None
-        self._collecting = False
 
-    @property
-    def client(self) -> "AsyncOpenAI":
-        """For what is no request to a model."""
-        return self._connections.client
-
-    async def ask(
-        self,
-        path: str,
-        body: Mapping[str, Any],
-        attempt: int = 0,
-        *,
-        tokens_at_most: int,
-        keep: Callable[[Json], Json] = dict,
-    ) -> Answer:
-        """What `keep` leaves of the reply; see `pipeline.llm.endpoint.asks.Asks.ask`."""
-        content = content_of(self._config, body)
-        key = request_key(self._secrets.endpoint, path, content, attempt)
+    async def fetch(self, outgoing: Outgoing) -> Answer:
+        """Ask in one batch after the other until a reply can be used."""
         if self._taking_up is None:
-            self._taking_up = asyncio.create_task(self._take_up())
+            self._taking_up = self._run(self._take_up())
         await asyncio.shield(self._taking_up)
-        if (known := self._replies.get(key)) is not None:
-            return known
-        if key not in self._waiting:
-            reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            reply.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._waiting[key] = Waiting(path, content, size_of(path, body), tokens_at_most, keep, reply)
-            self._run(self._start(key), {key})
-        return await asyncio.shield(self._waiting[key].reply)
+        tries = self._endpoint.config.retries + 1
+        outcome: Outcome = Fault("not sent")
+        for number in range(tries):
+            if number:
+                await asyncio.sleep(self._timing.poll)
+            outcome = await self._try(outgoing)
+            if isinstance(outcome, Answer):
+                return outcome
+            if not isinstance(outcome, Fault):
+                raise outcome
+        raise EngineError(f"no usable reply in {tries} tries; the last one: {outcome}")
 
     async def aclose(self) -> None:
-        """Give connections back; batches go on at the endpoint."""
-        tasks = [*self._tasks, *([self._taking_up] if self._taking_up else [])]
-        for task in tasks:
+        """Stop waiting; batches go on at the endpoint."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._connections.aclose()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _take_up(self) -> None:
-        """Go on with the batches of an earlier run."""
-        for name in self._files.names():
-            job = Job(name, self._files.own(name))
-            for key, path, body in self._files.read_requests(name):
-                await asyncio.sleep(0)
-                if self._replies.get(key) is None and key not in self._jobs:
-                    job.left.add(key)
-                    self._jobs[key] = job
-                    most = self._sizes.at_most(size_of(path, body)), limit_of(body)
-                    self._adopted[key] = await self._ledger.reserve(*most)
-            if self._files.done(name):
-                await self._deliver(job)
-            elif job.left:
-                self._run(self._go_on(job), job.left, job)
-            else:
-                self._drop(job)
-
-    async def _go_on(self, job: Job) -> None:
-        fact = self._replies.get_fact(_FACT + job.name)
-        batch_id = fact["id"] if fact else await self._calls.find(job.name)
-        if batch_id is None:  # it was never submitted
-            self._release(job)
-            return
-        if fact is None:
-            self._replies.put_fact(_FACT + job.name, {"id": batch_id})
-        await self._follow(job, batch_id)
-
-    async def _start(self, key: bytes) -> None:
-        """Use the result, wait for the batch that holds the request, or put it into the next one."""
-        waiting = self._waiting[key]
-        if key in self._results:
-            self._finish(key, self._results.pop(key).read())
-        elif key in self._jobs:
-            if (error := self._jobs[key].error) is not None:
-                raise error
-            waiting.reserved = self._adopted.pop(key, None)
-        else:
-            waiting.reserved = await self._ledger.reserve(self._sizes.at_most(waiting.size), waiting.tokens_at_most)
-            self._pending.append(key)
-            if not self._collecting:
-                self._collecting = True
-                self._run(self._collect(), set())
-
-    async def _collect(self) -> None:
-        """Submit what is pending whenever nothing more comes."""
-        try:
-            while self._pending:
-                count = 0
-                while count < len(self._pending) < MOST_REQUESTS:
-                    count = len(self._pending)
-                    await asyncio.sleep(self._timing.quiet)
-                keys, self._pending = next_group(self._pending, self._waiting)
-                job = Job("", own=True, left=set(keys))
-                self._jobs |= dict.fromkeys(keys, job)
-                self._run(self._submit(job, keys), job.left, job)
-        finally:
-            self._collecting = False
-
-    async def _submit(self, job: Job, keys: list[bytes]) -> None:
-        path, run = self._waiting[keys[0]].path, self._replies.folder.parent.name
-        contents = {key: self._waiting[key].content for key in keys}
-        job.name = await asyncio.to_thread(self._files.write_requests, path, contents)
-        try:
-            batch_id = await self._calls.submit(self._files.requests(job.name), path, run, job.name)
-        except EngineError:
-            self._drop(job)
-            raise
-        self._replies.put_fact(_FACT + job.name, {"id": batch_id})
-        tqdm.write(f"batch {batch_id} of {len(keys):,} requests is submitted; it may take up to a day")
-        await self._follow(job, batch_id)
-
-    async def _follow(self, job: Job, batch_id: str) -> None:
-        batch = await self._calls.ended(batch_id)
-        said = "the endpoint does not know the batch any more" if batch is None else failure(batch)
-        contents = [] if batch is None else await self._calls.results(batch)
-        await asyncio.to_thread(self._files.write_results, job.name, contents)
-        await self._deliver(job, said)
-
-    async def _deliver(self, job: Job, said: str = "no result") -> None:
-        """Use the results that somebody waits for, keep the places of the others, and ask anew for what has none."""
-        places = await asyncio.to_thread(self._files.places, job.name)
-        for key in list(job.left):
-            await asyncio.sleep(0)
-            if key not in places:
-                self._finish(key, {"error": {"message": said}})
-            elif key in self._waiting:
-                self._finish(key, places[key].read())
-            else:
-                self._hold(key, places[key])
-        if not job.left:
-            self._drop(job)
-
-    def _hold(self, key: bytes, place: Place) -> None:
-        """Settle a result that nobody has asked for yet in this run; a failure is as good as none."""
-        row = place.read()
-        response = row.get("response") or {}
-        if response.get("status_code") != 200:
-            self._finish(key, row)
-            return
-        read, written = usage_of(response.get("body"))
-        self._ledger.settle(self._adopted.pop(key), read or 0, written or 0)
-        self._results[key] = place
-
-    def _finish(self, key: bytes, row: Json) -> None:
-        """Store a reply and hand it over, or try again, or give up."""
-        waiting = self._waiting.get(key)
-        job = self._jobs.pop(key)
-        if waiting is None:
-            self._ledger.settle(self._adopted.pop(key), 0, 0)
-        else:
-            self._use(key, waiting, row)
-        job.left.discard(key)
-        if not job.left:
-            self._drop(job)
-
-    def _use(self, key: bytes, waiting: Waiting, row: Json) -> None:
-        outcome, read, written = self._reader.read(waiting, row)
-        cost, model = self._ledger.cost(read, written), self._config.model
-        if waiting.reserved is not None:
-            self._ledger.settle(waiting.reserved, read, written)
-            waiting.reserved = None
-        if isinstance(outcome, Answer):
-            self._replies.put(key, outcome, model=model, seconds=0.0, cost=cost)
-            self._waiting.pop(key).reply.set_result(outcome)
-            return
-        if read or written:
-            why = outcome.words if isinstance(outcome, Fault) else type(outcome).__name__
-            self._replies.put_lost(read, written, model=model, why=why, cost=cost)
-        if isinstance(outcome, Fault):
-            waiting.tries, waiting.said = waiting.tries + 1, outcome.words
-            if waiting.tries <= self._config.retries:
-                self._run(self._again(key), {key})
-                return
-            outcome = EngineError(f"no usable reply in {waiting.tries} tries; the last one: {outcome.words}")
-        self._waiting.pop(key).reply.set_exception(outcome)
-
-    async def _again(self, key: bytes) -> None:
-        await asyncio.sleep(self._timing.poll)
-        await self._start(key)
-
-    def _release(self, job: Job) -> None:
-        """Treat the requests of a batch that was never submitted as new ones."""
-        for key in list(job.left):
-            del self._jobs[key]
-            waiting = self._waiting.get(key)
-            reserved = waiting.reserved if waiting else self._adopted.pop(key)
-            if reserved is not None:
-                self._ledger.settle(reserved, 0, 0)
-            if waiting:
-                waiting.reserved = None
-                self._run(self._start(key), {key})
-        job.left.clear()
-        self._drop(job)
-
-    def _drop(self, job: Job) -> None:
-        """Forget a batch that is used up."""
-        for key in job.left:
-            self._jobs.pop(key, None)
-        if job.own:
-            self._files.delete(job.name)
-            self._replies.drop_fact(_FACT + job.name)
-
-    def _run(self, work: Coroutine[Any, Any, None], keys: set[bytes], job: Job | None = None) -> None:
-        """Work in the background; what it raises goes to those who wait for its requests, now or later."""
+    def _run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Work in the background; who waits for it learns of its errors."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-        def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            error = None if task.cancelled() else task.exception()
-            if error is None:
-                return
-            if job is not None:
-                job.error = error
-            for key in list(keys):
-                waiting = self._waiting.pop(key, None)
-                if waiting is not None and not waiting.reply.done():
-                    if waiting.reserved is not None:
-                        self._ledger.settle(waiting.reserved, 0, 0)
-                    waiting.reply.set_exception(error)
+    async def _take_up(self) -> None:
+        """Go on with the batches of an earlier run, and set aside what they take."""
+        endpoint, cache = self._endpoint, self._endpoint.cache
+        for name in self._files.names():
+            left = []
+            for key, body in self._files.read(name):
+                if cache.get(key) is None and cache.get_result(key) is None and key not in self._jobs:
+                    left.append(key)
+                    self._reserved[key] = await endpoint.budget.reserve(endpoint.sizes.at_most(body), limit_of(body))
+            if left:
+                self._jobs |= dict.fromkeys(left, self._run(self._resume(name, left)))
+            else:
+                self._files.delete(name)
 
-        task.add_done_callback(ended)
+    async def _try(self, outgoing: Outgoing) -> Outcome:
+        """What a batch gives for a request: the one that holds it, or another one that is still collecting."""
+        cache, key = self._endpoint.cache, outgoing.key
+        failed: Failed | None = {}
+        while (whole := cache.get_result(key)) is None:
+            if key not in self._jobs:
+                self._reserved[key] = await self._endpoint.reserve(outgoing)
+                self._jobs[key] = self._collect(outgoing)
+            failed = await asyncio.shield(self._jobs[key])
+            del self._jobs[key]
+            if failed is not None and key in failed:
+                return self._refused(failed[key])
+        try:
+            outcome: Outcome = self._endpoint.read(outgoing, whole.body, (whole.prompt_tokens, whole.completion_tokens))
+        except Fault as fault:
+            outcome = fault
+        with cache.all_or_none():
+            self._endpoint.store(outgoing, outcome, (0, 0))
+            cache.drop_result(key)
+        return outcome
+
+    def _collect(self, outgoing: Outgoing) -> Job:
+        """Put a request into the next batch to its path."""
+        path = outgoing.ask.path
+        if path not in self._open or not self._open[path][0].takes(outgoing):
+            group = Group()
+            self._open[path] = group, self._run(self._submit(group, path))
+        group, job = self._open[path]
+        group.requests[outgoing.key] = outgoing
+        group.size += len(outgoing.content) + 200
+        return job
+
+    async def _submit(self, group: Group, path: str) -> Failed | None:
+        """Wait until no more requests come, then submit them and fetch the results."""
+        count = 0
+        while count < len(group.requests) < MOST_REQUESTS:
+            count = len(group.requests)
+            await asyncio.sleep(self._timing.quiet)
+        if self._open.get(path, (None,))[0] is group:
+            del self._open[path]
+        keys, name = list(group.requests), ""
+        try:
+            name = await asyncio.to_thread(self._files.write, group.requests.values())
+            run = self._endpoint.cache.folder.parent.name
+            batch_id = await self._interface.submit(self._files.path(name), path, run, name)
+            tqdm.write(f"batch {batch_id} of {len(keys):,} requests is submitted; it may take up to a day")
+            return await self._fetch(name, batch_id, keys)
+        except EngineError:
+            self._files.delete(name)
+            raise
+        finally:
+            self._release(keys)
+
+    async def _resume(self, name: str, keys: list[bytes]) -> Failed | None:
+        """Go on with a batch of an earlier run."""
+        try:
+            batch_id = await self._interface.find(name)
+            if batch_id is not None:
+                return await self._fetch(name, batch_id, keys)
+            self._files.delete(name)
+            return None
+        finally:
+            self._release(keys)
+
+    async def _fetch(self, name: str, batch_id: str, keys: list[bytes]) -> Failed:
+        """Wait for a batch, store its replies, and give what failed."""
+        try:
+            batch = await self._interface.ended(batch_id)
+            said = failure(batch)
+            results = dict(await self._interface.fetch_results(batch, self._files.path(name).with_suffix(".part")))
+        except NotFound:
+            said, results = "the endpoint does not know the batch any more", {}
+        failed = {key: {"error": {"message": said}} for key in keys}
+        with self._endpoint.cache.all_or_none():
+            for key in keys:
+                if key in results and _is_reply(results[key]):
+                    self._store(key, results[key]["response"]["body"])
+                    del failed[key]
+        self._files.delete(name)
+        return failed | {key: results[key] for key in failed if key in results}
+
+    def _store(self, key: bytes, reply: Json) -> None:
+        reserved = self._reserved.pop(key)
+        read, written = tokens_of(reply)
+        tokens = read or reserved.most[0], reserved.most[1] if written is None else written
+        self._endpoint.budget.settle(reserved, tokens)
+        self._endpoint.cache.put_result(key, Answer(reply, *tokens), self._endpoint.config.cost(*tokens))
+
+    def _release(self, keys: list[bytes]) -> None:
+        """Give back what was set aside for requests without a reply."""
+        for key in keys:
+            if (reserved := self._reserved.pop(key, None)) is not None:
+                self._endpoint.budget.settle(reserved, (0, 0))
+
+    def _refused(self, row: Json) -> Outcome:
+        """What a result means that is no reply."""
+        response, error = row.get("response"), row.get("error")
+        status = response.get("status_code") if isinstance(response, dict) else None
+        secrets, model = self._endpoint.client.secrets, self._endpoint.config.model
+        if not isinstance(response, dict) or not isinstance(status, int):
+            words = error.get("message") or error.get("code") if isinstance(error, dict) else None
+            return Fault(secrets.redact(str(words or "no result"))[:QUOTED])
+        body = response.get("body")
+        status = status if status != 200 else embedded_status(body) or 500
+        return read_refusal(status, {}, json.dumps(body).encode(), secrets, model)
+
+
+def limit_of(body: Json) -> int:
+    """The tokens that the replies to a request may have."""
+    prompts = body.get("prompt")
+    several = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
+    return int(body.get("max_completion_tokens") or body.get("max_tokens") or 0) * int(body.get("n") or 1) * several
+
+
+def _is_reply(row: Json) -> bool:
+    response = row.get("response")
+    if not isinstance(response, dict) or response.get("status_code") != 200:
+        return False
+    return isinstance(response.get("body"), dict) and embedded_status(response["body"]) is None

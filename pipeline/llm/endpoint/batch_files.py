@@ -1,112 +1,203 @@
-"""Batches on disk: the requests of each before it is submitted, and its results from when they came until they are used.
+"""Batches on disk and at the endpoint: requests written, submitted, found again and followed, results fetched.
 
-FOLDER/NAME.jsonl holds the requests as they are uploaded, FOLDER/NAME.done the results; both appear whole or not at all.
-NAME begins with the worker that made it. A request holds its prompt; the key for the endpoint is in neither file.
+FOLDER/NAME.jsonl holds the requests of a batch until its results are in the response cache. NAME begins with the worker that
+made it. The batch at the endpoint carries the name, so it is found again whenever the process was killed. A request holds its
+prompt; the key for the endpoint is in no file.
 """
 
+import asyncio
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from pipeline.llm.endpoint.reply_files import read_other
+from openai.types import Batch
+
+from pipeline.errors import UserError
+from pipeline.llm.endpoint.client import CHAT, ERRORS, Client
+from pipeline.llm.endpoint.faults import Fault, NotFound, parsed_reply
+from pipeline.llm.endpoint.response_cache import is_at_work
+from pipeline.llm.endpoint.sender import Outgoing
+from pipeline.llm.engine import EngineError
 from pipeline.storage.shards import atomic_path
 
+T = TypeVar("T")
 Json = dict[str, Any]
+
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+SEARCHED = 2_000
+"""Batches, the newest first, among which one is looked for."""
+GROWTH = 1.5
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the result of one request is."""
+class Timing:
+    """Seconds."""
 
-    file: Path
-    start: int
-    length: int
-
-    def read(self) -> Json:
-        """The result."""
-        with self.file.open("rb") as stream:
-            stream.seek(self.start)
-            row: Json = json.loads(stream.read(self.length))
-            return row
+    quiet: float = 0.5
+    """Without a further request before those that came are submitted."""
+    poll: float = 2.0
+    """Between the first questions whether a batch is done; the waits grow up to `longest`."""
+    longest: float = 60.0
 
 
-class BatchFiles:
-    """The files of all workers' batches; a worker writes and deletes only its own."""
+class RequestFiles:
+    """The requests of batches whose results are not in the response cache yet."""
 
     def __init__(self, folder: Path, worker: str) -> None:
         self._folder, self._worker = folder, worker
 
     def names(self) -> list[str]:
-        """Batches that are not used up, this worker's first; those of workers that are at work now are left out."""
+        """Batches of this worker, and of workers that are not at work now."""
         found = sorted(file.stem for file in self._folder.glob("*.jsonl"))
         others = {name.rpartition(".")[0] for name in found} - {self._worker}
         busy = {worker for worker in others if is_at_work(self._folder.parent / f"{worker}.sqlite")}
-        return sorted(
-            (name for name in found if name.rpartition(".")[0] not in busy), key=lambda name: not self.own(name)
-        )
+        return [name for name in found if name.rpartition(".")[0] not in busy]
 
-    def own(self, name: str) -> bool:
-        """Whether this worker made the batch."""
-        return name.rpartition(".")[0] == self._worker
-
-    def requests(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
         """The file to upload."""
         return self._folder / f"{name}.jsonl"
 
-    def done(self, name: str) -> bool:
-        """Whether its results have come."""
-        return self._results(name).is_file()
-
-    def write_requests(self, path: str, contents: Mapping[bytes, bytes]) -> str:
-        """Put bodies, by key, into a file, and give it a name."""
+    def write(self, requests: Iterable[Outgoing]) -> str:
+        """Put requests into a file, which appears whole or not at all, and give it a name."""
         name = f"{self._worker}.{secrets.token_hex(8)}"
         self._folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.requests(name)) as temporary, temporary.open("wb") as stream:
-            for key, content in contents.items():
-                head = {"custom_id": key.hex(), "method": "POST", "url": f"/v1{path}"}
-                stream.write(json.dumps(head).encode()[:-1] + b', "body": ' + content + b"}\n")
+        with atomic_path(self.path(name)) as temporary, temporary.open("wb") as stream:
+            for request in requests:
+                head = {"custom_id": request.key.hex(), "method": "POST", "url": f"/v1{request.ask.path}"}
+                stream.write(json.dumps(head).encode()[:-1] + b', "body": ' + request.content + b"}\n")
         return name
 
-    def read_requests(self, name: str) -> Iterator[tuple[bytes, str, Json]]:
-        """(key, path, body) of each request; none where another worker has just deleted the file."""
+    def read(self, name: str) -> Iterator[tuple[bytes, Json]]:
+        """(key, body) of each request; none where another worker has just deleted the file."""
         try:
-            with self.requests(name).open("rb") as stream:
+            with self.path(name).open("rb") as stream:
                 for line in stream:
                     row = json.loads(line)
-                    yield bytes.fromhex(row["custom_id"]), row["url"].removeprefix("/v1"), row["body"]
+                    yield bytes.fromhex(row["custom_id"]), row["body"]
         except FileNotFoundError:
             return
 
-    def write_results(self, name: str, contents: Iterable[bytes]) -> None:
-        """Keep the files that an endpoint gave as one."""
-        with atomic_path(self._results(name)) as temporary, temporary.open("wb") as stream:
-            for content in contents:
-                stream.write(content if content.endswith(b"\n") or not content else content + b"\n")
+    def delete(self, name: str) -> None:
+        """Forget a batch whose results are stored."""
+        self.path(name).unlink(missing_ok=True)
 
-    def places(self, name: str) -> dict[bytes, Place]:
-        """Where the result of each request is; requests without a usable one are missing."""
-        found: dict[bytes, Place] = {}
-        start = 0
-        with self._results(name).open("rb") as stream:
-            for line in stream:
-                with suppress(ValueError, KeyError, TypeError):
-                    found[bytes.fromhex(json.loads(line)["custom_id"])] = Place(self._results(name), start, len(line))
-                start += len(line)
+
+class BatchInterface:
+    """Calls of an endpoint's batch interface, tried again with growing waits where it does not answer."""
+
+    def __init__(self, client: Client, retries: int, timing: Timing) -> None:
+        self._client, self._retries, self._timing = client, retries, timing
+
+    async def submit(self, requests: Path, path: str, run: str, name: str) -> str:
+        """Upload and submit a file of requests, and give the batch's id; `name` finds it again if the answer is lost.
+
+        Raises:
+            EngineError: the endpoint does not take the file.
+            UserError: nothing can be submitted.
+        """
+        openai = self._client.openai
+        try:
+            uploaded = await self._tried(lambda: openai.files.create(file=requests, purpose="batch"))
+        except NotFound:
+            raise UserError(
+                f'{self._client.secrets.endpoint} has no batch interface; write mode = "live" for its engine'
+            ) from None
+        url: Literal["/v1/chat/completions", "/v1/completions"]
+        url = "/v1/chat/completions" if path == CHAT else "/v1/completions"
+        tried = False
+
+        async def create() -> str:
+            nonlocal tried
+            if tried and (found := await self.find(name)) is not None:
+                return found
+            tried = True
+            metadata = {"run": run[:512], "requests": name}
+            batch = await openai.batches.create(
+                completion_window="24h", endpoint=url, input_file_id=uploaded.id, metadata=metadata
+            )
+            return batch.id
+
+        return await self._tried(create)
+
+    async def find(self, name: str) -> str | None:
+        """The id of the batch that was submitted under a name; None where there is none."""
+
+        async def search() -> str | None:
+            seen = 0
+            async for batch in self._client.openai.batches.list(limit=100):
+                if (batch.metadata or {}).get("requests") == name:
+                    return batch.id
+                if (seen := seen + 1) >= SEARCHED:
+                    break
+            return None
+
+        try:
+            return await self._tried(search)
+        except NotFound:
+            return None
+
+    async def ended(self, batch_id: str) -> Batch:
+        """The batch when nothing of it is left to be done."""
+        wait = self._timing.poll
+        while True:
+            batch = await self._tried(lambda: self._client.openai.batches.retrieve(batch_id))
+            if batch.status in ENDED:
+                return batch
+            await asyncio.sleep(wait)
+            wait = min(GROWTH * wait, self._timing.longest)
+
+    async def fetch_results(self, batch: Batch, file: Path) -> list[tuple[bytes, Json]]:
+        """(key, result) of each line of the batch's files of replies and of errors, by way of a file."""
+        found: list[tuple[bytes, Json]] = []
+        for name in (batch.output_file_id, batch.error_file_id):
+            if name:
+                await self._tried(lambda name=name: self._download(name, file))  # type: ignore[misc]
+                found += await asyncio.to_thread(_read_results, file)
+                file.unlink()
         return found
 
-    def delete(self, name: str) -> None:
-        """Forget a batch that is used up."""
-        self.requests(name).unlink(missing_ok=True)
-        self._results(name).unlink(missing_ok=True)
+    async def _download(self, name: str, file: Path) -> None:
+        async with self._client.openai.files.with_streaming_response.content(name) as response:
+            await response.stream_to_file(file)
 
-    def _results(self, name: str) -> Path:
-        return self._folder / f"{name}.done"
+    async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
+        wait, said = self._timing.poll, ""
+        for number in range(self._retries + 1):
+            if number:
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, self._timing.longest)
+            try:
+                return await call()
+            except ERRORS as error:
+                problem = self._client.problem(error)
+            if isinstance(problem, EngineError):
+                problem = EngineError(f"the batch interface refuses: {problem}")
+            if not isinstance(problem, Fault):
+                raise problem  # here, so that no request with its headers hangs on it
+            wait, said = max(wait, problem.wait or 0.0), str(problem)
+        raise UserError(
+            f"the batch interface of {self._client.secrets.endpoint} does not answer ({said}); "
+            "what was submitted goes on there, and the same command fetches it"
+        )
 
 
-def is_at_work(replies: Path) -> bool:
-    """Whether a process has this file of a reply cache open."""
-    return replies.is_file() and read_other(replies, lambda _: True) is None
+def failure(batch: Batch) -> str:
+    """Why a batch has no result for a request, in the endpoint's words."""
+    said = [error.message for error in (batch.errors.data if batch.errors else None) or () if error.message]
+    return f"the batch {batch.status}: {said[0]}" if said else f"the batch {batch.status}"
+
+
+def _read_results(file: Path) -> list[tuple[bytes, Json]]:
+    """The lines of a file that can be read."""
+    found = []
+    with file.open("rb") as stream:
+        for line in stream:
+            try:
+                row = parsed_reply(line)
+                found.append((bytes.fromhex(row["custom_id"]), row))
+            except (Fault, ValueError, KeyError, TypeError):
+                continue
+    return found

@@ -3,13 +3,11 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.asks import NotFound
 from pipeline.llm.endpoint.secrets import Secrets
 from pipeline.llm.engine import EngineError, PromptTooLong
 
@@ -25,6 +23,13 @@ _TOO_LONG = re.compile(
     r"|exceeds? the maximum number of tokens|max_model_len|`?inputs`? tokens",
     re.IGNORECASE,
 )
+UNLIKE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What reading a reply raises that is not what was asked for."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class NotFound(UserError):
+    """The endpoint knows no such model, or no such path (404)."""
 
 
 class Rejected(EngineError):
@@ -36,25 +41,29 @@ class Rejected(EngineError):
         self.message = message
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One try that failed where another may succeed."""
+class Fault(Exception):
+    """One try that failed where another may succeed; its message holds no secret."""
 
-    words: str
-    """Without secrets."""
-    wait: float | None = None
-    """Seconds that the endpoint wants to be left alone."""
-    answered: bool = True
-    """Whether there is a server at all."""
+    def __init__(
+        self, words: str, *, wait: float | None = None, answered: bool = True, tokens: tuple[int, int] | None = (0, 0)
+    ) -> None:
+        """
+        Args:
+            wait: seconds that the endpoint wants to be left alone.
+            answered: whether there is a server at all.
+            tokens: read and written for nothing; None where a server may have read the request and does not say.
+        """
+        super().__init__(words)
+        self.wait, self.answered, self.tokens = wait, answered, tokens
 
 
 def read_refusal(
     status: int, headers: Mapping[str, str], content: bytes, secrets: Secrets, model: str
-) -> Fault | Exception:
-    """What a reply without a usable body means: a Fault to try again, or the error to raise.
+) -> Fault | EngineError | UserError:
+    """What a reply without a usable body means.
 
     Args:
-        headers: their names in lower case.
+        headers: by their names, in any case.
     """
     where = f"{model} at {secrets.endpoint}"
     if status in {401, 403}:
@@ -69,14 +78,32 @@ def read_refusal(
         return NotFound(f"unknown model or path: {where}: {message}; check engine.model and engine.base_url")
     if codes & TOO_LONG or (status in {400, 413, 422} and _TOO_LONG.search(message)):
         return PromptTooLong(f"the prompt and its reply do not fit the model's context: {message}")
+    named = {name.lower(): value for name, value in headers.items()}
     if 300 <= status < 400:
-        moved = secrets.redact(headers.get("location", "").partition("?")[0]) or "elsewhere"
+        moved = secrets.redact(named.get("location", "").partition("?")[0]) or "elsewhere"
         return UserError(
             f"{where} points to {moved}, where the key is not sent; set engine.base_url to the right address"
         )
     if status in TRIED_AGAIN or status >= 500:
-        return Fault(f"status {status}: {message}", wished_wait(headers))
+        return Fault(f"status {status}: {message}", wait=wished_wait(named))
     return Rejected(status, message)
+
+
+def parsed_reply(content: bytes) -> Any:
+    """The JSON of a reply; halves of surrogate pairs, which no table can hold, become U+FFFD.
+
+    Raises:
+        Fault: no JSON, or too deep, or a number with too many digits.
+    """
+    try:
+        reply = json.loads(content)
+        if b"\\ud" in content or b"\\uD" in content:
+            reply = json.loads(_SURROGATES.sub("\ufffd", json.dumps(reply, ensure_ascii=False)))
+    except UNLIKE:
+        words = "a reply that is no JSON" if content else "an empty reply"
+    else:
+        return reply
+    raise Fault(words, tokens=None)
 
 
 def embedded_status(reply: Any) -> int | None:
@@ -96,7 +123,7 @@ def wished_wait(headers: Mapping[str, str]) -> float | None:
         else:
             value = headers.get("retry-after", "").strip()
             seconds = float(value) if re.fullmatch(r"[\d.]+", value) else _seconds_until(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return min(max(seconds, 0.0), LONGEST_WAIT)
 
@@ -112,7 +139,7 @@ def _message(content: bytes) -> tuple[str, set[str]]:
     text = " ".join(content.decode("utf-8", "replace").split())
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text, set()
     error = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(error, dict):

@@ -4,31 +4,25 @@ A field that is refused (a status such as 400) is unsupported at once. A field t
 for TRIES times, as one odd reply of a busy server says nothing. A request without any answer ends the probe.
 """
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import httpx2
-from openai import APIConnectionError, APIError, AsyncOpenAI
-
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.asks import Asks, NotFound
-from pipeline.llm.endpoint.bodies import CHAT, PLAIN, chat_body, plain_body
-from pipeline.llm.endpoint.faults import Rejected
-from pipeline.llm.endpoint.probe_prompt import read_prompts
-from pipeline.llm.endpoint.profile import LimitField, Profile
-from pipeline.llm.endpoint.reading import in_order, keep_replies
-from pipeline.llm.endpoint.together import together
+from pipeline.execution.concurrency import gather_all
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities, LimitField, PromptLogprobs
+from pipeline.llm.endpoint.client import Client
+from pipeline.llm.endpoint.completions import in_order, keep_replies
+from pipeline.llm.endpoint.faults import UNLIKE, NotFound, Rejected
+from pipeline.llm.endpoint.prompt_logprobs import ALTERNATIVES, TRIES, find_reading
+from pipeline.llm.endpoint.request_bodies import body_of
+from pipeline.llm.endpoint.sender import Ask, Sender
 from pipeline.llm.engine import EngineError, Message, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
 
-TRIES = 3
-ALTERNATIVES = (20, 5)
-"""Alternatives asked for at each token, until the endpoint takes a number."""
 REASONING_ROOM = 4_096
 """Tokens for the replies of a model that thinks before it writes."""
 SECRET = "zq-417"  # noqa: S105 - the only answer that the probe's schema allows, and one that no model would give freely
@@ -40,6 +34,7 @@ SCHEMA = {
 }
 LIMIT_FIELDS: tuple[LimitField, ...] = ("max_tokens", "max_completion_tokens")
 CONTEXT_KEYS = ("max_model_len", "context_length", "max_context_length", "context_window")
+YES = "Reply with the word yes."
 _MARK = "\n\n\n"
 
 Json = Mapping[str, Any]
@@ -48,17 +43,20 @@ Json = Mapping[str, Any]
 class Probe:
     """One probing of one model behind one endpoint."""
 
-    def __init__(self, sender: Asks, config: LanguageModel, encoder: PromptEncoder | None, attempt: int = 0) -> None:
+    def __init__(
+        self, sender: Sender, client: Client, config: LanguageModel, encoder: PromptEncoder | None, attempt: int = 0
+    ) -> None:
         """
         Args:
             encoder: the model's tokenizer; without one, prompt log-probabilities are not asked for.
             attempt: raised, the endpoint is asked anew although replies are in the cache.
         """
-        self._sender, self._config, self._encoder, self._first = sender, config, encoder, attempt
+        self._sender, self._client, self._config, self._encoder = sender, client, config, encoder
+        self._first = attempt
         self._room = 0
-        self._profile = Profile()
+        self._can = EndpointCapabilities()
 
-    async def profile(self) -> Profile:
+    async def capabilities(self) -> EndpointCapabilities:
         """What the endpoint does.
 
         Raises:
@@ -68,17 +66,25 @@ class Probe:
             await self._find_kind()
             await self._find_plain_fields()
             checks: list[Awaitable[Any]] = [
-                self._logprobs(), self._json_schema(), self._n(), self._seed(), self._reading(), self._context()
+                self._logprobs(), self._json_schema(), self._n(), self._seed(), self._reading(), self._client.models()
             ]  # fmt: skip
-            logprobs, schema, n, seed, reading, context = await together(checks)
+            logprobs, schema, n, seed, reading, models = await gather_all(checks)
         except Rejected as error:
             raise UserError(f"{self._config.model} refuses a plain request: {error}") from None
         except EngineError as error:
             raise UserError(
                 f"what {self._config.model} can do could not be found out: {error}; run again once its endpoint answers"
             ) from None
+        names = tuple(str(entry.get("id")) for entry in models)
         return replace(
-            self._profile, logprobs=logprobs, json_schema=schema, n=n, seed=seed, reading=reading, context=context
+            self._can,
+            logprobs=logprobs,
+            json_schema=schema,
+            n=n,
+            seed=seed,
+            reading=reading,
+            context=context_of(models, self._config.model),
+            other_models=() if self._config.model in names else names,
         )
 
     async def _find_kind(self) -> None:
@@ -86,10 +92,9 @@ class Probe:
         refused: Exception | None = None
         for chat in (True, False):
             for field in LIMIT_FIELDS if chat else LIMIT_FIELDS[:1]:
-                self._profile = Profile(chat=chat, limit_field=field, temperature=False, stop=False)
+                self._can = EndpointCapabilities(chat=chat, limit_field=field, temperature=False, stop=False)
                 try:
-                    body = self._body("Reply with the word yes.", 16)
-                    thinks = all([_is_cut(await self._send(body, attempt)) for attempt in range(2)])
+                    thinks = all([_is_cut(await self._send(self._request(YES, 16), attempt)) for attempt in range(2)])
                 except NotFound as error:
                     refused = refused or error
                     break
@@ -107,92 +112,72 @@ class Probe:
         if not temperature:
             temperature = await self._taken({"temperature": 0})
             stop = await self._taken({"stop": [_MARK]})
-        self._profile = replace(self._profile, temperature=temperature, stop=stop)
+        self._can = replace(self._can, temperature=temperature, stop=stop)
 
     async def _taken(self, fields: dict[str, Any]) -> bool:
         try:
-            await self._send(self._body("Reply with the word yes.", 16) | fields)
+            await self._send(self._request(YES, 16), **fields)
         except Rejected:
             return False
         return True
 
     async def _logprobs(self) -> int:
         for wanted in ALTERNATIVES:
-            # As many as wanted are asked for, whatever the model is known to give.
-            body = self._body("Count from 1 to 5.", 12, logprobs=wanted)
-            if found := await self._seen(body, _alternatives):
+            request = self._request("Count from 1 to 5.", 12, logprobs=wanted)
+            if found := await self._seen(request, _alternatives):
                 return min(found, wanted)
         return 0
 
     async def _json_schema(self) -> bool:
-        if not self._profile.chat:
-            return False
-        body = self._body("What is the capital of France? Answer with one word.", 48, schema=SCHEMA)
-        return bool(await self._seen(body, _obeys))
+        question = "What is the capital of France? Answer with one word."
+        return self._can.chat and bool(await self._seen(self._request(question, 48, schema=SCHEMA), _obeys))
 
     async def _n(self) -> bool:
-        body = self._body("Count from 1 to 100.", 8, temperature=1.0) | {self._profile.limit_field: 8, "n": 2}
-        return bool(await self._seen(body, partial(_counts_both, room=8)))
+        request = self._request("Count from 1 to 100.", 8, temperature=1.0)
+        fields = {self._can.limit_field: 8, "n": 2}
+        return bool(await self._seen(request, partial(_counts_both, room=8), **fields))
 
     async def _seed(self) -> bool:
         """The same seed gives the same reply twice, and another seed another one."""
-        body = self._body("Write ten words that have nothing in common.", 32, temperature=1.0)
+        request = self._request("Write ten words that have nothing in common.", 32, temperature=1.0)
         for attempt in range(0, 2 * TRIES, 2):
             try:
                 draws = ((11, attempt), (11, attempt + 1), (12, attempt))
-                same, again, other = await together(self._send(body | {"seed": seed}, at) for seed, at in draws)
+                same, again, other = await gather_all(self._send(request, at, seed=seed) for seed, at in draws)
             except Rejected:
                 return False
             if _text(same) and _text(same) == _text(again) != _text(other):
                 return True
         return False
 
-    async def _reading(self) -> Any:
-        return await read_prompts(self._sender, self._encoder, self._first)
+    async def _reading(self) -> PromptLogprobs:
+        return await find_reading(self._sender, self._encoder, self._first)
 
-    async def _context(self) -> int | None:
-        return context_of(await _models(self._sender.client), self._config.model)
-
-    def _body(
+    def _request(
         self, text: str, room: int, temperature: float = 0.0, logprobs: int = 0, schema: Json | None = None
-    ) -> dict[str, Any]:
-        """A small request with what is known so far to work, and with what is to be tried."""
-        request = Request(
-            (Message("user", text),), max(room, self._room), temperature=temperature, logprobs=logprobs, schema=schema
-        )
-        tried = replace(self._profile, logprobs=logprobs, json_schema=schema is not None)
-        return chat_body(request, tried) if tried.chat else plain_body(request, tried)
+    ) -> Request:
+        """A small question, with room for the thoughts of a model that reasons."""
+        room = max(room, self._room)
+        return Request((Message("user", text),), room, temperature=temperature, logprobs=logprobs, schema=schema)
 
-    async def _seen(self, body: dict[str, Any], look: Callable[[Json], int]) -> int:
+    async def _seen(self, request: Request, look: Callable[[Json], int], **fields: Any) -> int:
         """What is seen in one of TRIES replies; 0 where the request is refused or nothing is seen in any."""
         for attempt in range(TRIES):
             try:
-                if found := look(await self._send(body, attempt)):
+                if found := look(await self._send(request, attempt, **fields)):
                     return found
             except Rejected:
                 return 0
         return 0
 
-    async def _send(self, body: dict[str, Any], attempt: int = 0) -> Json:
-        room = (body.get("max_tokens") or body.get("max_completion_tokens") or 0) * body.get("n", 1)
-        answer = await self._sender.ask(
-            CHAT if self._profile.chat else PLAIN, body, self._first + attempt, tokens_at_most=room, keep=_with_choices
-        )
+    async def _send(self, request: Request, attempt: int = 0, **fields: Any) -> Json:
+        """The reply to a request with what is known so far to work, what it tries, and further fields."""
+        tried = replace(self._can, logprobs=request.logprobs, json_schema=request.schema is not None)
+        path, body = body_of(request, tried)
+        body |= fields
+        room = body[self._can.limit_field] * body.get("n", 1)
+        answer = await self._sender.ask(Ask(path, body, room, keep=_with_choices, attempt=self._first + attempt))
         return answer.body
-
-
-async def _models(client: AsyncOpenAI) -> Json | None:
-    """What /models says; None where the endpoint has no such list or answers something else."""
-    for wait in (0.0, 1.0, 4.0):
-        await asyncio.sleep(wait)
-        try:
-            reply = await client.get("/models", cast_to=httpx2.Response)
-            return dict(reply.json())
-        except APIConnectionError:
-            continue
-        except (APIError, ValueError, TypeError):
-            return None
-    raise EngineError("the list of models does not come")
 
 
 def _with_choices(reply: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +190,7 @@ def _alternatives(reply: Json) -> int:
     """Tokens listed in the place of one, 0 where there is at most one."""
     try:
         tokens = keep_replies(reply, 1, logprobs=True)["replies"][0]["tokens"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except UNLIKE:
         return 0
     most = max((len(alternatives) for _, alternatives in tokens), default=0)
     return most if most > 1 else 0
@@ -225,7 +210,7 @@ def _is_cut(reply: Json) -> bool:
 def _obeys(reply: Json) -> bool:
     try:
         return bool(json.loads(_text(reply)) == {"answer": SECRET})
-    except ValueError:
+    except UNLIKE:
         return False
 
 
@@ -235,11 +220,9 @@ def _text(reply: Json) -> str:
     return text if isinstance(text, str) else ""
 
 
-def context_of(models: Json | None, name: str) -> int | None:
+def context_of(models: Sequence[Json], name: str) -> int | None:
     """The tokens that a list of models says a model reads at once; None where it does not say."""
-    listed = (models or {}).get("data")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    found = [entry for entry in entries if entry.get("id") == name] or (entries if len(entries) == 1 else [])
+    found = [entry for entry in models if entry.get("id") == name] or (models if len(models) == 1 else [])
     for entry in found:
         meta = entry.get("meta")
         said = [entry.get(key) for key in CONTEXT_KEYS] + [meta.get("n_ctx") if isinstance(meta, dict) else None]

@@ -12,6 +12,8 @@ from pipeline.errors import UserError
 HIDDEN = "***"
 SHORTEST = 4
 """Values with fewer characters are not looked for in messages: they are no secrets, and words hold them by chance."""
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|[A-Z]{1,12}")
+"""Names of variables that messages repeat; anything else may be a key that was pasted there."""
 _NAMES = re.compile(r"key|token|secret|passw|auth", re.IGNORECASE)
 _MASKED = re.compile(r"[\w-]{0,16}(?:[*•]{2,}|…)[\w-]{0,16}")
 _DOTTED = re.compile(r"([\w-]{2,16})(?:\.{3,}|[xX]{3,})([\w-]{0,16})")
@@ -87,9 +89,12 @@ def _header_value(name: str, value: str) -> str:
 
 def _variable(name: str, setting: str) -> str:
     value = os.environ.get(name, "").strip()
+    shown = f"the environment variable {name}" if _VARIABLE.fullmatch(name) else "the environment variable"
     if not value:
-        raise UserError(f"the environment variable {name} that {setting} names is not set; export {name}=... first")
-    return _sendable(value, f"the environment variable {name}")
+        raise UserError(
+            f"{shown} that {setting} names is not set; export it first ({setting} holds the name, never the key itself)"
+        )
+    return _sendable(value, f"{shown} that {setting} names")
 
 
 def _sendable(value: str, where: str) -> str:

@@ -1,108 +1,152 @@
-"""Sends requests to an endpoint: each from the reply cache if it can, else with retries and within the budget."""
+"""The way of a request: response cache, budget, a place in flight, the client, and once more where that failed."""
 
 import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.connection import HttpReply
-from pipeline.llm.endpoint.faults import QUOTED, Fault, Rejected, embedded_status, read_refusal
-from pipeline.llm.endpoint.http import Connections, TransportError
-from pipeline.llm.endpoint.ledger import Ledger
-from pipeline.llm.endpoint.patience import Patience
-from pipeline.llm.endpoint.replies import Answer, Replies
-from pipeline.llm.endpoint.secrets import Secrets
-from pipeline.llm.endpoint.sizes import PromptSizes, Size, size_of
-from pipeline.llm.endpoint.slots import Slots
+from pipeline.execution.concurrency import TurnSemaphore
+from pipeline.llm.endpoint.backoff import Backoff
+from pipeline.llm.endpoint.budget import PromptSizes, Reservation, SharedBudget
+from pipeline.llm.endpoint.client import Client
+from pipeline.llm.endpoint.faults import QUOTED, UNLIKE, Fault
+from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
 from pipeline.llm.engine import EngineError
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-__all__ = ["Answer", "Rejected", "Sender", "content_of", "request_key"]
-
 Json = dict[str, Any]
-Keep = Callable[[Json], Json]
-GARBAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
-"""What reading a reply raises that is not what was asked for."""
+Tokens = tuple[int, int]
+"""Read and written."""
+Outcome = Answer | Fault | EngineError | UserError
+MOST_TOKENS = 2**40
+"""A count of tokens above this is no count."""
 
 
 @dataclass(frozen=True)
-class _Outgoing:
-    """A request on its way."""
+class Ask:
+    """One request to an endpoint."""
 
     path: str
-    content: bytes
-    key: bytes
-    size: Size
+    """CHAT or PLAIN."""
+    body: Mapping[str, Any]
+    """Lacks only the model and the fields of the run file."""
     tokens_at_most: int
-    keep: Keep
+    """Of all replies together."""
+    keep: Callable[[Json], Json] = dict
+    """Reduces a reply to what is read of it; what it raises on another reply than was asked for counts as a fault."""
+    attempt: int = 0
+    """Tells requests with the same body apart in the cache."""
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """What came of one try, and the tokens that it took or may have taken."""
+class Outgoing:
+    """A request with the whole body as it is sent, and the key of its reply in the cache."""
 
-    result: Answer | Fault | Exception
-    read: int = 0
-    written: int = 0
+    ask: Ask
+    body: Json
+    content: bytes
+    """The body as JSON."""
+    key: bytes
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What all requests of a worker to an endpoint share; it keeps account of what they take."""
+
+    config: LanguageModel
+    client: Client
+    cache: ResponseCache
+    budget: SharedBudget
+    sizes: PromptSizes = field(default_factory=PromptSizes)
+
+    def outgoing(self, ask: Ask) -> Outgoing:
+        """A request with all its fields.
+
+        They keep their order: servers have a model write the properties of a schema in the order in which it lists them.
+        """
+        body = {"model": self.config.model, **ask.body, **self.config.body}
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        head = f"{self.client.secrets.endpoint}\n{ask.path}\n{ask.attempt}\n"
+        return Outgoing(ask, body, content, sha256(head.encode() + content).digest())
+
+    async def reserve(self, outgoing: Outgoing) -> Reservation:
+        """Set aside what a request could take; raises UserError where the budget does not allow it."""
+        return await self.budget.reserve(self.sizes.at_most(outgoing.body), outgoing.ask.tokens_at_most)
+
+    def read(self, outgoing: Outgoing, reply: Any, most: Tokens) -> Answer:
+        """What is kept of a reply. Tokens that the endpoint does not count are taken to be as many as there could be.
+
+        Raises:
+            Fault: it is not what was asked for.
+        """
+        read, written = tokens_of(reply)
+        if read:
+            self.sizes.learn(outgoing.body, read)
+        tokens = read or most[0], most[1] if written is None else written
+        try:
+            return Answer(outgoing.ask.keep(reply), *tokens)
+        except UNLIKE as error:
+            words = self.client.secrets.redact(f"{type(error).__name__}: {error}")[:QUOTED]
+        raise Fault(f"a reply without what was asked for: {words}", tokens=tokens)
+
+    def store(self, outgoing: Outgoing, outcome: Outcome, most: Tokens, seconds: float = 0.0) -> Tokens:
+        """Store a reply, or what a try took for nothing, and give the tokens that it took."""
+        took = (0, 0)
+        if isinstance(outcome, Answer):
+            took = outcome.prompt_tokens, outcome.completion_tokens
+        elif isinstance(outcome, Fault):
+            took = most if outcome.tokens is None else outcome.tokens
+        model, cost = self.config.model, self.config.cost(*took)
+        if isinstance(outcome, Answer):
+            self.cache.put(outgoing.key, outcome, model=model, seconds=seconds, cost=cost)
+        elif any(took):
+            self.cache.put_lost(*took, model=model, why=str(outcome), cost=cost)
+        return took
+
+
+class Carrier(Protocol):
+    """Gets the reply to a request that is not in the cache, and stores it before it gives it back."""
+
+    async def fetch(self, outgoing: Outgoing) -> Answer:
+        """The reply; raises as `Sender.ask`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop what goes on in the background."""
+        ...
 
 
 class Sender:
-    """Keeps up to `config.concurrency` requests in flight at one endpoint.
+    """Answers requests from the response cache or by a carrier. Two equal requests at a time are sent once."""
 
-    A reply is stored before `ask` returns it. Two equal requests at a time are sent once. A wait between two tries holds
-    no place in flight; where the endpoint asks for a pause, every request keeps it.
-    """
-
-    def __init__(
-        self, config: LanguageModel, replies: Replies, ledger: Ledger, patience: Patience | None = None
-    ) -> None:
-        """
-        Raises:
-            UserError: an environment variable with a key or a header is not set.
-        """
-        self._config, self._replies, self._ledger = config, replies, ledger
-        self._secrets = Secrets.of(config)
-        self._connections = Connections(self._secrets, config.timeout)
-        self._patience = patience or Patience(self._secrets.endpoint)
-        self._slots = Slots(config.concurrency)
-        self._sizes = PromptSizes()
+    def __init__(self, endpoint: Endpoint, carrier: Carrier) -> None:
+        self._endpoint, self._carrier = endpoint, carrier
         self._flights: dict[bytes, asyncio.Future[Answer]] = {}
-        self._heard = 0
 
-    @property
-    def client(self) -> "AsyncOpenAI":
-        """For what is no request to a model: lists of models, files, batches."""
-        return self._connections.client
+    async def ask(self, ask: Ask) -> Answer:
+        """What `ask.keep` leaves of the reply.
 
-    async def ask(
-        self,
-        path: str,
-        body: Mapping[str, Any],
-        attempt: int = 0,
-        *,
-        tokens_at_most: int,
-        keep: Keep = dict,
-    ) -> Answer:
-        """What `keep` leaves of the reply; see `pipeline.llm.endpoint.asks.Asks.ask`."""
-        content = content_of(self._config, body)
-        key = request_key(self._secrets.endpoint, path, content, attempt)
-        while (flight := self._flights.get(key)) is not None:
+        Raises:
+            PromptTooLong: the prompt and its replies do not fit the context.
+            Rejected: the endpoint does not take the request as it is.
+            EngineError: no usable reply after all retries.
+            NotFound: no such model or path.
+            UserError: nothing can be asked: wrong key, no server, no budget.
+        """
+        outgoing = self._endpoint.outgoing(ask)
+        while (flight := self._flights.get(outgoing.key)) is not None:
             await asyncio.wait([flight])
             if not flight.cancelled():
                 return flight.result()
-        if (known := self._replies.get(key)) is not None:
+        if (known := self._endpoint.cache.get(outgoing.key)) is not None:
             return known
-        outgoing = _Outgoing(path, content, key, size_of(path, body), tokens_at_most, keep)
-        flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        flight = self._flights[outgoing.key] = asyncio.get_running_loop().create_future()
         try:
-            answer = await self._fetch(outgoing)
+            answer = await self._carrier.fetch(outgoing)
         except Exception as error:
             flight.set_exception(error)
             flight.exception()  # it need not be that anybody else waits for it
@@ -112,117 +156,79 @@ class Sender:
             return answer
         finally:
             flight.cancel()
-            del self._flights[key]
+            del self._flights[outgoing.key]
 
     async def aclose(self) -> None:
-        """Close the connections and the reply cache, and leave what is not spent to other workers."""
-        await self._connections.aclose()
-        self._ledger.close()
-        self._replies.close()
+        """Stop what goes on in the background."""
+        await self._carrier.aclose()
 
-    async def _fetch(self, outgoing: _Outgoing) -> Answer:
+
+class LiveCarrier:
+    """Sends each request at once, up to `config.concurrency` at a time, and again after a fault.
+
+    A wait between two tries holds no place in flight. Where the endpoint asks for a pause, every request keeps it.
+    """
+
+    def __init__(self, endpoint: Endpoint, backoff: Backoff | None = None) -> None:
+        self._endpoint = endpoint
+        self._address = endpoint.client.secrets.endpoint
+        self._backoff = backoff or Backoff(self._address)
+        self._places = TurnSemaphore(endpoint.config.concurrency)
+
+    async def fetch(self, outgoing: Outgoing) -> Answer:
         """Try until a reply can be used."""
-        heard_before, tries = self._heard, self._config.retries + 1
-        faults: list[Fault] = []
-        while len(faults) < tries:
-            if faults:
-                await self._patience.before_try(len(faults))
-            result = await self._try(outgoing)
+        client, tries = self._endpoint.client, self._endpoint.config.retries + 1
+        heard_before = client.heard
+        fault = Fault("not sent")
+        for number in range(tries):
+            if number:
+                await self._backoff.before_try(number)
+            result = await self._send_in_turn(outgoing)
             if isinstance(result, Answer):
                 return result
-            faults.append(result)
-            if result.wait is not None:
-                self._patience.hold_all(result.wait)
-        last = faults[-1]
-        if not last.answered and self._heard == heard_before:  # nobody has heard of it since the first try
-            raise UserError(
-                f"{self._secrets.endpoint} does not answer ({last.words}); start it or check engine.base_url"
-            )
-        raise EngineError(f"no usable reply in {tries} tries; the last one: {last.words}")
+            fault = result
+            if fault.wait is not None:
+                self._backoff.pause_all(fault.wait)
+        if not fault.answered and client.heard == heard_before:  # nobody has heard of it since the first try
+            raise UserError(f"{self._address} does not answer ({fault}); start it or check engine.base_url")
+        raise EngineError(f"no usable reply in {tries} tries; the last one: {fault}")
 
-    async def _try(self, outgoing: _Outgoing) -> Answer | Fault:
+    async def aclose(self) -> None:
+        """Nothing goes on in the background."""
+
+    async def _send_in_turn(self, outgoing: Outgoing) -> Answer | Fault:
         """Send once, when there is a place, no pause and enough budget."""
         while True:
-            await self._patience.over()
-            async with self._slots:
-                if not self._patience.held:
+            await self._backoff.over()
+            async with self._places:
+                if not self._backoff.paused:
                     return await self._send(outgoing)
 
-    async def _send(self, outgoing: _Outgoing) -> Answer | Fault:
-        most = self._sizes.at_most(outgoing.size)
-        reserved = await self._ledger.reserve(most, outgoing.tokens_at_most)
-        outcome = _Outcome(Fault("interrupted"), most, outgoing.tokens_at_most)
+    async def _send(self, outgoing: Outgoing) -> Answer | Fault:
+        endpoint = self._endpoint
+        endpoint.cache.check()
+        reserved = await endpoint.reserve(outgoing)
+        outcome: Outcome = Fault("interrupted", tokens=None)
         started = time.perf_counter()
+        took = reserved.most
         try:
-            outcome = await self._exchange(outgoing, most)
+            reply = await endpoint.client.post(outgoing.ask.path, outgoing.body)
+            outcome = endpoint.read(outgoing, reply, reserved.most)
+        except (Fault, EngineError, UserError) as error:
+            outcome = error
         finally:
-            self._ledger.settle(reserved, outcome.read, outcome.written)
-            self._store(outgoing, outcome, time.perf_counter() - started)
-        if isinstance(outcome.result, Exception):
-            raise outcome.result
-        return outcome.result
-
-    async def _exchange(self, outgoing: _Outgoing, most: int) -> _Outcome:
-        """Post and read; what may have reached a server without a reply is taken to cost as much as it could."""
-        try:
-            reply = await self._connections.post(outgoing.path, outgoing.content)
-        except TransportError as error:
-            fault = Fault(str(error), answered=error.connected)
-            return _Outcome(fault, most, outgoing.tokens_at_most) if error.sent else _Outcome(fault)
-        self._heard += 1
-        if not 200 <= reply.status < 300:
-            return self._refused(reply.status, reply)
-        try:
-            parsed = json.loads(reply.content)
-        except ValueError:
-            words = "a reply that is no JSON" if reply.content else "an empty reply"
-            return _Outcome(Fault(words), most, outgoing.tokens_at_most)
-        if (status := embedded_status(parsed)) is not None:
-            return self._refused(status, reply)
-        return self._kept(outgoing, parsed, most)
-
-    def _refused(self, status: int, reply: HttpReply) -> _Outcome:
-        return _Outcome(read_refusal(status, reply.headers, reply.content, self._secrets, self._config.model))
-
-    def _kept(self, outgoing: _Outgoing, parsed: Any, most: int) -> _Outcome:
-        """The tokens of a reply, by its upper bound where it does not say, and what is kept of it."""
-        read, written = usage_of(parsed)
-        if read:
-            self._sizes.learn(outgoing.size, read)
-        read, written = read or most, outgoing.tokens_at_most if written is None else written
-        try:
-            return _Outcome(Answer(outgoing.keep(parsed), read, written), read, written)
-        except GARBAGE as error:
-            words = self._secrets.redact(f"{type(error).__name__}: {error}")[:QUOTED]
-            return _Outcome(Fault(f"a reply without what was asked for: {words}"), read, written)
-
-    def _store(self, outgoing: _Outgoing, outcome: _Outcome, seconds: float) -> None:
-        model, cost = self._config.model, self._ledger.cost(outcome.read, outcome.written)
-        if isinstance(outcome.result, Answer):
-            self._replies.put(outgoing.key, outcome.result, model=model, seconds=seconds, cost=cost)
-        elif outcome.read or outcome.written:
-            why = outcome.result.words if isinstance(outcome.result, Fault) else type(outcome.result).__name__
-            self._replies.put_lost(outcome.read, outcome.written, model=model, why=why, cost=cost)
+            try:
+                took = endpoint.store(outgoing, outcome, reserved.most, time.perf_counter() - started)
+            finally:
+                endpoint.budget.settle(reserved, took)
+        if isinstance(outcome, (EngineError, UserError)):
+            raise outcome
+        return outcome
 
 
-def content_of(config: LanguageModel, body: Mapping[str, Any]) -> bytes:
-    """A body with the model and the fields of the run file, as it is sent.
-
-    Fields keep their order: servers have a model write the properties of a schema in the order in which it lists them.
-    """
-    whole = {"model": config.model, **body, **config.body}
-    return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
-def request_key(endpoint: str, path: str, content: bytes, attempt: int) -> bytes:
-    """What a reply is stored under; `endpoint` is its address without user, password and query."""
-    return sha256(f"{endpoint}\n{path}\n{attempt}\n".encode() + content).digest()
-
-
-def usage_of(reply: Any) -> tuple[int | None, int | None]:
+def tokens_of(reply: Any) -> tuple[int | None, int | None]:
     """Tokens read and written; None where the endpoint does not say."""
     usage = reply.get("usage") if isinstance(reply, dict) else None
-    if not isinstance(usage, dict):
-        return None, None
-    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return read if isinstance(read, int) and read > 0 else None, written if isinstance(written, int) else None
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else (None, None)
+    read, written = (count if isinstance(count, int) and 0 <= count < MOST_TOKENS else None for count in counts)
+    return read, written

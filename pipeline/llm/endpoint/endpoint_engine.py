@@ -6,18 +6,19 @@ import math
 import time
 from collections.abc import Sequence
 
-from pipeline.config import LanguageModel
+from tqdm import tqdm
+
 from pipeline.errors import UserError
+from pipeline.execution.concurrency import gather_all
 from pipeline.execution.fingerprint import canonical
-from pipeline.llm.endpoint.asks import Asks
-from pipeline.llm.endpoint.bodies import Ask, asks
-from pipeline.llm.endpoint.passages import PassageReader, ReplyReader
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities
+from pipeline.llm.endpoint.client import listed_models
+from pipeline.llm.endpoint.completions import completions
+from pipeline.llm.endpoint.number_scorers import PromptScorer, ReplyScorer
 from pipeline.llm.endpoint.probe import Probe
-from pipeline.llm.endpoint.profile import Profile
-from pipeline.llm.endpoint.reading import completions, keeper
-from pipeline.llm.endpoint.replies import Answer, Replies
-from pipeline.llm.endpoint.together import together
-from pipeline.llm.endpoint.tokenizers import find_tokenizer
+from pipeline.llm.endpoint.request_bodies import asks
+from pipeline.llm.endpoint.sender import Endpoint, Sender
+from pipeline.llm.endpoint.tokenizer import find_tokenizer
 from pipeline.llm.engine import (
     Capabilities,
     Completion,
@@ -39,25 +40,25 @@ TOKENS_A_MESSAGE = 4
 class EndpointEngine:
     """Completes and scores with a model behind an endpoint, by requests that the probe found to work.
 
-    The first question to it waits for the probe, whose outcome is kept in the reply cache, so that a run that is repeated
-    makes no request. Every answer comes through the cache.
+    The first question to it waits for the probe. What the probe found is kept in the response cache, so that a run that is
+    repeated makes no request.
     """
 
-    def __init__(self, config: LanguageModel, sender: Asks, replies: Replies, live: Asks | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, sender: Sender, live: Sender) -> None:
         """
         Args:
             sender: carries the requests, at once or in batches.
-            replies: keeps what the probe found.
-            live: carries the probe's requests; needed where `sender` works in batches.
+            live: carries the probe's requests.
         """
-        self.name = config.model
-        self.context = config.context
+        self.name = endpoint.config.model
+        self.context = endpoint.config.context
         """Without the setting, what the endpoint says, once `capabilities` has been asked."""
-        self._config, self._sender, self._replies, self._live = config, sender, replies, live or sender
+        self._endpoint, self._config = endpoint, endpoint.config
+        self._sender, self._live = sender, live
         self._encoder: PromptEncoder | None = None
         self._tokenizer_looked_for = False
-        self._probing: asyncio.Task[Profile] | None = None
-        self._reader: PassageReader | ReplyReader | None = None
+        self._probing: asyncio.Task[EndpointCapabilities] | None = None
+        self._scorer: PromptScorer | ReplyScorer | None = None
 
     @property
     def counts_exactly(self) -> bool:
@@ -78,16 +79,16 @@ class EndpointEngine:
         Raises:
             UserError: the endpoint does not answer, or the key or the model is wrong.
         """
-        return (await self.profile()).capabilities()
+        return (await self.probed()).of_engine()
 
-    async def profile(self, *, anew: bool = False) -> Profile:
+    async def probed(self, *, anew: bool = False) -> EndpointCapabilities:
         """What the probe found, the last time that it was made.
 
         Args:
             anew: ask the endpoint whatever is known.
         """
         if self._probing is None or anew:
-            self._probing = asyncio.create_task(self._found_profile(anew))
+            self._probing = asyncio.create_task(self._probe(anew))
         probing = self._probing
         try:
             return await asyncio.shield(probing)
@@ -98,70 +99,68 @@ class EndpointEngine:
 
     async def complete(self, request: Request) -> list[Completion]:
         """As `Engine.complete`; what a server without `n` is asked several times counts its prompt each time."""
-        profile = await self.profile()
+        can = await self.probed()
         encoder = self._find_encoder()
         if self.context is not None and encoder is not None:
             needed = len(encoder.conversation(request.messages).ids) + request.max_tokens
             if needed > self.context:
                 raise PromptTooLong(f"{needed} tokens do not fit the model's context of {self.context}")
-        logprobs = min(request.logprobs, profile.logprobs) > 0
-        answers = await together(self._ask(ask, logprobs) for ask in asks(request, profile))
+        answers = await gather_all(self._sender.ask(ask) for ask in asks(request, can))
         found = completions(answers, request.stop)
         return found if len(found) == request.n else found * request.n
 
-    async def _ask(self, ask: Ask, logprobs: bool) -> Answer:
-        return await self._sender.ask(
-            ask.path, ask.body, ask.attempt, tokens_at_most=ask.tokens_at_most, keep=keeper(ask, logprobs)
-        )
-
-    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
-        """As `Engine.score`; see `pipeline.llm.endpoint.passages` for what is exact and what is a lower bound."""
-        profile = await self.profile()
-        if self._reader is None:
-            self._reader = self._make_reader(profile)
-        reader = self._reader
-        if isinstance(reader, ReplyReader) and any(passage.reply or passage.slots != (0,) for passage in passages):
+    async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
+        """As `Engine.score`; `pipeline.llm.endpoint.number_scorers` says what is exact and what is a lower bound."""
+        can = await self.probed()
+        if self._scorer is None:
+            self._scorer = self._make_scorer(can)
+        scorer = self._scorer
+        if isinstance(scorer, ReplyScorer) and any(prompt.reply or prompt.slots != (0,) for prompt in prompts):
             raise UserError(
                 f"the endpoint of {self.name} gives no log-probabilities of prompts, or engine.tokenizer is not set; "
-                'only simulator = "one_at_a_time" can read numbers there'
+                "only numbers at the start of a reply can be read there (`make doctor` shows what works)"
             )
-        return await together(_safely(reader, passage) for passage in passages)
-
-    def _make_reader(self, profile: Profile) -> PassageReader | ReplyReader:
-        encoder = self._find_encoder()
-        if profile.reading.way and encoder is not None:
-            return PassageReader(self._sender, encoder, profile, self.context)
-        if profile.logprobs:
-            return ReplyReader(self._sender, profile)
-        raise UserError(
-            f'the endpoint of {self.name} gives no log-probabilities; use simulator = "generated" or "json", '
-            "or another endpoint (`make doctor` shows what works)"
-        )
+        return await gather_all(_safely(scorer, prompt) for prompt in prompts)
 
     async def aclose(self) -> None:
-        """Give connections back."""
+        """Give back the connections, the response cache, and what is left of the budget to other workers."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])
-        await self._sender.aclose()
-        if self._live is not self._sender:
-            await self._live.aclose()
+        for sender in {self._sender, self._live}:
+            await sender.aclose()
+        await self._endpoint.client.aclose()
+        self._endpoint.budget.close()
+        self._endpoint.cache.close()
 
-    async def _found_profile(self, anew: bool) -> Profile:
+    def _make_scorer(self, can: EndpointCapabilities) -> PromptScorer | ReplyScorer:
         encoder = self._find_encoder()
-        fact = self._fact(encoder)
-        asked_anew = (
-            f"{fact}.anew"  # by the doctor, who may be another worker, for whom a run's own fact has to give way
+        if can.reading.way and encoder is not None:
+            return PromptScorer(self._sender, encoder, can, self.context)
+        if can.logprobs:
+            return ReplyScorer(self._sender, can)
+        raise UserError(
+            f"the endpoint of {self.name} gives no log-probabilities, which this method needs; "
+            "use another method or another endpoint (`make doctor` shows what works)"
         )
-        known = [found for found in (self._replies.get_fact(fact), self._replies.get_fact(asked_anew)) if found]
+
+    async def _probe(self, anew: bool) -> EndpointCapabilities:
+        encoder, cache = self._find_encoder(), self._endpoint.cache
+        fact = self._fact(encoder)
+        asked_anew = f"{fact}.anew"  # by the doctor, as another worker: the newer of the two facts counts
+        known = [found for found in (cache.get_fact(fact), cache.get_fact(asked_anew)) if found]
         if known and not anew:
-            profile = Profile.from_json(max(known, key=lambda found: float(found["time"])))
+            can = EndpointCapabilities.from_json(max(known, key=lambda found: float(found["time"])))
         else:
             now = time.time()
-            profile = await Probe(self._live, self._config, encoder, int(1000 * now) * 10 if anew else 0).profile()
-            self._replies.put_fact(asked_anew if anew else fact, profile.to_json() | {"time": now})
-        self.context = self._config.context or profile.context
-        return profile
+            attempt = int(1000 * now) * 10 if anew else 0
+            probe = Probe(self._live, self._endpoint.client, self._config, encoder, attempt)
+            can = await probe.capabilities()
+            cache.put_fact(asked_anew if anew else fact, can.to_json() | {"time": now})
+        if can.other_models and not anew:
+            tqdm.write(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}")
+        self.context = self._config.context or can.context
+        return can
 
     def _fact(self, encoder: PromptEncoder | None) -> str:
         """Names the probe's outcome by all that it depends on; the address may hold a password, so it is hashed."""
@@ -182,9 +181,9 @@ class EndpointEngine:
         return self._encoder
 
 
-async def _safely(reader: PassageReader | ReplyReader, passage: NumberPrompt) -> NumberScores:
-    """What a passage gives; an error of its own is its result."""
+async def _safely(scorer: PromptScorer | ReplyScorer, prompt: NumberPrompt) -> NumberScores:
+    """What a prompt gives; an error of its own is its result."""
     try:
-        return await reader.score(passage)
+        return await scorer.score(prompt)
     except EngineError as error:
         return NumberScores(None, None, str(error))

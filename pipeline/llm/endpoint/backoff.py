@@ -14,7 +14,7 @@ WORTH_TELLING = 10.0
 """Seconds from which on a person is told that the endpoint wants to be left alone."""
 
 
-class Patience:
+class Backoff:
     """Waits that grow, and a pause that all requests to an endpoint share."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Patience:
         """Wait before a request's try `number` (from 1): up to twice as long as before the last, drawn at random."""
         await self._sleep(random.uniform(0, min(LONGEST, self._first * 2 ** (number - 1))))
 
-    def hold_all(self, seconds: float) -> None:
+    def pause_all(self, seconds: float) -> None:
         """No request is to be sent for so many seconds."""
         until = self._clock() + seconds
         if seconds >= WORTH_TELLING and until > self._until + WORTH_TELLING:
@@ -39,10 +39,10 @@ class Patience:
         self._until = max(self._until, until)
 
     @property
-    def held(self) -> bool:
+    def paused(self) -> bool:
         return self._clock() < self._until
 
     async def over(self) -> None:
-        """Wait until no pause holds; those who wait do not all start at once."""
+        """Wait until there is no pause; those who wait do not all start at once."""
         while (left := self._until - self._clock()) > 0:
             await self._sleep(left + random.uniform(0, min(1.0, 0.1 * left)))

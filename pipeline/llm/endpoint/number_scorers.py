@@ -1,15 +1,16 @@
-"""Scores passages: the probabilities of the numbers at places of a prompt, over an endpoint.
+"""Scores prompts over an endpoint: the probabilities of the numbers at their slots.
 
-Two ways. `PassageReader` scores any passage: the token ids of the whole prompt, made as the in-process engine makes them,
-go to /completions, which tells the alternatives at each place. `ReplyReader` scores passages whose only slot is the start
-of the reply, by the alternatives of the first token of a chat reply.
+`PromptScorer` scores any prompt: the token ids of the whole prompt, made as the in-process engine makes them, go to
+/completions, which tells the alternatives at each place. `ReplyScorer` scores prompts whose only slot is the start of the
+reply, by the alternatives of the first token of a chat reply.
 
-Both are lower bounds: a number that is not among the alternatives counts 0, and the coverage is the mass that was found.
-Where a number is written in several tokens ("1", "0"), `PassageReader` asks for the tokens behind a beginning such as "1"
-only where the beginning has BRANCH_FROM or more of the mass that was found; below, all of it counts for the number that
-the beginning itself is. With ten as the only such number, that lowers an expected value by less than 9 x BRANCH_FROM. `ReplyReader`
-knows the second token only where the greedy reply goes on that way, so a "1" that is not the likeliest token counts whole
-for 1: the expected value is then too low by up to 9 times its probability. Tokenizers with "10" in one token are exact.
+Both give lower bounds. A number that is not among the alternatives counts 0, and the coverage is the mass that was found.
+Where a number is written in several tokens ("1", "0"), `PromptScorer` asks for the tokens behind a beginning such as "1"
+only where the beginning has BRANCH_FROM or more of the mass that was found. Below, all of it counts for the number that the
+beginning itself is; with ten as the only such number, that lowers an expected value by less than 9 x BRANCH_FROM.
+`ReplyScorer` knows the second token only where the greedy reply goes on that way. So a "1" that is not the likeliest token
+counts whole for 1, and the expected value is too low by up to 9 times its probability. Tokenizers with "10" in one token are
+exact.
 
 Shapes: S slots, N nodes (beginnings of numbers), W wanted tokens.
 """
@@ -23,15 +24,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.llm.endpoint.asks import Asks
-from pipeline.llm.endpoint.bodies import CHAT, PLAIN, chat_body, plain_body
-from pipeline.llm.endpoint.profile import Profile
-from pipeline.llm.endpoint.prompt_reading import Row, keep_next, keep_prompt, next_body, prompt_body
-from pipeline.llm.endpoint.reading import keep_replies
-from pipeline.llm.endpoint.replies import Answer
-from pipeline.llm.endpoint.together import together
+from pipeline.execution.concurrency import gather_all
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities
+from pipeline.llm.endpoint.client import PLAIN
+from pipeline.llm.endpoint.completions import keep_replies
+from pipeline.llm.endpoint.prompt_logprobs import Row, keep_next, keep_prompt, next_body, prompt_body
+from pipeline.llm.endpoint.request_bodies import body_of
+from pipeline.llm.endpoint.response_cache import Answer
+from pipeline.llm.endpoint.sender import Ask, Sender
 from pipeline.llm.engine import NUMBERS, EngineError, Message, NumberPrompt, NumberScores, PromptTooLong, Request
-from pipeline.llm.numbers import Probabilities, number_tokens
+from pipeline.llm.numbers import Probabilities, normalised, number_tokens
 from pipeline.llm.prompt_encoder import Prompt, PromptEncoder
 
 BRANCH_FROM = 0.02
@@ -42,45 +44,61 @@ PROMPTS_AT_ONCE = 64
 """Prompts in one request at most."""
 
 
-class PassageReader:
-    """Scores any passage by the log-probabilities of a prompt's tokens."""
+class _Spent:
+    """Tokens of the requests for one prompt."""
 
-    def __init__(self, sender: Asks, encoder: PromptEncoder, profile: Profile, context: int | None) -> None:
-        self._sender, self._encoder, self._reading, self._context = sender, encoder, profile.reading, context
+    def __init__(self) -> None:
+        self.prompt_tokens = self.completion_tokens = 0
+
+    def add(self, answer: Answer) -> None:
+        self.prompt_tokens += answer.prompt_tokens
+        self.completion_tokens += answer.completion_tokens
+
+    def scores(self, logs: Probabilities) -> NumberScores:
+        """Scores from (S, 11) log-probabilities; where a slot has no number, the probabilities are NaN and coverage 0."""
+        probabilities, coverage = normalised(logs)
+        coverage = np.minimum(coverage, 1.0)
+        return NumberScores(probabilities, coverage, "", self.prompt_tokens, self.completion_tokens)
+
+
+class PromptScorer:
+    """Scores any prompt by the log-probabilities of its tokens."""
+
+    def __init__(self, sender: Sender, encoder: PromptEncoder, can: EndpointCapabilities, context: int | None) -> None:
+        self._sender, self._encoder, self._reading, self._context = sender, encoder, can.reading, context
         self._numbers = number_tokens(encoder)
         self._conversation = lru_cache(maxsize=256)(self._encode)
 
-    async def score(self, passage: NumberPrompt) -> NumberScores:
+    async def score(self, prompt: NumberPrompt) -> NumberScores:
         """One request, and where beginnings of numbers are likely, further ones.
 
         Raises:
             PromptTooLong, EngineError: as the endpoint answers.
         """
-        ids, places = self._tokens(passage)
+        ids, places = self._tokens(prompt)
         longest = max((node.depth + 2 for node in self._numbers.nodes), default=1)
         if self._context is not None and (needed := max(len(ids), max(places) + longest)) > self._context:
             raise PromptTooLong(f"{needed} tokens do not fit the model's context of {self._context}")
         spent = _Spent()
-        shape = (len(places), 1 + len(self._numbers.nodes), len(self._numbers.wanted))
-        logs = np.full(shape, -np.inf)
+        logs = np.full((len(places), 1 + len(self._numbers.nodes), len(self._numbers.wanted)), -np.inf)
         logs[:, 0] = await self._at_slots(ids, places, spent)
         for depth in range(longest - 1):
             await self._read_branches(ids, places, depth, logs, spent)
-        return number_scores(self._numbers.numbers(logs), spent.prompt_tokens, spent.completion_tokens)
+        return spent.scores(self._numbers.numbers(logs))
 
-    def _tokens(self, passage: NumberPrompt) -> tuple[list[int], list[int]]:
+    def _tokens(self, prompt: NumberPrompt) -> tuple[list[int], list[int]]:
         """The token ids of the whole prompt, and for each slot the index of the token that follows it."""
-        ids = list(self._conversation(passage.messages).ids)
+        ids = list(self._conversation(prompt.messages).ids)
         starts = [len(ids)]
-        for piece in self._encoder.reply(passage.reply) if passage.reply else ():
+        for piece in self._encoder.reply(prompt.reply) if prompt.reply else ():
             ids += piece
             starts.append(len(ids))
-        return ids, [starts[slot] for slot in passage.slots]
+        return ids, [starts[slot] for slot in prompt.slots]
 
     def _encode(self, messages: tuple[Message, ...]) -> Prompt:
         return self._encoder.conversation(messages)
 
-    async def _at_slots(self, ids: list[int], places: list[int], spent: "_Spent") -> Probabilities:
+    async def _at_slots(self, ids: list[int], places: list[int], spent: _Spent) -> Probabilities:
         """(S, W) log-probabilities at the slots."""
         if places == [len(ids)]:
             return await self._behind([ids], spent)
@@ -88,18 +106,13 @@ class PassageReader:
         if places[-1] == len(ids):
             ids = [*ids, wanted[0]]  # a token must stand where alternatives are to be listed
         keep = partial(keep_prompt, ids=ids, places=places, wanted=wanted, reading=self._reading)
-        answer = await self._sender.ask(
-            PLAIN,
-            prompt_body(ids, self._reading),
-            _number(places, wanted),
-            tokens_at_most=self._reading.max_tokens,
-            keep=keep,
-        )
+        body, kept = prompt_body(ids, self._reading), _number(places, wanted)
+        answer = await self._sender.ask(Ask(PLAIN, body, tokens_at_most=1, keep=keep, attempt=kept))
         spent.add(answer)
         return _array(answer.body["rows"])
 
     async def _read_branches(
-        self, ids: list[int], places: list[int], depth: int, logs: Probabilities, spent: "_Spent"
+        self, ids: list[int], places: list[int], depth: int, logs: Probabilities, spent: _Spent
     ) -> None:
         """Fill in the log-probabilities behind the likely beginnings of `depth` + 1 tokens."""
         branches = [
@@ -109,12 +122,10 @@ class PassageReader:
             for slot in range(len(places))
             if (path := self._likely_path(logs[slot], number)) is not None
         ]
-        if not branches:
-            return
-        prompts = [[*ids[: places[slot]], *path] for slot, _, path in branches]
-        rows = await self._behind(prompts, spent)
-        for (slot, number, _), row in zip(branches, rows, strict=True):
-            logs[slot, 1 + number] = row
+        if branches:
+            rows = await self._behind([[*ids[: places[slot]], *path] for slot, _, path in branches], spent)
+            for (slot, number, _), row in zip(branches, rows, strict=True):
+                logs[slot, 1 + number] = row
 
     def _likely_path(self, logs: Probabilities, number: int) -> list[int] | None:
         """The tokens of a beginning, from its (1 + N, W) log-probabilities at a slot; None where it is unlikely."""
@@ -130,17 +141,19 @@ class PassageReader:
         found = total > -np.inf and total - np.logaddexp.reduce(logs[0, first]) >= np.log(BRANCH_FROM)
         return path if found else None
 
-    async def _behind(self, prompts: list[list[int]], spent: "_Spent") -> Probabilities:
+    async def _behind(self, prompts: list[list[int]], spent: _Spent) -> Probabilities:
         """(prompts, W) log-probabilities of the token behind each prompt."""
         wanted = self._numbers.wanted
         parts = [prompts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(prompts), PROMPTS_AT_ONCE)]
-        answers = await together(
+        answers = await gather_all(
             self._sender.ask(
-                PLAIN,
-                next_body(part, self._reading),
-                _number(wanted),
-                tokens_at_most=len(part),
-                keep=partial(keep_next, prompts=len(part), wanted=wanted, reading=self._reading),
+                Ask(
+                    PLAIN,
+                    next_body(part, self._reading),
+                    tokens_at_most=len(part),
+                    keep=partial(keep_next, prompts=len(part), wanted=wanted, reading=self._reading),
+                    attempt=_number(wanted),
+                )
             )
             for part in parts
         )
@@ -149,36 +162,31 @@ class PassageReader:
         return _array([row for answer in answers for row in answer.body["rows"]])
 
 
-class ReplyReader:
-    """Scores passages whose only slot is the start of the reply, by the first token of a reply."""
+class ReplyScorer:
+    """Scores prompts whose only slot is the start of the reply, by the first token of a reply."""
 
-    def __init__(self, sender: Asks, profile: Profile) -> None:
-        self._sender, self._profile = sender, profile
+    def __init__(self, sender: Sender, can: EndpointCapabilities) -> None:
+        self._sender, self._can = sender, can
 
-    async def score(self, passage: NumberPrompt) -> NumberScores:
+    async def score(self, prompt: NumberPrompt) -> NumberScores:
         """One request, and up to TRIES where the reply is a refusal or empty.
 
         Raises:
             PromptTooLong, EngineError: as the endpoint answers, or only such replies.
         """
+        request = Request(prompt.messages, max_tokens=2, temperature=0.0, logprobs=self._can.logprobs)
+        path, body = body_of(request, self._can)
+        keep = partial(keep_replies, wanted=1, logprobs=True)
         spent = _Spent()
         for attempt in range(TRIES):
-            answer = await self._ask(passage, attempt)
+            answer = await self._sender.ask(Ask(path, body, tokens_at_most=2, keep=keep, attempt=attempt))
             spent.add(answer)
             reply = answer.body["replies"][0]
             if reply["tokens"] and not reply["refusal"]:
-                logs = reply_numbers(reply["tokens"])
-                return number_scores(logs[None], spent.prompt_tokens, spent.completion_tokens)
+                return spent.scores(reply_numbers(reply["tokens"])[None])
         raise EngineError(
             f"refused: {reply['refusal'][:200]}" if reply["refusal"] else "an empty reply instead of a number"
         )
-
-    async def _ask(self, passage: NumberPrompt, attempt: int) -> Answer:
-        profile = self._profile
-        request = Request(passage.messages, max_tokens=2, temperature=0.0, logprobs=profile.logprobs)
-        path, body = (CHAT, chat_body(request, profile)) if profile.chat else (PLAIN, plain_body(request, profile))
-        keep = partial(keep_replies, wanted=1, logprobs=True)
-        return await self._sender.ask(path, body, attempt, tokens_at_most=2, keep=keep)
 
 
 def reply_numbers(tokens: Sequence[Any]) -> Probabilities:
@@ -198,34 +206,6 @@ def reply_numbers(tokens: Sequence[Any]) -> Probabilities:
     with np.errstate(divide="ignore"):
         logs: Probabilities = np.log(found)
     return logs
-
-
-def number_scores(logs: Probabilities, prompt_tokens: int, completion_tokens: int) -> NumberScores:
-    """Normalised probabilities and coverage from (S, 11) log-probabilities.
-
-    A slot where no number was found has coverage 0 and NaN as its probabilities, so that nobody takes them for a value.
-    """
-    with np.errstate(under="ignore", invalid="ignore"):
-        total = np.logaddexp.reduce(logs, axis=1)
-        probabilities = np.exp(logs - total[:, None])
-        coverage = np.minimum(np.exp(total), 1.0)
-    return NumberScores(
-        probabilities.astype(np.float32),
-        coverage.astype(np.float32),
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-    )
-
-
-class _Spent:
-    """Tokens of the requests of one passage."""
-
-    def __init__(self) -> None:
-        self.prompt_tokens = self.completion_tokens = 0
-
-    def add(self, answer: Answer) -> None:
-        self.prompt_tokens += answer.prompt_tokens
-        self.completion_tokens += answer.completion_tokens
 
 
 def _array(rows: Sequence[Row]) -> npt.NDArray[np.float64]:

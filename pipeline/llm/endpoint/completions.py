@@ -1,22 +1,17 @@
-"""Replies of an endpoint: checked and reduced to what is read of them, then as Completions.
+"""Replies of an endpoint: checked and reduced to what is read of them, then made into Completions.
 
 A kept reply is JSON: {"model": text, "replies": [{"text", "finish", "refusal", "tokens": [[text, [[text, log-probability],
-...]], ...]}, ...]}. What does not fit raises ValueError, KeyError, TypeError or IndexError, which the sender takes for a
-fault of the transport.
+...]], ...]}, ...]}. A reply of another form raises one of `faults.UNLIKE`, and the sender tries again.
 """
 
 import math
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.llm.endpoint.bodies import Ask
+from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.engine import Completion, Refused, ReplyToken
-
-if TYPE_CHECKING:
-    from pipeline.llm.endpoint.replies import Answer
 
 ROUNDING = 1e-3
 """A log-probability up to here above 0 is 0, rounded by the server; more is garbage."""
@@ -35,10 +30,7 @@ def keep_replies(reply: Mapping[str, Any], wanted: int, logprobs: bool) -> Json:
     choices = in_order(reply)
     if len(choices) != wanted:
         raise ValueError(f"{len(choices)} replies where {wanted} were asked for")
-    try:
-        return {"model": str(reply.get("model") or ""), "replies": [_kept(choice, logprobs) for choice in choices]}
-    except AttributeError as error:
-        raise TypeError(f"a reply of another form: {error}") from None
+    return {"model": str(reply.get("model") or ""), "replies": [_kept(choice, logprobs) for choice in choices]}
 
 
 def in_order(reply: Mapping[str, Any]) -> list[Json]:
@@ -47,11 +39,6 @@ def in_order(reply: Mapping[str, Any]) -> list[Json]:
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise TypeError("a reply without choices")
     return sorted(choices, key=lambda choice: int(choice.get("index") or 0))
-
-
-def keeper(ask: Ask, logprobs: bool) -> Any:
-    """`keep_replies` for a request."""
-    return partial(keep_replies, wanted=ask.replies, logprobs=logprobs)
 
 
 def _kept(choice: Mapping[str, Any], logprobs: bool) -> Json:
@@ -140,7 +127,7 @@ def decoded(spellings: Iterable[bytes]) -> list[str]:
     return texts
 
 
-def completions(answers: Sequence["Answer"], stop: Sequence[str]) -> list[Completion]:
+def completions(answers: Sequence[Answer], stop: Sequence[str]) -> list[Completion]:
     """The kept replies of all answers to one request, without white space before them, cut before any stop text.
 
     The tokens that a server counts for several replies together are shared out by the length of the texts. A refusal
@@ -161,7 +148,7 @@ def completions(answers: Sequence["Answer"], stop: Sequence[str]) -> list[Comple
     ]
 
 
-def _shared_out(answer: "Answer") -> list[int]:
+def _shared_out(answer: Answer) -> list[int]:
     """The reply tokens of an answer, to its replies by their length; they add up to what was counted."""
     lengths = [len(reply["text"].encode()) + 1 for reply in answer.body["replies"]]
     ends = [answer.completion_tokens * sum(lengths[:count]) // sum(lengths) for count in range(len(lengths) + 1)]

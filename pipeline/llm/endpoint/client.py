@@ -1,0 +1,232 @@
+"""The openai client of an endpoint: its keys, its proxy, its limits, and what an exception of it means."""
+
+import asyncio
+import json
+import logging
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError, Timeout
+from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream, AiohttpTransport
+
+from pipeline.config import LanguageModel
+from pipeline.errors import UserError
+from pipeline.llm.endpoint.faults import QUOTED, Fault, NotFound, embedded_status, parsed_reply, read_refusal
+from pipeline.llm.endpoint.secrets import Secrets
+from pipeline.llm.engine import EngineError
+
+Json = dict[str, Any]
+CHAT = "/chat/completions"
+PLAIN = "/completions"
+
+CONNECT_SECONDS = 30.0
+KEEP_ALIVE_SECONDS = 50.0
+"""Seconds after which an unused connection is not used again; servers close theirs after a minute or so."""
+LARGEST_REPLY = 64 * 1024 * 1024
+"""Bytes of a reply at most: the log-probabilities of 32,000 tokens fit, an endless reply does not fill the memory."""
+LISTED = 20
+"""Models of an endpoint that a message names at most."""
+
+ERRORS = (OpenAIError, aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""What the client raises where no usable reply came."""
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_LOGGERS = ("openai", "httpx2", "aiohttp")  # they log addresses and headers, and so does OPENAI_LOG=debug
+_HEADERS = frozenset(
+    [
+        "host",
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-type",
+        "content-length",
+        "transfer-encoding",
+        "user-agent",
+    ]
+)
+
+
+class Client:
+    """Sends requests once, over connections that are kept open, and follows no redirect."""
+
+    def __init__(self, config: LanguageModel) -> None:
+        """
+        Raises:
+            UserError: an environment variable with a key or a header is not set.
+        """
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.secrets = Secrets.of(config)
+        self._model, self._timeout = config.model, config.timeout
+        self._listed: list[Json] | None = None
+        self.heard = 0
+        """Replies of any kind that came so far."""
+        self.openai = AsyncOpenAI(
+            base_url=self.secrets.endpoint,
+            api_key="none",
+            default_headers={"Accept-Encoding": "identity"} | self.secrets.headers,
+            default_query=dict(parse_qsl(self.secrets.query, keep_blank_values=True)),
+            max_retries=0,
+            http_client=DefaultAioHttpClient(
+                transport=_Transport(self.secrets.endpoint),
+                timeout=Timeout(config.timeout, connect=CONNECT_SECONDS),
+                follow_redirects=False,
+                event_hooks={"request": [self._only_own_headers]},
+            ),
+        )
+        self._create: dict[str, Any] = {
+            CHAT: self.openai.chat.completions.with_raw_response.create,
+            PLAIN: self.openai.completions.with_raw_response.create,
+        }
+
+    async def post(self, path: str, body: Json) -> Json:
+        """The reply to one request, CHAT or PLAIN.
+
+        Raises:
+            Fault: no usable reply came; another try may bring one.
+            PromptTooLong, Rejected: the endpoint does not take the request.
+            NotFound, UserError: nothing can be asked: wrong key, unknown model, no credit, a certificate not trusted.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                # As extra_body, so that the client checks and copies nothing of it.
+                fixed: dict[str, Any] = {"messages": []} if path == CHAT else {"prompt": ""}
+                response = await self._create[path](model="", extra_body=body, **fixed)
+        except ERRORS as error:
+            problem = self.problem(error)
+        else:
+            self.heard += 1
+            reply = parsed_reply(response.content)
+            if (status := embedded_status(reply)) is None:
+                return reply
+            problem = read_refusal(status, response.headers, response.content, self.secrets, self._model)
+        if isinstance(problem, NotFound):
+            problem = NotFound(f"{problem}{await self._other_models()}")
+        raise problem  # here, so that no request with its headers hangs on it
+
+    async def models(self) -> list[Json]:
+        """What the endpoint says of its models, asked once; empty where it has no such list.
+
+        Raises:
+            EngineError: no answer comes.
+        """
+        for wait in (0.0, 1.0, 4.0) if self._listed is None else ():
+            await asyncio.sleep(wait)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    reply = json.loads((await self.openai.models.with_raw_response.list()).content)
+            except ERRORS as error:
+                if isinstance(error, (APIStatusError, ValueError)):
+                    self._listed = []
+                    break
+                continue
+            data = reply.get("data") if isinstance(reply, dict) else None
+            self._listed = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+            break
+        if self._listed is None:
+            raise EngineError("the list of models does not come")
+        return self._listed
+
+    def problem(self, error: Exception) -> Fault | EngineError | UserError:
+        """What an exception out of ERRORS means."""
+        if isinstance(error, APIStatusError):
+            self.heard += 1
+            response = error.response
+            return read_refusal(response.status_code, response.headers, response.content, self.secrets, self._model)
+        causes = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)  # type: ignore[arg-type]
+        if any(isinstance(cause, aiohttp.ClientConnectorCertificateError) for cause in causes):
+            return UserError(
+                f"the certificate of {self.secrets.endpoint} is not trusted; set SSL_CERT_FILE to one that is"
+            )
+        if isinstance(error, TimeoutError):
+            return Fault(f"no reply within {self._timeout:g} s", tokens=None)
+        source = next((cause for cause in causes if isinstance(cause, aiohttp.ClientError)), error)
+        said = self.secrets.redact(str(source) or type(source).__name__)[:QUOTED]
+        if isinstance(source, _NOT_SENT):
+            return Fault(f"no connection: {said}", answered=False)
+        return Fault(f"the connection broke: {said}", tokens=None)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.openai.close()
+
+    async def _other_models(self) -> str:
+        try:
+            return listed_models([str(entry.get("id")) for entry in await self.models()])
+        except EngineError:
+            return ""
+
+    async def _only_own_headers(self, request: Any) -> None:
+        """Take off what the client adds from the environment; the run file alone says what an endpoint is told."""
+        own = {name.lower() for name in self.secrets.headers} | _HEADERS
+        for name in list(request.headers):
+            if name not in own and not name.startswith("x-stainless-"):
+                del request.headers[name]
+
+
+def listed_models(names: Sequence[str]) -> str:
+    """The end of a sentence that names the models that an endpoint lists; empty without any."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"; the endpoint lists {', '.join(names[:LISTED])}{more}" if names else ""
+
+
+class _Transport(AiohttpTransport):
+    """openai's aiohttp transport, by the environment's proxy, with a bound on the size of replies."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        parts = urlsplit(endpoint)
+        bypassed = urllib.request.proxy_bypass(parts.hostname or "")
+        proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
+        self.client = lambda: aiohttp.ClientSession(
+            connector=_Connector(ssl=self.ssl_context, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=proxy,
+        )
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """As the transport of openai does.
+
+        Raises:
+            aiohttp.ClientPayloadError: the reply is compressed, which was not asked for, as its size is then not known.
+        """
+        response = await super().handle_async_request(request)
+        if "content-encoding" in response.headers:
+            await response.aclose()
+            raise aiohttp.ClientPayloadError("the reply is compressed, which was not asked for")
+        if request.url.path.endswith(PLAIN):  # files of batches may be larger
+            response.stream = _BoundedStream(response.stream)
+        return response
+
+
+class _BoundedStream(AiohttpResponseStream):
+    """The body of a reply, up to LARGEST_REPLY bytes."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._stream:
+            if (size := size + len(chunk)) > LARGEST_REPLY:
+                raise aiohttp.ClientPayloadError(f"a reply of more than {LARGEST_REPLY:,} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives out no connection on which something came unasked: it would be taken for the reply to the next request."""
+
+    async def connect(self, *arguments: Any, **named: Any) -> Any:
+        """A connection that is new or clean."""
+        while True:
+            connection = await super().connect(*arguments, **named)
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()

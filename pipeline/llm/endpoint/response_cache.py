@@ -1,0 +1,266 @@
+"""The response cache: every reply is in it before it is used, so that no reply is paid for twice.
+
+Each worker has one SQLite file in the run's folder. It holds that file open and alone; the files of other workers it opens
+for a moment at a time, where nobody works on them.
+"""
+
+import json
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from pipeline.errors import UserError
+
+T = TypeVar("T")
+Json = dict[str, Any]
+Totals = tuple[int, int, float, int, int]
+"""Tokens read and written, the cost as far as it is known, and the tokens read and written whose cost is not."""
+
+BUSY_SECONDS = 5.0
+"""Time for which a worker waits for its file while another process looks into it."""
+ROOM = 65_536
+"""Bytes that are written and removed when the file is opened: a full disk is noticed before anything is paid for."""
+TABLES = """
+CREATE TABLE IF NOT EXISTS replies (
+    key BLOB PRIMARY KEY, body BLOB NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
+    cost REAL, model TEXT, seconds REAL, time REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+    prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL, model TEXT, why TEXT, time REAL);
+CREATE TABLE IF NOT EXISTS results (
+    key BLOB PRIMARY KEY, body BLOB NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+"""
+TOTALS = """
+SELECT coalesce(sum(read), 0), coalesce(sum(written), 0), coalesce(sum(cost), 0.0),
+    coalesce(sum(read) FILTER (WHERE cost IS NULL), 0), coalesce(sum(written) FILTER (WHERE cost IS NULL), 0)
+FROM (SELECT prompt_tokens AS read, completion_tokens AS written, cost FROM replies
+    UNION ALL SELECT prompt_tokens, completion_tokens, cost FROM lost
+    UNION ALL SELECT prompt_tokens, completion_tokens, cost FROM results)
+"""
+REPLY = "SELECT body, prompt_tokens, completion_tokens FROM replies WHERE key = ?"
+RESULT = "SELECT body, prompt_tokens, completion_tokens FROM results WHERE key = ?"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is kept of a reply, and the tokens that the endpoint counted (their upper bound where it does not say)."""
+
+    body: Json
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ResponseCache:
+    """The replies in FOLDER/WORKER.sqlite, which this process alone writes, and those that other workers left beside it.
+
+    When a method returns, what it stored survives a kill of the process. A damaged file is renamed to NAME.corrupt, and its
+    replies are asked for again.
+    """
+
+    def __init__(self, folder: Path, worker: str) -> None:
+        """
+        Args:
+            worker: names this process among those that share the run's work, such as 0-of-1.
+
+        Raises:
+            UserError: another process has the worker's file, or it cannot be written.
+        """
+        self.folder, self.worker = folder, worker
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"{worker}.sqlite"
+        self._own = _open_own(self._file)
+        self._problem = ""
+        self._elsewhere: dict[bytes, Path] = {}
+        self._facts: dict[str, str] = {}
+        self._others: dict[str, Totals] = {}
+        for file in sorted(folder.glob("*.sqlite")):
+            if file != self._file and (found := read_other(file, _contents)) is not None:
+                keys, facts, self._others[file.stem] = found
+                self._elsewhere |= dict.fromkeys(keys, file)
+                self._facts |= facts
+        self._run("INSERT OR REPLACE INTO facts VALUES ('room', ?)", ("x" * ROOM,))
+        self._run("DELETE FROM facts WHERE name = 'room'")
+
+    def get(self, key: bytes) -> Answer | None:
+        """The reply to a request, if this worker stored it, or another one did before this one started."""
+        return self._find(REPLY, key)
+
+    def put(self, key: bytes, answer: Answer, *, model: str, seconds: float, cost: float | None) -> None:
+        """Store a reply; an earlier one with the same key gives way.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        values = (answer.prompt_tokens, answer.completion_tokens, cost, model, seconds, time.time())
+        self._run(
+            "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (key, _packed(answer.body), *values)
+        )
+
+    def put_lost(self, prompt_tokens: int, completion_tokens: int, *, model: str, why: str, cost: float | None) -> None:
+        """Count tokens that an endpoint may have counted for a reply that did not arrive or was of no use."""
+        row = (prompt_tokens, completion_tokens, cost, model, why, time.time())
+        self._run("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def get_result(self, key: bytes) -> Answer | None:
+        """The whole reply to a request in a batch, which nobody has used yet."""
+        return self._find(RESULT, key)
+
+    def put_result(self, key: bytes, whole: Answer, cost: float | None) -> None:
+        """Store the reply to a request in a batch until somebody asks for it."""
+        row = (key, _packed(whole.body), whole.prompt_tokens, whole.completion_tokens, cost)
+        self._run("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", row)
+
+    def drop_result(self, key: bytes) -> None:
+        """Forget a result that is used."""
+        self._run("DELETE FROM results WHERE key = ?", (key,))
+        if key in self._elsewhere:
+            read_other(self._elsewhere[key], lambda other: other.execute("DELETE FROM results WHERE key = ?", (key,)))
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """What is stored meanwhile is stored together."""
+        self._run("BEGIN")
+        with self._own:
+            yield
+
+    def get_fact(self, name: str) -> Json | None:
+        """A small document, such as what the probe found: this worker's, or what another one knew when this one started."""
+        row = self._run("SELECT body FROM facts WHERE name = ?", (name,)).fetchone()
+        text = row[0] if row is not None else self._facts.get(name)
+        return None if text is None else json.loads(text)
+
+    def put_fact(self, name: str, fact: Json) -> None:
+        """Store a fact; an earlier one of the name gives way."""
+        self._run("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(fact)))
+
+    def totals(self) -> dict[str, Totals]:
+        """What each worker has taken, but for those at work now."""
+        return self._others | {self.worker: self._run(TOTALS).fetchone()}
+
+    def check(self) -> None:
+        """Raises UserError from the first failed write on: a reply that cannot be stored must not be asked for."""
+        if self._problem:
+            raise UserError(self._problem)
+
+    def close(self) -> None:
+        """Let go of the file; nothing is lost without it."""
+        self._own.close()
+
+    def _find(self, statement: str, key: bytes) -> Answer | None:
+        row = self._run(statement, (key,)).fetchone()
+        if row is None and key in self._elsewhere:
+            row = read_other(self._elsewhere[key], lambda other: other.execute(statement, (key,)).fetchone())
+        body = None if row is None else _unpacked(row[0])
+        return None if body is None else Answer(body, row[1], row[2])
+
+    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        problem = ""
+        try:
+            return self._own.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            problem = str(error)
+        except sqlite3.DatabaseError as error:
+            problem = f"{error}, so it will be set aside"
+        self._problem = f"{self._file}: {problem}; free some space and check the disk, then run the same command again"
+        raise UserError(self._problem)
+
+
+def read_other(file: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
+    """What `read` finds in another worker's file; None where its worker has it open, or it had to be set aside."""
+    other = sqlite3.connect(file, timeout=1.0, isolation_level=None)
+    try:
+        other.executescript(TABLES)
+        return read(other)
+    except sqlite3.OperationalError as error:
+        if not _is_busy(error):
+            tqdm.write(f"{file} is left out: {error}")
+    except sqlite3.DatabaseError as error:
+        _set_aside(file, error)
+    finally:
+        other.close()
+    return None
+
+
+def is_at_work(file: Path) -> bool:
+    """Whether a process has this worker's file open."""
+    return file.is_file() and read_other(file, lambda _: True) is None
+
+
+def _open_own(file: Path) -> sqlite3.Connection:
+    """A file that no other process can open until it is closed; a damaged one is set aside and a new one begun.
+
+    The write-ahead log makes each statement safe against a kill without waiting for the disk. Held exclusively it needs
+    no memory shared between processes, so it works on the file systems of clusters.
+
+    Raises:
+        UserError: another process has it, or it cannot be written.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return _opened(file)
+        except sqlite3.DatabaseError as error:
+            if not _is_busy(error):
+                if isinstance(error, sqlite3.OperationalError):
+                    raise UserError(f"{file}: {error}; see to free space and the right to write there") from None
+                _set_aside(file, error)
+            elif time.monotonic() > deadline:
+                raise UserError(
+                    f"another process works on {file}; let it finish, or give this one another SHARD"
+                ) from None
+        time.sleep(0.02)
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, timeout=0.0, isolation_level=None)
+    try:
+        for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
+            connection.execute(f"PRAGMA {setting}")
+        connection.executescript(TABLES)
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _set_aside(file: Path, error: Exception) -> None:
+    """Rename a damaged file and its log, so that nothing of it is thrown away."""
+    for ending in ("", "-wal", "-shm"):
+        part = file.with_name(file.name + ending)
+        if part.exists():
+            part.rename(part.with_name(part.name + ".corrupt"))
+    tqdm.write(f"{file} is damaged ({error}) and now called {file.name}.corrupt; its replies will be asked for again")
+
+
+def _contents(file: sqlite3.Connection) -> tuple[list[bytes], dict[str, str], Totals]:
+    """The keys of replies and results, the facts and the totals."""
+    keys = [key for (key,) in file.execute("SELECT key FROM replies UNION SELECT key FROM results")]
+    facts = dict(file.execute("SELECT name, body FROM facts").fetchall())
+    return keys, facts, file.execute(TOTALS).fetchone()
+
+
+def _packed(body: Json) -> bytes:
+    return zlib.compress(json.dumps(body, separators=(",", ":")).encode(), 1)
+
+
+def _unpacked(packed: bytes) -> Json | None:
+    """The document in a row; None where its bytes are damaged."""
+    try:
+        body: Json = json.loads(zlib.decompress(packed))
+    except (zlib.error, ValueError):
+        return None
+    return body
