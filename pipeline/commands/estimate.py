@@ -60,8 +60,7 @@ def _costs(found: Sequence[Demand], most: bool) -> list[float | None]:
     """The cost at each endpoint."""
     usages = [(demand.engine, demand.usage) for demand in found if demand.engine.base_url is not None]
     return [
-        engine.cost(usage.prompt_tokens, usage.most_tokens if most else usage.likely_tokens)
-        for engine, usage in usages
+        engine.cost(usage.prompt_tokens, usage.most_tokens if most else usage.likely_tokens) for engine, usage in usages
     ]
 
 

@@ -50,7 +50,10 @@ async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
     Raises:
         When all has ended: the first error that concerns more than one request, else the first EngineError.
     """
-    found = await asyncio.gather(*work, return_exceptions=True)
+    every = list(work)
+    if len(every) == 1:  # the usual case, which needs no task
+        return [await every[0]]
+    found = await asyncio.gather(*every, return_exceptions=True)
     errors = [result for result in found if isinstance(result, BaseException)]
     for error in sorted(errors, key=lambda error: isinstance(error, EngineError)):
         raise error

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.llm.endpoint.batch_files import BatchInterface, Json, RequestFiles, Timing, failure
-from pipeline.llm.endpoint.budget import Reservation
+from pipeline.llm.endpoint.budget import Reservation, prompt_bound
 from pipeline.llm.endpoint.faults import QUOTED, Fault, NotFound, embedded_status, read_refusal
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Endpoint, Outcome, Outgoing, tokens_of
@@ -96,7 +96,7 @@ class BatchCarrier:
             for key, body in self._files.read(name):
                 if cache.get(key) is None and cache.get_result(key) is None and key not in self._jobs:
                     left.append(key)
-                    self._reserved[key] = await endpoint.budget.reserve(endpoint.sizes.at_most(body), limit_of(body))
+                    self._reserved[key] = await endpoint.budget.reserve(prompt_bound(body), limit_of(body))
             if left:
                 self._jobs |= dict.fromkeys(left, self._run(self._resume(name, left)))
             else:

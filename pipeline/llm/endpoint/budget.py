@@ -6,7 +6,6 @@ from a file that all workers share, in portions, so that the file is written sel
 
 import asyncio
 import json
-import math
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -26,10 +25,6 @@ TOKENS_A_MESSAGE = 16
 """What a chat template adds to a message at most."""
 TOKENS_A_PROMPT = 64
 """What a chat template adds to a conversation at most, such as a system text of its own."""
-KNOWN_FROM = 8
-"""Replies after which the largest number of tokens a byte that was seen replaces the safe bound."""
-MARGIN = 1.25
-"""Times the largest seen."""
 
 
 @dataclass(frozen=True)
@@ -173,33 +168,8 @@ def _taken(shares: sqlite3.Connection) -> Amount:
     return Amount(*shares.execute("SELECT coalesce(sum(tokens), 0), coalesce(sum(cost), 0.0) FROM shares").fetchone())
 
 
-class PromptSizes:
-    """Upper bounds of the tokens of prompts, before an endpoint says how many there are.
-
-    A tokenizer that works on bytes makes no more tokens than there are bytes; that is the bound until KNOWN_FROM replies
-    say how many tokens a byte really makes.
-    """
-
-    def __init__(self) -> None:
-        self._seen = 0
-        self._largest = 0.0
-
-    def at_most(self, body: Mapping[str, Any]) -> int:
-        """Tokens of the prompt of a request."""
-        size, further = _size(body)
-        rate = min(1.0, MARGIN * self._largest) if self._seen >= KNOWN_FROM else 1.0
-        return math.ceil(size * rate) + further
-
-    def learn(self, body: Mapping[str, Any], tokens: int) -> None:
-        """Take note of the tokens that an endpoint counted."""
-        size, _ = _size(body)
-        if size:
-            self._seen += 1
-            self._largest = max(self._largest, tokens / size)
-
-
-def _size(body: Mapping[str, Any]) -> tuple[int, int]:
-    """The bytes of a request's texts in UTF-8, and the tokens of its token ids and of what a template adds.
+def prompt_bound(body: Mapping[str, Any]) -> int:
+    """Tokens of a request's prompt at most: as many as its texts have bytes in UTF-8, and what a chat template adds.
 
     A JSON schema counts to the texts, for some servers show it to the model.
     """
@@ -214,4 +184,4 @@ def _size(body: Mapping[str, Any]) -> tuple[int, int]:
     if "response_format" in body:
         texts.append(body["response_format"])
     texts = [text if isinstance(text, str) else json.dumps(text) for text in texts]
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts), tokens
+    return tokens + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

@@ -123,15 +123,13 @@ class EndpointEngine:
         return await gather_all(_safely(scorer, prompt) for prompt in prompts)
 
     async def aclose(self) -> None:
-        """Give back the connections, the response cache, and what is left of the budget to other workers."""
+        """As `Endpoint.aclose`, once nothing goes on in the background."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])
         for sender in {self._sender, self._live}:
             await sender.aclose()
-        await self._endpoint.client.aclose()
-        self._endpoint.budget.close()
-        self._endpoint.cache.close()
+        await self._endpoint.aclose()
 
     def _make_scorer(self, can: EndpointCapabilities) -> PromptScorer | ReplyScorer:
         encoder = self._find_encoder()

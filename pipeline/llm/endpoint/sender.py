@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TurnSemaphore
 from pipeline.llm.endpoint.backoff import Backoff
-from pipeline.llm.endpoint.budget import PromptSizes, Reservation, SharedBudget
+from pipeline.llm.endpoint.budget import Reservation, SharedBudget, prompt_bound
 from pipeline.llm.endpoint.client import Client
 from pipeline.llm.endpoint.faults import QUOTED, UNLIKE, Fault
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
@@ -61,7 +61,6 @@ class Endpoint:
     client: Client
     cache: ResponseCache
     budget: SharedBudget
-    sizes: PromptSizes = field(default_factory=PromptSizes)
 
     def outgoing(self, ask: Ask) -> Outgoing:
         """A request with all its fields.
@@ -75,7 +74,7 @@ class Endpoint:
 
     async def reserve(self, outgoing: Outgoing) -> Reservation:
         """Set aside what a request could take; raises UserError where the budget does not allow it."""
-        return await self.budget.reserve(self.sizes.at_most(outgoing.body), outgoing.ask.tokens_at_most)
+        return await self.budget.reserve(prompt_bound(outgoing.body), outgoing.ask.tokens_at_most)
 
     def read(self, outgoing: Outgoing, reply: Any, most: Tokens) -> Answer:
         """What is kept of a reply. Tokens that the endpoint does not count are taken to be as many as there could be.
@@ -84,8 +83,6 @@ class Endpoint:
             Fault: it is not what was asked for.
         """
         read, written = tokens_of(reply)
-        if read:
-            self.sizes.learn(outgoing.body, read)
         tokens = read or most[0], most[1] if written is None else written
         try:
             return Answer(outgoing.ask.keep(reply), *tokens)
@@ -106,6 +103,12 @@ class Endpoint:
         elif any(took):
             self.cache.put_lost(*took, model=model, why=str(outcome), cost=cost)
         return took
+
+    async def aclose(self) -> None:
+        """Give back the connections, what is left of the budget to other workers, and the response cache."""
+        await self.client.aclose()
+        self.budget.close()
+        self.cache.close()
 
 
 class Carrier(Protocol):

@@ -11,7 +11,7 @@ from pipeline.commands.status import status_table
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.execution.runner import run_stage
 from pipeline.execution.stage import ModelUse, Shard, Stage
-from pipeline.llm.endpoint.replies import Answer, Replies
+from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
 from pipeline.schemas import TableSchema, column
 from pipeline.storage.tables import Tables
 from tests.pipeline.toy import toy_config
@@ -73,11 +73,11 @@ def test_a_run_without_tokens_shows_none(tmp_path: Path) -> None:
 def test_all_that_was_paid_for_by_workers_that_ended(tmp_path: Path) -> None:
     folder = toy_config(tmp_path).root / "_replies"
     for worker, tokens in (("0-of-2", 1000), ("1-of-2", 30)):
-        replies = Replies(folder, worker)
+        replies = ResponseCache(folder, worker)
         replies.put(b"key", Answer({}, tokens, 5), model="m", seconds=0.1, cost=None)
         replies.put_lost(7, 1, model="m", why="cut", cost=None)
         replies.close()
-    busy = Replies(folder, "0-of-1")
+    busy = ResponseCache(folder, "0-of-1")
     printed = status(tmp_path, LanguageModel(model="m", base_url=URL), ("", 0, 0))
     busy.close()
     assert printed.splitlines()[-1].split() == ["m", "4", "1,044", "12"]

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Budget, LanguageModel
-from pipeline.llm.endpoint.batch import BatchSender
-from pipeline.llm.endpoint.batch_calls import Timing
-from pipeline.llm.endpoint.ledger import Ledger
-from pipeline.llm.endpoint.replies import Answer, Replies
+from pipeline.llm.endpoint.batch import BatchCarrier
+from pipeline.llm.endpoint.batch_files import Timing
+from pipeline.llm.endpoint.response_cache import Answer
+from pipeline.llm.endpoint.sender import Ask, Sender
+from tests.pipeline.llm.endpoint.sending import endpoint_of
 
 if TYPE_CHECKING:
     from tests.pipeline.llm.endpoint.model_server import ModelServer
@@ -38,17 +39,15 @@ async def answers(
     """The answer to each question, or its error; the replies are kept in FOLDER/_replies."""
     values: dict[str, Any] = {"model": "tiny", "base_url": url, "retries": 2, "mode": "batch"}
     config = LanguageModel(**(values | settings))
-    replies = Replies(folder / "_replies", worker)
-    ledger = Ledger.of(budget or Budget(), config, replies)
-    sender = BatchSender(config, replies, ledger, QUICK)
+    endpoint = endpoint_of(config, folder / "_replies", budget, worker)
+    sender = Sender(endpoint, BatchCarrier(endpoint, QUICK))
     bodies = [question(number) if path == "/chat/completions" else plain(number) for number in numbers]
     try:
-        asks = (sender.ask(path, body, tokens_at_most=3, keep=kept) for body in bodies)
+        asks = (sender.ask(Ask(path, body, 3, kept)) for body in bodies)
         return list(await asyncio.gather(*asks, return_exceptions=True))
     finally:
         await sender.aclose()
-        ledger.close()
-        replies.close()
+        await endpoint.aclose()
 
 
 def plain(number: int) -> dict[str, Any]:

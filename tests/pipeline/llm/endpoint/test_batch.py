@@ -9,14 +9,14 @@ import pytest
 
 from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.batch import BatchSender
-from pipeline.llm.endpoint.engine import EndpointEngine
-from pipeline.llm.endpoint.ledger import Ledger
-from pipeline.llm.endpoint.replies import Answer, Replies
-from pipeline.llm.endpoint.sender import Sender
+from pipeline.llm.endpoint.batch import BatchCarrier
+from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
+from pipeline.llm.endpoint.sender import LiveCarrier, Sender
 from pipeline.llm.engine import EngineError, Message, PromptTooLong, Request
 from tests.pipeline.llm.endpoint.batch_run import QUICK, answers, ask, expected, files, question, texts
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer
+from tests.pipeline.llm.endpoint.sending import endpoint_of
 
 
 def test_requests_are_collected_into_one_batch_and_each_gets_its_answer(server: ModelServer, tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_garbage_counts_its_tokens_and_is_asked_again(server: ModelServer, tmp_p
     spoilt = iter([True, False])
     server.spoil = lambda path, body, reply: reply | {"choices": []} if next(spoilt) else reply
     assert texts(ask(server, tmp_path, [7])) == expected(server, [7])
-    replies = Replies(tmp_path / "_replies", "0-of-1")
-    (spent,) = replies.spent(lambda *_: 0.0).values()
-    replies.close()
-    assert spent.tokens == 2 * (len(server.model.chat_ids(question(7)["messages"])) + 3)
+    cache = ResponseCache(tmp_path / "_replies", "0-of-1")
+    ((read, written, *_),) = cache.totals().values()
+    cache.close()
+    assert read + written == 2 * (len(server.model.chat_ids(question(7)["messages"])) + 3)
 
 
 def test_a_submission_whose_answer_is_lost_is_not_made_twice(server: ModelServer, tmp_path: Path) -> None:
@@ -127,10 +127,9 @@ def test_an_engine_in_batch_mode_probes_at_once(server: ModelServer, tmp_path: P
     config = LanguageModel(model="tiny", base_url=server.url, mode="batch")
 
     async def main() -> list[str]:
-        replies = Replies(tmp_path / "_replies", "0-of-1")
-        ledger = Ledger.of(Budget(), config, replies)
-        live = Sender(config, replies, ledger)
-        engine = EndpointEngine(config, BatchSender(config, replies, ledger, QUICK), replies, live)
+        endpoint = endpoint_of(config, tmp_path / "_replies")
+        live, batches = Sender(endpoint, LiveCarrier(endpoint)), Sender(endpoint, BatchCarrier(endpoint, QUICK))
+        engine = EndpointEngine(endpoint, batches, live)
         try:
             requests = [Request((Message("user", f"Word {number}"),), 12, n=2) for number in range(3)]
             found = await asyncio.gather(*(engine.complete(request) for request in requests))

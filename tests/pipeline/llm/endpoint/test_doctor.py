@@ -1,5 +1,6 @@
 """`doctor` tells what endpoints can do, and whether the run file's methods can work with it."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def run_file(folder: Path, url: str, simulator: str, model: str = "tiny", tokeni
 
 
 def doctor(file: str) -> tuple[str, int]:
-    result = CliRunner().invoke(app, ["doctor", "--config", file])
+    with contextlib.chdir("."):
+        result = CliRunner().invoke(app, ["doctor", "--config", file])
     assert KEY not in result.output
     return result.output, result.exit_code
 
@@ -62,7 +64,6 @@ def test_all_that_a_server_can_do_is_told(model: ServedModel, tmp_path: Path, to
     assert row(output, "alternatives in prompts") == "20 by prompt_logprobs"
     assert [row(output, name) for name in ("JSON schema", "several replies (n)", "seed")] == ["yes"] * 3
     assert "All needs are met." in output
-    assert "explainer statistics" in output
 
 
 @pytest.mark.parametrize(("simulator", "code"), [("all_at_once", 2), ("one_at_a_time", 2), ("json", 0)])
@@ -72,8 +73,8 @@ def test_what_is_missing_and_what_would_work_is_told(
     with serving(model, key=KEY, logprobs=0, json_schema=False) as server:
         output, found = doctor(run_file(tmp_path, server.url, simulator))
     assert found == code
-    assert row(output, "simulators that work") == "generated, json"
-    assert row(output, "well").startswith("yes" if code == 0 else f"no: {simulator}")
+    assert row(output, "well").startswith("yes" if code == 0 else f'no: simulator = "{simulator}" needs')
+    assert code == 0 or 'simulator = "generated" or simulator = "json"' in row(output, "well")
     assert row(output, "JSON schema") == "no"
     assert row(output, "alternatives in prompts") == "not asked for without a tokenizer"
 
@@ -124,7 +125,6 @@ def test_the_models_of_sasc_are_visited_where_the_run_uses_them(model: ServedMod
         file.write_text(text.replace("[subject]", 'methods = ["sasc"]\n[subject]') + "\n" + sasc, encoding="utf-8")
         output, code = doctor(str(file))
     assert code == 0
-    assert "sasc explainer embedded" in output
     assert "sasc synthesizer language_model" in output
     assert "simulator" not in output
     assert row(output, "answers") == "yes"

@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.asks import NotFound
-from pipeline.llm.endpoint.faults import LONGEST_WAIT, Fault, Rejected, embedded_status, read_refusal, wished_wait
-from pipeline.llm.endpoint.patience import LONGEST, Patience
+from pipeline.llm.endpoint.backoff import LONGEST, Backoff
+from pipeline.llm.endpoint.faults import (
+    LONGEST_WAIT,
+    Fault,
+    NotFound,
+    Rejected,
+    embedded_status,
+    read_refusal,
+    wished_wait,
+)
 from pipeline.llm.endpoint.secrets import Secrets
 from pipeline.llm.engine import PromptTooLong
 
@@ -29,7 +36,7 @@ def meaning(
 def test_passing_faults_are_tried_again(status: int) -> None:
     found = meaning(status, "busy")
     assert isinstance(found, Fault)
-    assert found.words == f"status {status}: busy"
+    assert str(found) == f"status {status}: busy"
     assert found.wait is None
 
 
@@ -91,14 +98,14 @@ def test_what_stops_the_stage(status: int, fields: dict[str, Any], kind: type[Us
 def test_messages_of_every_form_are_told(content: bytes, words: str) -> None:
     found = read_refusal(500, {}, content, SECRETS, "m")
     assert isinstance(found, Fault)
-    assert found.words == words
+    assert str(found) == words
 
 
 def test_long_messages_are_cut_after_secrets_are_hidden() -> None:
     found = meaning(500, "x" * 285 + "sk-secret-123" + "y" * 500)
     assert isinstance(found, Fault)
-    assert "sk-s" not in found.words
-    assert len(found.words) < 330
+    assert "sk-s" not in str(found)
+    assert len(str(found)) < 330
 
 
 def test_errors_sent_as_replies_have_a_status() -> None:
@@ -140,10 +147,10 @@ class Clock:
 
 def test_waits_grow_to_a_limit_and_are_drawn_at_random() -> None:
     clock = Clock()
-    patience = Patience("", first=0.5, clock=clock, sleep=clock.sleep)
+    backoff = Backoff("", first=0.5, clock=clock, sleep=clock.sleep)
     for number in range(1, 12):
         for _ in range(200):
-            asyncio.run(patience.before_try(number))
+            asyncio.run(backoff.before_try(number))
         most = min(LONGEST, 0.5 * 2 ** (number - 1))
         drawn = clock.slept[-200:]
         assert 0.9 * most < max(drawn) <= most
@@ -154,11 +161,11 @@ def test_a_pause_is_shared_lasts_as_long_as_the_longest_wish_and_ends_with_jitte
     ended = []
     for _ in range(50):
         clock = Clock()
-        patience = Patience("", clock=clock, sleep=clock.sleep)
-        patience.hold_all(300)
-        patience.hold_all(2)
-        held = patience.held
-        asyncio.run(patience.over())
-        assert (held, patience.held) == (True, False)
+        backoff = Backoff("", clock=clock, sleep=clock.sleep)
+        backoff.pause_all(300)
+        backoff.pause_all(2)
+        paused = backoff.paused
+        asyncio.run(backoff.over())
+        assert (paused, backoff.paused) == (True, False)
         ended.append(clock.now)
     assert 300 <= min(ended) < max(ended) <= 301

@@ -9,31 +9,31 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities, PromptLogprobs
 from pipeline.llm.endpoint.probe import context_of
-from pipeline.llm.endpoint.profile import Profile, PromptReading
 from pipeline.llm.engine import Capabilities
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer, serving
 from tests.pipeline.llm.endpoint.opened import opened
 from tests.pipeline.llm.endpoint.served_model import ServedModel
 
 
-def probed(server: ModelServer, folder: Path, **settings: Any) -> Profile:
-    async def main() -> Profile:
+def probed(server: ModelServer, folder: Path, **settings: Any) -> EndpointCapabilities:
+    async def main() -> EndpointCapabilities:
         async with opened(server.url, folder, **settings) as engine:
-            return await engine.profile()
+            return await engine.probed()
 
     return asyncio.run(main())
 
 
 def test_everything_that_works_is_found(model: ServedModel, tmp_path: Path, tokenizer_folder: str) -> None:
     with serving(model, context=400) as server:
-        profile = probed(server, tmp_path, tokenizer=tokenizer_folder)
-    assert replace(profile, reading=PromptReading()) == Profile(
+        can = probed(server, tmp_path, tokenizer=tokenizer_folder)
+    assert replace(can, reading=PromptLogprobs()) == EndpointCapabilities(
         logprobs=20, json_schema=True, n=True, seed=True, context=400
     )
-    assert (profile.reading.way, profile.reading.listed, profile.reading.token_ids) == ("prompt_logprobs", 20, True)
-    assert profile.capabilities() == Capabilities(20, True, True, True, True, True)
-    assert Profile.from_json(profile.to_json()) == profile
+    assert (can.reading.way, can.reading.listed, can.reading.token_ids) == ("prompt_logprobs", 20, True)
+    assert can.of_engine() == Capabilities(20, True, True, True, True, True)
+    assert EndpointCapabilities.from_json(can.to_json()) == can
 
 
 def test_what_is_ignored_in_silence_is_found_to_be_missing(
@@ -41,16 +41,16 @@ def test_what_is_ignored_in_silence_is_found_to_be_missing(
 ) -> None:
     ignored = {"logprobs": 0, "prompt_logprobs": False, "echo": False, "json_schema": False, "n": False, "seed": False}
     with serving(model, **ignored) as server:
-        profile = probed(server, tmp_path, tokenizer=tokenizer_folder)
-    assert profile == Profile()
-    assert profile.capabilities() == Capabilities()
+        can = probed(server, tmp_path, tokenizer=tokenizer_folder)
+    assert can == EndpointCapabilities()
+    assert can.of_engine() == Capabilities()
 
 
 def test_what_is_refused_is_left_out_of_later_requests(model: ServedModel, tmp_path: Path) -> None:
     refused = frozenset({"max_tokens", "temperature", "stop", "seed", "n", "response_format", "logprobs"})
     with serving(model, refused=refused) as server:
-        profile = probed(server, tmp_path)
-    assert profile == Profile(limit_field="max_completion_tokens", temperature=False, stop=False)
+        can = probed(server, tmp_path)
+    assert can == EndpointCapabilities(limit_field="max_completion_tokens", temperature=False, stop=False)
 
 
 def test_fewer_alternatives_are_asked_for_where_many_are_refused(model: ServedModel, tmp_path: Path) -> None:
@@ -61,22 +61,22 @@ def test_fewer_alternatives_are_asked_for_where_many_are_refused(model: ServedMo
 def test_echo_is_the_second_way_to_read_a_prompt(model: ServedModel, tmp_path: Path, tokenizer_folder: str) -> None:
     with serving(model, prompt_logprobs=False) as server:
         reading = probed(server, tmp_path, tokenizer=tokenizer_folder).reading
-    assert (reading.way, reading.max_tokens) == ("echo", 0)
+    assert reading.way == "echo"
     assert [text for _, text in reading.spelling] == list("0123456789")
 
 
 def test_prompts_are_not_read_without_a_tokenizer(model: ServedModel, tmp_path: Path) -> None:
     with serving(model) as server:
-        assert probed(server, tmp_path).reading == PromptReading()
+        assert probed(server, tmp_path).reading == PromptLogprobs()
         assert not any("prompt" in body for _, body in server.seen)
 
 
 def test_a_model_without_chat_is_asked_for_plain_completions(model: ServedModel, tmp_path: Path) -> None:
     with serving(model, chat=False) as server:
-        profile = probed(server, tmp_path)
-    assert not profile.chat
-    assert not profile.json_schema
-    assert profile.logprobs > 1
+        can = probed(server, tmp_path)
+    assert not can.chat
+    assert not can.json_schema
+    assert can.logprobs > 1
 
 
 def test_a_server_that_counts_one_of_several_replies_is_asked_for_one(model: ServedModel, tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_one_odd_reply_does_not_count_as_missing(model: ServedModel, tmp_path: P
 
     with serving(model) as server:
         server.spoil = spoil
-        profile = probed(server, tmp_path, tokenizer=tokenizer_folder)
-    assert profile.capabilities() == Capabilities(20, True, True, True, True, True)
+        can = probed(server, tmp_path, tokenizer=tokenizer_folder)
+    assert can.of_engine() == Capabilities(20, True, True, True, True, True)
 
 
 def test_a_server_that_does_not_answer_is_not_called_unable(model: ServedModel, tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_a_server_that_does_not_answer_is_not_called_unable(model: ServedModel, 
 
 
 def test_the_probe_is_kept_and_a_wish_makes_it_anew(model: ServedModel, tmp_path: Path) -> None:
-    async def twice(url: str) -> tuple[Profile, Profile]:
+    async def twice(url: str) -> tuple[EndpointCapabilities, EndpointCapabilities]:
         async with opened(url, tmp_path) as engine:
-            return await engine.profile(), await engine.profile(anew=True)
+            return await engine.probed(), await engine.probed(anew=True)
 
     with serving(model, json_schema=False) as server:
         assert not probed(server, tmp_path).json_schema
@@ -164,7 +164,7 @@ def test_an_unknown_model_and_a_wrong_key_are_told_at_once(
 )
 def test_the_context_is_read_from_the_list_of_models(entry: Json, context: int | None) -> None:
     other = {"id": "other", "max_model_len": 1}
-    assert context_of({"data": [other, {"id": "mine"} | entry]}, "mine") == context
-    assert context_of({"data": [{"id": "another name"} | entry]}, "mine") == context
-    assert context_of({"data": [other, other]}, "mine") is None
-    assert context_of(None, "mine") is context_of({"error": 1}, "mine") is None
+    assert context_of([other, {"id": "mine"} | entry], "mine") == context
+    assert context_of([{"id": "another name"} | entry], "mine") == context
+    assert context_of([other, other], "mine") is None
+    assert context_of([], "mine") is None

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.asks import NotFound
-from pipeline.llm.endpoint.patience import Patience
-from pipeline.llm.endpoint.sender import Answer, Rejected
+from pipeline.llm.endpoint.backoff import Backoff
+from pipeline.llm.endpoint.faults import NotFound, Rejected
+from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.engine import EngineError, PromptTooLong
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 from tests.pipeline.llm.endpoint.sending import ask, echo, sending
@@ -107,7 +107,7 @@ def test_a_dead_endpoint_stops_the_stage_and_one_that_comes_back_does_not(tmp_pa
             await ask(sender, 1)
             server.stop_listening()
             assert isinstance(await errors_of(ask(sender, 2)), UserError)
-        async with sending(server, tmp_path, patience=Patience("", first=0.1), retries=6) as sender:
+        async with sending(server, tmp_path, backoff=Backoff("", first=0.1), retries=6) as sender:
             asked = asyncio.create_task(ask(sender, 3))
             await asyncio.sleep(0.05)
             server.start_listening()
@@ -134,7 +134,7 @@ class Clock:
 @pytest.mark.parametrize(("wish", "seconds"), [("1500ms", 1.5), ("300", 300.0), ("5000", 600.0)])
 def test_a_wish_to_wait_holds_back_all_requests(tmp_path: Path, wish: str, seconds: float) -> None:
     clock = Clock()
-    patience = Patience("", first=0.0, clock=clock, sleep=clock.sleep)
+    backoff = Backoff("", first=0.0, clock=clock, sleep=clock.sleep)
     worked_on: list[float] = []
 
     def reply(body: dict[str, Any]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_a_wish_to_wait_holds_back_all_requests(tmp_path: Path, wish: str, secon
         return echo(body)
 
     async def main() -> None:
-        async with sending(server, tmp_path, patience=patience, concurrency=1) as sender:
+        async with sending(server, tmp_path, backoff=backoff, concurrency=1) as sender:
             server.script.append(f"429:{wish}")
             await asyncio.gather(*(ask(sender, number) for number in range(4)))
 
@@ -154,8 +154,8 @@ def test_a_wish_to_wait_holds_back_all_requests(tmp_path: Path, wish: str, secon
 
 def test_a_wait_between_tries_holds_no_place(tmp_path: Path) -> None:
     async def main() -> None:
-        patience = Patience("", first=3600.0)
-        async with sending(server, tmp_path, patience=patience, concurrency=1) as sender:
+        backoff = Backoff("", first=3600.0)
+        async with sending(server, tmp_path, backoff=backoff, concurrency=1) as sender:
             server.script.append("500")
             waiting = asyncio.create_task(ask(sender, 1))
             await asyncio.sleep(0.1)

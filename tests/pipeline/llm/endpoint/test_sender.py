@@ -1,6 +1,7 @@
 """Requests meet a real server on loopback: cached, shared, within the budget, and ended at once by Ctrl-C."""
 
 import asyncio
+import random
 import signal
 import subprocess
 import sys
@@ -11,13 +12,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Budget
+from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN
-from pipeline.llm.endpoint import connection
-from pipeline.llm.endpoint.sender import Answer, Rejected, Sender
+from pipeline.llm.endpoint import client
+from pipeline.llm.endpoint.client import PLAIN
+from pipeline.llm.endpoint.faults import Rejected
+from pipeline.llm.endpoint.response_cache import Answer
+from pipeline.llm.endpoint.sender import Ask, LiveCarrier, Sender
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
-from tests.pipeline.llm.endpoint.sending import ask, echo, sending
+from tests.pipeline.llm.endpoint.sending import ask, echo, endpoint_of, fill_disk, sending
 
 
 def test_a_reply_is_reduced_counted_and_never_asked_for_again(tmp_path: Path) -> None:
@@ -40,7 +44,7 @@ def test_all_that_makes_a_reply_another_one_is_in_the_key(tmp_path: Path) -> Non
             for name, attempt in ((1, 0), (2, 0), (1, 1), (1, 0)):
                 await ask(sender, name, attempt)
             body = {"messages": [{"role": "user", "content": "question 1"}], "max_tokens": 10}
-            await sender.ask("/completions", body, tokens_at_most=1)
+            await sender.ask(Ask(PLAIN, body, 1))
         for settings in ({"model": "other"}, {"body": {"top_k": 1}}, {}, {"headers": {"X-A": "b"}}, {"retries": 1}):
             async with sending(server, tmp_path, **settings) as sender:
                 await ask(sender)
@@ -157,7 +161,7 @@ def test_connections_that_the_server_closed_are_not_used_again(tmp_path: Path, m
             server.start_listening()
             await asyncio.sleep(0.05)
             await ask(sender, 2)
-        monkeypatch.setattr(connection, "KEEP_ALIVE", 0.0)
+        monkeypatch.setattr(client, "KEEP_ALIVE_SECONDS", 1e-9)
         async with sending(server, tmp_path, retries=0) as sender:
             await ask(sender, 3)
             await ask(sender, 4)
@@ -167,21 +171,38 @@ def test_connections_that_the_server_closed_are_not_used_again(tmp_path: Path, m
         assert server.connections == 4
 
 
+def test_after_a_write_that_failed_nothing_is_sent_any_more(tmp_path: Path) -> None:
+    """A reply that cannot be stored would be paid for in vain."""
+
+    async def main() -> None:
+        config = LanguageModel(model="m", base_url=server.base_url, concurrency=4)
+        endpoint = endpoint_of(config, tmp_path)
+        fill_disk(endpoint.cache)
+        sender = Sender(endpoint, LiveCarrier(endpoint))
+        found = await asyncio.gather(*(ask(sender, number) for number in range(40)), return_exceptions=True)
+        stored = sum(isinstance(one, Answer) for one in found)
+        assert sum(isinstance(one, UserError) and "free some space" in str(one) for one in found) == len(found) - stored
+        assert server.requests <= stored + 4
+        await endpoint.aclose()
+
+    long = chat_reply(random.Random(0).randbytes(20_000).hex())
+    with Loopback(lambda _: long, latency=0.01) as server:
+        asyncio.run(main())
+
+
 ASKS = """
 import asyncio, sys
 from pathlib import Path
-from pipeline.config import Budget, LanguageModel
-from pipeline.llm.endpoint.ledger import Ledger
-from pipeline.llm.endpoint.replies import Replies
-from pipeline.llm.endpoint.sender import Sender
+from pipeline.config import LanguageModel
+from pipeline.llm.endpoint.sender import Ask, LiveCarrier, Sender
+from tests.pipeline.llm.endpoint.sending import endpoint_of
 
 async def main():
-    config = LanguageModel(model="m", base_url=sys.argv[1])
-    replies = Replies(Path(sys.argv[2]), "0-of-1")
-    sender = Sender(config, replies, Ledger(Budget()))
+    endpoint = endpoint_of(LanguageModel(model="m", base_url=sys.argv[1]), Path(sys.argv[2]))
+    sender = Sender(endpoint, LiveCarrier(endpoint))
     async def ask(number):
         body = {"messages": [{"role": "user", "content": f"question {number}"}], "max_tokens": 10}
-        await sender.ask("/chat/completions", body, tokens_at_most=10, keep=lambda reply: {"texts": []})
+        await sender.ask(Ask("/chat/completions", body, 10, lambda reply: {"texts": []}))
         print(number, flush=True)
     await asyncio.gather(*(ask(number) for number in range(300)))
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint import reply_files
-from pipeline.llm.endpoint.pot import Amount
-from pipeline.llm.endpoint.replies import Answer, Replies
+from pipeline.llm.endpoint import response_cache
+from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
+from tests.pipeline.llm.endpoint.sending import fill_disk
 
 BODY = {"model": "m", "replies": [{"text": "words, \ud800 \N{GRINNING FACE}", "logprob": float("inf")}]}
 
@@ -23,20 +23,20 @@ def key(name: object) -> bytes:
     return sha256(str(name).encode()).digest()
 
 
-def put(replies: Replies, name: object, tokens: int = 10, cost: float | None = None) -> None:
+def put(replies: ResponseCache, name: object, tokens: int = 10, cost: float | None = None) -> None:
     replies.put(key(name), Answer({"name": str(name)}, tokens, tokens // 2), model="m", seconds=0.5, cost=cost)
 
 
 @pytest.fixture
-def replies(tmp_path: Path) -> Iterator[Replies]:
-    opened = Replies(tmp_path, "0-of-2")
+def replies(tmp_path: Path) -> Iterator[ResponseCache]:
+    opened = ResponseCache(tmp_path, "0-of-2")
     yield opened
     opened.close()
 
 
 def left_by(folder: Path, worker: str, *names: object) -> Path:
     """A closed file of another worker."""
-    other = Replies(folder, worker)
+    other = ResponseCache(folder, worker)
     for name in names:
         put(other, name)
     other.put_fact(f"probe.{worker}", {"by": worker})
@@ -44,53 +44,48 @@ def left_by(folder: Path, worker: str, *names: object) -> Path:
     return folder / f"{worker}.sqlite"
 
 
-def test_a_reply_is_read_back_as_it_was(replies: Replies) -> None:
+def test_a_reply_is_read_back_as_it_was(replies: ResponseCache) -> None:
     assert replies.get(key(1)) is None
     replies.put(key(1), Answer(BODY, 100, 7), model="m", seconds=1.0, cost=None)
     assert replies.get(key(1)) == Answer(BODY, 100, 7)
     assert replies.get(key(2)) is None
 
 
-def test_facts_are_found_again_by_name_and_prefix(replies: Replies) -> None:
-    replies.put_fact("batch.1", {"id": 1})
-    replies.put_fact("batch.2", {"id": 2})
+def test_facts_are_found_again_by_name(replies: ResponseCache) -> None:
+    replies.put_fact("probe", {"n": False})
     replies.put_fact("probe", {"n": True})
-    replies.put_fact("batch.1", {"id": 3})
-    replies.drop_fact("batch.2")
     assert replies.get_fact("probe") == {"n": True}
     assert replies.get_fact("nothing") is None
-    assert replies.own_facts("batch.") == {"batch.1": {"id": 3}}
 
 
-def test_what_other_workers_left_is_used(tmp_path: Path, replies: Replies) -> None:
+def test_what_other_workers_left_is_used(tmp_path: Path, replies: ResponseCache) -> None:
     replies.close()
     left_by(tmp_path, "0-of-1", "a", "b")
     left_by(tmp_path, "3-of-4", "c")
-    again = Replies(tmp_path, "0-of-2")
+    again = ResponseCache(tmp_path, "0-of-2")
     assert [bool(again.get(key(name))) for name in "abcd"] == [True, True, True, False]
     assert again.get_fact("probe.3-of-4") == {"by": "3-of-4"}
-    assert again.own_facts("probe") == {}
     again.close()
 
 
 def test_a_file_that_a_worker_has_open_is_left_alone(tmp_path: Path) -> None:
     left_by(tmp_path, "1-of-2", "b")
-    at_work = Replies(tmp_path, "0-of-2")
+    at_work = ResponseCache(tmp_path, "0-of-2")
     put(at_work, "a")
-    other = Replies(tmp_path, "1-of-2")
+    other = ResponseCache(tmp_path, "1-of-2")
     assert other.get(key("a")) is None
     assert other.get(key("b")) is not None
-    assert {*other.spent(lambda *_: 0.0)} == {"1-of-2"}
+    assert {*other.totals()} == {"1-of-2"}
     other.close()
     at_work.close()
 
 
 def test_two_processes_cannot_work_as_the_same_worker(
-    tmp_path: Path, replies: Replies, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, replies: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reply_files, "PATIENCE", 0.1)
+    monkeypatch.setattr(response_cache, "BUSY_SECONDS", 0.1)
     with pytest.raises(UserError, match="another process works on"):
-        Replies(tmp_path, "0-of-2")
+        ResponseCache(tmp_path, "0-of-2")
 
 
 @pytest.mark.parametrize("damage", [b"no database at all" * 100, None])
@@ -103,10 +98,10 @@ def test_damaged_files_are_set_aside_and_the_others_kept(
     damaged.write_bytes(
         damage if damage else content[: len(content) // 3] + random.Random(0).randbytes(len(content) // 3)
     )
-    replies = Replies(tmp_path, "0-of-3")
+    replies = ResponseCache(tmp_path, "0-of-3")
     assert replies.get(key("kept")) is not None
     replies.close()
-    own = Replies(tmp_path, "1-of-3")  # and by the worker itself
+    own = ResponseCache(tmp_path, "1-of-3")  # and by the worker itself
     put(own, "new")
     assert own.get(key("kept")) is not None
     assert own.get(key("new")) is not None
@@ -121,7 +116,7 @@ def test_a_reply_whose_bytes_are_damaged_is_missing(tmp_path: Path) -> None:
     with sqlite3.connect(file) as direct:
         direct.execute("UPDATE replies SET body = x'00' WHERE key = ?", (key("a"),))
     direct.close()
-    replies = Replies(tmp_path, "0-of-1")
+    replies = ResponseCache(tmp_path, "0-of-1")
     assert replies.get(key("a")) is None
     assert replies.get(key("b")) is not None
     replies.close()
@@ -129,34 +124,55 @@ def test_a_reply_whose_bytes_are_damaged_is_missing(tmp_path: Path) -> None:
 
 def test_totals_cover_replies_lost_ones_and_all_workers(tmp_path: Path) -> None:
     left_by(tmp_path, "0-of-1", "a", "b")  # 15 tokens each, of unknown cost
-    replies = Replies(tmp_path, "0-of-2")
+    replies = ResponseCache(tmp_path, "0-of-2")
     put(replies, "c", tokens=100, cost=2.0)
     put(replies, "d", tokens=100, cost=2.0)
     put(replies, "d", tokens=100, cost=2.0)  # takes the former one's place
     replies.put_lost(7, 3, model="m", why="status 500", cost=0.5)
-    assert replies.spent(lambda read, written: read * 1.0 + written * 10.0) == {
-        "0-of-1": Amount(30, 20 + 100.0),
-        "0-of-2": Amount(310, 4.5),
-    }
+    assert replies.totals() == {"0-of-1": (20, 10, 0.0, 20, 10), "0-of-2": (207, 103, 4.5, 0, 0)}
     replies.close()
 
 
-def test_a_full_disk_stops_with_advice_and_keeps_what_was_stored(replies: Replies) -> None:
+def test_a_full_disk_stops_with_advice_and_keeps_what_was_stored(
+    replies: ResponseCache,
+) -> None:
     put(replies, "kept")
-    (pages,) = replies._own.execute("PRAGMA page_count").fetchone()
-    replies._own.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(UserError, match="free space"):
+    replies.check()
+    fill_disk(replies)
+    with pytest.raises(UserError, match="free some space"):
         for number in range(1000):
             put(replies, number)
+    with pytest.raises(UserError, match="free some space"):
+        replies.check()
     assert replies.get(key("kept")) is not None
+
+
+def test_results_of_batches_are_kept_until_they_are_used(tmp_path: Path, replies: ResponseCache) -> None:
+    whole = Answer({"whole": True}, 5, 2)
+    with replies.all_or_none():
+        replies.put_result(key(1), whole, None)
+        replies.put_result(key(2), whole, 1.5)
+    with pytest.raises(KeyError), replies.all_or_none():
+        replies.put_result(key(3), whole, None)
+        raise KeyError
+    assert replies.get_result(key(1)) == whole
+    assert replies.get_result(key(3)) is None
+    assert replies.totals()["0-of-2"] == (10, 4, 1.5, 5, 2)
+    replies.close()
+    other = ResponseCache(tmp_path, "0-of-1")
+    assert other.get_result(key(1)) == whole
+    other.drop_result(key(1))
+    assert other.get_result(key(1)) is None
+    assert other.get_result(key(2)) == whole
+    other.close()
 
 
 WRITES = """
 import sys
 from pathlib import Path
-from tests.pipeline.llm.endpoint.test_replies import put
-from pipeline.llm.endpoint.replies import Replies
-replies = Replies(Path(sys.argv[1]), "0-of-1")
+from tests.pipeline.llm.endpoint.test_response_cache import put
+from pipeline.llm.endpoint.response_cache import ResponseCache
+replies = ResponseCache(Path(sys.argv[1]), "0-of-1")
 for number in range(10**6):
     put(replies, number)
     print(number, flush=True)
@@ -172,9 +188,9 @@ def test_no_stored_reply_is_lost_to_a_kill(tmp_path: Path) -> None:
         stored += [int(line) for line in writer.stdout if line.endswith("\n")]
         writer.wait()
         writer.stdout.close()
-        other = Replies(tmp_path, "0-of-2")  # reads what the killed worker left
+        other = ResponseCache(tmp_path, "0-of-2")  # reads what the killed worker left
         assert all(other.get(key(number)) for number in stored[:50])
         other.close()
-        replies = Replies(tmp_path, "0-of-1")
+        replies = ResponseCache(tmp_path, "0-of-1")
         assert all(replies.get(key(number)) for number in stored)
         replies.close()

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint import passages as passages_module
-from pipeline.llm.endpoint.passages import reply_numbers
+from pipeline.llm.endpoint import number_scorers
+from pipeline.llm.endpoint.number_scorers import reply_numbers
 from pipeline.llm.engine import Message, NumberPrompt, NumberScores
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.subjects.loading.model_loading import LoadedModel
@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float32]
 MESSAGES = (Message("system", "Give numbers."), Message("user", "What <tool> is\tthis?"))
 WITHIN = (2, 4, 6)
 LINES = (" go:\n", "a <|end|>\t", "unknown\n", "\u00e9\t", "unknown\n", "c\t", "unknown\n")
-PASSAGES = [
+PROMPTS = [
     NumberPrompt(MESSAGES, LINES, WITHIN),
     NumberPrompt(MESSAGES, LINES[:-1], (2, 6)),
     NumberPrompt(MESSAGES, LINES[:2], (2,)),
@@ -32,16 +32,16 @@ PASSAGES = [
 ]
 
 
-def over_endpoint(url: str, folder: Path, passages: Sequence[NumberPrompt], **settings: Any) -> list[NumberScores]:
+def over_endpoint(url: str, folder: Path, prompts: Sequence[NumberPrompt], **settings: Any) -> list[NumberScores]:
     async def main() -> list[NumberScores]:
         async with opened(url, folder, **settings) as engine:
-            return await engine.score(passages)
+            return await engine.score(prompts)
 
     return asyncio.run(main())
 
 
-def in_process(loaded: LoadedModel, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
-    return asyncio.run(InProcessEngine(loaded).score(passages))
+def in_process(loaded: LoadedModel, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
+    return asyncio.run(InProcessEngine(loaded).score(prompts))
 
 
 def save_tokenizer(loaded: LoadedModel, folder: Path) -> str:
@@ -67,47 +67,45 @@ def assert_equal(found: NumberScores, expected: NumberScores) -> None:
 def test_numbers_equal_those_in_process(
     ten: bool, way: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passages_module, "BRANCH_FROM", 1e-30)
+    monkeypatch.setattr(number_scorers, "BRANCH_FROM", 1e-30)
     loaded = served(ten)
-    expected = in_process(loaded, PASSAGES)
+    expected = in_process(loaded, PROMPTS)
     with serving(ServedModel(loaded), **way) as server:
-        found = over_endpoint(server.url, tmp_path, PASSAGES, tokenizer=save_tokenizer(loaded, tmp_path))
-    for passage, one, twin in zip(PASSAGES, found, expected, strict=True):
-        assert arrays(one)[0].shape == (len(passage.slots), 11)
+        found = over_endpoint(server.url, tmp_path, PROMPTS, tokenizer=save_tokenizer(loaded, tmp_path))
+    for prompt, one, twin in zip(PROMPTS, found, expected, strict=True):
+        assert arrays(one)[0].shape == (len(prompt.slots), 11)
         assert one.prompt_tokens > 0
         assert_equal(one, twin)
 
 
 def test_unlikely_beginnings_of_ten_are_not_asked_for(tmp_path: Path, loaded: LoadedModel) -> None:
     """The error of an expected value stays below 9 x BRANCH_FROM, and each request is known from its tokens."""
-    expected = in_process(loaded, PASSAGES)
+    expected = in_process(loaded, PROMPTS)
     with serving(ServedModel(loaded)) as server:
-        found = over_endpoint(server.url, tmp_path, PASSAGES, tokenizer=save_tokenizer(loaded, tmp_path))
+        found = over_endpoint(server.url, tmp_path, PROMPTS, tokenizer=save_tokenizer(loaded, tmp_path))
         sent = [body for _, body in server.seen if isinstance(body.get("prompt"), list)]
     for one, twin in zip(found, expected, strict=True):
         exact = arrays(twin)[0]
         likely = exact[:, 1] + exact[:, 10]
         difference = np.abs((arrays(one)[0] - exact) @ np.arange(11))
-        assert (
-            difference < np.where(likely >= passages_module.BRANCH_FROM, 1e-3, 9 * passages_module.BRANCH_FROM)
-        ).all()
+        assert (difference < np.where(likely >= number_scorers.BRANCH_FROM, 1e-3, 9 * number_scorers.BRANCH_FROM)).all()
     assert all(body["max_tokens"] <= 1 for body in sent)
 
 
 def test_the_start_of_a_reply_is_read_from_a_chat_reply(tmp_path: Path) -> None:
     loaded = served(ten=True)
-    passage = NumberPrompt((Message("user", "How strongly?"),), (), (0,))
-    (expected,) = in_process(loaded, [passage])
+    prompt = NumberPrompt((Message("user", "How strongly?"),), (), (0,))
+    (expected,) = in_process(loaded, [prompt])
     with serving(ServedModel(loaded), prompt_logprobs=False, echo=False) as server:
-        (found,) = over_endpoint(server.url, tmp_path, [passage])
+        (found,) = over_endpoint(server.url, tmp_path, [prompt])
         assert_equal(found, expected)
-        with pytest.raises(UserError, match="one_at_a_time"):
-            over_endpoint(server.url, tmp_path, PASSAGES)
+        with pytest.raises(UserError, match="only numbers at the start of a reply"):
+            over_endpoint(server.url, tmp_path, PROMPTS)
 
 
 def test_a_server_without_log_probabilities_scores_nothing(tmp_path: Path, model: ServedModel) -> None:
-    with serving(model, logprobs=0) as server, pytest.raises(UserError, match="generated"):
-        over_endpoint(server.url, tmp_path, PASSAGES[-1:])
+    with serving(model, logprobs=0) as server, pytest.raises(UserError, match="gives no log-probabilities"):
+        over_endpoint(server.url, tmp_path, PROMPTS[-1:])
 
 
 def _with_ten(second: bool) -> list[Any]:
@@ -138,7 +136,7 @@ def test_numbers_that_are_not_listed_count_nothing(tmp_path: Path, loaded: Loade
 
     with serving(ServedModel(loaded)) as server:
         server.spoil = spoil
-        (found,) = over_endpoint(server.url, tmp_path, PASSAGES[:1], tokenizer=save_tokenizer(loaded, tmp_path))
+        (found,) = over_endpoint(server.url, tmp_path, PROMPTS[:1], tokenizer=save_tokenizer(loaded, tmp_path))
     probabilities, coverage = arrays(found)
     assert (coverage == 0).all()
     assert np.isnan(probabilities).all()
@@ -164,11 +162,11 @@ def test_garbage_is_an_error_of_its_passage(
             choice["prompt_logprobs"] = spoilt(choice["prompt_logprobs"])
         return reply
 
-    long = NumberPrompt(PASSAGES[-1].messages, LINES, WITHIN)
+    long = NumberPrompt(PROMPTS[-1].messages, LINES, WITHIN)
     with serving(ServedModel(loaded)) as server:
         server.spoil = spoil
         bad, good = over_endpoint(
-            server.url, tmp_path, [long, PASSAGES[0]], tokenizer=save_tokenizer(loaded, tmp_path), retries=0
+            server.url, tmp_path, [long, PROMPTS[0]], tokenizer=save_tokenizer(loaded, tmp_path), retries=0
         )
     assert bad.probabilities is None
     assert bad.error
@@ -178,10 +176,10 @@ def test_garbage_is_an_error_of_its_passage(
 def test_a_passage_that_does_not_fit_is_an_error_and_not_sent(tmp_path: Path, loaded: LoadedModel) -> None:
     folder = save_tokenizer(loaded, tmp_path)
     with serving(ServedModel(loaded)) as server:
-        (found,) = over_endpoint(server.url, tmp_path, PASSAGES[:1], tokenizer=folder, context=100)
+        (found,) = over_endpoint(server.url, tmp_path, PROMPTS[:1], tokenizer=folder, context=100)
         assert "context of 100" in found.error
         assert not any(len(body.get("prompt", ())) > 100 for _, body in server.seen)
-        (found,) = over_endpoint(server.url, tmp_path, PASSAGES[:1], tokenizer=folder, context=200)
+        (found,) = over_endpoint(server.url, tmp_path, PROMPTS[:1], tokenizer=folder, context=200)
         assert not found.error
         assert any(len(body.get("prompt", ())) > 100 for _, body in server.seen)
 
@@ -191,7 +189,7 @@ def test_other_slots_of_the_same_text_are_other_numbers(tmp_path: Path, loaded: 
     folder = save_tokenizer(loaded, tmp_path)
     other = NumberPrompt(MESSAGES, LINES, (4,))
     with serving(ServedModel(loaded)) as server:
-        (first,) = over_endpoint(server.url, tmp_path, PASSAGES[:1], tokenizer=folder)
+        (first,) = over_endpoint(server.url, tmp_path, PROMPTS[:1], tokenizer=folder)
         (second,) = over_endpoint(server.url, tmp_path, [other], tokenizer=folder)
     (again,) = over_endpoint(server.url, tmp_path, [other], tokenizer=folder)
     np.testing.assert_allclose(arrays(second)[0][0], arrays(first)[0][1], atol=1e-6)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.llm.endpoint.reading import completions, keep_replies
-from pipeline.llm.endpoint.replies import Answer
+from pipeline.llm.endpoint.completions import completions, keep_replies
+from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.engine import Completion, EngineError
 
 Json = dict[str, Any]

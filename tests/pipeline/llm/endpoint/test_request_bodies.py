@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.llm.endpoint.bodies import asks, plain_text
-from pipeline.llm.endpoint.profile import Profile
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities
+from pipeline.llm.endpoint.request_bodies import asks, plain_text
 from pipeline.llm.engine import Message, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
 from tests.pipeline.llm.conftest import byte_tokenizer
 
-ALL = Profile(n=True, seed=True, json_schema=True, logprobs=20)
+ALL = EndpointCapabilities(n=True, seed=True, json_schema=True, logprobs=20)
 REQUEST = Request(
     (Message("system", " Be brief."), Message("user", "\nHello")), 30, n=3, temperature=0.7, stop=("\n",), seed=5,
     schema={"type": "object"}, logprobs=50,
@@ -20,7 +20,7 @@ REQUEST = Request(
 def test_one_request_asks_for_all_replies_where_the_server_can() -> None:
     (ask,) = asks(REQUEST, ALL)
     assert ask.path == "/chat/completions"
-    assert (ask.replies, ask.tokens_at_most, ask.attempt) == (3, 90, 0)
+    assert (ask.tokens_at_most, ask.attempt) == (90, 0)
     assert ask.body == {
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}],
         "max_tokens": 30,
@@ -38,20 +38,20 @@ def test_one_request_asks_for_all_replies_where_the_server_can() -> None:
 
 
 def test_only_what_works_is_asked_for() -> None:
-    poor = Profile(limit_field="max_completion_tokens", temperature=False, stop=False)
+    poor = EndpointCapabilities(limit_field="max_completion_tokens", temperature=False, stop=False)
     (ask, *_) = asks(REQUEST, poor)
     assert set(ask.body) == {"messages", "max_completion_tokens"}
 
 
 @pytest.mark.parametrize("seed", [True, False])
 def test_without_n_each_reply_is_a_draw_of_its_own(seed: bool) -> None:
-    profile = replace(ALL, n=False, seed=seed)
-    found = asks(REQUEST, profile)
-    assert [ask.replies for ask in found] == [1, 1, 1]
+    can = replace(ALL, n=False, seed=seed)
+    found = asks(REQUEST, can)
+    assert [ask.tokens_at_most for ask in found] == [30, 30, 30]
     draws = {(ask.body.get("seed"), ask.attempt) for ask in found}
     assert len(draws) == 3
-    again = {(ask.body.get("seed"), ask.attempt) for ask in asks(replace(REQUEST, attempt=1), profile)}
-    other = {(ask.body.get("seed"), ask.attempt) for ask in asks(replace(REQUEST, seed=6_000), profile)}
+    again = {(ask.body.get("seed"), ask.attempt) for ask in asks(replace(REQUEST, attempt=1), can)}
+    other = {(ask.body.get("seed"), ask.attempt) for ask in asks(replace(REQUEST, seed=6_000), can)}
     assert not draws & again
     assert not draws & other
     assert all(("seed" in ask.body) is seed for ask in found)
@@ -59,8 +59,9 @@ def test_without_n_each_reply_is_a_draw_of_its_own(seed: bool) -> None:
 
 def test_a_greedy_request_is_sent_once_whatever_its_seed() -> None:
     greedy = replace(REQUEST, temperature=0.0)
-    assert asks(greedy, ALL) == asks(replace(greedy, seed=9, n=1), ALL)
-    assert "seed" not in asks(greedy, ALL)[0].body
+    (ask,), (other,) = asks(greedy, ALL), asks(replace(greedy, seed=9, n=1), ALL)
+    assert (ask.body, ask.attempt) == (other.body, other.attempt)
+    assert "seed" not in ask.body
 
 
 def test_messages_are_joined_as_a_tokenizer_without_chat_has_them() -> None:
