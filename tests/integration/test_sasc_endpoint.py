@@ -68,7 +68,9 @@ def test_it_asks_for_what_was_estimated_and_once(tmp_path: Path) -> None:
     published = rows(file, "sasc_scores").query("status != 'not_selected'")
     assert set(published["status"]) == {"ok"}
     used = next(
-        line for line in call("status", "--config", str(file)).stdout.splitlines() if "explain.sasc  large" in line
+        line
+        for line in call("status", "--config", str(file)).stdout.splitlines()
+        if line.split()[:2] == ["explain.sasc", "large"]
     )
     tokens = rows(file, "themes")[["prompt_tokens", "completion_tokens"]].to_numpy().sum()
     assert f"{tokens / 1000:,.4f}" in used
