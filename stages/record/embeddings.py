@@ -19,7 +19,7 @@ from pipeline.schemas import CORPUS, TableSchema, column
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model
 from stages.evidence import SPLITS
-from stages.record.selection import split_numbers
+from stages.record.kept_sequences import split_numbers
 from stages.record.sequences import sequence_shards
 from stages.recorded_units import RecordedUnits
 from stages.settings import Record, Simulate

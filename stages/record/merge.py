@@ -2,28 +2,41 @@
 
 Partials are taken in one after another, so memory is bounded by the range of units. Whatever their order and however
 the corpus was cut, the rows are the same: counts and sums are exact or carry twice the precision that is published,
-and exemplars have a total order (see `selection`).
+and exemplars have a total order (see `kept_sequences`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.execution.stage import EstimateHints, Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
+from pipeline.storage.pruning import rows_by_module
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import modules_of
 from stages.estimates import made_up_record
 from stages.evidence import SPLITS
-from stages.record.partial_files import Partials, widths
-from stages.record.partials import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_UNITS
+from stages.record.partial_tables import (
+    BLOCK,
+    BY_BLOCK,
+    PARTIAL_EXEMPLARS,
+    PARTIAL_TOKENS,
+    PARTIAL_UNIFORM,
+    PARTIAL_UNITS,
+    PARTIALS,
+)
 from stages.record.record_sizes import recording_sizes
-from stages.record.units import UnitTotals
+from stages.record.unit_totals import UnitTotals
 from stages.settings import Record
+
+CHECKED = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 def merge(
@@ -44,26 +57,42 @@ def merge(
     Returns:
         Tables `units`, with one row for each unit, and `exemplars`.
     """
-    from stages.record import exemplars
-    from stages.record.strongest import Strongest
+    from stages.record.exemplars import TopExemplars, UniformExemplars, final_rows
 
-    totals, uniform = UnitTotals(start, stop), exemplars.Uniform(start, stop)
-    strongest = Strongest(start, stop, config)
+    totals, uniform, top = UnitTotals(start, stop), UniformExemplars(start, stop), TopExemplars(start, stop, config)
     for partial in partials:
         totals.add(partial[PARTIAL_UNITS.name], partial[PARTIAL_TOKENS.name])
-        strongest.add(partial[PARTIAL_EXEMPLARS.name])
+        top.add(partial[PARTIAL_EXEMPLARS.name])
         uniform.add(partial[PARTIAL_UNIFORM.name])
-    strongest.sort()
-    gathered = uniform.gathered()
-    chosen = []
-    for polarity in totals.polarities(config):
-        top = exemplars.top_rows(strongest, polarity)
-        boundaries = totals.boundaries(polarity, config)
-        chosen += [top, *exemplars.uniform_rows(gathered, top, boundaries, config)]
+    boundaries = {polarity: totals.boundaries(polarity, config) for polarity in totals.polarities(config)}
     return {
         UNITS.name: totals.rows(module, config, token_text),
-        EXEMPLARS.name: exemplars.final_rows(module, start, chosen, config.activation_bits),
+        EXEMPLARS.name: final_rows(module, top, uniform, boundaries, config),
     }
+
+
+class Partials:
+    """All partial tables of a run, part by part, with their footers held in memory."""
+
+    def __init__(self, tables: Tables) -> None:
+        names = [path.stem for path in tables.files(PARTIAL_UNITS)]
+        self._parts = [
+            {table.name: ds.dataset(tables.file(table, name), format=CHECKED) for table in PARTIALS} for name in names
+        ]
+
+    def about(self, module: str, start: int, stop: int) -> Iterator[dict[str, pa.Table]]:
+        """For each part of the corpus the rows about the units start..stop of a module, by table name.
+
+        Row groups that hold none of them are not read.
+        """
+        for part in self._parts:
+            yield {name: source.to_table(filter=about(name, module, start, stop)) for name, source in part.items()}
+
+
+def about(table: str, module: str, start: int, stop: int) -> ds.Expression:
+    """The rows of a partial table about the units start..stop, or about blocks that hold one of them."""
+    first = start - start % BLOCK if table in BY_BLOCK else start
+    return (ds.field("module") == module) & (ds.field("index") >= first) & (ds.field("index") < stop)
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -73,7 +102,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of at most shard_units units of one module."""
-    found = widths(tables)
+    found = rows_by_module(tables.files(PARTIAL_UNITS)[0])
     size = config[Record].shard_units
     parts = [
         {"module": module, "start": start, "stop": min(start + size, found[module])}

@@ -25,7 +25,7 @@ from stages.estimates import made_up_negatives
 from stages.evidence import SPLITS
 from stages.record.embeddings import Embeddings
 from stages.record.likeness import Neighbourhood, Tops, candidates, top_exemplars
-from stages.record.selection import counted_positions
+from stages.record.recorded_batch import counted_positions
 from stages.record.sequences import special_ids, token_ids_of
 from stages.settings import Explain, Record
 from stages.units import unit_shards
@@ -174,7 +174,7 @@ def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]], b
     Args:
         bits: significant bits of their activations.
     """
-    from stages.record.rounding import rounded
+    from stages.record.exemplars import rounded
 
     ordered = sorted(
         (index, polarity, KINDS.index(kind), SPLITS.index(split), rank)

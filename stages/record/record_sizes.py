@@ -10,15 +10,15 @@ import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.subjects.activations import ModuleUnits
-from stages.record.kept import counts, polarities, uniform_ids
+from stages.record.kept_sequences import counts, polarities, uniform_ids
 from stages.settings import PerSplit, Record
 
-UNIT_BYTES = 1700
+UNIT_BYTES = 1250
 """Memory of a unit's moments, extremes and histogram."""
 SLOT_BYTES = 20
-"""Memory of a kept sequence beside its activations: value, number, key."""
-SCRATCH_BYTES = 28
-"""Memory for what is found of a unit's sequence beside its activations: extremes and candidates."""
+"""Memory of a top-k slot beside its activations: value, seq_id, key."""
+SCRATCH_BYTES = 48
+"""Memory for what is found of a unit's sequence: extremes and power sums."""
 FIRING = 0.02
 """Share of its activations that a unit of a sparse module has above zero, at a guess; each takes 12 bytes of memory."""
 
@@ -127,8 +127,8 @@ def recorder_bytes(
         seq_len: tokens of the longest sequence.
         sequences: sequences of the corpus, more than are kept unless given.
     """
-    widest = max(0 if module.sparse else module.width for module in modules.values())
-    scratch = record.batch_size * widest * (SCRATCH_BYTES + 4 * seq_len)
+    widths = {0 if module.sparse else module.width for module in modules.values()}
+    scratch = record.batch_size * sum(widths) * SCRATCH_BYTES
     return scratch + sum(_state_bytes(module, record, covered, seq_len, sequences) for module in modules.values())
 
 

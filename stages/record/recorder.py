@@ -1,17 +1,16 @@
 """Takes batches of activations in, and gives the partial tables out."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.subjects.activations import ModuleUnits
-from stages.record.memory import Room
-from stages.record.partials import (
+from stages.record.backends import Backend, open_sums
+from stages.record.backends.contract import Accumulator, UnitSums
+from stages.record.partial_tables import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
     PARTIAL_UNIFORM,
@@ -21,11 +20,9 @@ from stages.record.partials import (
     uniform_rows,
     unit_rows,
 )
-from stages.record.sums import Accumulator, Batch, UnitSums, make_batch
-from stages.record.tokens import TokenTable
+from stages.record.recorded_batch import Batch, make_batch
+from stages.record.token_table import TokenTable
 from stages.settings import Record
-
-Backend = Literal["auto", "numba", "torch", "triton"]
 
 
 class Recorder:
@@ -35,8 +32,7 @@ class Recorder:
 
         units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
         covered tokens x units x 8 bytes, at most `record.token_memory_mb`,
-        units x 2 to 4 KB for the statistics,
-        and about as much as the activations of a batch on the widest module (`memory.Room`).
+        units x 1 to 2 KB for the statistics.
 
     Args:
         modules: the units of each module.
@@ -44,8 +40,8 @@ class Recorder:
         tokens: the tokens whose mean activation is wanted.
         seq_len: tokens of the longest sequence.
         special_ids: the tokenizer's special tokens, left out of everything where `record.skip_special` is on.
-        backend: `triton` and `torch` keep the state on the activations' device, `numba` on the CPU; `auto` is triton for
-            activations on a GPU, torch where triton is missing or finds something else (see `trial`), and numba on a CPU.
+        backend: `triton` and `torch` keep the state on the activations' device, `numba` on the CPU; `auto` chooses for
+            each module by where its activations are.
     """
 
     def __init__(
@@ -63,15 +59,10 @@ class Recorder:
         self.seq_len = seq_len
         self.special_ids = frozenset(special_ids)
         self.backend = backend
-        self._sums: dict[str, Accumulator] = {}
+        self.accumulators: dict[str, Accumulator] = {}
         self._lengths: dict[int, int] = {}
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
         self._batch: Batch | None = None
-        self._room = Room()
-        self._batches: Any = None
-        if backend == "numba" or (backend == "auto" and not has_gpu()):
-            for module in self.modules:
-                self._sums[module] = self._accumulator(module, "numba")
 
     def begin(self, token_ids: npt.NDArray[Any], lengths: npt.NDArray[Any], seq_ids: npt.NDArray[Any]) -> None:
         """Announce the batch whose activations follow.
@@ -88,64 +79,33 @@ class Recorder:
     def add(self, module: str, activations: Any) -> None:
         """Take in a module's activations on the current batch: a (B, T, U) torch tensor, or SparseActivations."""
         assert self._batch is not None, "begin() announces a batch first"
-        self._sum(module, activations).add(activations, self._batch)
+        if module not in self.accumulators:
+            units, tokens = self.modules[module], len(self.tokens.token_ids)
+            shape = (units.width, self.seq_len, tokens, self.config, units.signed)
+            device = None if units.sparse else activations.device
+            self.accumulators[module] = open_sums(self.backend, device, *shape, sparse=units.sparse)
+        self.accumulators[module].add(activations, self._batch)
 
     def sums(self) -> dict[str, UnitSums]:
         """The state of each module."""
-        return {module: accumulator.sums() for module, accumulator in self._sums.items()}
+        return {module: self.accumulators[module].sums() for module in self.modules if module in self.accumulators}
 
     def tables(self) -> dict[str, Iterator[pa.Table]]:
         """The rows of each partial table by its name, sorted by module (as given) and index.
 
         They are made as they are taken, some units at a time, and take memory for those alone.
         """
-        made = {
-            PARTIAL_UNITS: lambda module, state: iter([unit_rows(module, state.sums(), self.tokens.min_count)]),
-            PARTIAL_TOKENS: lambda module, state: token_rows(module, state.sums(), self.tokens, self._occurrences),
-            PARTIAL_UNIFORM: lambda module, state: uniform_rows(module, state.uniform(), self.modules[module].width),
-            PARTIAL_EXEMPLARS: lambda module, state: exemplar_rows(module, state.sums(), self._lengths),
+        made: dict[str, Callable[[str, Accumulator], Iterator[pa.Table]]] = {
+            PARTIAL_UNITS.name: lambda module, state: iter([unit_rows(module, state.sums(), self.tokens.min_count)]),
+            PARTIAL_TOKENS.name: lambda module, state: token_rows(module, state.sums(), self.tokens, self._occurrences),
+            PARTIAL_UNIFORM.name: lambda module, state: uniform_rows(
+                module, state.uniform(), self.modules[module].width
+            ),
+            PARTIAL_EXEMPLARS.name: lambda module, state: exemplar_rows(module, state.sums(), self._lengths),
         }
-        return {table.name: self._pieces(make) for table, make in made.items()}
+        return {name: self._pieces(make) for name, make in made.items()}
 
     def _pieces(self, make: Callable[[str, Accumulator], Iterator[pa.Table]]) -> Iterator[pa.Table]:
-        for module, accumulator in self._sums.items():
-            yield from make(module, accumulator)
-
-    def _sum(self, module: str, activations: Any) -> Accumulator:
-        if module not in self._sums:
-            backend = self.backend if self.backend != "auto" else backend_for(activations.device)
-            self._sums[module] = self._accumulator(module, backend, activations)
-        return self._sums[module]
-
-    def _accumulator(self, module: str, backend: str, activations: Any = None) -> Accumulator:
-        units = self.modules[module]
-        shape = (units.width, self.seq_len, len(self.tokens.token_ids), self.config, units.signed)
-        if units.sparse:
-            sparse: Accumulator = import_module("stages.record.sparse_sums").SparseSums(*shape)
-            return sparse
-        if backend == "numba":
-            from stages.record.numba_sums import NumbaSums
-
-            return NumbaSums(*shape, self._room)
-        self._batches = self._batches or import_module("stages.record.device_batch").DeviceBatches()
-        name = {"torch": "TorchSums", "triton": "TritonSums"}[backend]
-        found: Accumulator = getattr(import_module(f"stages.record.{backend}_sums"), name)(
-            *shape, activations.device, self._batches
-        )
-        return found
-
-
-def backend_for(device: Any) -> Backend:
-    """What is fastest for activations on a torch device, of what gives the right results there."""
-    if device.type == "cpu":
-        return "numba"
-    if device.type == "cuda" and find_spec("triton") and import_module("stages.record.trial").triton_agrees(device):
-        return "triton"
-    return "torch"
-
-
-def has_gpu() -> bool:
-    """Whether activations could come from one, so that where their sums go has to be seen first."""
-    from torch import cuda
-
-    return cuda.is_available()
+        for module in self.modules:
+            if module in self.accumulators:
+                yield from make(module, self.accumulators[module])

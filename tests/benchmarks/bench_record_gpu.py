@@ -29,7 +29,7 @@ from transformers import GPT2Config, GPT2Model
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.hook_points import ModelActivations, find_hook_points, mlp_modules
 from stages.record.recorder import Recorder
-from stages.record.tokens import TokenTable
+from stages.record.token_table import TokenTable
 from stages.settings import Record
 
 SIZES = {

@@ -10,23 +10,21 @@ import pyarrow as pa
 
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
+from stages.record.backends.contract import DenseRows, TopK, UnitSums
 from stages.record.histogram import BINS
-from stages.record.kept import counts, uniform_ids
-from stages.record.partials import (
+from stages.record.kept_sequences import SIGNS, counts, split_numbers, uniform_ids
+from stages.record.partial_tables import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
     PARTIAL_UNIFORM,
     PARTIAL_UNITS,
     PARTIALS,
-    SIGNS,
     exemplar_rows,
     token_rows,
     uniform_rows,
     unit_rows,
 )
-from stages.record.selection import split_numbers
-from stages.record.sums import DenseRows, TopSums, UnitSums
-from stages.record.tokens import TokenTable
+from stages.record.token_table import TokenTable
 from stages.settings import Record
 
 MODULE = "layers.0.mlp"
@@ -89,7 +87,7 @@ def make_up(units: int, first: int, rng: np.random.Generator, table: str) -> Uni
     )
 
 
-def top(units: int, first: int, sign: int, rng: np.random.Generator, wanted: int) -> TopSums:
+def top(units: int, first: int, sign: int, rng: np.random.Generator, wanted: int) -> TopK:
     """The strongest sequences of each split, or none."""
     kept = [count * wanted for count in counts(Record().top)]
     everything = np.arange(first, first + SEQUENCES)
@@ -102,7 +100,7 @@ def top(units: int, first: int, sign: int, rng: np.random.Generator, wanted: int
     places = rng.integers(1, TOKENS, (*vectors.shape[:2], 1))
     np.put_along_axis(vectors, places, sign * values[..., None], axis=2)
     vectors[..., 0] = np.nan
-    return TopSums(values, seq_ids, rng.integers(0, 2**62, seq_ids.shape), vectors)
+    return TopK(values, seq_ids, rng.integers(0, 2**62, seq_ids.shape), vectors)
 
 
 def draw(seq_ids: Array, units: int, count: int, rng: np.random.Generator) -> Array:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.schemas.columns import TableSchema, column
 from pipeline.storage.shards import publish
-from stages.record.rounding import rounded
+from stages.record.exemplars import rounded
 
 KINDS = {
     "n": pa.int32(),

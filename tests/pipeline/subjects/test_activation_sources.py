@@ -16,11 +16,11 @@ from pipeline.schemas import CORPUS
 from pipeline.subjects.activation_sources import check_sources, describe_modules, open_source
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
 from pipeline.subjects.kinds.precomputed_files import write_activations
+from stages.record.backends.contract import UnitSums
 from stages.record.record_sizes import record_sizes
 from stages.record.recorder import Recorder
 from stages.record.scan import SCAN, scan
-from stages.record.sums import UnitSums
-from stages.record.tokens import TokenTable
+from stages.record.token_table import TokenTable
 from stages.settings import SECTIONS, Explain, Record
 from stages.units import refuse_unknown_units
 

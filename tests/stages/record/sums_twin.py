@@ -9,12 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.evidence import SPLITS, split_of
+from stages.record.backends.contract import DenseRows, TopK, UnitSums
 from stages.record.histogram import BINS, INNER_EDGES, ZERO_BIN
-from stages.record.kept import counts, uniform_ids
-from stages.record.partials import exemplar_rows, token_rows, uniform_rows, unit_rows
-from stages.record.selection import NO_SEQUENCE
-from stages.record.sums import DenseRows, TopSums, UnitSums
-from stages.record.tokens import TokenTable
+from stages.record.kept_sequences import NO_SEQUENCE, counts, uniform_ids
+from stages.record.partial_tables import exemplar_rows, token_rows, uniform_rows, unit_rows
+from stages.record.token_table import TokenTable
 from stages.settings import PerSplit, Record
 
 MODULE = "layers.0.mlp"
@@ -86,7 +85,7 @@ class World:
             token_sums=np.ones((2, self.width)),
         )
 
-    def top_sums(self, polarity: str, seq_ids: range) -> TopSums:
+    def top_sums(self, polarity: str, seq_ids: range) -> TopK:
         kept = counts(self.config.top)
         longest = max(len(values) for values in self.activations)
         shape = (self.width, sum(kept))
@@ -98,7 +97,7 @@ class World:
                     values[unit, slot], ids[unit, slot] = self.value(s, unit, polarity), s
                     keys[unit, slot] = self.keys[polarity][s, unit]
                     vectors[unit, slot, : len(self.activations[s])] = self.activations[s][:, unit]
-        return TopSums(values, ids, keys, vectors)
+        return TopK(values, ids, keys, vectors)
 
     def partial(self, seq_ids: range) -> dict[str, list[pa.Table]]:
         """The partial tables in pieces."""

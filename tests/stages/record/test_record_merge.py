@@ -10,9 +10,8 @@ import pytest
 from pipeline.schemas import EXEMPLARS
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
-from stages.record.merge import merge
-from stages.record.partial_files import Partials
-from stages.record.partials import PARTIALS, UNITS_AT_ONCE
+from stages.record.merge import Partials, merge
+from stages.record.partial_tables import PARTIALS, UNITS_AT_ONCE
 from stages.settings import PerSplit
 from tests.stages.record.sums_twin import MODULE, SIGN, World, make_world
 

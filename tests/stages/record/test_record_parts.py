@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from stages.evidence import SPLITS, split_of
 from stages.record import moments
 from stages.record.histogram import BINS, INNER_EDGES, bin_edges, join_zero_bins, quantiles, trimmed
-from stages.record.kept import pool_ids, random_ids, uniform_ids
-from stages.record.selection import in_histogram
-from stages.record.tokens import count_tokens, cover_tokens
-from stages.record.units import highest
+from stages.record.kept_sequences import in_histogram, pool_ids, random_ids, uniform_ids
+from stages.record.token_table import count_tokens, cover_tokens
+from stages.record.unit_totals import highest
 from stages.settings import PerSplit, Record
 
 

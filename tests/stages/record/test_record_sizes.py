@@ -16,15 +16,14 @@ from pipeline.subjects.activation_sources import describe_modules
 from pipeline.subjects.activations import ModuleUnits, SparseActivations
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.corpus import build_corpus
-from stages.record.merge import merge
-from stages.record.partial_files import Partials
-from stages.record.partials import PARTIALS
+from stages.record.backends.contract import DenseRows
+from stages.record.merge import Partials, merge
+from stages.record.partial_tables import PARTIALS
 from stages.record.record_sizes import FIRING, RecordSizes, record_sizes, recorder_bytes, sizes_of, tokens_with
 from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
 from stages.record.sequences import special_ids
-from stages.record.sums import DenseRows
-from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import SECTIONS, Record
 from tests.pipeline.subjects.conftest import save_tiny_llama
 from tests.pipeline.subjects.saes.layouts import draw, saelens_6
@@ -90,7 +89,7 @@ def test_memory_is_right_within_a_fifth(tmp_path: Path, tokens: int) -> None:
     config = run_file(tmp_path)
     recorder = scanned(config, TokenTable(np.arange(tokens), 1), 0)
     expected = recorder_bytes(MODULES, config[Record], tokens, LENGTH, SEQUENCES)
-    assert held(recorder._sums) == pytest.approx(expected, rel=0.2)
+    assert held(recorder.accumulators) == pytest.approx(expected, rel=0.2)
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -99,7 +98,7 @@ def test_memory_of_sparse_modules_is_right_within_a_fifth(tmp_path: Path, signed
     modules = {"layers.0.sae:x": ModuleUnits(500, signed=signed, sparse=True)}
     recorder = scanned(config, TokenTable(np.arange(400), 1), 0, SEQUENCES, modules)
     expected = recorder_bytes(modules, config[Record], 400, LENGTH, SEQUENCES)
-    assert held(recorder._sums) == pytest.approx(expected, rel=0.2)
+    assert held(recorder.accumulators) == pytest.approx(expected, rel=0.2)
 
 
 def test_memory_of_the_demo_is_right_within_a_fifth_before_its_corpus_is_there() -> None:
@@ -114,7 +113,7 @@ def test_memory_of_the_demo_is_right_within_a_fifth_before_its_corpus_is_there()
     ids = np.asarray([row for row in corpus["token_ids"].to_pylist()[:40] if len(row) == 64][:32])
     recorder.begin(ids, np.full(32, 64), np.arange(32))
     recorder.add("layers.4.mlp", torch.randn(32, 64, 1536))
-    assert held(recorder._sums) == pytest.approx(record_sizes(config).memory, rel=0.2)
+    assert held(recorder.accumulators) == pytest.approx(record_sizes(config).memory, rel=0.2)
 
 
 @pytest.mark.parametrize("bits", [11, 24])

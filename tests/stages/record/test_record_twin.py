@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from stages.settings import PerSplit, Record
-from tests.stages.record.backends import BACKENDS, Way
 from tests.stages.record.twin import SMALL, Corpus, make_corpus, record, scan_arrays
 from tests.stages.record.unit_twin import Unit
+from tests.stages.record.ways import BACKENDS, Way
 
 MOMENTS = ("mean", "variance", "skewness", "kurtosis")
 

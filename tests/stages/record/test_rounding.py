@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from stages.record.exemplars import rounded
 from stages.record.merge import merge
-from stages.record.rounding import rounded
 from tests.stages.record.sums_twin import MODULE, make_world
 
 HOSTILE = np.asarray([0.0, -0.0, np.nan, np.inf, -np.inf, 3.4028235e38, -3.4028235e38, 1e-45], np.float32)

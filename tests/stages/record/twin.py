@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,16 @@ import pyarrow as pa
 import torch
 
 from pipeline.subjects.activations import ModuleUnits, TokenBatch
+from stages.record import backends
+from stages.record.backends.contract import Accumulator
 from stages.record.merge import merge
-from stages.record.numba_sums import NumbaSums
-from stages.record.partials import BLOCK, BY_BLOCK, PARTIALS
+from stages.record.partial_tables import BLOCK, BY_BLOCK, PARTIALS
+from stages.record.recorded_batch import make_batch
 from stages.record.recorder import Recorder
 from stages.record.scan import padded_batches
-from stages.record.sums import Accumulator, make_batch
-from stages.record.tokens import TokenTable, count_tokens, cover_tokens
+from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import PerSplit, Record
-from tests.stages.record.backends import Way, backend_of, device_of
+from tests.stages.record.ways import Way, backend_of, device_of
 
 SEQ_LEN = 12
 SMALL = Record(
@@ -130,12 +130,7 @@ def accumulate(
 
 def open_sums(shape: tuple[Any, ...], backend: Way) -> Accumulator:
     """The empty state of a module."""
-    if backend == "numba":
-        return NumbaSums(*shape)
-    name = {"torch": "TorchSums", "triton": "TritonSums"}[backend_of(backend)]
-    kind = getattr(import_module(f"stages.record.{backend_of(backend)}_sums"), name)
-    found: Accumulator = kind(*shape, device_of(backend))
-    return found
+    return backends.open_sums(backend_of(backend), device_of(backend), *shape)
 
 
 def rows_about(partial: dict[str, pa.Table], module: str, start: int, stop: int) -> dict[str, pa.Table]:

@@ -1,0 +1,120 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""What the activations of a batch that are not zero tell of each unit, in numba.
+
+They come unit by unit, those of a unit by rising position, so the activations of a unit on one sequence are a run. Zeros are
+never looked at: they are counted as what is missing. Threads share out units.
+
+Shapes: N activations, B sequences, T tokens, U units.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from stages.record.backends.numba.numba_measure import histogram_bin
+from stages.record.backends.numba.numba_top_k import Slots, beats, insert
+from stages.record.token_table import GRID
+
+F64 = np.float64
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def sum_up(
+    starts, positions, values, bits, rows, tokens, threshold,
+    totals, rests, minimum, maximum, above, nonfinite, entries, histogram, token_sums,
+):  # fmt: skip
+    """Add the activations of a batch to the running sums.
+
+    Args:
+        starts: (U + 1,) where the activations of each unit start, and the end.
+        positions, values, bits: (N,) position in the flattened batch, activation, and its bits as int32.
+        rows: (B * T,) row in the token table of each position, or -1.
+        tokens: T.
+        totals, rests, ...: as in SparseSums.
+    """
+    for unit in prange(starts.size - 1):
+        i = starts[unit]
+        while i < starts[unit + 1]:
+            end = end_of_run(i, starts[unit + 1], positions, tokens)
+            first, second, third, fourth = F64(0), F64(0), F64(0), F64(0)
+            for k in range(i, end):
+                x = F64(values[k])
+                entries[unit] += 1
+                if rows[positions[k]] >= 0:
+                    token_sums[rows[positions[k]], unit] += (x + GRID) - GRID
+                if not np.isfinite(values[k]):
+                    nonfinite[unit] += 1
+                    continue
+                first += x
+                second += x * x
+                third += x * (x * x)
+                fourth += (x * x) * (x * x)
+                above[unit] += values[k] > threshold
+                histogram[unit, histogram_bin(bits[k])] += 1
+                minimum[unit], maximum[unit] = min(minimum[unit], values[k]), max(maximum[unit], values[k])
+            for p, power in enumerate((first, second, third, fourth)):
+                new = totals[p, unit] + power
+                back = new - totals[p, unit]
+                rests[p, unit] += (totals[p, unit] - (new - back)) + (power - back)
+                totals[p, unit] = new
+            i = end
+
+
+@njit(cache=True, nogil=True)
+def end_of_run(i, last, positions, tokens):
+    """Where the activations on the sequence of the i-th one end."""
+    stop = (positions[i] // tokens + 1) * tokens
+    while i < last and positions[i] < stop:
+        i += 1
+    return i
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def keep_firing(
+    share, starts, positions, values, sign, counted, seq_ids, splits, all_keys, slot_starts, distinct, rows, used,
+    top_values, ids, keys, pool, worst_values, worst_ids,
+):  # fmt: skip
+    """Insert the sequences of a batch on which a unit fires where they belong to its top-k.
+
+    Args:
+        share: units of each part; a part takes new rows of the pool without asking the others.
+        starts, positions, values: as in `sum_up`.
+        sign: 1 for the polarity +, -1 for -.
+        counted, seq_ids, splits, all_keys: of the batch.
+        slot_starts, distinct: as in `numba_top_k.keep_top_k`.
+        rows: (U, K) row of the pool of each slot, -1 for an empty one; used: (parts,) rows of the pool in use.
+        top_values, ids, keys, pool, worst_values, worst_ids: as in Slots, but the vectors are rows of the pool (N, T).
+    """
+    tokens = counted.shape[1]
+    for part in prange(used.size):
+        slots = Slots(top_values, ids, keys, pool, worst_values, worst_ids)
+        for unit in range(part * share, min((part + 1) * share, starts.size - 1)):
+            i = starts[unit]
+            while i < starts[unit + 1]:
+                end = end_of_run(i, starts[unit + 1], positions, tokens)
+                best, place = peak_of_run(values, i, end, sign)
+                b = positions[i] // tokens
+                split = splits[b]
+                if best > 0 and beats(best, seq_ids[b], worst_values[split, unit], worst_ids[split, unit]):
+                    key = all_keys[b, positions[place] % tokens]
+                    slot = insert(unit, best, seq_ids[b], key, split, slot_starts, distinct, slots)
+                    if slot >= 0:
+                        if rows[unit, slot] < 0:
+                            rows[unit, slot] = used[part] * used.size + part
+                            used[part] += 1
+                        vector = pool[rows[unit, slot]]
+                        for t in range(tokens):
+                            vector[t] = 0 if counted[b, t] else np.nan
+                        for k in range(i, end):
+                            vector[positions[k] % tokens] = values[k]
+                i = end
+
+
+@njit(cache=True, nogil=True)
+def peak_of_run(values, start, end, sign):
+    """The largest finite activation in a polarity, and where the first one among equals is; -inf without any."""
+    best, place = np.float32(-np.inf), start
+    for k in range(start, end):
+        value = values[k] * sign
+        if np.isfinite(value) and value > best:
+            best, place = value, k
+    return best, place

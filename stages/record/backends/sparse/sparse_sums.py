@@ -1,0 +1,188 @@
+"""The running state of a module whose activations are mostly zero, from those alone that are not.
+
+What it gives equals what numba gives for the same activations with their zeros, up to the rounding of the power sums, but for
+one thing: only sequences on which a unit fires are kept as `top`. A zero is a value for all statistics, and the `random`
+sequences of a unit have theirs, so a unit that never fires has rows too.
+
+The sums are taken on the CPU. From a GPU only what is not zero is copied there, and taken in when the next batch comes: so
+the program does not wait for it.
+
+Memory: rows of activations are held for slots in use alone, and the uniformly kept sequences without their zeros.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+
+from stages.record.backends.contract import TopK, UniformRows, UnitSums
+from stages.record.backends.device import Copy
+from stages.record.backends.numba import use_torch_threads
+from stages.record.backends.numba.numba_top_k import Slots, empty_slots
+from stages.record.backends.sparse.sparse_kernels import keep_firing, sum_up
+from stages.record.histogram import BINS
+from stages.record.kept_sequences import SIGNS, polarities, slot_starts, uniform_ids
+from stages.record.recorded_batch import Batch
+from stages.settings import Record
+
+Floats = npt.NDArray[np.float32]
+GROWTH = 1.5
+"""Factor by which a pool grows."""
+ZERO_BIN = BINS // 2
+"""The histogram's bin of 0.0."""
+
+
+class SparseSums:
+    """Accumulator of SparseActivations for U units of sequences of at most T tokens with V covered tokens."""
+
+    def __init__(self, width: int, seq_len: int, covered: int, config: Record, signed: bool = False) -> None:
+        """signed: whether activations can be negative, so that the polarity `-` is kept too."""
+        use_torch_threads()
+        self.width, self.config = width, config
+        self.n_tokens = 0
+        self.power_totals, self.power_rests = np.zeros((4, width)), np.zeros((4, width))
+        self.minimum = np.full(width, np.inf, np.float32)
+        self.maximum = np.full(width, -np.inf, np.float32)
+        self.above, self.nonfinite = np.zeros(width, np.int64), np.zeros(width, np.int64)
+        self.entries = np.zeros(width, np.int64)
+        """Activations that are not zero."""
+        self.histogram = np.zeros((width, BINS), np.int32)
+        self.token_sums = np.zeros((covered, width))
+        self.slot_starts = slot_starts(config)
+        parts = min(torch.get_num_threads(), max(width, 1))
+        self.top = {sign: Pool(width, seq_len, self.slot_starts, parts) for sign in polarities(config, signed)}
+        self._uniform_ids = uniform_ids(config)
+        self._uniform: dict[int, UniformRows] = {}
+        self._coming: tuple[Copy, Batch] | None = None
+        """What is not zero of the last batch: position, unit and bits, as int32."""
+
+    def add(self, activations: Any, batch: Batch) -> None:
+        """Take SparseActivations in."""
+        bits = activations.values.detach().float().view(torch.int32)
+        self._take()
+        self._coming = Copy(torch.stack([activations.positions.int(), activations.units.int(), bits])), batch
+
+    def _take(self) -> None:
+        """Take in what is on its way."""
+        if self._coming is not None:
+            (positions, units, bits), batch = self._coming[0].wait(), self._coming[1]
+            self._coming = None
+            shown = batch.counted.ravel()[positions]
+            rows = np.searchsorted(positions[shown], np.arange(batch.counted.size + 1))
+            shape = (batch.counted.size, self.width)
+            self._add(sparse.csr_array((bits[shown].view(np.float32), units[shown], rows), shape), batch)
+
+    def _add(self, activations: sparse.csr_array, batch: Batch) -> None:
+        """Take the (B * T, U) activations at the positions that count in."""
+        self.n_tokens += len(batch.places)
+        by_unit = activations.tocsc()
+        given = (by_unit.indptr.astype(np.int64), by_unit.indices.astype(np.int64), by_unit.data)
+        rows, tokens = np.full(batch.counted.size, -1, np.int64), batch.counted.shape[1]
+        rows[batch.positions] = np.repeat(batch.token_rows, np.diff(batch.starts))
+        sum_up(
+            *(*given, by_unit.data.view(np.int32), rows, tokens, np.float32(self.config.density_threshold)),
+            *(self.power_totals, self.power_rests, self.minimum, self.maximum, self.above, self.nonfinite),
+            *(self.entries, self.histogram, self.token_sums),
+        )
+        about = (batch.counted, batch.seq_ids, batch.splits, batch.keys, self.slot_starts, self.config.distinct)
+        for polarity, pool in self.top.items():
+            pool.reserve(given[0])
+            keep_firing(pool.share, *given, np.float32(SIGNS[polarity]), *about, pool.rows, pool.used, *pool.slots)
+        for b in np.flatnonzero(np.isin(batch.seq_ids, self._uniform_ids)).tolist():
+            length = int(batch.lengths[b])
+            kept = activations[b * tokens : b * tokens + length].tocsc()
+            self._uniform[int(batch.seq_ids[b])] = SparseRows(kept, batch.counted[b, :length].copy())
+
+    def uniform(self) -> Mapping[int, UniformRows]:
+        """The uniformly kept sequences by seq_id."""
+        self._take()
+        return self._uniform
+
+    def sums(self) -> UnitSums:
+        self._take()
+        zeros = self.n_tokens - self.entries
+        zero = np.where(zeros > 0, np.float32(0), np.float32(np.nan))
+        histogram = self.histogram.astype(np.int64)
+        histogram[:, ZERO_BIN] += zeros
+        return UnitSums(
+            n_tokens=self.n_tokens,
+            n_nonfinite=self.nonfinite,
+            minimum=np.fmin(self.minimum, zero),
+            maximum=np.fmax(self.maximum, zero),
+            above=self.above + (zeros if self.config.density_threshold < 0 else 0),
+            power_sums=np.stack([self.power_totals, self.power_rests], axis=1),
+            histogram=histogram,
+            top={polarity: pool.top() for polarity, pool in self.top.items()},
+            token_sums=self.token_sums,
+        )
+
+
+class Pool:
+    """The top-k of one polarity, with K slots a unit; a growing pool holds a row for each slot in use.
+
+    Each part of the units has every n-th row of the pool, so that threads take new ones without asking each other.
+    """
+
+    def __init__(self, width: int, seq_len: int, starts: npt.NDArray[np.int64], parts: int) -> None:
+        self.share = max(-(-width // parts), 1)
+        """Units of each part."""
+        self.slots: Slots = empty_slots(width, 0, starts)._replace(vectors=np.empty((0, seq_len), np.float32))
+        self.rows: npt.NDArray[np.int32] = np.full(self.slots.values.shape, -1, np.int32)
+        """(U, K) row of the pool, -1 for an empty slot."""
+        self.used = np.zeros(parts, np.int64)
+        """(parts,) rows of the pool in use."""
+
+    def reserve(self, starts: npt.NDArray[np.int64]) -> None:
+        """Make sure that each part has as many more rows as it has activations, or slots; starts: as in `sum_up`."""
+        pool, used, parts = self.slots.vectors, int(self.used.max()), len(self.used)
+        ends = np.minimum(np.arange(parts + 1) * self.share, len(self.rows))
+        more = int(np.diff(starts[ends]).max())
+        most = self.share * self.rows.shape[1]
+        least = min(used + more, most) * parts
+        if len(pool) < least:
+            grown = np.empty((min(max(least, int(len(pool) * GROWTH)), most * parts), pool.shape[1]), np.float32)
+            grown[: used * parts] = pool[: used * parts]
+            self.slots = self.slots._replace(vectors=grown)
+
+    def top(self) -> TopK:
+        values, seq_ids, keys, pool, *_ = self.slots
+        return TopK(values, seq_ids, keys, PooledVectors(self.rows, pool))
+
+
+@dataclass(frozen=True)
+class PooledVectors:
+    """(U, K, T) activations, made of a pool for a few units at a time; NaN in empty slots."""
+
+    rows: npt.NDArray[np.int32]
+    """(U, K) row of the pool, -1 for an empty slot."""
+    pool: Floats
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.rows.shape, self.pool.shape[1])
+
+    def __getitem__(self, part: slice) -> Floats:
+        rows = self.rows[part]
+        found = np.full((*rows.shape, self.pool.shape[1]), np.nan, np.float32)
+        found[rows >= 0] = self.pool[rows[rows >= 0]]
+        return found
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """The activations of a module on one sequence; see UniformRows."""
+
+    values: sparse.csc_array
+    """(T, U)"""
+    counted: npt.NDArray[np.bool_]
+    """(T,)"""
+
+    def block(self, start: int, stop: int) -> Floats:
+        """(T, stop - start) activations of some units, NaN at the positions that do not count."""
+        found: Floats = self.values[:, start:stop].toarray()
+        found[~self.counted] = np.nan
+        return found

@@ -1,0 +1,231 @@
+"""The partial tables that a scan of a part of the corpus leaves, from which any range of units is merged.
+
+They hold what `merge` can add up, and no more: activations as plain bytes of float32, which cost half as much to write
+and to read as lists do; and the uniformly kept sequences once for each block of units.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.schemas import TableSchema, column
+from stages.record.backends.contract import TopK, UniformRows, UnitSums
+from stages.record.histogram import join_zero_bins
+from stages.record.kept_sequences import POLARITIES, SIGNS
+from stages.record.token_table import TokenTable
+
+BLOCK = 64
+"""Units of a row of partial token sums, and of uniformly kept activations."""
+UNITS_AT_ONCE = 512
+"""Units whose exemplars are put into rows at once, which takes memory for a copy of them; a multiple of BLOCK."""
+
+_MODULE = column("module", pa.string(), "place in the subject, such as layers.3.mlp")
+_UNIT = [_MODULE, column("index", pa.int32(), "number of the unit in its module")]
+_BLOCK = [_MODULE, column("index", pa.int32(), "first unit of the block that the row is about")]
+
+PARTIAL_UNITS = TableSchema(
+    "partial_units",
+    2,
+    pa.schema(
+        [
+            *_UNIT,
+            column("polarities", pa.string(), "'+', '-' or '+-': those recorded"),
+            column("n_tokens", pa.int64(), "tokens scanned, NaN and infinite activations among them"),
+            column("n_nonfinite", pa.int64(), "tokens whose activation was NaN or infinite"),
+            column("n_above", pa.int64(), "tokens above the firing threshold"),
+            column("min", pa.float32(), "smallest finite activation, inf without any"),
+            column("max", pa.float32(), "largest finite activation, -inf without any"),
+            column("power_sums", pa.list_(pa.float64()), "sums of x, x^2, x^3, x^4, each as a leading part and a rest"),
+            column("histogram", pa.list_(pa.int64()), "tokens in each of the 255 bins"),
+            column("min_count", pa.int64(), "tokens with at least this many occurrences are in partial_tokens"),
+        ]
+    ),
+    units_per_group=BLOCK,
+    folder="_partials/units",
+    temporary=True,
+)
+
+PARTIAL_EXEMPLARS = TableSchema(
+    "partial_exemplars",
+    2,
+    pa.schema(
+        [
+            *_UNIT,
+            column("polarity", pa.int8(), "1 for '+', -1 for '-'"),
+            column("seq_id", pa.int64(), "the sequence in `corpus`"),
+            column("key", pa.int64(), "neighbourhood of the peak; sequences with equal ones count once"),
+            column("value", pa.float32(), "largest activation in the polarity, that of -x for '-'"),
+            column("activations", pa.binary(), "float32 of every token, NaN where it does not count"),
+        ]
+    ),
+    units_per_group=BLOCK,
+    folder="_partials/exemplars",
+    temporary=True,
+)
+
+PARTIAL_UNIFORM = TableSchema(
+    "partial_uniform",
+    1,
+    pa.schema(
+        [
+            *_BLOCK,
+            column("width", pa.int32(), "units of the block"),
+            column("seq_id", pa.int64(), "the sequence in `corpus`"),
+            column("activations", pa.binary(), "float32 of every token of every unit of the block, by token"),
+        ]
+    ),
+    units_per_group=1,
+    folder="_partials/uniform",
+    temporary=True,
+)
+
+PARTIAL_TOKENS = TableSchema(
+    "partial_tokens",
+    1,
+    pa.schema(
+        [
+            *_BLOCK,
+            column("token_id", pa.int32(), "a token of the explain sequences"),
+            column("count", pa.int64(), "its occurrences in this part of the corpus"),
+            column("sums", pa.list_(pa.float64()), "sum of its activations for each unit of the block"),
+        ]
+    ),
+    units_per_group=1,
+    folder="_partials/tokens",
+    temporary=True,
+)
+
+PARTIALS = (PARTIAL_UNITS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_EXEMPLARS)
+BY_BLOCK = {PARTIAL_TOKENS.name, PARTIAL_UNIFORM.name}
+"""Tables whose rows are about BLOCK units."""
+
+
+def unit_rows(module: str, sums: UnitSums, min_count: int) -> pa.Table:
+    """Rows of PARTIAL_UNITS."""
+    units = len(sums.minimum)
+    powers = sums.power_sums.transpose(2, 0, 1).reshape(units, 8)
+    columns = {
+        "module": pa.repeat(module, units),
+        "index": np.arange(units, dtype=np.int32),
+        "polarities": pa.repeat("".join(polarity for polarity in POLARITIES if polarity in sums.top), units),
+        "n_tokens": np.full(units, sums.n_tokens),
+        "n_nonfinite": sums.n_nonfinite,
+        "n_above": sums.above,
+        "min": sums.minimum,
+        "max": sums.maximum,
+        "power_sums": _lists(powers),
+        "histogram": _lists(join_zero_bins(sums.histogram)),
+        "min_count": np.full(units, min_count),
+    }
+    return pa.table(columns, schema=PARTIAL_UNITS.schema)
+
+
+def exemplar_rows(module: str, sums: UnitSums, lengths: Mapping[int, int]) -> Iterator[pa.Table]:
+    """Rows of PARTIAL_EXEMPLARS, some units at a time: by unit, polarity, and the slots in their order.
+
+    Args:
+        lengths: real tokens of each scanned sequence.
+    """
+    polarities = [polarity for polarity in POLARITIES if polarity in sums.top]
+    for start in range(0, len(sums.minimum) if polarities else 0, UNITS_AT_ONCE):
+        part = slice(start, start + UNITS_AT_ONCE)
+        values, seq_ids, keys = (
+            np.stack([getattr(sums.top[polarity], name)[part] for polarity in polarities], axis=1)
+            for name in ("values", "seq_ids", "keys")
+        )
+        used = np.isfinite(values)  # (U, P, K)
+        unit, polarity, _ = np.nonzero(used)
+        sizes = _sizes(seq_ids[used], lengths)
+        columns = {
+            "module": pa.repeat(module, len(unit)),
+            "index": (unit + start).astype(np.int32),
+            "polarity": np.asarray([SIGNS[polarity] for polarity in polarities], np.int8)[polarity],
+            "seq_id": seq_ids[used],
+            "key": keys[used],
+            "value": values[used],
+            "activations": _bytes(_vectors([sums.top[polarity] for polarity in polarities], part, used), sizes),
+        }
+        yield pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
+
+
+def uniform_rows(module: str, uniform: Mapping[int, UniformRows], width: int) -> Iterator[pa.Table]:
+    """Rows of PARTIAL_UNIFORM, a block of units at a time, by seq_id.
+
+    Args:
+        uniform: the uniformly kept sequences by seq_id.
+        width: units of the module.
+    """
+    kept = sorted(uniform.items())
+    for start in range(0, width if kept else 0, BLOCK):
+        blocks = [rows.block(start, min(start + BLOCK, width)) for _, rows in kept]
+        columns = {
+            "module": pa.repeat(module, len(kept)),
+            "index": np.full(len(kept), start, np.int32),
+            "width": np.full(len(kept), min(BLOCK, width - start), np.int32),
+            "seq_id": np.asarray([seq_id for seq_id, _ in kept], np.int64),
+            "activations": pa.array([np.ascontiguousarray(block, "<f4").tobytes() for block in blocks], pa.binary()),
+        }
+        yield pa.table(columns, schema=PARTIAL_UNIFORM.schema)
+
+
+def token_rows(
+    module: str, sums: UnitSums, tokens: TokenTable, occurrences: npt.NDArray[np.int64]
+) -> Iterator[pa.Table]:
+    """Rows of PARTIAL_TOKENS: blocks of units, and in each the tokens that occurred, by rising id.
+
+    Args:
+        occurrences: (V,) occurrences of the covered tokens.
+    """
+    used = np.flatnonzero(occurrences)
+    for start in range(0, sums.token_sums.shape[1] if len(used) else 0, BLOCK):
+        columns = {
+            "module": pa.repeat(module, len(used)),
+            "index": np.full(len(used), start, np.int32),
+            "token_id": tokens.token_ids[used].astype(np.int32),
+            "count": occurrences[used],
+            "sums": _lists(sums.token_sums[used, start : start + BLOCK]),
+        }
+        yield pa.table(columns, schema=PARTIAL_TOKENS.schema)
+
+
+def activation_rows(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The float32 in a column of bytes, (M, T) with NaN behind the end of a row, and the (M,) lengths of the rows."""
+    lengths = pc.binary_length(column).to_numpy().astype(np.int64) // 4
+    vectors = np.full((len(lengths), lengths.max(initial=0)), np.nan, np.float32)
+    flat = np.frombuffer(b"".join(column.to_pylist()), "<f4")
+    vectors[np.arange(vectors.shape[1]) < lengths[:, None]] = flat
+    return vectors, lengths
+
+
+def _vectors(top: list[TopK], part: slice, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """(N, T) activations of the used ones among the (U, P, K) slots."""
+    vectors = np.empty((int(used.sum()), top[0].vectors.shape[2]), np.float32)
+    unit, polarity, slot = np.nonzero(used)
+    for number, sums in enumerate(top):
+        own = polarity == number
+        vectors[own] = sums.vectors[part][unit[own], slot[own]]
+    return vectors
+
+
+def _sizes(seq_ids: npt.NDArray[np.int64], lengths: Mapping[int, int]) -> npt.NDArray[np.int64]:
+    """The number of tokens of each sequence."""
+    distinct, places = np.unique(seq_ids, return_inverse=True)
+    return np.asarray([lengths[seq_id] for seq_id in distinct.tolist()], dtype=np.int64)[places]
+
+
+def _bytes(vectors: npt.NDArray[np.float32], sizes: npt.NDArray[np.int64]) -> pa.Array:
+    """(N, T) vectors as a column of bytes, each row cut to its size."""
+    offsets = np.concatenate([[0], np.cumsum(4 * sizes)]).astype(np.int32)
+    within = np.arange(vectors.shape[1]) < sizes[:, None]
+    flat = vectors.ravel() if within.all() else vectors[within]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(flat, "<f4"))]
+    return pa.Array.from_buffers(pa.binary(), len(sizes), buffers)
+
+
+def _lists(values: npt.NDArray[np.generic]) -> pa.ListArray:
+    """A list for each row of a matrix."""
+    offsets = np.arange(values.shape[0] + 1, dtype=np.int32) * np.int32(values.shape[1])
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel()))

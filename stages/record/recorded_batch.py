@@ -1,0 +1,128 @@
+"""What every module needs to know of a batch, worked out once.
+
+Shapes: B sequences, T tokens, padded on the right.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.evidence import SPLITS
+from stages.record.kept_sequences import in_histogram, split_numbers
+from stages.record.token_table import TokenTable
+from stages.settings import Record
+
+Ints = npt.NDArray[np.int64]
+
+INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 over the golden ratio, odd: the increment of SplitMix64 (Steele, Lea and Flood 2014)."""
+MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+"""The multipliers of its finaliser."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The sequences of a batch."""
+
+    lengths: Ints
+    """(B,) real tokens."""
+    seq_ids: Ints
+    """(B,)"""
+    splits: Ints
+    """(B,) positions in SPLITS."""
+    counted: npt.NDArray[np.bool_]
+    """(B, T) positions that the statistics are taken over, see `counted_positions`."""
+    binned: npt.NDArray[np.bool_]
+    """(B,) sequences that the histograms of dense units are taken over."""
+    places: Ints
+    """(N,) the counted positions of one sequence after another, each from its sequence's start."""
+    place_starts: Ints
+    """(B + 1,) where in `places` each sequence starts, and the end."""
+    keys: Ints
+    """(B, T) keys of the neighbourhoods, 0 where record.distinct is off."""
+    positions: Ints
+    """Positions in the flattened (B * T,) batch whose activation counts for the token table, equal tokens together."""
+    starts: Ints
+    """Where in `positions` each distinct token starts, and the end."""
+    token_rows: Ints
+    """Row of each distinct token in the token table."""
+    cache: dict[Any, Any] = field(default_factory=dict)
+    """What a backend makes once for all modules: copies of the above on a device, scratch buffers."""
+
+
+def make_batch(
+    token_ids: npt.NDArray[Any],
+    lengths: npt.NDArray[Any],
+    seq_ids: npt.NDArray[Any],
+    config: Record,
+    tokens: TokenTable,
+    special_ids: Collection[int] = (),
+) -> Batch:
+    """Prepare (B, T) token ids with their (B,) lengths and seq_ids."""
+    lengths, seq_ids = np.asarray(lengths, np.int64), np.asarray(seq_ids, np.int64)
+    splits = split_numbers(seq_ids)
+    counted = counted_positions(token_ids, lengths, config, special_ids)
+    sequence, places = np.nonzero(counted)
+    explain = (splits == SPLITS.index("explain"))[:, None]
+    rows = np.where(counted & explain, tokens.rows(token_ids), -1).ravel()
+    order = np.argsort(rows, kind="stable")
+    order = order[np.searchsorted(rows[order], 0) :]
+    distinct, starts = np.unique(rows[order], return_index=True)
+    if config.distinct:
+        keys = neighbourhood_keys(np.asarray(token_ids, np.int64), lengths, config.distinct_context)
+    else:
+        keys = np.zeros(token_ids.shape, np.int64)
+    return Batch(
+        lengths=lengths,
+        seq_ids=seq_ids,
+        splits=splits,
+        counted=counted,
+        binned=in_histogram(seq_ids),
+        places=places,
+        place_starts=np.searchsorted(sequence, np.arange(len(seq_ids) + 1)),
+        keys=keys,
+        positions=order,
+        starts=np.append(starts, len(order)).astype(np.int64),
+        token_rows=distinct.astype(np.int64),
+    )
+
+
+def counted_positions(
+    token_ids: npt.NDArray[Any], lengths: Ints, config: Record, special_ids: Collection[int] = ()
+) -> npt.NDArray[np.bool_]:
+    """The (B, T) positions that statistics are taken over, those of real tokens from `skip_positions` on.
+
+    Args:
+        special_ids: the tokenizer's special tokens, which do not count where `record.skip_special` is on.
+    """
+    place = np.arange(token_ids.shape[1])
+    counted = (place >= config.skip_positions) & (place < lengths[:, None])
+    if config.skip_special and special_ids:
+        counted &= ~np.isin(token_ids, np.fromiter(special_ids, np.int64))
+    return counted
+
+
+def neighbourhood_keys(token_ids: Ints, lengths: Ints, context: int) -> Ints:
+    """(B, T) keys of the tokens around each position, by which sequences with the same peak are told to be the same.
+
+    The key of position t is a hash of the token ids at t - context .. t + context; a place beyond the sequence's ends
+    counts as the id -1. So equal keys mean equal tokens at equal distances from the peak, up to collisions of 64-bit
+    hashes, and a key is the same on every machine and in every batch. Keys of the padding mean nothing.
+    """
+    batch, length = token_ids.shape
+    padded = np.full((batch, length + 2 * context), -1, np.int64)
+    real = np.arange(length) < lengths[:, None]
+    padded[:, context : context + length] = np.where(real, token_ids, -1)
+    keys = np.zeros((batch, length), np.uint64)
+    for place in range(2 * context + 1):
+        keys = _mixed(keys * INCREMENT + padded[:, place : place + length].astype(np.uint64) + INCREMENT)
+    return keys.view(np.int64)
+
+
+def _mixed(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    keys = (keys ^ (keys >> np.uint64(30))) * MIX[0]
+    keys = (keys ^ (keys >> np.uint64(27))) * MIX[1]
+    return keys ^ (keys >> np.uint64(31))
