@@ -1,5 +1,6 @@
 """corpus: text to a uniform sample of windows of token ids, in shuffled order."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from pipeline.corpora.windows import (
 )
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
+from pipeline.execution.progress import say
 from pipeline.execution.stage import EstimateHints, Shard, Stage
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import PRECOMPUTED, module_identity, modules_of, needs_model, precomputed_folder
 from stages.estimates import corpus_sizes, made_up_corpus
+
+FEW = 1000
+"""A corpus that has fewer sequences, and less than were asked for, is remarked upon."""
 
 
 def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> pa.Table:
@@ -53,7 +58,7 @@ def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer:
 def build_corpus(
     config: Corpus, seed: int, tokenizer: Any, folder: Path | None = None, *, show: bool = True
 ) -> pa.Table:
-    """Read, tokenise, cut and sample a corpus.
+    """Read, tokenise, cut and sample a corpus, and say how much of it was kept.
 
     Args:
         folder: the folder of activations whose sequences are the corpus, where they are; they are taken as they are.
@@ -62,35 +67,54 @@ def build_corpus(
         UserError: the corpus cannot be read, or no document is as long as a window.
     """
     opening = opening_token(tokenizer, config.bos) if folder is None else []
-    bar = tqdm(desc="corpus", unit="char", unit_scale=True, disable=not show, leave=False)
+    length, shortest = config.seq_len - len(opening), config.min_tokens - len(opening)
+    counts: Counter[str] = Counter()
+    with tqdm(desc="corpus", unit="char", unit_scale=True, disable=not show, leave=False) as bar:
 
-    def counted() -> Iterator[Document]:
-        for document in open_corpus(config):
-            bar.update(len(document.text))
-            yield document
+        def documents() -> Iterator[Document]:
+            for document in open_corpus(config):
+                counts["documents"] += not document.continues
+                bar.update(len(document.text))
+                yield document
 
-    with bar:
-        length, shortest = config.seq_len - len(opening), config.min_tokens - len(opening)
-        if folder is None:
-            windows = cut_windows(tokenize(counted(), tokenizer), length, shortest, seed)
-        else:
-            windows = precomputed_windows(folder, config, seed, len(tokenizer))
-        kept = sample_windows(windows, config.max_sequences)
+        def windows() -> Iterator[Window]:
+            if folder is None:
+                cut = cut_windows(tokenize(documents(), tokenizer), length, shortest, seed)
+            else:
+                cut = precomputed_windows(folder, config, seed, len(tokenizer))
+            for window in cut:
+                counts["windows"] += 1
+                yield window
+
+        kept = sample_windows(windows(), config.max_sequences)
     if not kept:
         raise UserError(
             f"corpus.source = {config.source!r} holds no document of at least {config.min_tokens} tokens; "
             "give another corpus, or lower corpus.min_tokens"
         )
+    if show:
+        say(_summary(len(kept), counts, config))
     return sequence_table(kept, opening, tokenizer)
+
+
+def _summary(kept: int, counts: Mapping[str, int], config: Corpus) -> str:
+    documents = f" in {counts['documents']:,} documents" if counts["documents"] else ""
+    line = f"corpus: {kept:,} sequences kept of {counts['windows']:,}{documents}"
+    if kept >= min(FEW, config.max_sequences):
+        return line
+    return (
+        f"{line}; these are few, and what units are found to do on them says little: give more text, or lower "
+        f"corpus.seq_len = {config.seq_len} or corpus.min_tokens = {config.min_tokens}"
+    )
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     source = config.corpus.source
+    precomputed = source.startswith(PRECOMPUTED)
+    content = module_identity(config, source)["content"] if precomputed else corpus_identity(config.corpus)
     return {
         "corpus": config.corpus.model_dump(exclude={"source"}),
-        "content": module_identity(config, source)["content"]
-        if source.startswith(PRECOMPUTED)
-        else corpus_identity(config.corpus),
+        "content": content,
         "tokenizer": resolve_model(config.subject.model).revision,
         "seed": config.run.seed,
     }

@@ -32,10 +32,10 @@ class Run(Section):
 
 class Corpus(Section):
     source: Annotated[str, Field(min_length=1)]
-    """hub:DATASET[@REVISION][/CONFIG], a text, JSONL or Parquet file or folder, package:NAME, or precomputed:NAME for the sequences of
-    subject.precomputed.NAME as they are."""
+    """hub:DATASET[@REVISION][/CONFIG], a text, JSONL, CSV or Parquet file or folder, package:NAME, or precomputed:NAME for the
+    sequences of subject.precomputed.NAME as they are."""
     text_field: str = "text"
-    """Field of a JSONL or Parquet record, or column of a hub dataset, that holds the text."""
+    """Field of a JSONL record, or column of a CSV or Parquet file or a hub dataset, that holds the text."""
     hub_split: str = "train"
     """Split of a hub dataset."""
     seq_len: Annotated[int, Field(ge=2)] = 64

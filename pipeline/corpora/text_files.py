@@ -1,4 +1,4 @@
-"""Read documents from text, JSONL and Parquet files as a stream."""
+"""Read documents from text, JSONL, CSV and Parquet files as a stream."""
 
 import bz2
 import codecs
@@ -14,11 +14,21 @@ from typing import IO, Any
 from pipeline.corpora.document import PIECE_CHARACTERS, Document, in_pieces
 from pipeline.errors import UserError
 
-TEXT = (".txt", ".text")
-JSONL = (".jsonl", ".ndjson")
-PARQUET = (".parquet", ".pq")
+KINDS = {
+    "text": (".txt", ".text"),
+    "jsonl": (".jsonl", ".ndjson"),
+    "csv": (".csv",),
+    "tsv": (".tsv", ".tab"),
+    "parquet": (".parquet", ".pq"),
+}
+"""Endings of each kind of file."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-READABLE = f"{', '.join(TEXT + JSONL)} (each also with {', '.join(COMPRESSED)}), {', '.join(PARQUET)}"
+READABLE = (
+    f"{', '.join(ending for kind, endings in KINDS.items() if kind != 'parquet' for ending in endings)} "
+    f"(each also with {', '.join(COMPRESSED)}), {', '.join(KINDS['parquet'])}"
+)
+ROWS = 256
+"""Rows of a table read at a time."""
 MAX_LINE = 1 << 28
 """Bytes of a JSONL line; a longer one is no JSONL."""
 
@@ -59,27 +69,29 @@ def corpus_files(source: str) -> list[tuple[str, Path]]:
 
 
 def kind_of(file: Path) -> str | None:
-    """text, jsonl or parquet by the suffix; None for anything else."""
-    suffixes = [suffix.lower() for suffix in file.suffixes[-2:]]
-    last = suffixes[-1] if suffixes else ""
-    if last in PARQUET:
-        return "parquet"
-    if last in COMPRESSED:
-        last = suffixes[0] if len(suffixes) == 2 else ""
-    return "text" if last in TEXT else "jsonl" if last in JSONL else None
+    """The kind of a file by its ending, as in KINDS; None for anything else."""
+    endings = [suffix.lower() for suffix in file.suffixes]
+    packed = bool(endings) and endings[-1] in COMPRESSED
+    last = endings[-2:-1] if packed else endings[-1:]
+    kind = next((kind for kind, known in KINDS.items() if last and last[0] in known), None)
+    return None if packed and kind == "parquet" else kind
 
 
 def read_file(name: str, file: Path, text_field: str) -> Iterator[Document]:
-    """The documents of one file: a text file is one document, JSONL and Parquet hold one in each line or row.
+    """The documents of one file: a text file is one document, other files hold one in each line or row.
 
     Raises:
         UserError: the file is broken, is not UTF-8, or lacks the field; the message names line or row.
     """
-    if kind_of(file) == "parquet":
-        return _read_parquet(name, file, text_field)
-    if kind_of(file) == "jsonl":
-        return _read_jsonl(name, file, text_field)
-    return _read_text(name, file)
+    match kind_of(file):
+        case "text":
+            return _read_text(name, file)
+        case "jsonl":
+            return _read_jsonl(name, file, text_field)
+        case "parquet":
+            return _read_parquet(name, file, text_field)
+        case kind:
+            return _read_csv(name, file, text_field, "\t" if kind == "tsv" else ",")
 
 
 def _read_text(name: str, file: Path) -> Iterator[Document]:
@@ -150,6 +162,32 @@ def _text_of_record(raw: bytes, file: Path, line: int, text_field: str) -> str:
     return text or ""
 
 
+def _read_csv(name: str, file: Path, text_field: str, separator: str) -> Iterator[Document]:
+    """The rows below the header; a cell with quotes around it may hold separators and ends of lines."""
+    import pandas as pd
+
+    row = 0
+    with _opened(file) as stream:
+        try:
+            for rows in pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, chunksize=ROWS):
+                if text_field not in rows:
+                    raise _no_column(file, text_field, list(map(str, rows)))
+                for text in rows[text_field]:
+                    yield from in_pieces(f"{name}:{row}", text if isinstance(text, str) else "")
+                    row += 1
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{file}: the text after row {row} is not UTF-8 ({error.reason}); convert the file, for example with "
+                "iconv -t UTF-8"
+            ) from None
+        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+            raise UserError(f"{file} cannot be read as CSV after row {row} ({error}); mend the row") from None
+
+
+def _no_column(file: Path, text_field: str, columns: list[str]) -> UserError:
+    return UserError(f"{file} has no column {text_field!r}; set corpus.text_field to one of: {', '.join(columns)}")
+
+
 def _read_parquet(name: str, file: Path, text_field: str) -> Iterator[Document]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -158,7 +196,7 @@ def _read_parquet(name: str, file: Path, text_field: str) -> Iterator[Document]:
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as table:
             _check_column(table.schema_arrow, file, text_field)
-            for batch in table.iter_batches(batch_size=256, columns=[text_field]):
+            for batch in table.iter_batches(batch_size=ROWS, columns=[text_field]):
                 for text in batch.column(0).to_pylist():
                     yield from in_pieces(f"{name}:{row}", text or "")
                     row += 1
@@ -176,9 +214,7 @@ def _check_column(schema: Any, file: Path, text_field: str) -> None:
     import pyarrow.types as kinds
 
     if text_field not in schema.names:
-        raise UserError(
-            f"{file} has no column {text_field!r}; set corpus.text_field to one of: {', '.join(schema.names)}"
-        )
+        raise _no_column(file, text_field, schema.names)
     kind = schema.field(text_field).type
     kind = kind.value_type if kinds.is_dictionary(kind) else kind
     if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)):

@@ -1,12 +1,16 @@
-"""The sample of English Wikipedia that comes inside the gensim package; gensim itself is not imported."""
+"""The sample of English Wikipedia inside the gensim package as plain prose; gensim itself is not imported.
+
+Of wiki markup, templates, tables, references, links and headings go, sentences stay.
+"""
 
 import bz2
+import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 from pipeline.corpora.document import Document, in_pieces
-from pipeline.corpora.wikitext import clean_wikitext
 from pipeline.errors import UserError
 from pipeline.subjects.loading.model_source import package_folder
 
@@ -14,6 +18,56 @@ SPEC = "package:gensim-wikipedia"
 SAMPLE = Path("test", "test_data", "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2")
 MIN_CHARACTERS = 500
 """A page with less prose is a list of links, not an article."""
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_SELF_CLOSED = re.compile(r"<(?:ref|references|nowiki)\b[^<>]*/>", re.IGNORECASE)
+_REMOVED = re.compile(
+    r"<(ref|math|gallery|source|syntaxhighlight|timeline|table|score|chem|imagemap|references|hiero)\b[^<>]*>.*?</\1\s*>",
+    re.DOTALL | re.IGNORECASE,
+)
+_BREAK = re.compile(r"<(?:br|hr|li|p)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_TEMPLATE = re.compile(r"\{\{([^{}]*)\}\}")
+_TABLE = re.compile(r"\{\|(?:(?!\{\||\{\{).)*?\|\}(?!\})", re.DOTALL)
+_ARGUMENT = re.compile(r"\|(?![^\[\]]*\]\])")
+_EXTERNAL = re.compile(r"\[(?:https?:|ftp:|mailto:)?//[^\s\]]*[ \t]*([^\[\]]*)\]", re.IGNORECASE)
+_LINK = re.compile(r"\[\[([^\[\]]*)\]\]")
+_NAMESPACE = re.compile(
+    r"\s*(?:file|image|category|media|template|wp|wikipedia|[a-z]{2,3}|be-x-old|simple|zh-[a-z-]+)\s*:\S", re.IGNORECASE
+)
+_QUOTES = re.compile(r"'{2,5}")
+_MAGIC = re.compile(r"__[A-Z]+__")
+_HEADING = re.compile(r"^(={2,6})\s*(.*?)\s*\1\s*$")
+_LIST = re.compile(r"^[*#:;]+\s*")
+_EMPTY_BRACKETS = re.compile(r"\s*[(\[][\s,;:/–-]*[)\]]")
+_OPEN_BRACKET = re.compile(r"\((?:\s*[,;:])+\s*")
+_CLOSE_BRACKET = re.compile(r"(?:\s*[,;:])+\s*\)")
+_SPACE_BEFORE = re.compile(r"[ \t]+([,.;:!?)])")
+_SPACE_AFTER = re.compile(r"\([ \t]+")
+_SPACES = re.compile(r"[ \t\u00a0\u2009\u202f]+")
+
+BACK_MATTER = {
+    "bibliography", "citations", "external links", "filmography", "footnotes", "further reading", "gallery", "notes",
+    "notes and references", "references", "see also", "sources", "works cited",
+}  # fmt: skip
+"""Headings of level two whose sections hold no prose."""
+
+SHOWN = {
+    "'s": (0, "'s"), "ndash": (0, "–"), "mdash": (0, "—"), "spaced ndash": (0, " – "),
+    "snd": (0, " – "), "nbsp": (0, " "),
+    "spaces": (0, " "), "·": (0, " · "), "pipe": (0, "|"), "lang": (2, ""), "transl": (-1, ""), "nowrap": (1, ""),
+    "small": (1, ""), "smaller": (1, ""), "nihongo": (1, ""), "quote": (1, ""), "angbr": (1, ""),
+    "as of": (1, "As of "),
+    "circa": (1, "c. "), "c.": (1, "c. "), "sc": (1, ""), "val": (1, ""), "vanchor": (1, ""), "native name": (2, ""),
+    "keypress": (1, ""), "flag": (1, ""), "flagcountry": (1, ""), "nts": (1, ""), "dts": (1, ""), "tooltip": (1, ""),
+    "abbr": (1, ""), "visible anchor": (1, ""), "blockquote": (1, ""), "cquote": (1, ""), "math": (1, ""),
+    "linktext": (1, ""), "em": (1, ""), "strong": (1, ""), "not a typo": (1, ""), "sic": (1, ""), "ship": (2, ""),
+}  # fmt: skip
+"""Templates that stand for text: the positional argument that is shown, and what stands in front of it."""
+
+MIN_LINE_WORDS = 4
+"""A shorter line is a caption or what is left of a template."""
+MIN_ITEM_WORDS = 6
+"""An entry of a list is prose from this many words on."""
 
 
 def sample_file() -> Path:
@@ -51,3 +105,99 @@ def read_pages(dump: Path) -> Iterator[tuple[str, str]]:
                     root.clear()
     except (ElementTree.ParseError, EOFError, OSError, StopIteration) as error:
         raise UserError(f"{dump} cannot be read as a Wikipedia dump ({error}); install gensim again") from None
+
+
+def clean_wikitext(markup: str) -> str:
+    """The prose of a wiki page: paragraphs of plain text with punctuation and capitals, one empty line between them.
+
+    References, images, tables, formulas, headings, short list entries, and the sections behind the article (references,
+    external links) are left out. Templates that stand for text, such as units and foreign words, are written out.
+    """
+    text = _REMOVED.sub("", _SELF_CLOSED.sub("", _COMMENT.sub("", markup)))
+    text = _BREAK.sub("\n", text)
+    text = _without_templates(text)
+    text = _without_links(_EXTERNAL.sub(r"\1", text))
+    text = _MAGIC.sub("", _QUOTES.sub("", _TAG.sub("", text)))
+    text = html.unescape(text)
+    return "\n\n".join(paragraph for paragraph in map(_tidy, _prose_lines(text)) if paragraph)
+
+
+def _without_templates(text: str) -> str:
+    """Templates and tables, from the inside out."""
+    before = None
+    while before != text:
+        before = text
+        text = _TABLE.sub("", _TEMPLATE.sub(lambda match: _render(match[1]), text))
+    return text.replace("{{", "").replace("}}", "")
+
+
+def _render(inside: str) -> str:
+    """What a template shows."""
+    name, *arguments = _ARGUMENT.split(inside)
+    name = name.strip().lower().replace("_", " ")
+    positional = [argument.strip() for argument in arguments if "=" not in argument.split("[[")[0]]
+    if name in {"convert", "cvt"} and len(positional) >= 2:
+        if len(positional) >= 4 and positional[1] in {"to", "-", "–", "and", "or", "x"}:
+            return f"{positional[0]} {positional[1]} {positional[2]} {positional[3]}"
+        return f"{positional[0]} {positional[1]}"
+    if name == "frac" and positional:
+        return "/".join(positional[-2:])
+    if name == "chem":
+        return "".join(positional)
+    if name.startswith("lang-") and positional:
+        return positional[0]
+    place, front = SHOWN.get(name, (None, ""))
+    if place == 0:
+        return front
+    if place is None or len(positional) < place or not positional:
+        return ""
+    return front + positional[place - 1 if place > 0 else -1]
+
+
+def _without_links(text: str) -> str:
+    """Links by their labels, from the inside out; images and categories go."""
+    before = None
+    while before != text:
+        before = text
+        text = _LINK.sub(_label, text)
+    return text.replace("[[", "").replace("]]", "")
+
+
+def _label(match: re.Match[str]) -> str:
+    target, *rest = match[1].split("|")
+    if _NAMESPACE.match(target):
+        return ""
+    return (rest[-1] if rest else target.removeprefix(":")).strip()
+
+
+def _prose_lines(text: str) -> list[str]:
+    """The lines that hold prose, up to the sections behind the article."""
+    lines, skipping = [], False
+    for line in text.splitlines():
+        line = line.strip()
+        heading = _HEADING.match(line)
+        if heading:
+            if len(heading[1]) == 2:
+                skipping = heading[2].lower() in BACK_MATTER
+            continue
+        item = _LIST.match(line)
+        line = _LIST.sub("", line)
+        if (
+            skipping
+            or line.startswith(("|", "!", "{|", "#REDIRECT", "File:", "Image:"))
+            or (item and len(line.split()) < MIN_ITEM_WORDS)
+        ):
+            continue
+        lines.append(line)
+    return lines
+
+
+def _tidy(line: str) -> str:
+    """Mend what removed markup left behind: empty brackets, doubled spaces; drop lines without a word."""
+    before = None
+    while before != line:
+        before = line
+        line = _EMPTY_BRACKETS.sub("", line)
+    line = _CLOSE_BRACKET.sub(")", _OPEN_BRACKET.sub("(", line))
+    line = _SPACE_AFTER.sub("(", _SPACE_BEFORE.sub(r"\1", _SPACES.sub(" ", line))).strip()
+    return line if len(line.split()) >= MIN_LINE_WORDS and any(character.isalpha() for character in line) else ""

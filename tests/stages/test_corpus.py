@@ -1,6 +1,7 @@
 """The stage `corpus`: real text through a real tokenizer to shuffled sequences, or one message and no file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,15 @@ def test_an_opening_token_is_counted_and_has_no_text(texts: Path) -> None:
         assert row["tokens"][0] == ""
         assert row["start"] % 19 == 0
         assert tokenizer.decode(row["token_ids"][1:]) == "".join(row["tokens"])
+
+
+def test_the_stage_says_what_it_kept_and_that_it_is_little(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(**settings: Any) -> str:
+        build_corpus(Corpus(source=str(texts), seq_len=20, **settings), 0, load_tokenizer(MODEL))
+        return capsys.readouterr().out
+
+    assert re.search(r"corpus: 50 sequences kept of \d+ in 60 documents$", said(max_sequences=50).strip())
+    assert re.search(r"kept of \d+ in 60 documents; these are few, .*corpus\.seq_len = 20", said())
 
 
 def test_the_stage_writes_the_table_once(texts: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Text, JSONL and Parquet files are read as they are, and what is wrong with one is told by line or row."""
+"""Text, JSONL, CSV and Parquet files are read as they are, and what is wrong with one is told by line or row."""
 
 import bz2
+import csv
 import gzip
+import io
 import json
 import lzma
 import tracemalloc
@@ -51,6 +53,34 @@ def test_a_text_file_is_one_document(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"a.txt{suffix}"
     file.write_bytes(PACKERS[suffix]("One.\r\n\r\nTwo — 日本.\n".encode()))
     assert _read(file) == [Document(file.name, "One.\n\nTwo — 日本.\n")]
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_csv_is_read_by_row_below_its_header(tmp_path: Path, suffix: str, separator: str) -> None:
+    rows = [["n", "text"], ["1", 'Two lines,\n"quoted",\tone tab.'], ["2", ""], ["3", "Ünïcode 日本 🎉"], ["4", "NA"]]
+    written = io.StringIO()
+    csv.writer(written, delimiter=separator).writerows(rows)
+    file = tmp_path / f"a.{'csv' if separator == ',' else 'tsv'}{suffix}"
+    file.write_bytes(PACKERS[suffix](b"\xef\xbb\xbf" + written.getvalue().encode()))
+    assert [(document.doc_id, document.text) for document in _read(file)] == [
+        (f"{file.name}:{row}", text) for row, (_, text) in enumerate(rows[1:]) if text
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a,b\n1,2\n", r"no column 'text'; set corpus\.text_field to one of: a, b"),
+        (b"text\n1\n2,3\n", r"as CSV after row \d.*line 3"),
+        (b"text\n\xff\n", "not UTF-8"),
+        (b"", "as CSV after row 0"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file_is_told(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        _read(tmp_path / "a.csv")
 
 
 def test_parquet_is_read_by_row_whatever_the_type_of_string(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.corpora.wikitext import clean_wikitext
+from pipeline.corpora.wikipedia import clean_wikitext
 from tests.tiers import examples
 
 FRONT = "The subject of this page is well known."
