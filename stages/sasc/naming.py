@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.subjects.kept_vectors import kept_vectors
 from stages.english.word_classes import COMMON, FUNCTION_WORDS, content_words, stems, whole_words
-from stages.sasc.methods import Kept
+from stages.sasc.sasc_contracts import Kept
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

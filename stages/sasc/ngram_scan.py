@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
+from pipeline.config.section import choice
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage, numbered_shards
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
-from stages.sasc.methods import Ngrams, reading
+from stages.sasc import READINGS
+from stages.sasc.sasc_contracts import Ngrams, Reading
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS
 from stages.sasc.sasc_units import NULL_BOX, asked_modules, chosen_units, with_nulls
 from stages.settings import Record, Sasc
@@ -47,22 +49,27 @@ def settings(config: RunConfig) -> dict[str, Any]:
     if needs_model(modules_of(config)):
         found |= {"model": subject.model, "revision": resolve_model(subject.model).revision}
         found |= {"dtype": subject.dtype, "paths": subject.paths}
-        if included := reading(config).record:
+        if included := _reading(config).record:
             found["record"] = config[Record].model_dump(include=set(included))
     if isinstance(sasc.units, int):
         found["seed"] = config.run.seed
     return found
 
 
+def _reading(config: RunConfig) -> Reading:
+    found: Reading = choice(READINGS, config[Sasc].reading)
+    return found
+
+
 def reads(config: RunConfig) -> tuple[str, ...]:
     """The list and the corpus, and what the reading of the run file reads beside them."""
-    return ("ngrams.list", "corpus", *reading(config).reads)
+    return ("ngrams.list", "corpus", *_reading(config).reads)
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of shard_ngrams n-grams for the modules that are asked about n-grams as texts, and for others as their reading says."""
     config = with_nulls(config)
-    total, size, parts = tables.count(NGRAM_LIST), config[Sasc].shard_ngrams, reading(config).parts
+    total, size, parts = tables.count(NGRAM_LIST), config[Sasc].shard_ngrams, _reading(config).parts
     asked: list[str] = []
     keys: list[dict[str, Any]] = []
     for module in asked_modules(config):
@@ -87,7 +94,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
         chosen = {module: [unit for unit in units if unit in inside] for module, units in chosen.items()}
     ngrams = _ngrams(context, key["start"], key["stop"])
     in_model = {module: units for module, units in chosen.items() if needs_model([module])}
-    rows = reading(config).scan(context, ngrams, in_model) if in_model else {}
+    rows = _reading(config).scan(context, ngrams, in_model) if in_model else {}
     for module in chosen:
         if module not in in_model:
             rows[module] = _scan_black_box(context, ngrams, module, chosen[module])

@@ -1,10 +1,10 @@
 """Responses to n-grams from the sequences that `record` has kept for a unit: no pass over any text, and no model.
 
-An occurrence is read as in reading_in_context: the activations on its tokens are pooled, and the response is the mean over
-occurrences. These are the ones in the unit's exemplars of the split `explain`, of the bands top, quantile and random, each
-sequence once. An n-gram without an occurrence there is no n-gram of the unit. Activations are as recorded, rounded to
-record.activation_bits; an occurrence on a token without a recorded one is left out. Activations keep their sign, so the
-n-grams of '-' are those with the smallest responses.
+An occurrence is read as in a pass over the corpus (stages/sasc/readings.py): the activations on its tokens are pooled, and
+the response is the mean over occurrences. These are the ones in the unit's exemplars of the split `explain`, of the bands
+top, quantile and random, each sequence once. An n-gram without an occurrence there is no n-gram of the unit. Activations are
+as recorded, rounded to record.activation_bits; an occurrence on a token without a recorded one is left out. Activations keep
+their sign, so the n-grams of '-' are those with the smallest responses.
 
 Sigma is the standard deviation over the n-grams (Singh et al. 2023), but over other n-grams for every unit and polarity, many
 of them in sequences that were kept because the unit is strong there. Strong responses weigh more in it than they do in the
@@ -30,7 +30,7 @@ from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from stages.evidence import Exemplar
 from stages.recorded_units import RecordedUnits
-from stages.sasc.methods import Chosen, Ngrams, Reading
+from stages.sasc.sasc_contracts import Chosen, Ngrams, Reading
 from stages.sasc.sasc_tables import NGRAM_PARTIALS
 from stages.sasc.sasc_units import polarities_of, units_of
 from stages.settings import Record, Sasc
@@ -157,4 +157,10 @@ def check(config: RunConfig) -> None:
         )
 
 
-METHOD = Reading(scan, parts, reads=("record.merge",), check=check)
+METHOD = Reading(
+    "by the mean over its occurrences in the unit's own exemplars, as recorded, with no pass, but for fewer n-grams",
+    scan,
+    parts,
+    reads=("record.merge",),
+    check=check,
+)

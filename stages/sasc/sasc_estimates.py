@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import RunConfig
+from pipeline.config.section import choice
 from pipeline.execution.stage import Unit
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import needs_model
 from stages.estimates import filled
-from stages.sasc.methods import reading
+from stages.sasc import READINGS
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
 from stages.sasc.sasc_units import chosen_units, polarities_of, with_nulls
 from stages.settings import Sasc
@@ -34,7 +35,7 @@ def sizes(config: RunConfig) -> dict[str, str]:
     if boxes:
         found["n-grams evaluated by black boxes"] = f"{boxes * sasc.max_ngrams:,} at most"
     if in_model:
-        found |= reading(config).sizes(config, in_model)
+        found |= choice(READINGS, sasc.reading).sizes(config, in_model)
     return found | {"texts for and against explanations": f"{len(units) * sasc.candidates * 2 * sasc.texts:,} at most"}
 
 

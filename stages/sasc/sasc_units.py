@@ -5,10 +5,8 @@ n-grams, explanations, texts and scores of their own. So a unit's score is compa
 function without a concept. Their rows stand in the tables under the module NULLS.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import pyarrow as pa
 
 from pipeline.config import BlackBox, RunConfig
 from pipeline.errors import UserError
@@ -113,12 +111,3 @@ def rows_by_unit(tables: Tables, table: TableSchema, key: Mapping[str, Any]) -> 
     for row in tables.read(table, tables.is_unit(key["module"], key["indices"], key["polarity"])).to_pylist():
         found[row["index"]].append(row)
     return found
-
-
-def table_of(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
-    """A table of rows; a column that a row lacks is null in it, and so is NaN."""
-    columns = {name: [row.get(name) for row in rows] for name in schema.names}
-    return pa.table(
-        [pa.array(columns[field.name], field.type, from_pandas=True) for field in schema],
-        schema=schema,
-    )

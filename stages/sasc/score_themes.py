@@ -15,8 +15,9 @@ from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard, Stage
 from stages.sasc.sasc_tables import NULLS, RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
-from stages.sasc.sasc_units import Row, polarities_of, rows_by_unit, table_of, unit_shards
+from stages.sasc.sasc_units import Row, polarities_of, rows_by_unit, unit_shards
 from stages.settings import Sasc
+from stages.statistics import permutation_p
 from stages.units import draw, unit_name
 
 COPIED = ("module", "index", "polarity", "explainer", "candidate", "text", "status", "error")
@@ -41,7 +42,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     if shard.key["module"] != NULLS:
         nulls = context.once("null scores", lambda _: null_scores(context))
         rows = [row | _against_nulls(row, nulls) for row in rows]
-    return {SASC_SCORES.name: table_of(rows, SASC_SCORES.schema)}
+    return {SASC_SCORES.name: SASC_SCORES.of_rows(rows)}
 
 
 def null_scores(context: Context) -> Values:
@@ -63,7 +64,7 @@ def _against_nulls(row: Row, nulls: Values) -> Row:
     if row.get("score") is None or not len(nulls):
         return {}
     return {
-        "p_value": p_value(row["score"], nulls),
+        "p_value": permutation_p(row["score"], nulls),
         "null_mean": float(nulls.mean()),
         "null_high": float(np.quantile(nulls, 0.95)),
     }
@@ -166,16 +167,6 @@ def interval(
     ) / sigma
     low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def p_value(score: float, nulls: Values) -> float:
-    """(1 + null units that score at least as much) / (1 + null units); NaN for a score that is not finite.
-
-    Args:
-        nulls: (R,) scores of the null units; those that are not finite are left out.
-    """
-    known = nulls[np.isfinite(nulls)]
-    return float((1 + np.sum(known >= score)) / (1 + len(known))) if np.isfinite(score) else np.nan
 
 
 def _finite(values: npt.ArrayLike) -> Values:

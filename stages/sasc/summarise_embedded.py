@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.llm.engine import Engine, EngineError, Message, Request
+from pipeline.llm.engine import EngineError, Message, Request
 from pipeline.prompts import Prompt
 from pipeline.subjects.loading.model_source import resolve_model
+from stages.asking import Asker
 from stages.english.forms import FORMS
 from stages.english.text import Text
 from stages.english.thesaurus import shared_heads, thesaurus_version
 from stages.explain.explainer import Candidate, ExplanationError
-from stages.sasc.methods import Kept, Method, Summariser
+from stages.methods import Method
 from stages.sasc.naming import Naming
+from stages.sasc.sasc_contracts import Kept
 from stages.settings import Sasc
 
-LABEL = "explain/label.v1"
+LABEL = Prompt("explain/label.v1")
 LABEL_TOKENS = 10
 LABEL_WORDS = 8
 NAMES = 3
@@ -64,12 +64,14 @@ class EmbeddedSummariser:
     does: what two clusters have a name for is one theme.
     """
 
-    name = "sasc_embedded"
-
-    def __init__(self, naming: Naming, engine: Engine | None = None) -> None:
+    def __init__(self, naming: Naming, asker: Asker | None = None, prompt: Prompt = LABEL) -> None:
+        """
+        Args:
+            prompt: that of the label.
+        """
         self._naming = naming
         self._forms = SharedForms(naming.common, naming.vocabulary)
-        self._engine = engine
+        self._asker, self._prompt = asker, prompt
 
     async def explain(self, drawn: Sequence[str], kept: Kept, seed: int) -> Candidate:
         """See `Summariser`; the seed takes no part.
@@ -87,12 +89,12 @@ class EmbeddedSummariser:
         text = "; and ".join(f"{', '.join(theme.names)}: as in {', '.join(theme.words)}" for theme in themes)
         if forms := self._forms.of(drawn):
             text += f"; form: {', '.join(forms)}"
-        if self._engine is None:
+        if self._asker is None:
             return Candidate(text)
         prompt_tokens, completion_tokens = (
             sum(numbers) for numbers in zip(*(theme.spent for theme in found), strict=True)
         )
-        return Candidate(text, LABEL, self._engine.name, prompt_tokens, completion_tokens)
+        return Candidate(text, self._prompt.id, self._asker.engine.name, prompt_tokens, completion_tokens)
 
     async def _theme(self, drawn: Sequence[str], kept: Kept, seed: int, themes: int) -> Theme:
         """What one cluster of n-grams shares, in fewer words the more `themes` there are."""
@@ -108,14 +110,14 @@ class EmbeddedSummariser:
 
     async def _label(self, words: Sequence[str], seed: int) -> tuple[str, tuple[int, int]]:
         """The language model's label of the n-grams' words, empty where there is none, and the tokens that it took."""
-        if self._engine is None or len(words) < 2:
+        if self._asker is None or len(words) < 2:
             return "", (0, 0)
         from stages.explain.label import clean
 
-        prompt = (Message("user", Prompt(LABEL).render(words=words)),)
+        prompt = (Message("user", self._prompt.render(words=words)),)
         request = Request(prompt, LABEL_TOKENS, temperature=0.0, stop=("\n",), seed=seed)
         try:
-            (reply, *_) = await self._engine.complete(request)
+            (reply, *_) = await self._asker.engine.complete(request)
         except EngineError:
             return "", (0, 0)
         return clean(reply.text, words), (reply.prompt_tokens, reply.completion_tokens)
@@ -162,24 +164,22 @@ def _tokens(ngram: str) -> list[str]:
     ]
 
 
-def _open(context: Context, engine: Engine | None) -> Summariser:
+def _build(sasc: Sasc, asker: Asker | None, prompts: Sequence[Prompt]) -> EmbeddedSummariser:
     from pipeline.subjects.embedder import load_embedder
 
-    sasc = context.config[Sasc]
-    return EmbeddedSummariser(Naming(load_embedder(sasc.embedder, sasc.device)), engine)
+    return EmbeddedSummariser(Naming(load_embedder(sasc.embedder, sasc.device)), asker, prompts[0])
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    embedder = config[Sasc].embedder
-    return {"embedder": embedder, "revision": resolve_model(embedder).revision, "thesaurus": thesaurus_version()}
-
-
-def _check(config: RunConfig) -> None:
-    """Raises UserError where the embedder or the thesaurus is not there."""
-    resolve_model(config[Sasc].embedder)
-    thesaurus_version()
+def _settings(sasc: Sasc) -> dict[str, Any]:
+    revision = resolve_model(sasc.embedder).revision
+    return {"embedder": sasc.embedder, "revision": revision, "thesaurus": thesaurus_version()}
 
 
 METHOD = Method(
-    _open, _settings, _check, engine="optional", prompts=("explain/label.",), reply=lambda *_: "life in towns"
+    "words that the n-grams are like in meaning, with a language model's label where there is one",
+    _build,
+    model="optional",
+    prompts=(LABEL.name,),
+    settings=_settings,
+    reply=lambda *_: "life in towns and villages",
 )

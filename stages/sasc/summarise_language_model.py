@@ -3,59 +3,54 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pipeline.execution.context import Context
-from pipeline.llm.engine import Engine, Message, Request
+from pipeline.llm.engine import Message, Request
 from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.explain.explainer import Candidate
 from stages.explain.explanation_reply import SCHEMA, read_explanation
 from stages.explain.question import Part, Question, ask
-from stages.sasc.methods import Kept, Method, Summariser
+from stages.methods import Method
+from stages.sasc.sasc_contracts import Kept
 
-PROMPT = Prompt("sasc/summarise.v1")
+PROMPT = "sasc/summarise.v1"
 MAX_TOKENS = 80
 LEAST = 5
 """N-grams that a prompt has to show."""
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
+@dataclass(frozen=True)
 class LanguageModelSummariser:
     """Shows the drawn n-grams and asks for their theme (Singh et al. 2023, section 3)."""
 
-    name = "sasc_language_model"
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    asker: Asker
+    prompt: Prompt
 
     async def explain(self, drawn: Sequence[str], kept: Kept, seed: int) -> Candidate:  # noqa: ARG002 - the contract
         """See `Summariser`; a prompt that does not fit the model's context loses the last n-grams."""
-        as_json = (await self._engine.capabilities()).json_schema
-        system = PROMPT.part("system", as_json=as_json)
+        as_json = (await self.asker.engine.capabilities()).json_schema
+        system = self.prompt.part("system", as_json=as_json)
         ngrams = list(dict.fromkeys(map(shown, drawn)))
         question = Question(
-            PROMPT.id,
+            self.prompt.id,
             (Part("n-gram", ngrams, "ngrams", least=min(LEAST, len(ngrams)), step=5),),
             lambda ngrams: (
                 Message("system", system),
-                Message("user", PROMPT.part("ngrams", ngrams=ngrams, as_json=as_json)),
+                Message("user", self.prompt.part("ngrams", ngrams=ngrams, as_json=as_json)),
             ),
             lambda reply: read_explanation(reply, system),
             MAX_TOKENS,
             stop=("\nPhrases:",),
             schema=SCHEMA if as_json else None,
         )
-        return (await ask(Asker(self._engine), question, 1, seed))[0]
+        return (await ask(self.asker, question, 1, seed))[0]
 
 
 def shown(ngram: str) -> str:
     """An n-gram on one line, without the space that tokens have in front."""
     return _BREAKS.sub(lambda found: repr(found[0])[1:-1], ngram.strip()) or repr(ngram)
-
-
-def _open(context: Context, engine: Engine | None) -> Summariser:  # noqa: ARG001 - the contract of a method
-    assert engine is not None, "the section Sasc sees to it"
-    return LanguageModelSummariser(engine)
 
 
 def made_up(request: Request, number: int) -> str:
@@ -64,4 +59,9 @@ def made_up(request: Request, number: int) -> str:
     return json.dumps({"explanation": text}) if request.schema else text
 
 
-METHOD = Method(_open, engine="needed", prompts=("sasc/summarise.",), reply=made_up)
+METHOD = Method(
+    "a language model is shown the n-grams and says what they share (Singh et al. 2023)",
+    lambda _, asker, prompts: LanguageModelSummariser(asker, prompts[0]),
+    prompts=(PROMPT,),
+    reply=made_up,
+)

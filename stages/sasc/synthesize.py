@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import RunConfig
+from pipeline.config.section import choice
 from pipeline.errors import UserError, stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.context import Context
-from pipeline.execution.stage import EstimateHints, ModelUse, Rows, Shard, Stage
-from pipeline.llm.load import check_engine, engine_settings, load_engine
-from pipeline.prompts import digests
+from pipeline.execution.stage import EstimateHints, Rows, Shard, Stage
+from pipeline.llm.load import check_engine, engine_settings
+from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
-from stages.sasc.methods import Synthesizer, Texts, synthesizer
+from stages.methods import build_method, model_use, prompt_digests
+from stages.sasc import SYNTHESIZERS
 from stages.sasc.ngram_pieces import normalised_text
+from stages.sasc.sasc_contracts import Synthesizer, Texts
 from stages.sasc.sasc_tables import SYNTHETIC_TEXTS, THEMES
-from stages.sasc.sasc_units import Row, rows_by_unit, table_of, unit_shards, with_nulls
+from stages.sasc.sasc_units import Row, rows_by_unit, unit_shards, with_nulls
 from stages.settings import Sasc
 from stages.units import draw, unit_name
 
@@ -32,19 +35,20 @@ HALVES = ("select", "report")
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a text or a response."""
     config = with_nulls(config)
-    sasc, subject, method = config[Sasc], config.subject, synthesizer(config)
+    sasc, subject = config[Sasc], config.subject
+    method = choice(SYNTHESIZERS, sasc.synthesizer)
+    engine = None if method.model == "none" else sasc.synthesize_engine
     found: dict[str, Any] = {
         "seed": config.run.seed,
         "sasc": sasc.model_dump(include={"texts", "synthesizer", "pool"}),
         "modules": modules_of(config),
         "sources": source_identities(config),
-        **method.settings(config),
+        "engine": engine_settings(engine),
+        "prompts": prompt_digests(method, engine, config.run.prompts),
+        **method.settings(sasc),
     }
     if needs_model(modules_of(config)):
         found |= {"model": subject.model, "revision": resolve_model(subject.model).revision, "dtype": subject.dtype}
-    if method.engine != "none":
-        found["engine"] = engine_settings(sasc.synthesize_engine)
-        found["prompts"] = {name: digest for prompt in method.prompts for name, digest in digests(prompt).items()}
     return found
 
 
@@ -54,22 +58,23 @@ async def process(shard: Shard, context: Context) -> Rows:
     units = itertools.groupby(found, key=lambda explained: explained[0]["index"])
     rows = [row for _, unit in units for row in unit_rows(list(unit), wanted)]
     await respond(rows, shard.key["module"], context)
-    return {SYNTHETIC_TEXTS.name: table_of(rows, SYNTHETIC_TEXTS.schema)}
+    return {SYNTHETIC_TEXTS.name: SYNTHETIC_TEXTS.of_rows(rows)}
 
 
 async def written(shard: Shard, context: Context) -> list[tuple[Row, Texts]]:
     """The explanations of a shard's units, each with its texts; those of a unit in a row."""
-    use = model_use(context.config)
-    engine = None if use is None else context.once("engine", lambda _: load_engine(use.model, context))
-    opened = context.once("synthesizer", lambda config: synthesizer(config).open(context, engine))
+    sasc = context.config[Sasc]
+    synthesizer: Synthesizer = context.once(
+        "synthesizer", lambda _: build_method(sasc.synthesizer, SYNTHESIZERS, context, sasc.synthesize_engine, context)
+    )
     explained = rows_by_unit(context.tables, THEMES, shard.key)
     themes = [row for rows in explained.values() for row in rows if row["status"] == "ok"]
 
     async def write(theme: Row) -> Texts:
         await asyncio.sleep(0)  # an interruption takes effect between explanations
-        return await write_texts(opened, theme, context.config)
+        return await write_texts(synthesizer, theme, context.config)
 
-    found = await bounded_gather(write, themes, len(themes) if engine is not None else 1)
+    found = await bounded_gather(write, themes, len(themes))
     return list(zip(themes, found, strict=True))
 
 
@@ -177,18 +182,11 @@ def _ask(rows: Sequence[Row], module: str, context: Context) -> None:
             row |= {"status": "failed", "error": f"the response is {value}; give a number for every text"}
 
 
-def model_use(config: RunConfig) -> ModelUse | None:
-    """The language model that writes texts."""
-    sasc = config[Sasc]
-    if sasc.synthesize_engine is None or synthesizer(config).engine == "none":
-        return None
-    return ModelUse(sasc.synthesize_engine, f"sasc synthesizer {sasc.synthesizer}")
-
-
 def check(config: RunConfig) -> None:
-    """Raises UserError where the language model, its device, or what the texts come from is not there."""
+    """Raises UserError where the language model, its device, a prompt, or what the texts come from is not there."""
     check_engine(config[Sasc].synthesize_engine)
-    synthesizer(config).check(config)
+    refuse_unknown_prompts(config.run.prompts)
+    settings(config)
 
 
 SYNTHESIZE = Stage(
@@ -200,8 +198,10 @@ SYNTHESIZE = Stage(
     plan=unit_shards,
     process=process,
     check=check,
-    asks=model_use,
-    estimate=EstimateHints(asking=written, reply=lambda config: synthesizer(config).reply),
+    asks=lambda config: model_use(
+        "sasc.synthesizer", config[Sasc].synthesizer, SYNTHESIZERS, config[Sasc].synthesize_engine
+    ),
+    estimate=EstimateHints(asking=written, reply=lambda config: choice(SYNTHESIZERS, config[Sasc].synthesizer).reply),
     method="sasc",
     version=5,
 )

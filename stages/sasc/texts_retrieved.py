@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import RunConfig
 from pipeline.execution.context import Context
-from pipeline.llm.engine import Engine
 from pipeline.schemas import CORPUS
 from pipeline.subjects.loading.model_source import resolve_model
-from stages.sasc.methods import Method, Synthesizer, Texts
+from stages.methods import Method
 from stages.sasc.ngram_pieces import normalised_text
+from stages.sasc.sasc_contracts import Texts
 from stages.sasc.usable_texts import usable
 from stages.settings import Sasc
 from stages.units import draw
@@ -97,21 +96,15 @@ def corpus_passages(context: Context) -> list[str]:
     return cut_passages(texts, PASSAGES, draw(context.config.run.seed, "passages"))
 
 
-def _open(context: Context, engine: Engine | None) -> Synthesizer:  # noqa: ARG001 - the contract of a method
+def _build(context: Context, *_: object) -> RetrievedSynthesizer:
     from pipeline.subjects.embedder import load_embedder
 
     sasc = context.config[Sasc]
     return RetrievedSynthesizer(corpus_passages(context), load_embedder(sasc.embedder, sasc.device))
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    embedder = config[Sasc].embedder
-    return {"embedder": embedder, "embedder_revision": resolve_model(embedder).revision}
+def _settings(sasc: Sasc) -> dict[str, Any]:
+    return {"embedder": sasc.embedder, "embedder_revision": resolve_model(sasc.embedder).revision}
 
 
-def _check(config: RunConfig) -> None:
-    """Raises UserError where the embedder is not there."""
-    resolve_model(config[Sasc].embedder)
-
-
-METHOD = Method(_open, _settings, _check)
+METHOD = Method("passages of the corpus near to the explanation, and far from it", _build, "none", settings=_settings)

@@ -70,7 +70,7 @@ async def process(shard: Shard, context: Context) -> Rows:
     """Simulate the explanations and the controls of the units of one shard, units side by side."""
     module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
     simulate, recorded = context.config[Simulate], RecordedUnits.of(context)
-    simulator = await open_method("simulator", simulate.simulator, SIMULATORS, simulate, context)
+    simulator = await open_method("simulator", simulate.simulator, SIMULATORS, simulate, simulate.engine, context)
     explanations = context.once(
         f"explanations of {module} {polarity}", lambda _: _explanations(module, polarity, context)
     )

@@ -62,9 +62,12 @@ from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
 from pipeline.llm.engine import Engine
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.load import load_engine_model
+from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import Embedder, load_embedder
-from stages.sasc.methods import Summariser, Synthesizer
+from stages.asking import Asker
+from stages.sasc import summarise_language_model, texts_written
 from stages.sasc.naming import Naming
+from stages.sasc.sasc_contracts import Summariser, Synthesizer
 from stages.sasc.summarise_embedded import EmbeddedSummariser
 from stages.sasc.summarise_language_model import LanguageModelSummariser
 from stages.sasc.texts_retrieved import RetrievedSynthesizer
@@ -178,22 +181,23 @@ def _method(
     embedder: Embedder,
     engine: Engine | None,
 ) -> SascMethod:
+    asker = None if engine is None else Asker(engine)
     summariser: Summariser
     if explainer == "language_model":
-        assert engine is not None, "the options were looked at"
-        summariser = LanguageModelSummariser(engine)
+        assert asker is not None, "the options were looked at"
+        summariser = LanguageModelSummariser(asker, Prompt(summarise_language_model.PROMPT))
     else:
         summariser = EmbeddedSummariser(Naming(embedder), _labeller(options))
     synthesizer: Synthesizer = RetrievedSynthesizer(passages, embedder)
     if options.synthesizer == "language_model":
-        assert engine is not None, "the options were looked at"
-        synthesizer = LanguageModelSynthesizer(engine)
+        assert asker is not None, "the options were looked at"
+        synthesizer = LanguageModelSynthesizer(asker, texts_written.METHOD.load_prompts(""))
     return SascMethod(summariser, synthesizer, embedder, Sasc())
 
 
-def _labeller(options: argparse.Namespace) -> Engine | None:
+def _labeller(options: argparse.Namespace) -> Asker | None:
     """The language model of --label, in this process."""
-    return InProcessEngine(load_engine_model(LanguageModel(model=options.label))) if options.label else None
+    return Asker(InProcessEngine(load_engine_model(LanguageModel(model=options.label)))) if options.label else None
 
 
 def _engine(options: argparse.Namespace, folder: Path) -> Engine | None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
-from stages.sasc.score_themes import p_value
 from stages.sasc.synthesize import HALVES, deal
+from stages.statistics import permutation_p
 from tests.benchmarks.recovery.concepts import Concept
 from tests.benchmarks.recovery.modules import (
     Array,
@@ -181,4 +181,4 @@ async def explain_half(
     planted = [planted_module(concept, encoder) for concept in half[:few]]
     outcomes = await bounded_gather(explain, [*planted, *nulls[:NULLS][:few]], at_once)
     scores = np.asarray([outcome.score for outcome in references])
-    return [replace(outcome, p_value=p_value(outcome.score, scores)) for outcome in outcomes]
+    return [replace(outcome, p_value=permutation_p(outcome.score, scores)) for outcome in outcomes]

@@ -13,8 +13,11 @@ from safetensors.torch import save_file
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.execution.runner import run_stage
+from pipeline.llm.engine import Engine
 from stages import STAGES
+from stages.asking import Asker
 from stages.sasc.ngram_pieces import word_spans
+from stages.sasc.texts_written import METHOD, LanguageModelSynthesizer
 from stages.settings import SECTIONS, Record
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
@@ -94,6 +97,11 @@ def write_place(folder: Path) -> Path:
 
 
 BOTH = ("simulation", "sasc")
+
+
+def writer(engine: Engine) -> LanguageModelSynthesizer:
+    """A language model that writes texts for and against explanations."""
+    return LanguageModelSynthesizer(Asker(engine), METHOD.load_prompts(""))
 
 
 def run_file(

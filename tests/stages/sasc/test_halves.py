@@ -12,14 +12,13 @@ import pytest
 import stages.sasc.synthesize
 from pipeline.execution.context import Context
 from pipeline.execution.stage import Shard
-from stages.sasc.methods import Synthesizer, Texts
 from stages.sasc.ngram_pieces import normalised_text
+from stages.sasc.sasc_contracts import Synthesizer, Texts
 from stages.sasc.sasc_units import Row
 from stages.sasc.synthesize import HALVES, SYNTHESIZE, deal, process, unit_rows
 from stages.sasc.texts_retrieved import RetrievedSynthesizer
-from stages.sasc.texts_written import LanguageModelSynthesizer
 from tests.stages.explain.scripted import ScriptedEngine
-from tests.stages.sasc.small_run import GOOD, run_file
+from tests.stages.sasc.small_run import GOOD, run_file, writer
 from tests.stages.sasc.test_synthesis import bags
 
 EXPLANATIONS = ["old ships at sea", "ships at sea", "ships and dogs", "sea", "cold sea and old ships"]
@@ -48,7 +47,7 @@ def written() -> Synthesizer:
             f"{n}. {rng.choice([text, text.upper()])}{rng.choice(ends)}" for n, text in enumerate(texts, 1)
         )
 
-    return LanguageModelSynthesizer(ScriptedEngine(reply))
+    return writer(ScriptedEngine(reply))
 
 
 def unit_of(synthesizer: Synthesizer, index: int = 0) -> list[tuple[Row, Texts]]:

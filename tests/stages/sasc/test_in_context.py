@@ -75,7 +75,7 @@ def test_responses_are_the_means_over_the_occurrences(place: Path, pool: str) ->
 def test_a_small_memory_for_sums_changes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules = ["layers.0.mlp", GOOD]
     whole = run_ngrams(run_file(place, "once", modules, reading="in_context"))
-    monkeypatch.setattr("stages.sasc.reading_in_context.SUM_BYTES", 8 * 24 * 60)
+    monkeypatch.setattr("stages.sasc.readings.SUM_BYTES", 8 * 24 * 60)
     cut = run_ngrams(run_file(place, "often", modules, reading="in_context"))
     for name in ("responses", "ngrams"):
         assert table(cut, name).equals(table(whole, name))

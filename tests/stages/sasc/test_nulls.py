@@ -14,7 +14,8 @@ from pipeline.execution.runner import survey
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.text_functions import open_text_function
 from stages import STAGES
-from stages.sasc.methods import summariser, synthesizer
+from stages.methods import build_method
+from stages.sasc import SUMMARISERS, SYNTHESIZERS
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.sasc_tables import NULLS
 from stages.sasc.sasc_units import with_nulls
@@ -66,8 +67,9 @@ def test_the_device_reaches_every_embedder_and_no_fingerprint(place: Path, monke
     for config in configs:
         asked.clear()
         open_text_function(with_nulls(config), NULLS, "max")
-        summariser(config).open(Context(config, STAGES["explain.sasc"]), None)
-        synthesizer(config).open(Context(config, STAGES["synthesize"]), None)
+        context = Context(config, STAGES["synthesize"])
+        build_method("embedded", SUMMARISERS, config[Sasc], None, context)
+        build_method("retrieved", SYNTHESIZERS, context, None, context)
         assert asked == [(config[Sasc].embedder, config[Sasc].device)] * 3
     inputs = [{name: found.inputs for name, found in survey(config, STAGES).items()} for config in configs]
     assert inputs[0] == inputs[1]

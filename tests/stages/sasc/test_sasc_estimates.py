@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 import pipeline.commands.demands
-import stages.sasc.explain_ngrams
-import stages.sasc.synthesize
+import stages.asking
 from pipeline.commands.demands import demands
 from pipeline.commands.estimate import estimate_table
 from pipeline.config import RunConfig
@@ -45,8 +44,7 @@ class Written:
 def asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """The engine that both stages ask in this test."""
     engine = Asked(load_tokenizer(str(place / "model")), Written())
-    for module in (stages.sasc.explain_ngrams, stages.sasc.synthesize):
-        monkeypatch.setattr(module, "load_engine", lambda config, context: engine)
+    monkeypatch.setattr(stages.asking, "load_engine", lambda config, context: engine)
     return engine
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from pipeline.llm.engine import EngineError
 from stages.sasc.sasc_units import Row
-from stages.sasc.score_themes import interval, p_value, sasc_score, score_unit
+from stages.sasc.score_themes import interval, sasc_score, score_unit
 from stages.sasc.synthesize import HALVES, KINDS, unit_rows, write_texts
-from stages.sasc.texts_written import LanguageModelSynthesizer
 from stages.settings import Sasc
+from stages.statistics import permutation_p
 from tests.stages.explain.scripted import Reply, ScriptedEngine
-from tests.stages.sasc.small_run import GOOD, run_file
+from tests.stages.sasc.small_run import GOOD, run_file, writer
 
 UNIT: Row = {"module": "black_box:f", "index": 2, "polarity": "+", "sigma": 1.0}
 THEME: Row = UNIT | {"explainer": "told", "candidate": 0, "text": "ships", "status": "ok", "error": None}
@@ -52,14 +52,14 @@ def test_an_interval_is_the_same_for_the_same_seed_and_absent_without_a_score() 
 
 def test_a_p_value_counts_null_units_that_score_at_least_as_much() -> None:
     nulls = np.array([0.0, 1.0, 2.0, np.nan])
-    assert p_value(1.0, nulls) == 3 / 4
-    assert p_value(9.0, nulls) == 1 / 4
-    assert np.isnan(p_value(np.nan, nulls))
+    assert permutation_p(1.0, nulls) == 3 / 4
+    assert permutation_p(9.0, nulls) == 1 / 4
+    assert np.isnan(permutation_p(np.nan, nulls))
 
 
 def test_p_values_of_null_units_among_themselves_are_uniform() -> None:
     scores = np.random.default_rng(0).normal(size=(2000, 41))
-    found = np.asarray([p_value(row[0], row[1:]) for row in scores])
+    found = np.asarray([permutation_p(row[0], row[1:]) for row in scores])
     assert abs(np.mean(found < 0.05) - 2 / 41) < 0.015
     assert abs(found.mean() - 0.5) < 0.03
 
@@ -86,7 +86,7 @@ def test_the_best_on_the_select_half_is_published_on_the_other_and_never_one_wit
 
 def texts_by(reply: Reply) -> list[Row]:
     """Rows of the texts that a language model writes by a script, each with a response."""
-    texts = asyncio.run(write_texts(LanguageModelSynthesizer(ScriptedEngine(reply)), THEME, CONFIG))
+    texts = asyncio.run(write_texts(writer(ScriptedEngine(reply)), THEME, CONFIG))
     rows = unit_rows([(THEME, texts)], CONFIG[Sasc].texts)
     return [row | ({} if row["text"] is None else {"response": float(len(row["text"]))}) for row in rows]
 

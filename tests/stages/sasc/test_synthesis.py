@@ -11,8 +11,8 @@ import numpy.typing as npt
 from pipeline.llm.engine import Completion, EngineError, Refused, Request
 from pipeline.subjects.embedder import Embedder
 from stages.sasc.texts_retrieved import RetrievedSynthesizer, cut_passages
-from stages.sasc.texts_written import LanguageModelSynthesizer
 from tests.stages.explain.scripted import ScriptedEngine
+from tests.stages.sasc.small_run import writer
 
 
 def numbered(first: int, count: int, word: str) -> str:
@@ -29,7 +29,7 @@ def test_what_is_missing_is_asked_for_again() -> None:
         *(numbered(0, 6, "ship"), numbered(30, 12, "ship")),
     ]
     engine = ScriptedEngine(lambda request, number: replies[request])
-    texts = asyncio.run(LanguageModelSynthesizer(engine).write("ships", 12, 0))
+    texts = asyncio.run(writer(engine).write("ships", 12, 0))
     assert len(texts.relevant) == len(set(texts.relevant)) == 12
     assert all("ship" in text for text in texts.relevant)
     assert len(texts.baseline) == 12
@@ -59,13 +59,13 @@ def test_all_that_is_wanted_is_asked_for_at_once() -> None:
             return found
 
     engine = Together(lambda request, number: numbered(20 * request, 10, "ship"))
-    texts = asyncio.run(LanguageModelSynthesizer(engine).write("ships", 25, 0))
+    texts = asyncio.run(writer(engine).write("ships", 25, 0))
     assert (len(texts.relevant), len(texts.baseline), len(engine.asked)) == (25, 25, 6)
 
 
 def test_texts_of_one_kind_are_no_texts_of_the_other() -> None:
     engine = ScriptedEngine(lambda request, number: numbered(0, 10, "ship"))
-    texts = asyncio.run(LanguageModelSynthesizer(engine).write("ships", 10, 0))
+    texts = asyncio.run(writer(engine).write("ships", 10, 0))
     assert len(texts.relevant) == 10
     assert texts.baseline == []
     assert texts.errors[0] == ""
@@ -74,9 +74,7 @@ def test_texts_of_one_kind_are_no_texts_of_the_other() -> None:
 
 def test_refusals_are_asked_again_and_errors_are_told() -> None:
     replies: list[str | EngineError] = [Refused("no", 5, 2), EngineError("server is gone"), numbered(0, 10, "ship")]
-    texts = asyncio.run(
-        LanguageModelSynthesizer(ScriptedEngine(lambda request, _: replies[request])).write("ships", 10, 0)
-    )
+    texts = asyncio.run(writer(ScriptedEngine(lambda request, _: replies[request])).write("ships", 10, 0))
     assert len(texts.relevant) == 10
     assert texts.baseline == []
     assert texts.errors == ("", "server is gone")

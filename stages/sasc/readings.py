@@ -1,7 +1,6 @@
-"""Responses to n-grams in the sequences that hold them: the mean over the occurrences.
+"""Responses of units to n-grams by running the model: on each n-gram as a text of its own, or on the sequences that hold it.
 
-At each occurrence the activations on the n-gram's tokens are pooled. One pass over the corpus serves all n-grams and units
-of a module.
+In context, a response is the mean over the occurrences of the n-gram, at each of which the activations on its tokens are pooled.
 """
 
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
 from pipeline.schemas import CORPUS
-from stages.sasc.methods import Chosen, Ngrams, Reading
+from stages.sasc.sasc_contracts import Chosen, Ngrams, Reading
 from stages.settings import Record, Sasc
 
 if TYPE_CHECKING:
@@ -28,7 +27,24 @@ BLOCK = 1024
 """N-grams whose mean responses are taken in at a time."""
 
 
-def scan(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa.Table]:
+def scan_alone(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa.Table]:
+    """Ask all modules about some n-grams, in the same forward passes."""
+    from pipeline.subjects.text_functions import open_model_texts
+    from stages.sasc.responses import ModuleResponses
+
+    sasc = context.config[Sasc]
+    found = {module: ModuleResponses.for_run(sasc, module, units) for module, units in chosen.items()}
+    texts = context.once("model", lambda config: open_model_texts(config, list(chosen), sasc.pool))
+    with tqdm(total=len(ngrams.texts), desc="n-grams", unit="n-gram", leave=False, disable=None) as bar:
+        for places, responses in texts.each(ngrams.texts):
+            for module, values in responses.items():
+                whole = len(chosen[module]) == values.shape[1]
+                found[module].add(ngrams.ids[places], values if whole else values[:, chosen[module]])
+            bar.update(len(places))
+    return {module: responses.rows() for module, responses in found.items()}
+
+
+def scan_in_context(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa.Table]:
     """Go through the corpus for each module."""
     from stages.sasc.occurrences import Means, Places
     from stages.sasc.responses import ModuleResponses
@@ -78,10 +94,21 @@ def _batches(context: Context, places: "Places") -> "Iterator[tuple[TokenBatch, 
             bar.update(len(part))
 
 
-def sizes(config: RunConfig, modules: int) -> dict[str, str]:
-    """A pass over the corpus for each module, up to its layer."""
+def _ngrams_at_most(config: RunConfig, modules: int) -> dict[str, str]:  # noqa: ARG001 - the contract of a reading
+    return {"n-grams evaluated by the subject": f"{config[Sasc].max_ngrams:,} at most"}
+
+
+def _passes(config: RunConfig, modules: int) -> dict[str, str]:
+    """One over the corpus for each module, up to its layer."""
     batches = -(-config.corpus.max_sequences // config[Record].batch_size)
     return {"forward passes for n-grams in context": f"{batches * modules:,}"}
 
 
-METHOD = Reading(scan, lambda *_: [{}], record=frozenset({"batch_size", "skip_positions"}), sizes=sizes)
+ALONE = Reading("as to a text of its own", scan_alone, sizes=_ngrams_at_most)
+IN_CONTEXT = Reading(
+    "by the mean over its occurrences in the corpus, one pass over which serves all n-grams and units of a module",
+    scan_in_context,
+    parts=lambda *_: [{}],
+    record=frozenset({"batch_size", "skip_positions"}),
+    sizes=_passes,
+)

@@ -1,12 +1,11 @@
 """What the methods of SASC's steps are: ways to read n-grams, summarisers of them, and sources of texts.
 
-The module of a method has it as METHOD, and imports no model library before it is asked to do something.
+Their modules import no model library before they are asked to do something.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,9 @@ import pyarrow as pa
 
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
-from pipeline.llm.engine import Engine, Request
 from pipeline.storage.tables import Tables
 from stages.explain.explainer import Candidate
-from stages.sasc import READINGS, SUMMARISERS, SYNTHESIZERS
-from stages.settings import Sasc
 
-T_co = TypeVar("T_co", covariant=True)
 Kept = Sequence[tuple[str, float]]
 """N-grams with their responses, by falling response."""
 Chosen = Mapping[str, Sequence[int]]
@@ -39,6 +34,8 @@ class Ngrams:
 class Reading:
     """How units of the model respond to n-grams."""
 
+    summary: str
+    """One line for people."""
     scan: Callable[[Context, Ngrams, Chosen], dict[str, pa.Table]]
     """Rows of NGRAM_PARTIALS by module."""
     parts: Callable[[RunConfig, Tables, str], Iterable[dict[str, Any]]] | None = None
@@ -55,8 +52,6 @@ class Reading:
 
 class Summariser(Protocol):
     """Says what drawn n-grams share."""
-
-    name: str
 
     async def explain(self, drawn: Sequence[str], kept: Kept, seed: int) -> Candidate:
         """One explanation.
@@ -96,40 +91,3 @@ class Synthesizer(Protocol):
     async def write(self, explanation: str, count: int, seed: int) -> Texts:
         """Up to `count` texts of each kind, all different."""
         ...
-
-
-@dataclass(frozen=True)
-class Method(Generic[T_co]):
-    """A summariser, or a source of texts, as a run file names it."""
-
-    open: Callable[[Context, Engine | None], T_co]
-    """Given the step's language model, if it asks one."""
-    settings: Callable[[RunConfig], dict[str, Any]] = lambda _: {}
-    """What can change its results, beyond the settings of the stage and the language model."""
-    check: Callable[[RunConfig], None] = lambda _: None
-    """Raises UserError where it lacks something that it works with."""
-    engine: Literal["none", "optional", "needed"] = "none"
-    """Whether it asks the step's language model."""
-    prompts: tuple[str, ...] = ()
-    """Beginnings of the names of the prompts that it shows to that model."""
-    reply: Callable[[Request, int], str] | None = None
-    """For estimates: makes up a usable reply of that model, given its number."""
-
-
-def reading(config: RunConfig) -> Reading:
-    """How a run reads n-grams."""
-    return cast(Reading, _method(READINGS[config[Sasc].reading]))
-
-
-def summariser(config: RunConfig) -> Method[Summariser]:
-    """Who says what n-grams share in a run."""
-    return cast(Method[Summariser], _method(SUMMARISERS[config[Sasc].explainer]))
-
-
-def synthesizer(config: RunConfig) -> Method[Synthesizer]:
-    """Where the texts of a run come from."""
-    return cast(Method[Synthesizer], _method(SYNTHESIZERS[config[Sasc].synthesizer]))
-
-
-def _method(path: str) -> Any:
-    return import_module(path).METHOD
