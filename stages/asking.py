@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.context import Context
-from pipeline.llm.counting_engine import CountingEngine
 from pipeline.llm.engine import Completion, Engine, EngineError, NumberPrompt, NumberScores, Refused, Request
 from pipeline.llm.load import load_engine
 
@@ -119,5 +118,4 @@ def open_asker(model: LanguageModel | None, context: Context) -> Asker:
     """The language model that a stage of a run asks, made once."""
     assert model is not None, "the settings see to it that methods with a language model have one"
     engine = context.once("engine", lambda _: load_engine(model, context))
-    share = 1.0 if isinstance(engine, CountingEngine) else model.max_failure_share  # a CountingEngine replies nothing
-    return context.once("asker", lambda _: Asker(engine, share))
+    return context.once("asker", lambda _: Asker(engine, model.max_failure_share))

@@ -17,6 +17,7 @@ from pipeline.execution.stage import Unit
 from pipeline.prompts import Prompt
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, UNITS, TableSchema
 from pipeline.storage.tables import Tables
+from pipeline.subjects.module_kinds import listed_units
 from stages.evidence import SPLITS, split_of
 from stages.few_shot import few_shot_neurons
 from stages.settings import Explain, Record, Simulate
@@ -65,7 +66,7 @@ def _explained_units(config: RunConfig) -> int:
 
     explain = config[Explain]
     if isinstance(explain.units, dict):
-        return sum(len(set(indices)) for indices in explain.units.values())
+        return sum(map(len, listed_units(config, explain.units, "explain.units").values()))
     widths = [units.width for units in describe_modules(config).values()]
     return sum(width if explain.drawn is None else min(explain.drawn.number, width) for width in widths)
 
@@ -105,7 +106,6 @@ def made_up_record(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> 
         "module": [module for module, _ in listed],
         "index": [index for _, index in listed],
         "min": [-1.0 if modules[module].signed else 0.0 for module, _ in listed],
-        "density": [FIRING] * len(listed),
         "top_tokens": top_tokens,
         "bottom_tokens": top_tokens,
     }

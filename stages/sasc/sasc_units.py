@@ -73,7 +73,7 @@ def units_of(config: RunConfig, module: str, width: int) -> list[int]:
     if wanted == "all" or module == NULLS:
         return list(range(width))
     if isinstance(wanted, dict):
-        return listed_units(config, wanted, "sasc.units").get(module, [])
+        return (_listed(config) or {}).get(module, [])
     return sorted(draw(config.run.seed, module).permutation(width)[:wanted].tolist())
 
 
