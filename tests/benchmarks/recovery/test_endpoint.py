@@ -57,7 +57,13 @@ def of_embedded(found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name.startswith("tuning_")}
 
 
-@pytest.mark.parametrize("parts", [["explainer"], ["synthesizer"], ["explainer", "synthesizer"]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["explainer"],
+        *(pytest.param(parts, marks=pytest.mark.slow) for parts in (["synthesizer"], ["explainer", "synthesizer"])),
+    ],
+)
 def test_the_endpoint_is_asked_for_each_module_in_every_setting(
     parts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +82,7 @@ def test_the_endpoint_is_asked_for_each_module_in_every_setting(
     assert any(name.startswith("endpoint_") for name in found) == ("explainer" in parts)
 
 
+@pytest.mark.slow
 def test_one_run_gives_the_figures_of_both_explainers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +122,7 @@ class Labeller:
         return [Completion("modern astronomy", 20, 3, finished=True)]
 
 
+@pytest.mark.slow
 def test_a_label_is_asked_of_the_named_model_for_the_embedded_explainer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +144,7 @@ def test_a_label_is_asked_of_the_named_model_for_the_embedded_explainer(
     assert of_embedded(json.loads(lines[-1])).keys() == of_embedded(json.loads(plain[-1])).keys()
 
 
+@pytest.mark.slow
 def test_faults_of_the_endpoint_do_not_stop_it(capsys: pytest.CaptureFixture[str]) -> None:
     ways = cycle(["garbage", "500", "empty", "blank", "truncated", "refusal", "reset"])
     options = ("--explainer", "language_model", "--synthesizer", "language_model")
@@ -148,6 +157,7 @@ def test_faults_of_the_endpoint_do_not_stop_it(capsys: pytest.CaptureFixture[str
     assert failed == sum(found[f"endpoint_tuning_failed_{setting}"] for setting in SETTINGS[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["garbage", "500", "blank"])
 def test_where_nothing_is_answered_everything_is_a_miss(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Of the endpoint's explainer, while the embedded one beside it goes on."""

@@ -177,6 +177,7 @@ def test_false_discoveries_are_counted_on_modules_without_a_concept() -> None:
     assert figures(low, WordsEncoder())["nulls"] == NULLS
 
 
+@pytest.mark.slow
 def test_the_halves_stay_apart() -> None:
     for held_out in (False, True):
         rows = outcomes(Told(["words"]), CONCEPTS, held_out)

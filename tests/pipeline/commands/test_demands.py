@@ -96,6 +96,7 @@ def test_explaining_asks_for_what_was_estimated(
     assert asked.calls == 6
 
 
+@pytest.mark.slow
 def test_hard_negatives_are_estimated_as_they_are_shown(tmp_path: Path, model: Path, texts: Path, asked: Asked) -> None:
     config = run_file(
         tmp_path, model, texts,
@@ -115,8 +116,14 @@ def test_hard_negatives_are_estimated_as_they_are_shown(tmp_path: Path, model: P
     assert any("does not respond to" in question for question in asked.questions)
 
 
-@pytest.mark.parametrize("simulator", ["all_at_once", "generated", "json", "one_at_a_time"])
-@pytest.mark.parametrize("pack", [1, 3])
+FAST = [("all_at_once", 3), ("json", 1)]
+SLOW = [(one, pack) for one in ("all_at_once", "generated", "json", "one_at_a_time") for pack in (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("simulator", "pack"),
+    [*FAST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW if pair not in FAST)],
+)
 def test_simulating_asks_for_what_was_estimated(
     simulator: str, pack: int, tmp_path: Path, model: Path, texts: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +142,7 @@ def test_simulating_asks_for_what_was_estimated(
     assert expected.usage.computed_tokens < expected.usage.prompt_tokens / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negatives", [0, 4])
 def test_judging_asks_for_what_was_estimated(
     negatives: int, tmp_path: Path, model: Path, texts: Path, asked: Asked

@@ -100,6 +100,7 @@ def test_memory_of_sparse_modules_is_right_within_a_fifth(tmp_path: Path, signed
     assert held(recorder.accumulators) == pytest.approx(expected, rel=0.2)
 
 
+@pytest.mark.slow
 def test_memory_of_the_demo_is_right_within_a_fifth_before_its_corpus_is_there() -> None:
     demo = load_config("pipeline/presets/demo.toml", SECTIONS)
     config = demo.model_copy(update={"subject": demo.subject.model_copy(update={"modules": ["layers.4.mlp"]})})

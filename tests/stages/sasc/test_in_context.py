@@ -51,7 +51,7 @@ def twin(root: Path, config: RunConfig, module: str, text: str) -> np.ndarray[tu
     return np.mean(found, axis=0) if found else None
 
 
-@pytest.mark.parametrize("pool", ["max", "mean", "last"])
+@pytest.mark.parametrize("pool", ["max", *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("mean", "last"))])
 def test_responses_are_the_means_over_the_occurrences(place: Path, pool: str) -> None:
     config = run_file(
         place, f"in-{pool}", MODULES, reading="in_context", pool=pool, max_ngrams=25, sizes=[1, 3], kept=30

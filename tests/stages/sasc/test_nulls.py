@@ -49,6 +49,7 @@ def test_null_units_are_all_there_whatever_units_are_asked_for(place: Path) -> N
     assert (table(root, "ngrams").query(NULL).groupby("index").size() == 10).all()
 
 
+@pytest.mark.slow
 def test_their_rows_depend_neither_on_the_shards_nor_on_the_other_modules(place: Path) -> None:
     whole = run_ngrams(run_file(place, "whole", [GOOD], nulls=20))
     cut = run_ngrams(run_file(place, "cut", ["layers.0.mlp"], nulls=20, shard_ngrams=37))

@@ -34,7 +34,7 @@ def keys_of(config: RunConfig) -> list[Mapping[str, Any]]:
     return [shard.key for shard in survey(config, STAGES)["ngrams.scan"].shards]
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("reading", [pytest.param("in_context", marks=pytest.mark.slow), "recorded"])
 def test_rows_do_not_depend_on_the_shards(place: Path, reading: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_ngrams(reading_run(place, f"whole-{reading}", reading))
     monkeypatch.setattr("stages.sasc.reading_recorded.SHARD_UNITS", 7)
@@ -49,6 +49,7 @@ def test_rows_do_not_depend_on_the_shards(place: Path, reading: str, monkeypatch
         pd.testing.assert_frame_equal(table(cut, name), table(whole, name), check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", READINGS)
 def test_rows_of_a_module_do_not_depend_on_the_other_modules(place: Path, reading: str) -> None:
     root = run_ngrams(reading_run(place, f"together-{reading}", reading, units=9))
@@ -61,6 +62,7 @@ def test_rows_of_a_module_do_not_depend_on_the_other_modules(place: Path, readin
         pd.testing.assert_frame_equal(own, table(alone, name), check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", READINGS)
 def test_an_interrupted_scan_keeps_its_shards_and_processes_share_the_rest(
     place: Path, reading: str, monkeypatch: pytest.MonkeyPatch

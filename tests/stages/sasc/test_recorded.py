@@ -92,7 +92,7 @@ def assert_same(root: Path, unit: Mapping[Any, Any], wanted: dict[int, float], k
     np.testing.assert_allclose(found["response"], strongest[:kept], rtol=1e-5)
 
 
-@pytest.mark.parametrize("pool", ["max", "mean", "last"])
+@pytest.mark.parametrize("pool", ["max", *(pytest.param(pool, marks=pytest.mark.slow) for pool in ("mean", "last"))])
 def test_responses_are_those_of_the_recorded_exemplars(place: Path, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = recorded_run(place, f"hand-{pool}", MODULES, pool=pool, max_ngrams=40, kept=12)
     record(config)
