@@ -57,12 +57,10 @@ SPARSE_TABLE = 0.025
 
 @dataclass(frozen=True)
 class RecordSizes:
-    """Upper bounds, in bytes unless it says otherwise; a corpus smaller than `max_sequences` takes less."""
+    """Upper bounds, in bytes but for the first three; a corpus smaller than `max_sequences` takes less."""
 
     units: int
-    """How many there are."""
     forward_passes: int
-    """Of the subject, over batches."""
     parts: int
     """Shards that the corpus is scanned in."""
     memory: int
@@ -73,8 +71,6 @@ class RecordSizes:
     """Disk of the partials of all parts of the corpus, until they are merged."""
     tables: int
     """Disk of `units` and `exemplars`."""
-    covered: int
-    """Tokens of the token table, a number."""
 
 
 def record_sizes(config: RunConfig) -> RecordSizes:
@@ -113,7 +109,6 @@ def sizes_of(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: 
         module=max(states),
         partials=parts * (sum(each for each, _, _ in found) + int(seen * sums)) + sum(n for _, n, _ in found),
         tables=sum(tables for _, _, tables in found),
-        covered=covered,
     )
 
 

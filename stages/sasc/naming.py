@@ -5,8 +5,8 @@ Nobody wrote a list of topics: any common word of the embedder's own vocabulary 
 Shapes: N n-grams, M names, D numbers of an embedding.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -44,13 +44,8 @@ Values = npt.NDArray[np.float64]
 Vectors = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Named:
-    """A name and how well it fits."""
-
-    text: str
-    fit: float
-    """Cosine with the middle of the n-grams, and AGREEMENT times a correlation: at most 1.5."""
+Fits = dict[str, float]
+"""By word, the best first, how well it fits: cosine with the middle of the n-grams, and AGREEMENT times a correlation; at most 1.5."""
 
 
 class Naming:
@@ -73,8 +68,8 @@ class Naming:
         self._known = dict(self._given)
         self._follow_words = lru_cache(maxsize=UNITS)(lambda kept: self._follow(kept, self._word_vectors))
 
-    def names(self, drawn: Sequence[str], kept: Kept, more: Sequence[str] = ()) -> list[Named]:
-        """All names, the best fitting one first.
+    def names(self, drawn: Sequence[str], kept: Kept, more: Sequence[str] = ()) -> Fits:
+        """All names.
 
         A name fits where the drawn n-grams, the stronger ones above all, are like it on average, and where the
         stronger ones of all kept n-grams are more like it than the weaker ones. The former says what they share, the
@@ -88,12 +83,9 @@ class Naming:
         followed = np.concatenate([self._follow_words(tuple(kept)), self._follow(kept, told)])
         return _ranked([*self._words, *more], vectors @ self._middle(drawn, kept) + AGREEMENT * followed)
 
-    def words(self, drawn: Sequence[str], kept: Kept) -> list[Named]:
+    def words(self, drawn: Sequence[str], kept: Kept) -> Fits:
         """Content words of the drawn n-grams by how well they stand for what these share, and in how many they are."""
-        counts: dict[str, int] = {}
-        for ngram in drawn:
-            for word in dict.fromkeys(content_words(ngram)):
-                counts[word] = counts.get(word, 0) + 1
+        counts = Counter(word for ngram in drawn for word in dict.fromkeys(content_words(ngram)))
         vectors = self._embed(list(counts))
         fits = vectors @ self._middle(drawn, kept) + AGREEMENT * self._follow(kept, vectors)
         return _ranked(list(counts), fits * np.sqrt(list(counts.values())))
@@ -109,15 +101,15 @@ class Naming:
         order = np.argsort([-share for share in shares], kind="stable")
         return [[text for text, inside in zip(drawn, sides[side], strict=True) if inside] for side in order]
 
-    def apart(self, ranked: Sequence[Named], count: int, taken: Sequence[str] = ()) -> list[str]:
+    def apart(self, names: Iterable[str], count: int, taken: Sequence[str] = ()) -> list[str]:
         """The first `count` names that say different things, and others than those taken."""
         found, vectors = list(taken), list(self._embed(taken))
-        for name in ranked:
-            vector = self._embed([name.text])[0]
+        for name in names:
+            vector = self._embed([name])[0]
             if len(found) == len(taken) + count:
                 break
-            if name.text not in found and all(float(vector @ other) < ALIKE for other in vectors):
-                found.append(name.text)
+            if name not in found and all(float(vector @ other) < ALIKE for other in vectors):
+                found.append(name)
                 vectors.append(vector)
         return found[len(taken) :]
 
@@ -200,5 +192,5 @@ def _centred(vectors: Vectors, mean: Vectors) -> Vectors:
     return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-9), np.float32)
 
 
-def _ranked(names: Sequence[str], fits: npt.NDArray[np.floating]) -> list[Named]:
-    return [Named(names[place], float(fits[place])) for place in np.argsort(-fits, kind="stable")]
+def _ranked(names: Sequence[str], fits: npt.NDArray[np.floating]) -> Fits:
+    return {names[place]: float(fits[place]) for place in np.argsort(-fits, kind="stable")}

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
-from tqdm import tqdm
 
 from pipeline.config import RunConfig
 from pipeline.execution.context import Context
@@ -43,8 +42,7 @@ if TYPE_CHECKING:
     from stages.sasc.occurrences import Ints, Places
 
 SHARD_UNITS = 512
-UNITS_AT_ONCE = 64
-"""Units whose windows are in memory at a time."""
+"""Units of a shard, whose windows are all in memory."""
 LEAST = 2
 """N-grams without which there is no standard deviation."""
 
@@ -68,21 +66,17 @@ def scan(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa.Table
     modules = context.once("modules", describe_modules)
     known: dict[int, Found] = context.once("occurrences", lambda _: {})
     found = {}
-    with tqdm(total=sum(map(len, chosen.values())), desc="units", unit="unit", leave=False, disable=None) as bar:
-        for module, units in chosen.items():
-            polarities = polarities_of(config, module, modules[module].signed)
-            rows = [NGRAM_PARTIALS.schema.empty_table()]
-            for some in chunks(list(units), UNITS_AT_ONCE):
-                windows = {end: recorded.exemplars(module, some, ["explain"], end) for end in polarities}
-                seen = {window.seq_id for end in polarities for own in windows[end].values() for window in own}
-                _look_through(context.tables, places, seen - known.keys(), known)
-                for index in some:
-                    rows += [
-                        _unit_row(config[Sasc], (module, index, end), windows[end][index], known, ngrams.ids)
-                        for end in polarities
-                    ]
-                bar.update(len(some))
-            found[module] = pa.concat_tables(rows)
+    for module, units in chosen.items():
+        polarities = polarities_of(config, module, modules[module].signed)
+        windows = {end: recorded.exemplars(module, units, ["explain"], end) for end in polarities}
+        seen = {window.seq_id for end in polarities for own in windows[end].values() for window in own}
+        _look_through(context.tables, places, seen - known.keys(), known)
+        rows = [
+            _unit_row(config[Sasc], (module, index, end), windows[end][index], known, ngrams.ids)
+            for index in units
+            for end in polarities
+        ]
+        found[module] = pa.concat_tables([NGRAM_PARTIALS.schema.empty_table(), *rows])
     return found
 
 

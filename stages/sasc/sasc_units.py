@@ -92,16 +92,13 @@ def unit_shards(config: RunConfig, tables: Tables) -> list[Shard]:
 
     The plan of all stages after the n-grams were merged.
     """
-    rows = tables.read(RESPONSES, columns=["module", "polarity", "index"])
-    units: dict[tuple[str, str], list[int]] = {}
-    for module, polarity, index in zip(*rows.to_pydict().values(), strict=True):
-        units.setdefault((module, polarity), []).append(index)
-    modules, polarities = modules_of(with_nulls(config)), dict.fromkeys(config[Sasc].polarities)
+    units = tables.read(RESPONSES, columns=["module", "polarity", "index"]).to_pandas()
+    indices = units.groupby(["module", "polarity"])["index"].agg(sorted).to_dict()
     return numbered_shards(
         {"module": module, "polarity": polarity, "indices": part}
-        for module in modules
-        for polarity in polarities
-        for part in chunks(sorted(units.get((module, polarity), [])), config[Sasc].shard_units)
+        for module in modules_of(with_nulls(config))
+        for polarity in dict.fromkeys(config[Sasc].polarities)
+        for part in chunks(indices.get((module, polarity), []), config[Sasc].shard_units)
     )
 
 

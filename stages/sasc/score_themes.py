@@ -25,10 +25,9 @@ TEXTS = ["candidate", "kind", "number", "half", "text", "response", "status", "e
 LEVEL = 0.95
 LEAST = 2
 """Texts of each kind that a score needs."""
-BLOCK = 1 << 20
-"""Numbers of a resample that are held at a time."""
 
 Values = npt.NDArray[np.float64]
+Responses = Values | Sequence[float]
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -141,47 +140,32 @@ def _responses(texts: pd.DataFrame, half: str) -> tuple[Values, Values]:
     return values[kinds == "relevant"], values[kinds == "baseline"]
 
 
-def sasc_score(relevant: npt.ArrayLike, baseline: npt.ArrayLike, sigma: float) -> float:
+def sasc_score(relevant: Responses, baseline: Responses, sigma: float) -> float:
     """(mean f(relevant) - mean f(baseline)) / sigma (Singh et al. 2023, section 3).
 
-    Responses that are not finite are left out. NaN where fewer than LEAST of a kind are left, or sigma is not positive.
+    NaN where there are fewer than LEAST responses of a kind, one of them is not finite, or sigma is not positive.
 
     Args:
         relevant, baseline: responses to the texts for and against the explanation, in activation units.
         sigma: standard deviation of the responses to the n-grams, in the same units.
     """
-    first, second = _finite(relevant), _finite(baseline)
-    if min(len(first), len(second)) < LEAST or not (np.isfinite(sigma) and sigma > 0):
+    if min(np.size(relevant), np.size(baseline)) < LEAST or not (np.isfinite(sigma) and sigma > 0):
         return np.nan
-    return float((first.mean() - second.mean()) / sigma)
+    return float((np.mean(relevant) - np.mean(baseline)) / sigma)
 
 
 def interval(
-    relevant: npt.ArrayLike, baseline: npt.ArrayLike, sigma: float, resamples: int, rng: np.random.Generator
+    relevant: Responses, baseline: Responses, sigma: float, resamples: int, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Ends of the percentile bootstrap interval of `sasc_score`; the texts of each kind are drawn anew by themselves."""
     if not np.isfinite(sasc_score(relevant, baseline, sigma)):
         return np.nan, np.nan
-    differences = (
-        _resampled(_finite(relevant), resamples, rng) - _resampled(_finite(baseline), resamples, rng)
-    ) / sigma
-    low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    first, second = (
+        values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
+        for values in map(np.asarray, (relevant, baseline))
+    )
+    low, high = np.quantile((first - second) / sigma, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def _finite(values: npt.ArrayLike) -> Values:
-    array = np.asarray(values, dtype=np.float64)
-    return array[np.isfinite(array)]
-
-
-def _resampled(values: Values, resamples: int, rng: np.random.Generator) -> Values:
-    """(resamples,) means of texts drawn with replacement."""
-    step = max(1, BLOCK // len(values))
-    parts = [
-        values[rng.integers(len(values), size=(min(step, resamples - start), len(values)))].mean(axis=1)
-        for start in range(0, resamples, step)
-    ]
-    return np.concatenate(parts)
 
 
 SCORE = Stage(

@@ -99,12 +99,11 @@ class EmbeddedSummariser:
     async def _theme(self, drawn: Sequence[str], kept: Kept, seed: int, themes: int) -> Theme:
         """What one cluster of n-grams shares, in fewer words the more `themes` there are."""
         terms = self._naming.words(drawn, kept)
-        label, spent = await self._label([term.text for term in terms[:LABEL_WORDS]], seed)
+        label, spent = await self._label([*terms][:LABEL_WORDS], seed)
         told = [*([label] if label else []), *shared_heads(drawn)[:HEADS]]
-        ranked = self._naming.names(drawn, kept, told)
-        fits = {name.text: name.fit for name in ranked}
-        first = [text for text in dict.fromkeys(told) if fits[text] >= FITTING * ranked[0].fit]
-        names = [*first, *self._naming.apart(ranked, max(-(-NAMES // themes) - len(first), 0), first)]
+        fits = self._naming.names(drawn, kept, told)
+        first = [text for text in dict.fromkeys(told) if fits[text] >= FITTING * max(fits.values())]
+        names = [*first, *self._naming.apart(fits, max(-(-NAMES // themes) - len(first), 0), first)]
         own = self._naming.apart(terms, TERMS // themes, names) or [f'"{ngram.strip()}"' for ngram in drawn[:TERMS]]
         return Theme(names, own, spent)
 
