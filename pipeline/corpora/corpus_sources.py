@@ -20,7 +20,7 @@ def open_corpus(config: Corpus) -> Iterator[Document]:
     """The documents of a corpus, as a stream in a fixed order and in bounded memory.
 
     A text file is one document; JSONL, Parquet and hub data sets hold one in each record. Blank documents are passed
-    over. A document of more than about a million characters comes in several pieces. Reading ends after
+    over. A document of more than about 130,000 characters comes in several pieces. Reading ends after
     `max_documents` documents.
 
     Raises:

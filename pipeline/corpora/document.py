@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-PIECE_CHARACTERS = 1 << 20
+PIECE_CHARACTERS = 1 << 17
 """Longer documents come in pieces of about this many characters, so that memory stays bounded."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")

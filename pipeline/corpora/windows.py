@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.subjects.kinds.precomputed_files import activation_files, token_blocks
 from pipeline.subjects.token_text import LONGEST_CHARACTER
 
-BATCH_CHARACTERS = 1 << 19
+BATCH_CHARACTERS = 1 << 17
 """Documents are tokenised together until they have this many characters."""
 
 Ids = npt.NDArray[np.int32]
