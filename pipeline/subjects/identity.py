@@ -18,7 +18,7 @@ from pipeline.config.section import DEVICES
 from pipeline.errors import UserError
 from pipeline.subjects.loading.cache_folder import content_hash
 from pipeline.subjects.loading.model_source import resolve_model
-from pipeline.subjects.saes.formats import place_by_path
+from pipeline.subjects.saes.places import place_by_path
 
 MODELS = {"embedder", "model"}
 """Arguments of a factory that name a model."""

@@ -1,16 +1,22 @@
-"""What the files of a sparse coder say, before its weights are read."""
+"""A sparse autoencoder or transcoder on disk: its settings, and its tensors, which are read where they are wanted."""
 
 import json
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.lib.format as npy
 import torch
+from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
 from pipeline.subjects.saes.encoder import Encoder
-from pipeline.subjects.saes.places import Place
+from pipeline.subjects.saes.places import PICKLED, Place
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -58,3 +64,66 @@ def positive(config: dict[str, Any], key: str, path: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value != int(value):
         raise UserError(f"{path}: {key} = {value!r}, expected a whole number from 1 on; correct the file")
     return int(value)
+
+
+class TensorFile:
+    """A .safetensors or .npz file whose tensors are read one by one."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the header alone.
+
+        Raises:
+            UserError: no such file, or not one of these formats.
+        """
+        if path.suffix in PICKLED:
+            raise UserError(f"{path} is a pickle, which can run code; save its tensors as .safetensors or .npz")
+        self.path = path
+        try:
+            self.shapes: Mapping[str, Shape] = _npz_shapes(path) if path.suffix == ".npz" else _safe_shapes(path)
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist; check the path of the sparse coder") from None
+        except (SafetensorError, zipfile.BadZipFile, ValueError) as error:
+            raise UserError(f"{path} cannot be read as {path.suffix} ({error}); copy or download it again") from None
+
+    def require(self, expected: Mapping[str, Shape]) -> None:
+        """Raises UserError where a tensor is missing or has another shape; -1 stands for any size."""
+        missing = [name for name in expected if name not in self.shapes]
+        if missing:
+            raise UserError(
+                f"{self.path} lacks {', '.join(missing)}; it holds {', '.join(sorted(self.shapes)) or 'nothing'}. "
+                "Check that the file is complete and `format` is right"
+            )
+        for name, shape in expected.items():
+            found = self.shapes[name]
+            if len(found) != len(shape) or any(want not in (-1, size) for want, size in zip(shape, found, strict=True)):
+                raise UserError(
+                    f"{self.path}: {name} has the shape {list(found)}, expected {list(shape)} by the other tensors and "
+                    "the configuration beside it; check that the files belong together"
+                )
+
+    def load(self, name: str, device: torch.device | str = "cpu") -> torch.Tensor:
+        """A tensor as float32."""
+        if self.path.suffix == ".npz":
+            with np.load(self.path, allow_pickle=False) as file:
+                return torch.from_numpy(file[name].astype(np.float32)).to(device)
+        with safe_open(self.path, framework="pt", device=str(device)) as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+        return tensor.float()
+
+
+def _safe_shapes(path: Path) -> dict[str, Shape]:
+    with safe_open(path, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def _npz_shapes(path: Path) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            with archive.open(entry) as file:
+                read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if dtype.hasobject:
+                raise ValueError(f"{entry} holds Python objects")
+            shapes[entry.removesuffix(".npy")] = shape
+    return shapes

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.subjects.activations import SparseActivations
-from pipeline.subjects.saes import extraction
 
 CHUNK = 2**23
 """Pre-activations held at a time: 32 MiB of float32,"""
@@ -55,8 +54,10 @@ class Encoder:
         width = self.weight.shape[1]
         flat = x.reshape(-1, x.shape[-1])
         step = max(CHUNK // width, LEAST_TOKENS)
-        room = torch.empty((min(step, len(flat)), width), device=x.device)
-        parts = [self._chunk(flat[start : start + step], start, room) for start in range(0, len(flat), step)]
+        parts = []
+        for start in range(0, len(flat), step):
+            rows, units, values = self._select(self._prepare(flat[start : start + step].float()))
+            parts.append((rows + start, units, values))
         positions, units, values = (torch.cat(column) for column in zip(*parts, strict=True))
         sequences, tokens = (x.shape[0], x.shape[1]) if x.ndim == 3 else (1, len(flat))
         return SparseActivations((sequences, tokens, width), positions, units, values)
@@ -68,23 +69,6 @@ class Encoder:
         shift = self.scale * (bias / gain) @ self.weight
         return replace(self, weight=self.weight / gain[:, None], bias=self.bias - shift)
 
-    def _chunk(self, x: torch.Tensor, start: int, room: torch.Tensor) -> Found:
-        """Positions, units and values of (N, D) activations, of which the first has position `start`.
-
-        Args:
-            room: for the pre-activations of at least as many tokens; its pages are faulted in once for all chunks.
-        """
-        prepared = self._prepare(x.float())
-        out = None if prepared.requires_grad else room[: len(x)]
-        if self.selection == "gated":
-            rows, units, values = self._gated(torch.mm(prepared, self.weight, out=out))
-        else:
-            before = torch.addmm(self.bias, prepared, self.weight, out=out)
-            if self.rescale is not None:
-                before *= self.rescale
-            rows, units, values = self._select(before)
-        return rows + start, units, values
-
     def _prepare(self, x: torch.Tensor) -> torch.Tensor:
         if self.scale != 1.0:
             x = x * self.scale
@@ -95,16 +79,21 @@ class Encoder:
             x = x * (x.shape[-1] ** 0.5 / x.norm(dim=-1, keepdim=True))
         return x if self.centre is None else x - self.centre
 
-    def _select(self, before: torch.Tensor) -> Found:
-        """Rows, units and values of the (N, U) pre-activations that stay; NaN stays, to be counted."""
-        if self.selection == "groupmax":
-            values, places = before.view(len(before), self.k, -1).max(dim=-1)
-            size = before.shape[1] // self.k
-            return _positive(values, places + torch.arange(0, before.shape[1], size, device=before.device))
+    def _select(self, prepared: torch.Tensor) -> Found:
+        """Rows, units and values of the latents of (N, D) inputs that are not zero; NaN stays, to be counted."""
+        if self.selection == "gated":
+            return self._gated(prepared @ self.weight)
+        before = torch.addmm(self.bias, prepared, self.weight)  # (N, U)
+        if self.rescale is not None:
+            before = before * self.rescale
+        if self.selection == "threshold":
+            assert self.threshold is not None
+            return above_threshold(before, self.threshold)
         if self.selection == "topk":
             return largest(before, self.k)
-        assert self.threshold is not None
-        return above_threshold(before, self.threshold)
+        values, places = before.view(len(before), self.k, -1).max(dim=-1)
+        size = before.shape[1] // self.k
+        return _positive(values, places + torch.arange(0, before.shape[1], size, device=before.device))
 
     def _gated(self, projected: torch.Tensor) -> Found:
         """Rows, units and magnitudes where (N, U) projections open the gate (Rajamanoharan et al. 2024)."""
@@ -116,37 +105,16 @@ class Encoder:
 
 
 def above_threshold(before: torch.Tensor, threshold: torch.Tensor) -> Found:
-    """Rows, units and values of the (N, U) pre-activations above thresholds, (U,) or a scalar."""
-    if before.device.type == "cpu":
-        limits = threshold.expand(before.shape[1]).contiguous()
-        return _taken(before, extraction.above_threshold(before.detach().numpy(), limits.numpy()))
-    return above_by_torch(before, threshold)
-
-
-def above_by_torch(before: torch.Tensor, threshold: torch.Tensor) -> Found:
-    """The same on any device."""
+    """Rows, units and values of the (N, U) pre-activations above thresholds, (U,) or a scalar; NaN is among them."""
     rows, units = (~(before <= threshold)).nonzero(as_tuple=True)
     return rows, units, before[rows, units]
 
 
 def largest(before: torch.Tensor, k: int) -> Found:
-    """Rows, units and values of the k largest (N, U) pre-activations of a row that are positive."""
-    if before.device.type == "cpu":
-        return _taken(before, extraction.largest(before.detach().numpy(), k))
-    return largest_by_torch(before, k)
-
-
-def largest_by_torch(before: torch.Tensor, k: int) -> Found:
-    """The same on any device, but that any of equal ones may be chosen."""
+    """Rows, units and values of the k largest (N, U) pre-activations of a row that are positive; NaN counts as the largest."""
     values, units = before.topk(k, dim=-1, sorted=False)
     units, order = units.sort(dim=-1)
     return _positive(values.gather(1, order), units)
-
-
-def _taken(before: torch.Tensor, found: extraction.Found) -> Found:
-    """What was found, with the gradient of the (N, U) pre-activations where they have one."""
-    rows, units, values = (torch.from_numpy(array) for array in found)
-    return rows, units, before[rows, units] if before.requires_grad else values
 
 
 def _positive(values: torch.Tensor, units: torch.Tensor) -> Found:

@@ -11,8 +11,8 @@ from pipeline.subjects.activations import SparseActivations
 from pipeline.subjects.architecture import Layer, Side, descend, norm_scale
 from pipeline.subjects.hook_points import HookPoint, UnitVectors
 from pipeline.subjects.saes.coder import Coder
+from pipeline.subjects.saes.coder_files import open_coder
 from pipeline.subjects.saes.encoder import Encoder
-from pipeline.subjects.saes.files import open_coder
 from pipeline.subjects.saes.places import Place
 
 READABLE = ("residual", "residual_in", "attn_out", "mlp_in", "mlp_out", "mlp")

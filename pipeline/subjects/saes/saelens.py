@@ -11,11 +11,9 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
-from pipeline.subjects.saes.coder import Coder, positive, read_json
+from pipeline.subjects.saes.coder import Coder, Shape, TensorFile, positive, read_json
 from pipeline.subjects.saes.encoder import Encoder, Normalisation
-from pipeline.subjects.saes.formats import WEIGHTS
-from pipeline.subjects.saes.places import Place, place_of, refuse_hidden
-from pipeline.subjects.saes.tensors import Shape, TensorFile
+from pipeline.subjects.saes.places import WEIGHTS, Place, place_of, refuse_hidden
 
 NAME = WEIGHTS["saelens"]
 SCALER = "activation_scaler.json"
