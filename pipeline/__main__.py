@@ -93,7 +93,7 @@ def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
 
 
 def _report(config: RunConfig) -> str:
-    from pipeline.commands.views import final_report
+    from pipeline.commands.query import final_report
     from stages.reports import REPORTS
 
     return final_report(config.root, config.run.seed, TABLES, REPORTS)

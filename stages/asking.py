@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
+from pipeline.execution.stage import Context
 from pipeline.llm.engine import Completion, Engine, EngineError, NumberPrompt, NumberScores, Refused, Request
 from pipeline.llm.load import load_engine
 

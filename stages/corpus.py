@@ -22,9 +22,8 @@ from pipeline.corpora.windows import (
     tokenize,
 )
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
 from pipeline.execution.progress import say
-from pipeline.execution.stage import EstimateHints, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import PRECOMPUTED, module_identity, modules_of, needs_model, precomputed_folder

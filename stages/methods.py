@@ -10,8 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pipeline.config import LanguageModel
 from pipeline.config.section import Choices, choice
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
-from pipeline.execution.stage import ModelUse
+from pipeline.execution.stage import Context, ModelUse
 from pipeline.llm.engine import Capabilities, Need, Request
 from pipeline.llm.load import load_engine_model
 from pipeline.prompts import Prompt

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipeline.execution.context import Context
+from pipeline.execution.stage import Context
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS, UNITS, TableSchema
 from stages.evidence import BANDS, Activations, Detail, Evidence, Exemplar, Pair, TopToken
 from stages.settings import Explain, Record

@@ -15,9 +15,8 @@ import pyarrow as pa
 
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
 from pipeline.execution.runner import survey
-from pipeline.execution.stage import Shard, Stage, Unit
+from pipeline.execution.stage import Context, Shard, Stage, Unit
 from pipeline.llm.counting_engine import CountingEngine, Usage
 from pipeline.llm.endpoint.tokenizer import find_tokenizer
 from pipeline.llm.engine import Capabilities

@@ -8,8 +8,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.progress import say
 from pipeline.execution.runner import Progress, Stages, discard, run_stage, survey
-from pipeline.storage.pruning import prune
-from pipeline.storage.tables import Tables
+from pipeline.storage.tables import Tables, prune
 
 
 def parse_part(text: str) -> tuple[int, int]:

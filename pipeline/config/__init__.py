@@ -1,9 +1,17 @@
 """The run file: its sections, how it is read and checked, and the text that describes it."""
 
-from pipeline.config.language_model import Budget, LanguageModel
-from pipeline.config.run_config import Corpus, Run, RunConfig, StageSection, with_sections
-from pipeline.config.section import Count, Device, Positive, Section, Text
-from pipeline.config.subject import BlackBox, Directions, SparseCoder, Subject
+from pipeline.config.run_config import (
+    BlackBox,
+    Corpus,
+    Directions,
+    Run,
+    RunConfig,
+    SparseCoder,
+    StageSection,
+    Subject,
+    with_sections,
+)
+from pipeline.config.section import Budget, Count, Device, LanguageModel, Positive, Section, Text
 
 __all__ = [
     "BlackBox",

@@ -8,9 +8,8 @@ from typing import Any, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pipeline.config.language_model import LanguageModel
 from pipeline.config.run_config import RunConfig
-from pipeline.config.section import Section, section_in, summaries
+from pipeline.config.section import LanguageModel, Section, section_in, summaries
 from pipeline.errors import UserError, nearest
 
 ENGINE = "ENGINE"

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config import RunConfig, Section, StageSection, with_sections
-from pipeline.config.language_model import CONFIDENTIAL
-from pipeline.config.section import section_in
+from pipeline.config.section import CONFIDENTIAL, section_in
 from pipeline.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent.parent / "presets"

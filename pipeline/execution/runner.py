@@ -14,14 +14,12 @@ from typing import Any, cast
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN, bounded_gather
-from pipeline.execution.context import Context
 from pipeline.execution.fingerprint import canonical, differences, fingerprint, stage_inputs
 from pipeline.execution.fingerprint import footer as shard_footer
 from pipeline.execution.progress import ShardProgress, say
-from pipeline.execution.stage import Rows, Shard, Stage
-from pipeline.storage.pruning import is_pruned
+from pipeline.execution.stage import Context, Rows, Shard, Stage
 from pipeline.storage.shards import Footer, atomic_path, publish, read_footer, remove_leftovers
-from pipeline.storage.tables import Tables
+from pipeline.storage.tables import Tables, is_pruned
 
 Stages = Mapping[str, Stage]
 
@@ -73,6 +71,8 @@ def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
 
 
 def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> Progress:
+    if not stage.takes_part(config):
+        return Progress(stage, {}, True, [], {}, [])
     tables = Tables(config.root)
     inputs = stage_inputs(stage, config, {name: fingerprint(earlier[name].inputs) for name in stage.upstream(config)})
     footers = {path: read_footer(path) for table in stage.writes for path in tables.files(table)}
@@ -80,7 +80,7 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
         _refuse_other(path, footer, stage, inputs)
     if not all(earlier[name].finished for name in stage.upstream(config)):
         return Progress(stage, inputs, False, [], {}, [])
-    shards = stage.plan(config, tables) if stage.takes_part(config) else []
+    shards = stage.plan(config, tables)
     _refuse_unplanned(list(footers), stage, shards)
     done = {}
     for shard in shards:

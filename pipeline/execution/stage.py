@@ -1,4 +1,4 @@
-"""The contract of a stage: plain functions that plan shards and turn one shard into tables.
+"""The contract of a stage: plain functions that plan shards and turn one shard into tables, and what these are given.
 
 `process` is pure given its inputs, the run file and the replies of a language model. It never writes a file: only
 the runner publishes.
@@ -6,7 +6,7 @@ the runner publishes.
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -14,9 +14,6 @@ from pipeline.config import LanguageModel, RunConfig
 from pipeline.llm.engine import Capabilities, Request
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
-
-if TYPE_CHECKING:
-    from pipeline.execution.context import Context
 
 Rows = Mapping[str, pa.Table | Iterable[pa.Table]]
 """The rows of each table by its name: all at once, or piece after piece where they would take too much memory."""
@@ -112,3 +109,49 @@ def numbered_shards(keys: Iterable[Mapping[str, Any]]) -> list[Shard]:
 def chunks(items: list[Any], size: int) -> list[list[Any]]:
     """Consecutive parts of at most `size` items."""
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+T = TypeVar("T")
+
+
+class Context:
+    """The inputs of one stage. Its methods belong to the thread of the stage."""
+
+    def __init__(self, config: RunConfig, stage: Stage, worker: str = "0-of-1") -> None:
+        """worker: names this process among those that share the run's work."""
+        self.config = config
+        self.stage = stage
+        self.worker = worker
+        self.tables = Tables(config.root)
+        self._made: dict[str, Any] = {}
+        self._keys: dict[str, str] = {}
+
+    def once(self, name: str, make: Callable[[RunConfig], T]) -> T:
+        """Something costly, such as a loaded model, made for the first shard and kept for the others."""
+        if name not in self._made:
+            self._made[name] = make(self.config)
+        made: T = self._made[name]
+        return made
+
+    def latest(self, name: str, key: str, make: Callable[[RunConfig], T]) -> T:
+        """As `once`, but what was made for another key is let go: of what there is for each module, one is in memory."""
+        if self._keys.get(name) != key:
+            self._made.pop(name, None)
+            self._keys[name] = key
+        return self.once(name, make)
+
+    async def aclose(self) -> None:
+        """Give back what was made and has to be given back, such as connections."""
+        for made in self._made.values():
+            if hasattr(made, "aclose"):
+                await made.aclose()
+
+    def permit(self, splits: Sequence[str]) -> None:
+        """Refuse the exemplars of splits that are not the stage's own.
+
+        Raises:
+            PermissionError: the stage does not name one of the splits.
+        """
+        for split in splits:
+            if split not in self.stage.splits:
+                raise PermissionError(f"stage {self.stage.name!r} may not read the split {split!r}")

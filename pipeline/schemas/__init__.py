@@ -3,20 +3,209 @@
 The meaning of every column stands in its field's metadata; `outputs/README.md` is checked against it.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import pyarrow as pa
 
-from pipeline.schemas.columns import EXPLANATION as _EXPLANATION
-from pipeline.schemas.columns import EXPLANATION_KEYS as EXPLANATION_KEYS
-from pipeline.schemas.columns import FLOATS as _FLOATS
-from pipeline.schemas.columns import OUTCOME as _OUTCOME
-from pipeline.schemas.columns import UNIT_KEYS as UNIT_KEYS
-from pipeline.schemas.columns import TableSchema as TableSchema
-from pipeline.schemas.columns import column as column
-from pipeline.schemas.recording import DETAILS as DETAILS
-from pipeline.schemas.recording import EXEMPLARS as EXEMPLARS
-from pipeline.schemas.recording import NEGATIVES as NEGATIVES
-from pipeline.schemas.recording import UNIT_TOKENS as UNIT_TOKENS
-from pipeline.schemas.recording import UNITS as UNITS
+UNIT_KEYS = ["module", "index", "polarity"]
+EXPLANATION_KEYS = [*UNIT_KEYS, "explainer", "candidate"]
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A table's name, version and columns."""
+
+    name: str
+    version: int
+    schema: pa.Schema
+    units_per_group: int | None = None
+    """Row groups are cut after this many units, so that one unit is found without a scan."""
+    rows_per_group: int = 1024
+    """Rows of a row group where groups are not cut by units."""
+    folder: str = ""
+    """Folder in the run's folder; the table's name unless given."""
+    temporary: bool = False
+    """Whether its rows are removed once the stages that read them are finished."""
+
+    @property
+    def path(self) -> str:
+        return self.folder or self.name
+
+    @property
+    def tag(self) -> str:
+        """What the footer says: `scores/1`."""
+        return f"{self.name}/{self.version}"
+
+    def of_rows(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """The table with these rows; a value that is left out or NaN is null, as what could not be computed is no number."""
+        columns = {
+            field.name: pa.array([row.get(field.name) for row in rows], type=field.type, from_pandas=True)
+            for field in self.schema
+        }
+        return pa.table(columns, schema=self.schema)
+
+
+def column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    """A column with its meaning."""
+    return pa.field(name, kind, metadata={"meaning": meaning})
+
+
+FLOATS = pa.list_(pa.float32())
+UNIT = [
+    column("module", pa.string(), "place in the subject, such as layers.3.mlp"),
+    column("index", pa.int32(), "number of the unit in its module"),
+]
+POLARITY = column("polarity", pa.string(), "'+': large activations; '-': very negative ones")
+EXPLANATION = [
+    *UNIT,
+    POLARITY,
+    column("explainer", pa.string(), "method that wrote the explanation"),
+    column("candidate", pa.int32(), "number of the candidate, 0 is the explainer's own favourite"),
+]
+OUTCOME = [
+    column("status", pa.string(), "ok, or why there is no result"),
+    column("error", pa.string(), "what went wrong, in words; null where nothing did"),
+]
+
+
+_MEANS = pa.list_(
+    pa.struct(
+        [
+            pa.field("token_id", pa.int32()),
+            pa.field("token", pa.string()),
+            pa.field("mean_activation", pa.float32()),
+            pa.field("count", pa.int64()),
+        ]
+    )
+)
+
+UNITS = TableSchema(
+    "units",
+    2,
+    pa.schema(
+        [
+            *UNIT,
+            column("n_tokens", pa.int64(), "tokens that the statistics are taken over"),
+            column("n_nonfinite", pa.int64(), "tokens left out because their activation was NaN or infinite"),
+            column("mean", pa.float64(), "mean activation"),
+            column("variance", pa.float64(), "population variance"),
+            column("skewness", pa.float64(), "third standardised moment"),
+            column("kurtosis", pa.float64(), "fourth standardised moment, 3 for a normal distribution"),
+            column("min", pa.float32(), "smallest activation"),
+            column("max", pa.float32(), "largest activation"),
+            column("density", pa.float64(), "share of tokens above the firing threshold"),
+            column(
+                "density_negative",
+                pa.float64(),
+                "share of tokens below minus the threshold, by the histogram; null where '-' is not recorded",
+            ),
+            column("histogram_edges", FLOATS, "edges of the bins, one more than bins; outer bins are open"),
+            column(
+                "histogram_counts",
+                pa.list_(pa.int64()),
+                "tokens in each bin; of dense units those of the first 128 sequences and of an eighth of the others",
+            ),
+            column(
+                "quantile_boundaries",
+                FLOATS,
+                "activations at the quantiles record.quantiles of the tokens in the histogram",
+            ),
+            column(
+                "quantile_boundaries_negative",
+                FLOATS,
+                "the same from below, at 1 - record.quantiles; null where '-' is not recorded",
+            ),
+            column("top_tokens", _MEANS, "tokens by falling mean activation, over the explain sequences only"),
+            column("bottom_tokens", _MEANS, "the same by rising mean activation; null where '-' is not recorded"),
+            column("top_tokens_min_count", pa.int64(), "tokens that occur less often are not considered"),
+        ]
+    ),
+    units_per_group=64,
+)
+
+EXEMPLARS = TableSchema(
+    "exemplars",
+    2,
+    pa.schema(
+        [
+            *UNIT,
+            POLARITY,
+            column("band", pa.string(), "why it was kept: top, quantile or random"),
+            column("rank", pa.int32(), "place within band and split, from 0 on"),
+            column("seq_id", pa.int64(), "the sequence in `corpus`"),
+            column("peak", pa.int32(), "position of the largest activation, of the most negative one for '-'"),
+            column("max_activation", pa.float32(), "activation at the peak, as it is: negative for '-'"),
+            column(
+                "activations",
+                FLOATS,
+                "activation of every token, rounded to record.activation_bits; null where it does not count or is not finite",
+            ),
+            column("split", pa.string(), "explain, select or report; no sequence is in two of them"),
+        ]
+    ),
+    units_per_group=64,
+)
+
+
+def _tokens(name: str, meaning: str) -> pa.Field:
+    """A list of tokens with a number for each."""
+    fields = [pa.field("token_id", pa.int32()), pa.field("token", pa.string()), pa.field("value", pa.float32())]
+    return column(name, pa.list_(pa.struct(fields)), meaning)
+
+
+UNIT_TOKENS = TableSchema(
+    "unit_tokens",
+    1,
+    pa.schema(
+        [
+            *UNIT,
+            _tokens("promoted", "tokens whose logit grows most with the activation: of unembed(final norm(w_out))"),
+            _tokens(
+                "suppressed", "tokens whose logit falls most, the lowest first; of polarity '-' these are promoted"
+            ),
+            _tokens(
+                "input_tokens", "tokens whose embedding, normed as the unit's input, is most along its input vector"
+            ),
+        ]
+    ),
+    units_per_group=64,
+)
+
+DETAILS = TableSchema(
+    "details",
+    1,
+    pa.schema(
+        [
+            *UNIT,
+            POLARITY,
+            column("seq_id", pa.int64(), "the sequence in `corpus`, one of the unit's exemplars"),
+            column("attribution", FLOATS, "what each token adds to the activation at the peak, in the polarity"),
+            column(
+                "pairs",
+                pa.list_(
+                    pa.struct(
+                        [pa.field("from", pa.int32()), pa.field("to", pa.int32()), pa.field("value", pa.float32())]
+                    )
+                ),
+                "of a head, what it writes most: the norm of what it moves from one position to another",
+            ),
+        ]
+    ),
+    units_per_group=64,
+)
+
+NEGATIVES = TableSchema(
+    "negatives",
+    1,
+    EXEMPLARS.schema.set(
+        EXEMPLARS.schema.get_field_index("band"),
+        column("band", pa.string(), "similar: near by embedding; neighbour: an exemplar of a similar unit"),
+    ),
+    units_per_group=64,
+)
+
 
 CORPUS = TableSchema(
     "corpus",
@@ -41,14 +230,14 @@ EXPLANATIONS = TableSchema(
     2,
     pa.schema(
         [
-            *_EXPLANATION,
+            *EXPLANATION,
             column("text", pa.string(), "the hypothesis in words"),
             column("model", pa.string(), "language model that took part, empty where none did"),
             column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
             column("prompt_tokens", pa.int32(), "tokens of the prompt"),
             column("completion_tokens", pa.int32(), "tokens of the reply"),
             column("dropped", pa.string(), "what the prompt left out to fit the model's context; null for nothing"),
-            *_OUTCOME,
+            *OUTCOME,
         ]
     ),
     units_per_group=64,
@@ -59,19 +248,19 @@ SIMULATIONS = TableSchema(
     2,
     pa.schema(
         [
-            *_EXPLANATION,
+            *EXPLANATION,
             column("simulator", pa.string(), "method that predicted the activations"),
             column("control", pa.string(), "empty for the explanation itself, else which control was simulated"),
             column("source", pa.int32(), "unit whose explanation was simulated; differs from index when shuffled"),
             column("seq_id", pa.int64(), "the sequence in `corpus`"),
             column("split", pa.string(), "select or report"),
-            column("expected", _FLOATS, "expected activation of every token, 0 to 10"),
-            column("coverage", _FLOATS, "probability mass found on the numbers, 1 where the method has none"),
+            column("expected", FLOATS, "expected activation of every token, 0 to 10"),
+            column("coverage", FLOATS, "probability mass found on the numbers, 1 where the method has none"),
             column("model", pa.string(), "language model that took part, empty where none did"),
             column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
             column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first sequence carries all of them"),
             column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
-            *_OUTCOME,
+            *OUTCOME,
         ]
     ),
     units_per_group=64,

@@ -1,17 +1,20 @@
-"""Read the finished tables of a run."""
+"""The finished tables of a run: read them, and remove the rows of those that were only needed for a while."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
+from pipeline.storage.shards import atomic_path, remove_leftovers, writer_options
 
 STREAMED = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
 """Row groups are read one after the other, where else a whole file would be fetched beforehand."""
@@ -120,3 +123,54 @@ def _units_of(path: Path) -> Any:
         return None
     field = ds.field("index")
     return (ds.field("module") == found["module"][0]) & (field >= first) & (field <= last)
+
+
+HELD = b"held"
+"""Key in the footer of a pruned file: the rows that it held of each module."""
+
+
+def prune(tables: Tables, pruned: Iterable[TableSchema]) -> None:
+    """Remove the rows of some tables. The files stay and say what they held, so that their shards count as done.
+
+    It can be cut off anywhere and done again, by several processes at a time.
+    """
+    for table in pruned:
+        remove_leftovers(tables.folder(table))
+        for path in tables.files(table):
+            if not is_pruned(path):
+                _empty(path, table)
+
+
+def is_pruned(path: Path) -> bool:
+    """Whether a file's rows were removed."""
+    return HELD in (pq.read_metadata(path).metadata or {})
+
+
+def rows_by_module(path: Path) -> dict[str, int]:
+    """How many rows a file has of each module, or had before they were removed; empty where rows have no module."""
+    with pq.ParquetFile(path) as file:
+        return _rows_by_module(file)
+
+
+def _empty(path: Path, table: TableSchema) -> None:
+    """Replace a file by one with its footer and no rows."""
+    with pq.ParquetFile(path) as file:
+        footer = {key: value for key, value in file.metadata.metadata.items() if key != b"ARROW:schema"}
+        held = footer.get(HELD) or json.dumps(_rows_by_module(file)).encode()
+    nothing = table.schema.empty_table()
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, table.schema, **writer_options(table, nothing)) as writer,
+    ):
+        writer.add_key_value_metadata({**footer, HELD: held})
+
+
+def _rows_by_module(file: pq.ParquetFile) -> dict[str, int]:
+    held = file.metadata.metadata.get(HELD)
+    if held is not None:
+        found: dict[str, int] = json.loads(held)
+        return found
+    if "module" not in file.schema_arrow.names:
+        return {}
+    counts = pc.value_counts(file.read(columns=["module"])["module"]).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in counts}

@@ -3,8 +3,7 @@
 import pyarrow as pa
 
 from pipeline.config.section import summaries
-from pipeline.schemas import TableSchema, column
-from pipeline.schemas.columns import EXPLANATION, OUTCOME
+from pipeline.schemas import EXPLANATION, OUTCOME, TableSchema, column
 from stages.judge import JUDGE_METHODS
 
 _METHOD = column(

@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model

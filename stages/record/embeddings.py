@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import CORPUS, TableSchema, column
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model

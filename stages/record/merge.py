@@ -13,11 +13,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.execution.stage import EstimateHints, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
-from pipeline.storage.pruning import rows_by_module
-from pipeline.storage.tables import Tables
+from pipeline.storage.tables import Tables, rows_by_module
 from pipeline.subjects.module_kinds import modules_of
 from stages.estimates import made_up_record
 from stages.evidence import SPLITS

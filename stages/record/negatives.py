@@ -17,8 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.execution.stage import EstimateHints, Shard, Stage, chunks
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks
 from pipeline.schemas import NEGATIVES
 from pipeline.storage.tables import Tables
 from stages.estimates import made_up_negatives

@@ -17,8 +17,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, TokenBatch

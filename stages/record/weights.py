@@ -14,8 +14,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model

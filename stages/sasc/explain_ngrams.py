@@ -12,8 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
-from pipeline.execution.context import Context
-from pipeline.execution.stage import EstimateHints, Rows, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from stages.explain.explainer import Candidate, ExplanationError

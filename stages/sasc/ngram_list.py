@@ -19,8 +19,7 @@ from pipeline.corpora.corpus_sources import open_corpus
 from pipeline.corpora.document import Document
 from pipeline.corpora.windows import tokenize
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
-from pipeline.execution.stage import EstimateHints, Shard, Stage, numbered_shards
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import PRECOMPUTED

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.execution.stage import EstimateHints, Shard, Stage, chunks, numbered_shards
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks, numbered_shards
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import modules_of
 from stages.sasc.sasc_estimates import made_up_ngrams

@@ -14,8 +14,7 @@ import pyarrow.dataset as ds
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage, numbered_shards
+from pipeline.execution.stage import Context, Shard, Stage, numbered_shards
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities

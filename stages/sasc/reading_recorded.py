@@ -23,8 +23,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.execution.stage import chunks
+from pipeline.execution.stage import Context, chunks
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from stages.evidence import Exemplar

@@ -12,7 +12,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
+from pipeline.execution.stage import Context
 from pipeline.schemas import CORPUS
 from stages.sasc.sasc_contracts import Chosen, Ngrams, Reading
 from stages.settings import Record, Sasc

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
+from pipeline.execution.stage import Context
 from pipeline.storage.tables import Tables
 from stages.explain.explainer import Candidate
 

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from pipeline.schemas.columns import EXPLANATION, OUTCOME, POLARITY, UNIT, TableSchema, column
+from pipeline.schemas import EXPLANATION, OUTCOME, POLARITY, UNIT, TableSchema, column
 
 NULLS = "black_box:null_directions"
 """The module under which null units stand in these tables: random directions that other units are compared with."""

@@ -12,8 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import Context, Shard, Stage
 from stages.sasc.sasc_tables import NULLS, RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
 from stages.sasc.sasc_units import Row, polarities_of, rows_by_unit, unit_shards
 from stages.settings import Sasc

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.execution.context import Context
+from pipeline.execution.stage import Context
 from pipeline.schemas import CORPUS
 from pipeline.subjects.loading.model_source import resolve_model
 from stages.methods import Method

@@ -12,10 +12,8 @@ import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
-from pipeline.execution.context import Context
-from pipeline.execution.stage import EstimateHints, Shard, Stage, Unit
-from pipeline.schemas import EXPLANATIONS, SIMULATIONS, TableSchema, column
-from pipeline.schemas.columns import EXPLANATION, OUTCOME
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, Unit
+from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, TableSchema, column
 from pipeline.storage.tables import Tables
 from stages.estimates import with_texts
 from stages.recorded_units import RecordedUnits

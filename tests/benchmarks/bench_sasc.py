@@ -31,9 +31,8 @@ from torch.nn.utils.rnn import pad_sequence
 from pipeline.black_boxes.vectors import latest
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
-from pipeline.execution.context import Context
 from pipeline.execution.runner import run_stage
-from pipeline.execution.stage import Shard
+from pipeline.execution.stage import Context, Shard
 from pipeline.subjects import text_batches
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.hook_points import ModelActivations, find_hook_points

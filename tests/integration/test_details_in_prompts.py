@@ -7,7 +7,7 @@ import pytest
 
 import stages.asking
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
+from pipeline.execution.stage import Context
 from pipeline.schemas import DETAILS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_tokenizer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage.pruning import is_pruned
+from pipeline.storage.tables import is_pruned
 from stages import TABLES
 from tests.integration.kills import kill_at_random, published
 from tests.integration.reduced import all_rows, call, spawn, write_run_file

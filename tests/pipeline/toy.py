@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard, Stage, chunks
+from pipeline.execution.stage import Context, Shard, Stage, chunks
 from pipeline.schemas import TableSchema, column
 from pipeline.storage.tables import Tables
 from stages.settings import SECTIONS, Record

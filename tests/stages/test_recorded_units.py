@@ -8,8 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config.run_file import parse_config
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard
+from pipeline.execution.stage import Context, Shard
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS, UNITS, TableSchema
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.config.run_file import parse_config
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard
+from pipeline.execution.stage import Context, Shard
 from stages.sasc.ngram_list import LIST
 from stages.sasc.ngram_pieces import SEPARATOR
 from stages.settings import SECTIONS

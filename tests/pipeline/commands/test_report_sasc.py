@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.commands.views import final_report
+from pipeline.commands.query import final_report
 from stages import TABLES
 from stages.reports import REPORTS
 from stages.sasc.sasc_tables import SASC_SCORES

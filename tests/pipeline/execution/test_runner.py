@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.commands.run import parse_part, run_pipeline
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
 from pipeline.execution.runner import Progress, discard, run_stage, survey
+from pipeline.execution.stage import Context
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 from stages.recorded_units import RecordedUnits

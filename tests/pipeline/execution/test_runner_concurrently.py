@@ -12,9 +12,8 @@ import pytest
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN
-from pipeline.execution.context import Context
 from pipeline.execution.runner import Progress, run_stage
-from pipeline.execution.stage import ModelUse, Shard, Stage
+from pipeline.execution.stage import Context, ModelUse, Shard, Stage
 from pipeline.storage.tables import Tables
 from tests.pipeline.toy import COUNT, NUMBERS, toy_config
 

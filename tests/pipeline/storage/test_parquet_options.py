@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.schemas.columns import TableSchema, column
+from pipeline.schemas import TableSchema, column
 from pipeline.storage.shards import publish
 from stages.record.exemplars import rounded
 

@@ -19,9 +19,8 @@ from pipeline.execution.fingerprint import footer
 from pipeline.execution.runner import survey
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import TableSchema, column
-from pipeline.storage.pruning import is_pruned, prune, rows_by_module
 from pipeline.storage.shards import publish, read_footer
-from pipeline.storage.tables import Tables
+from pipeline.storage.tables import Tables, is_pruned, prune, rows_by_module
 from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, processed, toy_config
 
 LATER = replace(SQUARE, name="later", writes=(TableSchema("later", 1, NUMBERS.schema),), reads=("square",))

@@ -11,8 +11,8 @@ import torch
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.context import Context
 from pipeline.execution.runner import survey
+from pipeline.execution.stage import Context
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token

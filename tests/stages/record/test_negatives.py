@@ -11,9 +11,9 @@ import pytest
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
-from pipeline.execution.context import Context
 from pipeline.execution.fingerprint import footer
 from pipeline.execution.runner import run_stage, survey
+from pipeline.execution.stage import Context
 from pipeline.schemas import EXEMPLARS, NEGATIVES
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 import stages.sasc.synthesize
-from pipeline.execution.context import Context
-from pipeline.execution.stage import Shard
+from pipeline.execution.stage import Context, Shard
 from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_contracts import Synthesizer, Texts
 from stages.sasc.sasc_units import Row

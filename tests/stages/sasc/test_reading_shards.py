@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.execution.context import Context
 from pipeline.execution.runner import run_stage, survey
-from pipeline.execution.stage import Shard
+from pipeline.execution.stage import Context, Shard
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN, process
 from stages.sasc.sasc_tables import NULLS

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.execution.context import Context
+from pipeline.execution.stage import Context
 from stages.sasc.synthesize import SYNTHESIZE, respond
 from tests.stages.sasc.small_run import run_file, write_place
 
