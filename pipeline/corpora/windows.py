@@ -12,11 +12,13 @@ import numpy.typing as npt
 from pipeline.config import Corpus
 from pipeline.corpora.document import Document
 from pipeline.errors import UserError
-from pipeline.subjects.kinds.precomputed_files import activation_files, token_blocks
+from pipeline.subjects.kinds.precomputed_files import activation_files
 from pipeline.subjects.token_text import LONGEST_CHARACTER
 
 BATCH_CHARACTERS = 1 << 17
 """Documents are tokenised together until they have this many characters."""
+ROWS = 4096
+"""Rows of a file of precomputed activations whose tokens are read at a time."""
 
 Ids = npt.NDArray[np.int32]
 
@@ -93,8 +95,8 @@ def precomputed_windows(folder: Path, config: Corpus, seed: int, vocabulary: int
     """
     ordinal = 0
     for file in activation_files(folder):
-        for start, block in token_blocks(file):
-            for row, ids in enumerate(block, start):
+        for start in range(0, file.rows, ROWS):
+            for row, ids in enumerate(file.token_ids(start, min(start + ROWS, file.rows)), start):
                 ids = ids[: file.lengths[row]]
                 if config.max_documents is not None and ordinal >= config.max_documents:
                     return

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from pipeline.config import RunConfig
@@ -48,22 +46,12 @@ def corpus_places(tables: Tables) -> Places:
     Raises:
         UserError: the corpus was not made from such files.
     """
-    numbers: dict[str, int] = {}
-    files, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    total = 0
-    for batch in tables.batches(CORPUS, columns=["seq_id", "doc_id"]):
-        found = pc.extract_regex(batch.column("doc_id"), DOC_ID)
-        in_order = np.array_equal(batch.column("seq_id").to_numpy(), np.arange(total, total + len(batch)))
-        if found.null_count or not in_order:
-            raise UserError(NOT_PRECOMPUTED)
-        names = found.field("file").dictionary_encode()
-        known = [numbers.setdefault(name, len(numbers)) for name in names.dictionary.to_pylist()]
-        files.append(np.asarray(known, np.int64)[names.indices.to_numpy()])
-        rows.append(found.field("row").cast(pa.int64()).to_numpy())
-        total += len(batch)
-    if not total:
+    rows = tables.read(CORPUS, columns=["seq_id", "doc_id"]).sort_by("seq_id").to_pandas()
+    found = rows["doc_id"].str.extract(DOC_ID)
+    if not len(found) or found.isna().to_numpy().any():
         raise UserError(NOT_PRECOMPUTED)
-    return Places(list(numbers), np.concatenate(files), np.concatenate(rows))
+    numbers, names = found["file"].factorize()
+    return Places(list(names), numbers.astype(np.int64), found["row"].astype("int64").to_numpy())
 
 
 class PrecomputedActivations:
@@ -137,9 +125,8 @@ class PrecomputedActivations:
                 f"{rows[0][0].path.parent} holds units {int(indices.min())} to {int(indices.max())}, but its metadata says "
                 f'"width" = {units.width}; expected units 0 to {units.width - 1}'
             )
-        keys = positions * units.width + indices
-        order = keys.argsort()
-        if (keys[order].diff() == 0).any():
+        keys, order = (positions * units.width + indices).sort()
+        if (keys.diff() == 0).any():
             raise UserError(f"{rows[0][0].path.parent} holds a unit twice at one position; expected each pair once")
         return SparseActivations((*batch.token_ids.shape, units.width), positions[order], indices[order], values[order])
 

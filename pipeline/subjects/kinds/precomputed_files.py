@@ -17,7 +17,6 @@ Metadata "signed" = "false" says that no activation of the file is negative. Wha
 looked at. `write_activations` writes such a file; any other writer of safetensors will do, given contiguous arrays.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -182,12 +181,6 @@ def units_of_files(files: list[ActivationFile]) -> ModuleUnits:
     """What units a folder's files have; signed where a file does not rule that out."""
     first = files[0].units
     return ModuleUnits(first.width, any(file.units.signed for file in files), first.sparse)
-
-
-def token_blocks(file: ActivationFile, rows: int = 4096) -> Iterator[tuple[int, Ints]]:
-    """The first row and the (B, T) token ids of one block of rows after another."""
-    for start in range(0, file.rows, rows):
-        yield start, file.token_ids(start, min(start + rows, file.rows))
 
 
 def _described(units: ModuleUnits) -> str:
