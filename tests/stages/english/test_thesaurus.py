@@ -55,6 +55,7 @@ def test_a_package_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch
         thesaurus_version()
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_by_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     thesaurus.thesaurus.cache_clear()
     thesaurus.thesaurus()

