@@ -157,9 +157,7 @@ class Explain(StageSection):
         if self.negatives == "hard" and not config[Record].negatives:
             raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, such as to 10')
         if self.output_tokens and not config[Record].weight_tokens:
-            raise ValueError(
-                "explain.output_tokens needs tokens from the weights; set record.weight_tokens, such as to 10"
-            )
+            raise ValueError("explain.output_tokens needs tokens from the weights; set record.weight_tokens = 10")
 
     @model_validator(mode="after")
     def _engine_suits(self) -> "Explain":

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 from stages.simulate.word.phrases import BOILERPLATE, PARTS_OF_SPEECH, read_forms
-from stages.simulate.word.places import Taken, token_choice
+from stages.simulate.word.positions import Taken, token_choice
 from stages.simulate.word.quoted_strings import AFFIXED, PLACED, QUOTED, Marked, Quoted, Scope, take_quotes
 from stages.simulate.word.rules import Rule
 
