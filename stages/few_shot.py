@@ -1,11 +1,123 @@
 """Worked examples in prompts: what stands before a question, the same for every unit, so that servers read it once."""
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import pairwise
+
+import numpy as np
 
 from pipeline.llm.engine import Message
 from pipeline.prompts import Prompt
+from stages.evidence import Activations
+
+OPEN, CLOSE = "«", "»"
+"""Stand around marked tokens of a text; a model's tokenizer mostly has one token for each."""
+
+EMPTY = r"\empty"
+_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+_CODED = re.compile(f"[\\\\\ufffd{OPEN}{CLOSE}]")  # printable characters that a text does not show as they are
+_SHOWN_TOKENS_KEPT = 65_536
+_MARK = re.compile(
+    r"<(?=[^<>\s]*>)|\[(?=/?[A-Z_]+\])|<(?=[|｜])"
+)  # begins <end>, </s>, <|im_end|>, [INST] and the like
+
+
+@lru_cache(maxsize=_SHOWN_TOKENS_KEPT)
+def show_token(token: str) -> str:
+    """A token's text on one line; different tokens are shown differently.
+
+    A backslash is doubled; tab, line feed and return are `\\t`, `\\n` and `\\r`; the empty token is `\\empty`. Every
+    other character that does not print, the replacement character (a lone byte of a character), and a `<` or `[`
+    that begins something like `<end>`, `<|im_end|>` or `[INST]` is written as its code: `\\x3c`, `\\ufffd`,
+    `\\U000e0001`. So no token reads as a mark of the prompt or as a special token of a model.
+    """
+    if not token:
+        return EMPTY
+    marks = {match.start() for match in _MARK.finditer(token)}
+    return "".join(_coded(character) if place in marks else _shown(character) for place, character in enumerate(token))
+
+
+def marked_text(tokens: Sequence[str], marked: Sequence[bool]) -> str:
+    """A text of T tokens on one line, with OPEN and CLOSE around each run of marked tokens.
+
+    Characters are shown as `show_token` does it, those that make a special token over the border of two tokens
+    included; an OPEN or CLOSE of the text itself is written as its code. A space that begins a run's first token stands
+    before the OPEN, unless it is the whole token; so a token is marked if its last character stands between the marks.
+    Empty tokens are left out, except from a text in which one of them is marked: there, each is `\\empty`.
+    """
+    text, flags = "".join(tokens), bytes(marked)
+    coded = [match.start() for match in _MARK.finditer(text)]
+    empties = "" in tokens and any(mark and not token for token, mark in zip(tokens, marked, strict=True))
+    shown: list[str] = []
+    start = begin = 0
+    while start < len(tokens):
+        stop = flags.find(1 - flags[start], start) % (len(tokens) + 1)  # -1 becomes the end
+        run = tokens[start:stop]
+        inside = ""
+        for part in run if empties else ["".join(run)]:
+            inside += EMPTY if empties and not part else _translated(text, begin, begin + len(part), coded)
+            begin += len(part)
+        space = " " if flags[start] and len(run[0]) > 1 and run[0][0] == " " else ""
+        shown.append(f"{space}{OPEN}{inside[len(space) :]}{CLOSE}" if flags[start] else inside)
+        start = stop
+    return "".join(shown)
+
+
+def _translated(text: str, start: int, stop: int, coded: Sequence[int]) -> str:
+    """The characters of text[start:stop] as shown, those at the places `coded` by their code."""
+    if not coded:
+        return _plainly(text[start:stop])
+    places = [place for place in coded if start <= place < stop]
+    parts = [_plainly(text[before + 1 : after]) for before, after in pairwise([start - 1, *places, stop])]
+    return parts[0] + "".join(_coded(text[place]) + part for place, part in zip(places, parts[1:], strict=True))
+
+
+def _plainly(text: str) -> str:
+    return text if text.isprintable() and not _CODED.search(text) else text.translate(_TABLE)
+
+
+class _Table(dict[int, str]):
+    """What each character of a marked text is shown as, found out when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        self[code] = _coded(character) if character in (OPEN, CLOSE) else _shown(character)
+        return self[code]
+
+
+def _shown(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    return character if character.isprintable() and character != "\ufffd" else _coded(character)
+
+
+def _coded(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_TABLE = _Table()
+
+
+def token_lines(tokens: Sequence[str], values: Iterable[int | str]) -> str:
+    """One line for each token: the token as shown, a tab, its value."""
+    return "".join([f"{token}\t{value}\n" for token, value in zip(map(show_token, tokens), values, strict=True)])
+
+
+def normalised(activations: Sequence[Activations]) -> list[list[int]]:
+    """Integers 0 to 10 in place of activations: min(10, floor(10 relu(x) / max)), the maximum over all that is given.
+
+    All zeros where the maximum is not positive; NaN (a position left out of the record) is 0. Source: Bills et al. 2023.
+    """
+    ends = np.cumsum([len(values) for values in activations])
+    flat = np.fmax(np.concatenate([np.zeros(0), *activations]), 0.0)
+    highest = float(flat.max(initial=0.0))
+    numbers = np.minimum(10, np.floor(10 * (flat / highest))).astype(int) if highest > 0 else np.zeros(len(flat), int)
+    listed = numbers.tolist()
+    return [listed[end - len(values) : end] for values, end in zip(activations, ends.tolist(), strict=True)]
+
 
 Shots = Callable[..., Iterable[tuple[str, str]]]
 """Questions and the right answers to them, from a prompt and the values that its parts need."""

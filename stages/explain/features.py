@@ -15,7 +15,7 @@ import numpy.typing as npt
 from stages.english.forms import FORMS
 from stages.english.text import Text
 from stages.evidence import Evidence, TopToken
-from stages.explain.explainer import ExplanationError
+from stages.explain.explain_units import ExplanationError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

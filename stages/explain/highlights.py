@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 
 from stages.evidence import Activations, Detail, Evidence, Exemplar, Pair
-from stages.explain.explainer import ExplanationError
-from stages.token_lines import marked_text, show_token
+from stages.explain.explain_units import ExplanationError
+from stages.few_shot import marked_text, show_token
 
 EXEMPLARS = 20
 """Exemplars of the top band at most."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.evidence import Evidence
-from stages.explain.explainer import Candidate
+from stages.explain.explain_units import Candidate
 from stages.explain.highlights import Highlights, hard_negatives, highlight, look_alikes, take_notes
 from stages.explain.question import Part, ask_in_words, few_shot
 from stages.methods import Method

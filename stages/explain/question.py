@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.llm.engine import Completion, Message, PromptTooLong, Request
 from pipeline.prompts import Prompt
 from stages.asking import ATTEMPTS, Asker, Reply, Use
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.explanation_reply import SCHEMA, Said, read_explanation
 from stages.few_shot import opening
 from stages.settings import Explain

@@ -10,13 +10,12 @@ from pipeline.llm.engine import Completion, Message
 from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.evidence import Evidence, Exemplar
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.explanation_reply import Said, usable
 from stages.explain.question import Part, Question, ask
-from stages.few_shot import FewShotNeuron, few_shot_neurons, opening
+from stages.few_shot import FewShotNeuron, few_shot_neurons, normalised, opening, token_lines
 from stages.methods import Method
 from stages.settings import Explain
-from stages.token_lines import normalised, token_lines
 
 EXEMPLARS = 5
 """Exemplars shown, the strongest of the top band."""

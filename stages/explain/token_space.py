@@ -7,11 +7,11 @@ import numpy as np
 from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.evidence import Evidence
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.question import Part, ask_in_words, few_shot
+from stages.few_shot import normalised, show_token
 from stages.methods import Method
 from stages.settings import Explain
-from stages.token_lines import normalised, show_token
 
 TOKENS = 50
 """Tokens shown at most."""

@@ -10,10 +10,9 @@ from pipeline.prompts import Prompt
 from stages.english.text import split_words
 from stages.english.word_classes import FUNCTION_WORDS
 from stages.evidence import Evidence
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.features import LEXICAL, RULES, WORD, Observations, observe
-from stages.explain.findings import Finding, select
-from stages.explain.sentence import compose
+from stages.explain.findings import Finding, compose, select
 from stages.methods import Method
 
 if TYPE_CHECKING:

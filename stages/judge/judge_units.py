@@ -22,8 +22,7 @@ from pipeline.storage.tables import Tables
 from stages.asking import Asker, open_asker
 from stages.evidence import Exemplar
 from stages.judge import JUDGE_METHODS
-from stages.judge.answers import Answer, answers
-from stages.judge.items import Item
+from stages.judge.items import Answer, Item, answers
 from stages.judge.judge_tables import EXAMPLE_SCORES, JUDGEMENTS
 from stages.recorded_units import RecordedUnits
 from stages.score.score_units import SCORES

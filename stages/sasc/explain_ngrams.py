@@ -15,7 +15,7 @@ from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.methods import build_method, model_use, prompt_digests
 from stages.sasc import SUMMARISERS
 from stages.sasc.ngram_pieces import normalised_text

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context
 from pipeline.storage.tables import Tables
-from stages.explain.explainer import Candidate
+from stages.explain.explain_units import Candidate
 
 Kept = Sequence[tuple[str, float]]
 """N-grams with their responses, by falling response."""

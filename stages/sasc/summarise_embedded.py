@@ -15,7 +15,7 @@ from stages.asking import Asker
 from stages.english.forms import FORMS
 from stages.english.text import Text
 from stages.english.thesaurus import shared_heads, thesaurus_version
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.methods import Method
 from stages.sasc.naming import Naming
 from stages.sasc.sasc_contracts import Kept

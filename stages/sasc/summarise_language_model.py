@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.llm.engine import Message, Request
 from pipeline.prompts import Prompt
 from stages.asking import Asker
-from stages.explain.explainer import Candidate
+from stages.explain.explain_units import Candidate
 from stages.explain.explanation_reply import SCHEMA, read_explanation
 from stages.explain.question import Part, Question, ask
 from stages.methods import Method

@@ -18,8 +18,7 @@ from pipeline.storage.tables import Tables
 from stages.estimates import with_texts
 from stages.recorded_units import RecordedUnits
 from stages.score import SCORERS
-from stages.score.pairing import pair
-from stages.score.scorer import Explained, Pairs, Scorer
+from stages.score.scorer import Explained, Pairs, Scorer, pair
 from stages.settings import Judge, Score, Simulate
 from stages.units import draw, unit_name, unit_shards
 

@@ -1,7 +1,7 @@
 """Expected activations from explanations."""
 
 SIMULATORS = {
-    "word": "stages.simulate.word:METHOD",
+    "word": "stages.simulate.word.word_simulator:METHOD",
     "all_at_once": "stages.simulate.all_at_once:METHOD",
     "generated": "stages.simulate.generated:METHOD",
     "json": "stages.simulate.json_list:METHOD",

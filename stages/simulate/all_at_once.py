@@ -12,12 +12,11 @@ import numpy as np
 from pipeline.llm.engine import Message, Need, NumberPrompt, NumberScores
 from pipeline.prompts import Prompt
 from stages.asking import Asker
-from stages.few_shot import FewShotNeuron, few_shot_neurons, one_line, opening
+from stages.few_shot import FewShotNeuron, few_shot_neurons, one_line, opening, show_token
 from stages.methods import Method
 from stages.settings import Simulate
 from stages.simulate.packing import Results, halves, packs
 from stages.simulate.simulator import Simulation
-from stages.token_lines import show_token
 
 PACKED_AT_MOST = 4
 """Sequences in a prompt that are worth it: with SmolLM2 the coverage is halved in the second to fourth and a tenth after."""

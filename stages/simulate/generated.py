@@ -16,11 +16,10 @@ import numpy.typing as npt
 
 from pipeline.llm.engine import NUMBERS, Completion, Message, ReplyToken, Request
 from pipeline.prompts import Prompt
-from stages.few_shot import few_shot_neurons, one_line, opening
+from stages.few_shot import few_shot_neurons, one_line, opening, show_token
 from stages.methods import Method
 from stages.simulate.packing import PackedSimulator, Tokens
 from stages.simulate.simulator import SCALE, Simulation
-from stages.token_lines import show_token
 
 ROW = 8
 """Tokens in a row."""

@@ -14,11 +14,10 @@ import numpy as np
 from pipeline.llm.engine import Completion, Message, Request
 from pipeline.prompts import Prompt
 from stages.asking import json_objects
-from stages.few_shot import FewShotRecord, few_shot_neurons, one_line, opening
+from stages.few_shot import FewShotRecord, few_shot_neurons, one_line, opening, show_token
 from stages.methods import Method
 from stages.simulate.packing import PackedSimulator, Tokens
 from stages.simulate.simulator import SCALE, Simulation
-from stages.token_lines import show_token
 
 ENTRY_TOKENS = 14
 """Tokens that an entry of a list takes at most."""

@@ -13,10 +13,9 @@ import numpy as np
 from pipeline.llm.engine import Message, Need, NumberPrompt, NumberScores
 from pipeline.prompts import Prompt
 from stages.asking import Asker
-from stages.few_shot import few_shot_neurons, one_line, opening
+from stages.few_shot import few_shot_neurons, one_line, opening, show_token
 from stages.methods import Method
 from stages.simulate.simulator import Simulation
-from stages.token_lines import show_token
 
 
 class OneAtATimeSimulator:

@@ -8,8 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.prompts import Prompt
-from stages.few_shot import few_shot_neurons
-from stages.token_lines import CLOSE, OPEN, marked_text, normalised, show_token, token_lines
+from stages.few_shot import CLOSE, OPEN, few_shot_neurons, marked_text, normalised, show_token, token_lines
 from tests.pipeline.llm.shown import read_marks, read_token, read_units
 from tests.tiers import examples
 

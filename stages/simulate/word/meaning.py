@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipeline.prompts import Prompt
 from stages.english.text import Values
 from stages.english.word_classes import COMMON, whole_words
-from stages.simulate.word.phrases import INTRODUCTIONS
+from stages.simulate.word.reader import INTRODUCTIONS
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

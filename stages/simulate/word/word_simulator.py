@@ -6,7 +6,7 @@ What it reads in an explanation, in any mixture, clauses parted by ";" or "and a
   containing "graph"
 - places: words right after "of"; before a comma; inside parentheses or quotation marks; the first word of a sentence,
   the last word of a line, the start of a text
-- forms, by the names in forms.FORMS and the phrases in phrases.FORM_PHRASES: numbers, past-tense verbs, proper names
+- forms, by the names in FORMS of english.forms and the phrases in FORM_PHRASES of `reader`: numbers, past-tense verbs, proper names
 - meaning: all that is left, such as "war and the military"; together with a form or a place it narrows that
 - exclusions: animals but not "dog"; anything except numbers
 - strength: sometimes, weakly, to a lesser degree; especially after "in"
@@ -17,13 +17,16 @@ An explanation is read into rules (`reader`), which are applied to the words of 
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.prompts import Prompt
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.english.text import Text, Values
-from stages.simulate.simulator import SCALE, Simulation
+from stages.methods import Method
+from stages.settings import Simulate
+from stages.simulate.simulator import SCALE, Simulation, Simulator
 from stages.simulate.word.meaning import Meaning
 from stages.simulate.word.reader import read_explanation
 from stages.simulate.word.rules import Rule, RuleReading
@@ -88,3 +91,18 @@ class WordSimulator:
         return {
             phrase: dict(zip(words, self._meaning.values(phrase, words).tolist(), strict=True)) for phrase in phrases
         }
+
+
+def _build(settings: Simulate, model: Any, prompts: Sequence[Prompt]) -> Simulator:
+    from pipeline.subjects.embedder import load_embedder
+
+    return WordSimulator(load_embedder(settings.embedder), model, prompts[0])
+
+
+METHOD = Method(
+    "the meaning and the form of words, by a sentence embedder and rules; a language model, where there is one, lists examples",
+    _build,
+    model="inside",
+    prompts=("simulate/word_list.v1",),
+    settings=lambda simulate: {"embedder": resolve_model(simulate.embedder).revision},
+)

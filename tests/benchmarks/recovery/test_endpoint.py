@@ -12,7 +12,7 @@ from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.llm.engine import Completion, Request
 from pipeline.subjects.embedder import load_embedder
-from stages.explain.explainer import ExplanationError
+from stages.explain.explain_units import ExplanationError
 from tests.benchmarks import bench_recovery
 from tests.benchmarks.recovery.figures import by_kind, figures
 from tests.benchmarks.recovery.harness import Outcome, explain_half

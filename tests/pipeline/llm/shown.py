@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from stages.token_lines import CLOSE, OPEN
+from stages.few_shot import CLOSE, OPEN
 
 _UNIT = re.compile(r"\\(\\|t|n|r|empty|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})|([^\\])", re.DOTALL)
 _PLAIN = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r", "empty": ""}

@@ -22,7 +22,7 @@ from pipeline.llm.engine import (
 from stages.asking import Asker
 from stages.evidence import Evidence, Exemplar, TopToken
 from stages.explain import EXPLAINERS
-from stages.explain.explainer import Candidate, Explainer, ExplanationError
+from stages.explain.explain_units import Candidate, Explainer, ExplanationError
 from stages.settings import Explain
 
 Reply = Callable[[int, int], str | EngineError]

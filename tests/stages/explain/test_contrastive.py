@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from stages.evidence import Detail, Evidence, Pair
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, explained, says, text
 
 PROMPT_ID, NOTED_PROMPT_ID = "explain/contrastive.v1", "explain/contrastive.v2"

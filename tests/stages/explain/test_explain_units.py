@@ -7,8 +7,7 @@ import pytest
 
 from pipeline.errors import UserError
 from stages.evidence import Evidence, Exemplar
-from stages.explain.explain_units import explain_unit
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError, explain_unit
 
 
 class Failing:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.llm.engine import Message
 from stages.evidence import Detail, Evidence, Pair
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.explanation_reply import SCHEMA
 from stages.explain.question import MAX_TOKENS
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, explained, says, text

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.llm.engine import Completion, EngineError, Message, Refused, Request
 from stages.asking import ATTEMPTS, Asker
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.explanation_reply import Said
 from stages.explain.question import Part, Question, ask, left_out, shapes
 from tests.stages.explain.scripted import Reply, ScriptedEngine, says

@@ -10,7 +10,7 @@ from pipeline.llm.in_process import InProcessEngine
 from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.asking import ATTEMPTS
 from stages.evidence import Evidence, Exemplar
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.explanation_reply import Said
 from stages.explain.token_activation import EXEMPLARS, MAX_TOKENS, TokenActivationExplainer
 from tests.pipeline.llm.shown import read_lines

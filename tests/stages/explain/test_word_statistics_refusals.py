@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from stages.english.forms import FORMS
 from stages.evidence import Evidence, Exemplar, TopToken
-from stages.explain.explainer import ExplanationError
+from stages.explain.explain_units import ExplanationError
 from stages.explain.features import SHOWN_FORMS
-from stages.explain.sentence import is_quotable, mark_name
+from stages.explain.findings import is_quotable, mark_name
 from stages.explain.word_statistics import StatisticsExplainer
 from tests.stages.explain.planted import evidence, one_of
 from tests.tiers import examples

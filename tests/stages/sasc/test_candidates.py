@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.prompts import Prompt
 from stages.asking import Asker
-from stages.explain.explainer import Candidate, ExplanationError
+from stages.explain.explain_units import Candidate, ExplanationError
 from stages.sasc.explain_ngrams import draws, themes
 from stages.sasc.summarise_language_model import PROMPT, LanguageModelSummariser
 from stages.settings import Sasc

@@ -11,7 +11,7 @@ from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.asking import Asker
 from stages.english.word_classes import content_words
-from stages.explain.explainer import ExplanationError
+from stages.explain.explain_units import ExplanationError
 from stages.sasc.naming import Naming
 from stages.sasc.summarise_embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser, SharedForms
 from stages.sasc.summarise_language_model import PROMPT, LanguageModelSummariser

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.score.calibrated import absolute_deviation, fit_calibration, r_squared
+from stages.score.correlation import absolute_deviation, fit_calibration, r_squared
 
 rng = np.random.default_rng(0)
 EXPECTED = rng.uniform(0, 10, size=500)

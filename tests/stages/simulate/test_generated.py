@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pipeline.llm.engine import Completion, ReplyToken, Request
 from pipeline.prompts import Prompt
 from stages.asking import Asker
+from stages.few_shot import show_token
 from stages.settings import Simulate
 from stages.simulate.generated import GeneratedSimulator
 from stages.simulate.simulator import Simulation
-from stages.token_lines import show_token
 from tests.stages.simulate.doubles import DoubleEngine, rows_reply
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pipeline.llm.engine import Completion, Request
 from pipeline.prompts import Prompt
 from stages.asking import Asker
+from stages.few_shot import show_token
 from stages.settings import Simulate
 from stages.simulate.json_list import SCHEMA, JsonSimulator
 from stages.simulate.simulator import Simulation
-from stages.token_lines import show_token
 from tests.stages.simulate.doubles import DoubleEngine, json_reply
 
 
