@@ -1,4 +1,4 @@
-"""What identifies the things that units are read from besides the model: files by content, functions by source.
+"""What identifies the things that units are read from: the model by revision, files by content, functions by source.
 
 Imports neither torch nor anything of the user's, as fingerprints are worked out for `status` and `query` too.
 """
@@ -13,7 +13,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import BlackBox, Directions, SparseCoder
+from pipeline.config import BlackBox, Directions, SparseCoder, Subject
 from pipeline.config.section import DEVICES
 from pipeline.errors import UserError
 from pipeline.subjects.loading.cache_folder import content_hash
@@ -24,6 +24,16 @@ MODELS = {"embedder", "model"}
 """Arguments of a factory that name a model."""
 SUFFIXES = {".json", ".npy", ".npz", ".safetensors"}
 """Endings of the files in a folder that say what its units are."""
+
+
+def model_identity(subject: Subject) -> dict[str, Any]:
+    """What can change the activations of the model's own parts.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    revision = resolve_model(subject.model).revision
+    return {"model": subject.model, "revision": revision, "dtype": subject.dtype, "paths": subject.paths}
 
 
 def file_identity(place: str, entry: Directions | SparseCoder, layer: int) -> dict[str, Any]:

@@ -6,12 +6,9 @@ unless `record.details` asks for all. Explainers look details up by the exemplar
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 from tqdm import tqdm
@@ -21,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.identity import model_identity
 from pipeline.subjects.module_kinds import kind_of, modules_of
 from stages.evidence import SPLITS
 from stages.record.sequences import token_ids_of
@@ -29,24 +26,9 @@ from stages.settings import Explain, Record
 from stages.units import unit_shards
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline.subjects.hook_points import HookPoint
-
-Pairs = list[tuple[int, int, float]]
-
-
-@dataclass
-class Detailed:
-    """An exemplar and what has been found out about it."""
-
-    index: int
-    polarity: str
-    seq_id: int
-    peak: int
-    counted: npt.NDArray[np.bool_]
-    """(T,) which positions count."""
-    attribution: npt.NDArray[np.float32] | None = None
-    """(T,) in the polarity."""
-    pairs: Pairs | None = None
 
 
 def is_heads(module: str) -> bool:
@@ -65,14 +47,11 @@ def settings(config: RunConfig) -> dict[str, Any]:
     modules = [module for module in modules_of(config) if is_detailed(module, config)]
     if not modules:
         return {}
-    subject, explain = config.subject, config[Explain]
     return {
-        "model": subject.model,
-        "revision": resolve_model(subject.model).revision,
-        "dtype": subject.dtype,
+        **model_identity(config.subject),
         "modules": modules,
         "seed": config.run.seed,
-        "explain": explain.model_dump(include={"units", "polarities"}),
+        "explain": config[Explain].model_dump(include={"units", "polarities"}),
         "attribution": config[Record].attribution,
         "details": config[Record].details,
         "pairs": config[Record].pairs if any(is_heads(module) for module in modules) else 0,
@@ -91,103 +70,103 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Look into the exemplars of some units."""
     config, module = context.config, shard.key["module"]
-    exemplars = exemplars_of(context, module, shard.key["indices"], shard.key["polarity"])
-    token_ids = token_ids_of(context.tables, {exemplar.seq_id for exemplar in exemplars})
+    rows = exemplars_of(context, module, shard.key["indices"], shard.key["polarity"])
+    token_ids = token_ids_of(context.tables, rows["seq_id"].tolist())
+    nothing: dict[int, Any] = dict.fromkeys(rows.index)
+    found = {"attribution": nothing, "pairs": nothing}
     if config[Record].attribution != "none":
-        attribute(context, module, exemplars, token_ids)
+        found["attribution"] = attributions(context, module, rows, token_ids)
     if is_heads(module) and config[Record].pairs:
-        add_pairs(context, module, exemplars, token_ids)
-    rows = [_row(module, exemplar) for exemplar in exemplars]
-    return {DETAILS.name: pa.Table.from_pylist(rows, schema=DETAILS.schema)}
+        found["pairs"] = pairs_of(context, module, rows, token_ids)
+    columns = {
+        "module": [module] * len(rows),
+        **{name: rows[name] for name in ("index", "polarity", "seq_id")},
+        **{name: [values[row] for row in rows.index] for name, values in found.items()},
+    }
+    schema = DETAILS.schema
+    arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in schema]  # NaN is null
+    return {DETAILS.name: pa.table(arrays, schema=schema)}
 
 
-def exemplars_of(context: Context, module: str, indices: Sequence[int], polarity: str) -> list[Detailed]:
+def exemplars_of(context: Context, module: str, indices: Sequence[int], polarity: str) -> "pd.DataFrame":
     """The exemplars of some units that are looked into, by unit and rank; one that is in several bands once."""
     field, record = ds.field, context.config[Record]
     where = context.tables.is_unit(module, indices, polarity)
     if record.details == "shown":
         where &= (field("band") == "top") & (field("split") == "explain")
-    rows = context.tables.read(EXEMPLARS, where).sort_by([("index", "ascending"), ("rank", "ascending")])
-    found: dict[tuple[int, int], Detailed] = {}
-    for row in rows.to_pylist():
-        counted = np.isfinite(np.array(row["activations"], np.float32))
-        counted[: record.skip_positions] = False
-        exemplar = Detailed(row["index"], row["polarity"], row["seq_id"], row["peak"], counted)
-        found.setdefault((row["index"], row["seq_id"]), exemplar)
-    return list(found.values())
+    names = ["index", "polarity", "rank", "seq_id", "peak", "activations"]
+    rows = context.tables.read(EXEMPLARS, where, names).to_pandas()
+    rows = rows.sort_values(["index", "rank"], kind="stable")
+    return rows.drop_duplicates(["index", "seq_id"]).reset_index(drop=True)
 
 
-def attribute(
-    context: Context, module: str, exemplars: Sequence[Detailed], token_ids: Mapping[int, Sequence[int]]
-) -> None:
-    """Set `attribution`."""
+def attributions(
+    context: Context, module: str, rows: "pd.DataFrame", token_ids: Mapping[int, Sequence[int]]
+) -> dict[int, Any]:
+    """For each row how much each token matters, (T,) in the polarity."""
     from pipeline.subjects.activation_sources import open_source
     from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token, occlusion
     from pipeline.subjects.loading.model_loading import load_tokenizer
 
     config, subject = context.config, context.config.subject
     neutral = neutral_token(load_tokenizer(subject.model, subject.trust_remote_code))
-    for seq_id, here in _by_sequence(exemplars):
-        wanted = [Wanted(exemplar.peak, exemplar.index) for exemplar in here]
+    found: dict[int, Any] = {}
+    for seq_id, here in by_sequence(rows):
+        wanted = [Wanted(int(peak), int(index)) for peak, index in zip(here["peak"], here["index"], strict=True)]
         ids = token_ids[seq_id]
         if config[Record].attribution == "occlusion":
             source = context.latest("source", module, lambda config: open_source(config, [module]))
-            found = [occlusion(source, module, ids, one, neutral, config[Record].batch_size) for one in wanted]
+            values = [occlusion(source, module, ids, one, neutral, config[Record].batch_size) for one in wanted]
         else:
-            base_model, site = _site(context, module)
-            found = list(integrated_gradients(base_model, site, ids, wanted, neutral))
-        for exemplar, values in zip(here, found, strict=True):
-            exemplar.attribution = values if exemplar.polarity == "+" else -values
+            base_model, hook_point = model_at(context, module)
+            values = list(integrated_gradients(base_model, hook_point, ids, wanted, neutral))
+        found.update(zip(here.index, values, strict=True))
+    finite = {row: np.where(np.isfinite(values), values, np.float32(np.nan)) for row, values in found.items()}
+    return {row: values if rows["polarity"][row] == "+" else -values for row, values in finite.items()}
 
 
-def add_pairs(
-    context: Context, module: str, exemplars: Sequence[Detailed], token_ids: Mapping[int, Sequence[int]]
-) -> None:
-    """Set `pairs`, where the model lets them be had."""
+def pairs_of(
+    context: Context, module: str, rows: "pd.DataFrame", token_ids: Mapping[int, Sequence[int]]
+) -> dict[int, Any]:
+    """For each row the strongest pairs of positions; None where the model does not let them be had."""
     import torch
 
     from pipeline.subjects.hook_points import input_device
     from pipeline.subjects.kinds.heads import head_movements, strongest_pairs
 
     record = context.config[Record]
-    base_model, site = _site(context, module)
+    base_model, hook_point = model_at(context, module)
     device = input_device(base_model)
-    for seq_id, here in _by_sequence(exemplars):
-        found = head_movements(base_model, site, {"input_ids": torch.tensor([token_ids[seq_id]], device=device)})
-        if found is None:
-            return
-        for exemplar in here:
-            sizes = found.pairs(0, exemplar.index).cpu()
-            exemplar.pairs = strongest_pairs(sizes, torch.from_numpy(exemplar.counted), record.pairs)
+    found: dict[int, Any] = dict.fromkeys(rows.index)
+    for seq_id, here in by_sequence(rows):
+        movements = head_movements(
+            base_model, hook_point, {"input_ids": torch.tensor([token_ids[seq_id]], device=device)}
+        )
+        if movements is None:
+            break
+        for row, index, activations in zip(here.index, here["index"], here["activations"], strict=True):
+            counted = np.isfinite(activations)
+            counted[: record.skip_positions] = False
+            sizes = movements.pairs(0, index).cpu()
+            pairs = strongest_pairs(sizes, torch.from_numpy(counted), record.pairs)
+            found[row] = [{"from": source, "to": target, "value": value} for source, target, value in pairs]
+    return found
 
 
-def _by_sequence(exemplars: Sequence[Detailed]) -> "tqdm[tuple[int, list[Detailed]]]":
+def by_sequence(rows: "pd.DataFrame") -> "tqdm[tuple[Any, pd.DataFrame]]":
     """The exemplars of each sequence. No two sequences are run in one batch, so that the rows do not depend on the shards."""
-    ordered = sorted(exemplars, key=lambda exemplar: exemplar.seq_id)
-    groups = [(seq_id, list(group)) for seq_id, group in groupby(ordered, lambda exemplar: exemplar.seq_id)]
-    return tqdm(groups, desc="sequences", unit="sequence", leave=False, disable=None)
+    return tqdm(list(rows.groupby("seq_id")), desc="sequences", unit="sequence", leave=False, disable=None)
 
 
-def _site(context: Context, module: str) -> tuple[Any, "HookPoint"]:
-    """The model without its head, and a place in it."""
+def model_at(context: Context, module: str) -> tuple[Any, "HookPoint"]:
+    """The model without its head, and the hook point of a module."""
     from pipeline.subjects.hook_points import find_hook_points
     from pipeline.subjects.loading.model_loading import load_subject
 
     subject = context.config.subject
     base_model = load_subject(subject).model.base_model
-    return base_model, context.latest("site", module, lambda _: find_hook_points(base_model, [module], subject)[module])
-
-
-def _row(module: str, exemplar: Detailed) -> dict[str, Any]:
-    values, pairs = exemplar.attribution, exemplar.pairs
-    return {
-        "module": module,
-        "index": exemplar.index,
-        "polarity": exemplar.polarity,
-        "seq_id": exemplar.seq_id,
-        "attribution": None if values is None else [float(v) if np.isfinite(v) else None for v in values],
-        "pairs": None if pairs is None else [{"from": a, "to": b, "value": value} for a, b, value in pairs],
-    }
+    found = context.latest("hook point", module, lambda _: find_hook_points(base_model, [module], subject)[module])
+    return base_model, found
 
 
 def check(config: RunConfig) -> None:

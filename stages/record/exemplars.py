@@ -218,7 +218,6 @@ def rounded(values: Floats, bits: int) -> Floats:
 
 def stacked(parts: Sequence[Floats]) -> Floats:
     """Matrices (M, T) one above the other, the narrower ones filled up with NaN."""
-    width = max(part.shape[1] for part in parts)
-    return np.concatenate(
-        [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=np.nan) for part in parts]
-    )
+    width = max((part.shape[1] for part in parts), default=0)
+    wide = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=np.nan) for part in parts]
+    return np.concatenate([np.zeros((0, width), np.float32), *wide])

@@ -173,28 +173,27 @@ def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]], b
     Args:
         bits: significant bits of their activations.
     """
-    from stages.record.exemplars import rounded
+    from stages.record.exemplars import activation_lists, stacked
 
-    ordered = sorted(
-        (index, polarity, KINDS.index(kind), SPLITS.index(split), rank)
+    found = sorted(
+        ((index, polarity, KINDS.index(kind), SPLITS.index(split), rank), negative)
         for (index, polarity, split), kinds in kept.items()
-        for kind, found in kinds.items()
-        for rank in range(len(found))
+        for kind, negatives in kinds.items()
+        for rank, negative in enumerate(negatives)
     )
-    negatives = [kept[i, polarity, SPLITS[s]][KINDS[k]][rank] for i, polarity, k, s, rank in ordered]
-    flat = np.concatenate([np.zeros(0, np.float32), *(negative.activations for negative in negatives)])
-    offsets = np.cumsum([0, *(len(negative.activations) for negative in negatives)]).astype(np.int32)
+    negatives = [negative for _, negative in found]
+    lengths = np.asarray([len(negative.activations) for negative in negatives], np.int64)
     columns = {
-        "module": pa.array([module] * len(ordered), pa.string()),
-        "index": [index for index, *_ in ordered],
-        "polarity": [polarity for _, polarity, *_ in ordered],
-        "band": [KINDS[kind] for _, _, kind, *_ in ordered],
-        "rank": [rank for *_, rank in ordered],
+        "module": pa.array([module] * len(found), pa.string()),
+        "index": [index for (index, *_), _ in found],
+        "polarity": [polarity for (_, polarity, *_), _ in found],
+        "band": [KINDS[kind] for (_, _, kind, *_), _ in found],
+        "rank": [rank for (*_, rank), _ in found],
         "seq_id": [negative.seq_id for negative in negatives],
         "peak": [negative.peak for negative in negatives],
         "max_activation": [float(negative.activations[negative.peak]) for negative in negatives],
-        "activations": pa.ListArray.from_arrays(offsets, pa.array(rounded(flat, bits), mask=np.isnan(flat))),
-        "split": [SPLITS[split] for *_, split, _ in ordered],
+        "activations": activation_lists(stacked([negative.activations[None] for negative in negatives]), lengths, bits),
+        "split": [SPLITS[split] for (*_, split, _), _ in found],
     }
     return pa.table(columns, schema=NEGATIVES.schema)
 

@@ -9,10 +9,8 @@ a document alone; of the corpus of the demo 1 % do, and 0.5 % of what a pass com
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -20,12 +18,18 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.activations import ActivationSource, TokenBatch
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.activations import ActivationSource
+from pipeline.subjects.identity import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.record.partial_tables import PARTIALS
 from stages.record.recorder import Recorder
-from stages.record.sequences import Sequences, sequence_shards, sequences_between, special_ids
+from stages.record.sequences import (
+    Sequences,
+    padded_batches,
+    sequence_shards,
+    sequences_between,
+    special_ids,
+)
 from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import Record
 
@@ -38,15 +42,8 @@ LATER = {
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change the partials."""
-    subject = config.subject
-    model = {
-        "model": subject.model,
-        "revision": resolve_model(subject.model).revision,
-        "dtype": subject.dtype,
-        "paths": subject.paths,
-    }
     return {
-        **(model if needs_model(modules_of(config)) else {}),
+        **(model_identity(config.subject) if needs_model(modules_of(config)) else {}),
         "modules": modules_of(config),
         "sources": source_identities(config),
         "record": config[Record].model_dump(exclude=LATER),
@@ -93,17 +90,6 @@ def scan(
             recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
             source.run(batch, recorder.add)
             bar.update(len(batch.seq_ids))
-
-
-def padded_batches(sequences: Sequences, batch_size: int) -> Iterator[TokenBatch]:
-    """One batch after another."""
-    rest = iter(sequences)
-    while batch := list(islice(rest, batch_size)):
-        lengths = np.asarray([len(ids) for _, ids in batch], dtype=np.int64)
-        token_ids = np.zeros((len(batch), int(lengths.max())), np.int64)
-        for row, (_, ids) in enumerate(batch):
-            token_ids[row, : len(ids)] = ids
-        yield TokenBatch(token_ids, lengths, np.asarray([seq_id for seq_id, _ in batch], dtype=np.int64))
 
 
 def check(config: RunConfig) -> None:

@@ -1,7 +1,7 @@
 """The sequences of the corpus, as the stages of the record take them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Shard
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
+from pipeline.subjects.activations import TokenBatch
 
 TokenIds = Sequence[int] | npt.NDArray[np.int32]
 Sequences = Iterable[tuple[int, TokenIds]]
@@ -37,6 +38,17 @@ def sequences_between(tables: Tables, start: int, stop: int) -> Iterator[tuple[i
         ends = np.cumsum(lists.value_lengths().to_numpy()).tolist()
         parts = [flat[first:last] for first, last in pairwise([0, *ends])]
         yield from zip(batch.column("seq_id").to_pylist(), parts, strict=True)
+
+
+def padded_batches(sequences: Sequences, batch_size: int) -> Iterator[TokenBatch]:
+    """Batches of sequences, padded on the right with 0."""
+    rest = iter(sequences)
+    while batch := list(islice(rest, batch_size)):
+        lengths = np.asarray([len(ids) for _, ids in batch], dtype=np.int64)
+        token_ids = np.zeros((len(batch), int(lengths.max())), np.int64)
+        for row, (_, ids) in enumerate(batch):
+            token_ids[row, : len(ids)] = ids
+        yield TokenBatch(token_ids, lengths, np.asarray([seq_id for seq_id, _ in batch], dtype=np.int64))
 
 
 def token_ids_of(tables: Tables, seq_ids: Iterable[int]) -> dict[int, list[int]]:

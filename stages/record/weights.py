@@ -6,10 +6,10 @@ residual stream and unembedded. On the input side stand the tokens whose embeddi
 Shapes: U units, V tokens, D dimensions of the residual stream.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -17,7 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.identity import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.settings import Record
 
@@ -28,23 +28,7 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 """Units whose products with all tokens are held at a time."""
-
-Listed = list[tuple[int, float]]
-"""Token ids with their values, in the order of the list."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The tokens that can be listed."""
-
-    texts: Mapping[int, str]
-    """Text of each token id; those that stand for no text, such as special tokens, are missing."""
-
-    def struct(self, listed: Listed | None) -> list[dict[str, Any]] | None:
-        """A value of the table."""
-        if listed is None:
-            return None
-        return [{"token_id": token, "token": self.texts[token], "value": value} for token, value in listed]
+LIST = UNIT_TOKENS.schema.field("promoted").type
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -52,12 +36,8 @@ def settings(config: RunConfig) -> dict[str, Any]:
     modules = modules_of_the_model(config)
     if not modules or not config[Record].weight_tokens:
         return {}
-    subject = config.subject
     return {
-        "model": subject.model,
-        "revision": resolve_model(subject.model).revision,
-        "dtype": subject.dtype,
-        "paths": subject.paths,
+        **model_identity(config.subject),
         "modules": modules,
         "sources": {name: found for name, found in source_identities(config).items() if name in modules},
         "weight_tokens": config[Record].weight_tokens,
@@ -84,79 +64,96 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
     subject = context.config.subject
     loaded = load_subject(subject)
-    site = find_hook_points(loaded.model.base_model, [shard.key["module"]], subject)[shard.key["module"]]
-    vocabulary = context.once("vocabulary", lambda _: listable(loaded.tokenizer, loaded.model))
-    return {UNIT_TOKENS.name: token_rows(loaded.model, site, vocabulary, context.config[Record].weight_tokens)}
+    (hook_point,) = find_hook_points(loaded.model.base_model, [shard.key["module"]], subject).values()
+    texts = context.once("token texts", lambda _: listable(loaded.tokenizer, loaded.model))
+    return {UNIT_TOKENS.name: token_rows(loaded.model, hook_point, texts, context.config[Record].weight_tokens)}
 
 
-def listable(tokenizer: Any, model: Any) -> Vocabulary:
-    """The tokens of a model that stand for text; rows of the embedding beyond the tokenizer's vocabulary do not."""
+def listable(tokenizer: Any, model: Any) -> dict[int, str]:
+    """The texts of the tokens of a model that stand for text; rows of the embedding beyond the tokenizer's vocabulary do not."""
     from pipeline.subjects.token_text import TokenTexts
 
     texts = TokenTexts(tokenizer)
     size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])
     found = {token_id: texts.one(token_id) for token_id in range(size)}
-    return Vocabulary({token_id: text for token_id, text in found.items() if text})
+    return {token_id: text for token_id, text in found.items() if text}
 
 
-def token_rows(model: Any, site: "HookPoint", vocabulary: Vocabulary, count: int) -> pa.Table:
-    """Rows of the table for the units of a site.
+def token_rows(model: Any, hook_point: "HookPoint", texts: Mapping[int, str], count: int) -> pa.Table:
+    """Rows of the table for the units of a hook point.
 
     Args:
         model: a transformers model with its head, if it has one.
+        texts: of the tokens that can be listed.
         count: tokens in each list.
     """
     from pipeline.subjects.hook_points import UnitVectors
     from pipeline.subjects.vocabulary import embedding_rows, find_unembedding
 
-    vectors = UnitVectors(None, None) if site.vectors is None else site.vectors()
-    nothing: list[Listed | None] = [None] * site.width
-    columns = {"promoted": nothing, "suppressed": nothing, "input_tokens": nothing}
+    vectors = UnitVectors(None, None) if hook_point.vectors is None else hook_point.vectors()
+    columns = dict.fromkeys(("promoted", "suppressed", "input_tokens"), pa.nulls(hook_point.width, LIST))
     head = None if vectors.writes is None else find_unembedding(model, vectors.writes.shape[1])
     if head is not None and vectors.writes is not None:
         projected = head.project(vectors.writes)
-        columns["promoted"], columns["suppressed"] = ends(projected, head.weight, vocabulary, count)
+        columns["promoted"], columns["suppressed"] = ends(projected, head.weight, texts, count)
     if vectors.reads is not None and vectors.reads.shape[1] == model.get_input_embeddings().weight.shape[1]:
-        rows = embedding_rows(model, site)
-        columns["input_tokens"], _ = ends(vectors.reads.to(rows.device, rows.dtype), rows, vocabulary, count)
-    lists = {name: [vocabulary.struct(listed) for listed in found] for name, found in columns.items()}
-    units = {"module": [site.name] * site.width, "index": list(range(site.width))}
-    return pa.table({**units, **lists}, schema=UNIT_TOKENS.schema)
+        rows = embedding_rows(model, hook_point)
+        columns["input_tokens"], _ = ends(vectors.reads.to(rows.device, rows.dtype), rows, texts, count)
+    units = {"module": pa.repeat(hook_point.name, hook_point.width), "index": range(hook_point.width)}
+    return pa.table({**units, **columns}, schema=UNIT_TOKENS.schema)
 
 
 def ends(
-    vectors: "torch.Tensor", tokens: "torch.Tensor", vocabulary: Vocabulary, count: int
-) -> tuple[list[Listed | None], list[Listed | None]]:
-    """The tokens with the largest and with the smallest product, for each unit; None for a vector that is zero or not finite.
+    vectors: "torch.Tensor", tokens: "torch.Tensor", texts: Mapping[int, str], count: int
+) -> tuple[pa.Array, pa.Array]:
+    """Lists of the tokens with the largest and with the smallest product, for each unit; null for a vector that is zero or not finite.
 
     Args:
         vectors: (U, D)
         tokens: (V, D), on the same device.
+        texts: of the tokens that can be listed.
         count: tokens in each list.
     """
     import torch
 
-    unlisted = sorted(set(range(len(tokens))) - vocabulary.texts.keys())
-    left_out = torch.tensor(unlisted, dtype=torch.long, device=tokens.device)
-    count = min(count, len(tokens) - len(unlisted))
-    most: list[Listed | None] = []
-    least: list[Listed | None] = []
+    left_out = torch.tensor(sorted(set(range(len(tokens))) - texts.keys()), dtype=torch.long, device=tokens.device)
+    count = min(count, len(tokens) - len(left_out))
+    known: list[Any] = []
+    found: dict[int, list[Any]] = {1: [], -1: []}
     with torch.inference_mode(), tqdm(total=len(vectors), desc="units", unit="unit", leave=False, disable=None) as bar:
         for start in range(0, len(vectors), BLOCK):
             block = vectors[start : start + BLOCK]
             products = (block @ tokens.T).float()  # (U, D), (D, V) -> (U, V)
-            known = (products.isfinite().all(dim=1) & block.any(dim=1)).tolist()
-            most += _lists(products.index_fill_(1, left_out, -torch.inf).topk(count), known, -1)
-            least += _lists(products.index_fill_(1, left_out, torch.inf).topk(count, largest=False), known, 1)
+            known.append((products.isfinite().all(dim=1) & block.any(dim=1)).cpu().numpy())
+            for sign, parts in found.items():
+                parts.append((sign * products).index_fill_(1, left_out, -torch.inf).topk(count))
             bar.update(len(block))
+    some = np.concatenate([np.zeros(0, bool), *known])
+    most, least = (token_lists(parts, sign, some, count, texts) for sign, parts in found.items())
     return most, least
 
 
-def _lists(found: Any, known: list[bool], sign: int) -> Iterator[Listed | None]:
-    """The results of a topk by falling value (sign -1) or rising value (1), ties by rising token id."""
-    for values, ids, there in zip(found.values.tolist(), found.indices.tolist(), known, strict=True):
-        pairs = sorted(zip(ids, values, strict=True), key=lambda pair: (sign * pair[1], pair[0]))
-        yield pairs if there else None
+def token_lists(parts: list[Any], sign: int, known: Any, count: int, texts: Mapping[int, str]) -> pa.Array:
+    """Lists of a table, by falling product times sign, ties by rising token id.
+
+    Args:
+        parts: results of topk, (U, count) each.
+        known: (U,) whether there is a list.
+    """
+    values, ids = (
+        np.concatenate([np.zeros((0, count), np.float32), *(part[number].cpu().numpy() for part in parts)])
+        for number in (0, 1)
+    )
+    order = np.lexsort((ids, -values), axis=1)
+    values, ids = (np.take_along_axis(part, order, axis=1)[known].ravel() for part in (values, ids))
+    columns = {
+        "token_id": pa.array(ids.astype(np.int32)),
+        "token": pa.array([texts[token] for token in ids.tolist()], pa.string()),
+        "value": pa.array(sign * values),
+    }
+    entries = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    offsets = np.concatenate([[0], np.cumsum(known * count)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), entries, mask=pa.array(~known)).cast(LIST)
 
 
 WEIGHTS = Stage(

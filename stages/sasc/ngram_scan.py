@@ -16,7 +16,7 @@ from pipeline.config.section import choice
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context, Shard, Stage, numbered_shards
 from pipeline.storage.tables import Tables
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.identity import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.sasc import READINGS
 from stages.sasc.sasc_contracts import Ngrams, Reading
@@ -46,8 +46,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "sasc": sasc.model_dump(include=SCANNED),
     }
     if needs_model(modules_of(config)):
-        found |= {"model": subject.model, "revision": resolve_model(subject.model).revision}
-        found |= {"dtype": subject.dtype, "paths": subject.paths}
+        found |= model_identity(subject)
         if included := _reading(config).record:
             found["record"] = config[Record].model_dump(include=set(included))
     if isinstance(sasc.units, int):

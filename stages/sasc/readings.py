@@ -78,7 +78,7 @@ def _add_corpus(context: Context, module: str, places: "Places", means: "Means")
 
 def _batches(context: Context, places: "Places") -> "Iterator[tuple[TokenBatch, Ints]]":
     """The batches of the corpus, on the grid of record.scan, with the occurrences of n-grams in each."""
-    from stages.record.scan import padded_batches
+    from stages.record.sequences import padded_batches
 
     columns = ["seq_id", "start", "token_ids", "tokens"]
     tables, size = context.tables, context.config[Record].batch_size

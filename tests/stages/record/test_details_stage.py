@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from pipeline.subjects.kinds.heads import head_movements
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
 from stages.explain.explain_units import EXPLAIN
-from stages.record.details import DETAIL, Detailed, attribute, check, plan
+from stages.record.details import DETAIL, attributions, check, plan
 from stages.recorded_units import RecordedUnits
 from stages.score.score_units import SCORE
 from stages.settings import Explain
@@ -236,13 +237,10 @@ def test_gradients_are_attributed_too(folder: Path) -> None:
 @pytest.mark.parametrize("method", ["occlusion", "integrated_gradients"])
 def test_the_negative_polarity_has_the_opposite_sign(folder: Path, config: RunConfig, method: str) -> None:
     changed = small_config(folder, {"attribution": method}, {})
-    counted = np.ones(12, bool)
-    both = [Detailed(3, polarity, 0, 5, counted) for polarity in ("+", "-")]
-    attribute(Context(changed, DETAIL), "layers.1.residual", both, token_ids(config))
-    assert both[0].attribution is not None
-    assert both[1].attribution is not None
-    assert both[0].attribution.any()
-    np.testing.assert_array_equal(both[0].attribution, -both[1].attribution)
+    rows = pd.DataFrame({"index": 3, "polarity": ["+", "-"], "seq_id": 0, "peak": 5})
+    found = attributions(Context(changed, DETAIL), "layers.1.residual", rows, token_ids(config))
+    assert found[0].any()
+    np.testing.assert_array_equal(found[0], -found[1])
 
 
 def test_where_nothing_is_asked_for_there_is_nothing_to_wait_for(folder: Path) -> None:

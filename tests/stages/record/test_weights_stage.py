@@ -16,7 +16,7 @@ from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
-from stages.record.weights import WEIGHTS, Vocabulary, ends, plan
+from stages.record.weights import WEIGHTS, ends, plan
 from tests.stages.record.small_run import CODER, MODULES, PROBES, run_stages, small_config, small_subject
 
 COUNT = 5
@@ -131,8 +131,15 @@ def test_the_number_of_tokens_and_the_modules_identify_the_rows(config: RunConfi
         assert WEIGHTS.settings(other) != WEIGHTS.settings(config)
 
 
-def vocabulary(ids: set[int]) -> Vocabulary:
-    return Vocabulary({token_id: str(token_id) for token_id in ids})
+def texts(ids: set[int]) -> dict[int, str]:
+    return {token_id: str(token_id) for token_id in ids}
+
+
+def listed(lists: Any) -> list[list[tuple[int, float]] | None]:
+    """Token ids and values of lists, whose texts are right."""
+    found = lists.to_pylist()
+    assert all(entry["token"] == str(entry["token_id"]) for entries in found for entry in entries or [])
+    return [entries and [(entry["token_id"], entry["value"]) for entry in entries] for entries in found]
 
 
 @pytest.mark.parametrize("blocks", [1, 300])
@@ -142,7 +149,7 @@ def test_ends_are_those_of_a_sort_with_ties_by_id(blocks: int) -> None:
     vectors[0] = torch.tensor([1.0, -1.0, 0.0, 2.0])
     tokens = torch.randint(-20, 21, (60, 4), generator=generator).float()
     known = set(range(3, 55))
-    most, least = ends(vectors, tokens, vocabulary(known), 60)
+    most, least = map(listed, ends(vectors, tokens, texts(known), 60))
     for vector, high, low in zip(vectors, most, least, strict=True):
         if not vector.any():
             assert high is None
@@ -151,14 +158,14 @@ def test_ends_are_those_of_a_sort_with_ties_by_id(blocks: int) -> None:
         products = [(token, float(tokens[token] @ vector)) for token in sorted(known)]
         assert high == sorted(products, key=lambda pair: -pair[1])
         assert low == sorted(products, key=lambda pair: pair[1])
-    shorter, _ = ends(vectors[:1], tokens, vocabulary(known), 2)
-    assert [value for _, value in shorter[0] or []] == [value for _, value in (most[0] or [])[:2]]
+    shorter, _ = ends(vectors[:1], tokens, texts(known), 2)
+    assert [value for _, value in listed(shorter)[0] or []] == [value for _, value in (most[0] or [])[:2]]
 
 
 def test_a_vector_that_is_zero_or_not_finite_says_nothing() -> None:
     vectors = torch.tensor([[0.0, 0.0], [1.0, float("nan")], [float("inf"), 1.0], [1.0, 0.0]])
-    most, _ = ends(vectors, torch.eye(2), vocabulary({0, 1}), 1)
-    assert most == [None, None, None, [(0, 1.0)]]
+    most, _ = ends(vectors, torch.eye(2), texts({0, 1}), 1)
+    assert listed(most) == [None, None, None, [(0, 1.0)]]
 
 
 def test_a_shard_is_read_through_a_context_alone(config: RunConfig) -> None:

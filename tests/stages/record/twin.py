@@ -16,7 +16,7 @@ from stages.record.merge import merge
 from stages.record.partial_tables import BLOCK, BY_BLOCK, PARTIALS
 from stages.record.recorded_batch import make_batch
 from stages.record.recorder import Recorder
-from stages.record.scan import padded_batches
+from stages.record.sequences import padded_batches
 from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import PerSplit, Record
 from tests.stages.record.ways import Way, backend_of, device_of

@@ -18,7 +18,7 @@ from stages.record.kept_sequences import slot_starts
 from stages.record.merge import merge
 from stages.record.recorded_batch import make_batch
 from stages.record.recorder import Recorder
-from stages.record.scan import padded_batches
+from stages.record.sequences import padded_batches
 from stages.settings import PerSplit, Record
 from tests.stages.record.twin import (
     SEQ_LEN,
