@@ -23,6 +23,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import pipeline  # noqa: F401 - says how idle threads wait, which counts only before torch is imported
+
+# isort: split
 import torch
 
 from pipeline.config import Corpus
