@@ -142,6 +142,7 @@ def test_negatives_of_a_split_are_sequences_of_it_and_no_exemplars_of_the_unit(c
     assert nulls.flatten().null_count == len(found)
 
 
+@pytest.mark.slow
 def test_other_shards_give_the_same_rows(config: RunConfig, folder: Path) -> None:
     other = run_file(folder, "other", shard_units=5, shard_sequences=32)
     run(other)

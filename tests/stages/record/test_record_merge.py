@@ -49,7 +49,7 @@ def check(world: World, found: dict[str, Rows]) -> None:
 
 
 @pytest.mark.parametrize("distinct", [True, False])
-@pytest.mark.parametrize("kind", ["random", "tied"])
+@pytest.mark.parametrize("kind", [pytest.param("random", marks=pytest.mark.slow), "tied"])
 def test_exemplars_of_both_polarities_equal_brute_force_however_the_corpus_is_cut(kind: str, distinct: bool) -> None:
     world = make_world(kind, distinct=distinct)
     whole = merged(world)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.evidence import SPLITS, split_of
@@ -17,6 +17,7 @@ from stages.record.kept_sequences import in_histogram, pool_ids, random_ids, uni
 from stages.record.token_table import count_tokens, cover_tokens
 from stages.record.unit_totals import highest
 from stages.settings import PerSplit, Record
+from tests.tiers import examples
 
 
 def test_random_sequences_are_the_first_of_each_split() -> None:
@@ -72,6 +73,7 @@ floats = st.floats(-1e5, 1e5, width=32).filter(lambda value: value == 0 or abs(v
 """Cubes from 1e-9 to 1e15: the 106 bits of a pair hold their sums."""
 
 
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(floats, min_size=1, max_size=30), st.integers(0, 2**32 - 1))
 def test_a_sum_of_pairs_is_exact_to_the_last_bit_in_any_order(values: list[float], seed: int) -> None:
     terms = [value**3 for value in values]
@@ -82,6 +84,7 @@ def test_a_sum_of_pairs_is_exact_to_the_last_bit_in_any_order(values: list[float
     assert total[0, 0] == math.fsum(terms)
 
 
+@settings(max_examples=examples(100), deadline=None)
 @given(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12), st.integers(1, 10**9))
 def test_products_and_quotients_of_pairs_carry_twice_the_precision(a: float, b: float, n: int) -> None:
     pair = np.asarray([[a], [a * 2.0**-60]])

@@ -179,7 +179,10 @@ def test_tokens_are_told_by_the_text_they_have_in_the_corpus(recorded: Any) -> N
     assert all(token["token"] == f"<{token['token_id']}>" for token in tokens)
 
 
-@pytest.mark.parametrize("record", [{"shard_sequences": 8, "shard_units": 700}, {"shard_sequences": 12}])
+@pytest.mark.parametrize(
+    "record",
+    [{"shard_sequences": 8, "shard_units": 700}, pytest.param({"shard_sequences": 12}, marks=pytest.mark.slow)],
+)
 def test_the_dataset_does_not_depend_on_the_shards(recorded: Any, tmp_path: Path, record: dict[str, int]) -> None:
     _, units, exemplars = recorded
     _, other_units, other_exemplars = record_run(tmp_path, **record)

@@ -116,7 +116,7 @@ def test_memory_of_the_demo_is_right_within_a_fifth_before_its_corpus_is_there()
     assert held(recorder.accumulators) == pytest.approx(record_sizes(config).memory, rel=0.2)
 
 
-@pytest.mark.parametrize("bits", [11, 24])
+@pytest.mark.parametrize("bits", [11, pytest.param(24, marks=pytest.mark.slow)])
 def test_disk_is_right_within_a_quarter(tmp_path: Path, bits: int) -> None:
     config = run_file(tmp_path, activation_bits=bits)
     tokens = TokenTable(np.arange(VOCABULARY), 1)

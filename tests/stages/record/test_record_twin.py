@@ -8,7 +8,7 @@ import pytest
 from stages.settings import PerSplit, Record
 from tests.stages.record.twin import SMALL, Corpus, make_corpus, record, scan_arrays
 from tests.stages.record.unit_twin import Unit
-from tests.stages.record.ways import BACKENDS, Way
+from tests.stages.record.ways import BACKENDS, SLOW, Way
 
 MOMENTS = ("mean", "variance", "skewness", "kurtosis")
 
@@ -49,7 +49,7 @@ def test_every_statistic_and_exemplar_equals_brute_force(kind: str, backend: Way
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", ["random", "tied"])
+@pytest.mark.parametrize("kind", [pytest.param("random", marks=SLOW), "tied"])
 def test_histograms_of_part_of_the_sequences_equal_brute_force(kind: str, backend: Way) -> None:
     corpus = make_corpus(kind, sequences=550, widths=(3,))
     config = SMALL.model_copy(update={"batch_size": 32, "shard_sequences": 32})
@@ -92,7 +92,7 @@ def test_a_corpus_smaller_than_a_batch_is_recorded(sequences: int, backend: Way)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", ["random", "tied", "rare"])
+@pytest.mark.parametrize("kind", [pytest.param("random", marks=SLOW), "tied", pytest.param("rare", marks=SLOW)])
 def test_rows_are_identical_however_the_corpus_is_cut_and_merged(kind: str, backend: Way) -> None:
     corpus = make_corpus(kind, sequences=101, widths=(70,))
     whole = record(corpus, backend=backend)
@@ -103,7 +103,7 @@ def test_rows_are_identical_however_the_corpus_is_cut_and_merged(kind: str, back
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", ["random", "tied", "rare"])
+@pytest.mark.parametrize("kind", [pytest.param("random", marks=SLOW), "tied", pytest.param("rare", marks=SLOW)])
 def test_rows_are_identical_whatever_the_batches(kind: str, backend: Way) -> None:
     corpus = make_corpus(kind, sequences=101, widths=(20,))
     rows = [

@@ -12,6 +12,7 @@ from stages.record.backends import Backend
 Way = Literal["numba", "torch", "triton", "cuda"]
 """`torch` on the CPU; `cuda` is torch on a GPU; `triton` on a GPU, or interpreted on the CPU (slow) with TRITON_INTERPRET=1."""
 
+SLOW = pytest.mark.slow
 GPU = torch.cuda.is_available()
 KERNELS = bool(find_spec("triton")) and (GPU or os.environ.get("TRITON_INTERPRET") == "1")
 BACKENDS: list[Any] = [

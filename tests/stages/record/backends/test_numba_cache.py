@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from stages.record.backends.numba import SOURCES, cache_folder
 
 ROOT = Path(__file__).parents[4]
@@ -35,6 +37,7 @@ def test_what_kernels_take_from_other_files_lies_in_these_folders() -> None:
         assert all(module.startswith("stages.record.") for module in ours - {"stages.evidence"}), path
 
 
+@pytest.mark.slow
 def test_numba_is_told_unless_the_user_says_otherwise() -> None:
     program = "import stages.record.backends.numba, numba; print(numba.config.CACHE_DIR)"
     for given, expected in ((None, cache_folder()), ("/elsewhere", "/elsewhere")):
