@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.stage import Context, Shard, Stage
+from pipeline.execution.stage import Context, Shard, Stage, numbered_shards
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import model_identity
@@ -64,7 +64,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
         return []
     parts = [shard.key for shard in unit_shards(config, tables, config[Explain].shard_units)]
     wanted = [part for part in parts if is_detailed(part["module"], config)]
-    return [Shard(f"part-{number:05d}", part) for number, part in enumerate(wanted)]
+    return numbered_shards(wanted)
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:

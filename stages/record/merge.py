@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.execution.stage import Context, EstimateHints, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.storage.tables import Tables, rows_by_module
 from pipeline.subjects.module_kinds import modules_of
@@ -107,7 +107,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
         for module in modules_of(config)
         for start in range(0, found[module], size)
     ]
-    return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]
+    return numbered_shards(parts)
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
-from pipeline.execution.stage import Shard
+from pipeline.execution.stage import Shard, numbered_shards
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import TokenBatch
@@ -20,10 +20,7 @@ Sequences = Iterable[tuple[int, TokenIds]]
 
 def sequence_shards(total: int, size: int) -> list[Shard]:
     """Shards of at most `size` of the sequences with the seq_ids 0 to total - 1."""
-    return [
-        Shard(f"part-{number:05d}", {"start": start, "stop": min(start + size, total)})
-        for number, start in enumerate(range(0, total, size))
-    ]
+    return numbered_shards({"start": start, "stop": min(start + size, total)} for start in range(0, total, size))
 
 
 def sequences_between(tables: Tables, start: int, stop: int) -> Iterator[tuple[int, TokenIds]]:

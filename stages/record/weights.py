@@ -14,7 +14,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
-from pipeline.execution.stage import Context, Shard, Stage
+from pipeline.execution.stage import Context, Shard, Stage, numbered_shards
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import model_identity
@@ -54,7 +54,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - th
     if not config[Record].weight_tokens:
         return []
     modules = modules_of_the_model(config)
-    return [Shard(f"part-{number:05d}", {"module": module}) for number, module in enumerate(modules)]
+    return numbered_shards({"module": module} for module in modules)
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:

@@ -46,12 +46,17 @@ def corpus_places(tables: Tables) -> Places:
     Raises:
         UserError: the corpus was not made from such files.
     """
-    rows = tables.read(CORPUS, columns=["seq_id", "doc_id"]).sort_by("seq_id").to_pandas()
-    found = rows["doc_id"].str.extract(DOC_ID)
-    if not len(found) or found.isna().to_numpy().any():
+    numbers: dict[str, int] = {}
+    parts = []
+    for batch in tables.batches(CORPUS, columns=["doc_id"]):  # in the order of the seq_ids
+        found = batch.to_pandas()["doc_id"].str.extract(DOC_ID)
+        if found.isna().to_numpy().any():
+            raise UserError(NOT_PRECOMPUTED)
+        files = [numbers.setdefault(name, len(numbers)) for name in found["file"]]
+        parts.append(np.stack([np.asarray(files, np.int64), found["row"].to_numpy(np.int64)]))
+    if not numbers:
         raise UserError(NOT_PRECOMPUTED)
-    numbers, names = found["file"].factorize()
-    return Places(list(names), numbers.astype(np.int64), found["row"].astype("int64").to_numpy())
+    return Places(list(numbers), *np.concatenate(parts, axis=1))
 
 
 class PrecomputedActivations:
