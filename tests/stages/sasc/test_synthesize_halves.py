@@ -18,7 +18,7 @@ from stages.sasc.synthesize import HALVES, SYNTHESIZE, deal, process, unit_rows
 from stages.sasc.texts_retrieved import RetrievedSynthesizer
 from tests.stages.explain.scripted import ScriptedEngine
 from tests.stages.sasc.small_run import GOOD, run_file, writer
-from tests.stages.sasc.test_synthesis import bags
+from tests.stages.sasc.test_synthesizers import bags
 
 EXPLANATIONS = ["old ships at sea", "ships at sea", "ships and dogs", "sea", "cold sea and old ships"]
 COUNT = 20
