@@ -114,7 +114,7 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str])
     def make_up(units: Sequence[Unit]) -> None:
         for other in missing:
             if other.name in before:
-                tables.replaced |= other.estimate.stand_ins(config, tables, units)
+                tables.replaced |= other.estimate.made_up_tables(config, tables, units)
 
     make_up([])
     shards = stage.plan(config, tables)

@@ -50,7 +50,7 @@ class EstimateHints:
 
     sizes: Callable[[RunConfig], Mapping[str, str]] = lambda _: {}
     """What it takes of a run, by names of quantities, from the run file and the configurations of models alone."""
-    stand_ins: Callable[[RunConfig, Tables, Sequence[Unit]], Mapping[str, pa.Table]] = lambda *_: {}
+    made_up_tables: Callable[[RunConfig, Tables, Sequence[Unit]], Mapping[str, pa.Table]] = lambda *_: {}
     """The tables that it will write, made up as large as the run file asks for: which units there are, and all that is known of
     the units given. They are made from the tables of the stages before it, which may be made up too."""
     asking: "Callable[[Shard, Context], Awaitable[Any]] | None" = None

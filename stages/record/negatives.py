@@ -207,6 +207,6 @@ NEGATIVE = Stage(
     plan=plan,
     process=process,
     splits=SPLITS,
-    estimate=EstimateHints(stand_ins=made_up_negatives),
+    estimate=EstimateHints(made_up_tables=made_up_negatives),
     method="simulation",
 )

@@ -171,7 +171,7 @@ EXPLAIN = Stage(
     check=check,
     asks=lambda config: model_use("sasc.explainer", config[Sasc].explainer, SUMMARISERS, config[Sasc].explain_engine),
     estimate=EstimateHints(
-        stand_ins=made_up_themes, reply=lambda config: choice(SUMMARISERS, config[Sasc].explainer).reply
+        made_up_tables=made_up_themes, reply=lambda config: choice(SUMMARISERS, config[Sasc].explainer).reply
     ),
     method="sasc",
     version=5,

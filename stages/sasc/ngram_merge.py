@@ -156,5 +156,5 @@ MERGE = Stage(
     plan=plan,
     process=process,
     method="sasc",
-    estimate=EstimateHints(stand_ins=made_up_ngrams),
+    estimate=EstimateHints(made_up_tables=made_up_ngrams),
 )

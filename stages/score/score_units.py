@@ -141,6 +141,6 @@ SCORE = Stage(
     plan=lambda config, tables: unit_shards(config, tables, config[Score].shard_units),
     process=process,
     splits=("select", "report"),
-    estimate=EstimateHints(stand_ins=made_up_scores),
+    estimate=EstimateHints(made_up_tables=made_up_scores),
     method="simulation",
 )
