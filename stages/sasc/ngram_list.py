@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -76,6 +75,8 @@ def most_frequent(
         min_count: occurrences that an n-gram needs.
         most: forms in memory at a time.
     """
+    import duckdb
+
     with (
         tempfile.TemporaryDirectory(prefix="ngrams-") as folder,
         duckdb.connect(config={"memory_limit": DUCKDB_MEMORY, "temp_directory": folder}) as connection,

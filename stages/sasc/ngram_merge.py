@@ -6,10 +6,9 @@ However the list was cut into shards, the rows are the same (see stages/sasc/res
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
@@ -21,6 +20,9 @@ from stages.sasc.sasc_estimates import made_up_ngrams
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
 from stages.sasc.sasc_units import polarities_of, with_nulls
 from stages.settings import Sasc
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHARD_UNITS = 512
 EXAMPLE = 40
@@ -55,7 +57,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     return merge(partials, polarities, context.config[Sasc].kept, ngrams)
 
 
-def merge(partials: pa.Table, polarities: Sequence[str], kept: int, ngrams: pd.DataFrame) -> Mapping[str, pa.Table]:
+def merge(partials: pa.Table, polarities: Sequence[str], kept: int, ngrams: "pd.DataFrame") -> Mapping[str, pa.Table]:
     """Rows of RESPONSES and of NGRAMS.
 
     A unit whose module failed on any part of the list, or that gives a number that is not finite, has no mean and no
@@ -81,8 +83,8 @@ def merge(partials: pa.Table, polarities: Sequence[str], kept: int, ngrams: pd.D
 
 
 def _merge_polarity(
-    partials: pa.Table, polarity: str, kept: int, ngrams: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    partials: pa.Table, polarity: str, kept: int, ngrams: "pd.DataFrame"
+) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Units with their moments and status, and their top n-grams."""
     largest, smallest = (_lists(partials, column) for column in ("largest", "smallest"))
     columns = ["index", "n_ngrams", "n_nonfinite", "first_nonfinite", "sums", "error"]
@@ -103,7 +105,7 @@ def _merge_polarity(
     return units.reset_index(), top[top["rank"] < kept].join(ngrams, on="ngram_id")
 
 
-def _lists(partials: pa.Table, column: str) -> pd.DataFrame:
+def _lists(partials: pa.Table, column: str) -> "pd.DataFrame":
     """One row for each n-gram in the lists of a column."""
     lists = partials[column].combine_chunks()
     entries = pa.Table.from_struct_array(lists.flatten()).to_pandas()
@@ -124,7 +126,7 @@ def mean_and_sigma(count: int, sums: Sequence[Sequence[float]]) -> tuple[float, 
     return float(mean), math.sqrt(max(square - mean * mean, Fraction(0)))
 
 
-def _outcome(unit: Any, ngrams: pd.DataFrame) -> tuple[str, str | None]:
+def _outcome(unit: Any, ngrams: "pd.DataFrame") -> tuple[str, str | None]:
     """Status and error of a unit."""
     if isinstance(unit.error, str):
         return "failed", unit.error
@@ -141,8 +143,10 @@ def _outcome(unit: Any, ngrams: pd.DataFrame) -> tuple[str, str | None]:
     return ("dead", "the response to all n-grams is the same") if unit.constant else ("ok", None)
 
 
-def _in_unit_order(frames: Sequence[pd.DataFrame], schema: pa.Schema) -> pa.Table:
+def _in_unit_order(frames: "Sequence[pd.DataFrame]", schema: pa.Schema) -> pa.Table:
     """Rows by unit; of a unit, those of the first frame first."""
+    import pandas as pd
+
     rows = pd.concat(frames).sort_values("index", kind="stable")
     return pa.Table.from_pandas(rows[schema.names], schema, preserve_index=False)
 

@@ -4,11 +4,10 @@ Shapes: N texts, R null units.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 
 from pipeline.config import RunConfig
@@ -18,6 +17,9 @@ from stages.sasc.sasc_units import Row, polarities_of, rows_by_unit, unit_shards
 from stages.settings import Sasc
 from stages.statistics import permutation_p
 from stages.units import draw, unit_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COPIED = ("module", "index", "polarity", "explainer", "candidate", "text", "status", "error")
 TEXTS = ["candidate", "kind", "number", "half", "text", "response", "status", "error"]
@@ -77,6 +79,8 @@ def score_unit(config: RunConfig, unit: Row, themes: Sequence[Row], texts: Seque
         unit: its row of `responses`.
         themes, texts: its rows of `themes` and `synthetic_texts`.
     """
+    import pandas as pd
+
     rows = [{name: theme[name] for name in COPIED} | {"n_candidates": 0} for theme in themes]
     frame = pd.DataFrame(texts, columns=TEXTS).sort_values("number", kind="stable")
     explained = {row["candidate"]: row for row in rows if row["status"] == "ok"}
@@ -104,7 +108,7 @@ def score_unit(config: RunConfig, unit: Row, themes: Sequence[Row], texts: Seque
     return [row | {"n_candidates": len(compared)} for row in rows]
 
 
-def _no_number(texts: pd.DataFrame) -> str | None:
+def _no_number(texts: "pd.DataFrame") -> str | None:
     """Why the unit gives no number for a text, for how many of them, and the first of these; None where all have one."""
     asked = texts[texts["text"].notna()]
     bad = asked[asked["status"] != "ok"].sort_values(["candidate", "kind", "number"])
@@ -115,7 +119,7 @@ def _no_number(texts: pd.DataFrame) -> str | None:
     return f"{first['error']} [{len(bad)} of {len(asked)} texts, the first is {named}]"
 
 
-def _score(config: RunConfig, row: Row, texts: pd.DataFrame, sigma: float) -> Row:
+def _score(config: RunConfig, row: Row, texts: "pd.DataFrame", sigma: float) -> Row:
     """The score of the chosen explanation, with its interval."""
     relevant, baseline = _responses(texts, "report")
     score = sasc_score(relevant, baseline, sigma)
@@ -127,13 +131,13 @@ def _score(config: RunConfig, row: Row, texts: pd.DataFrame, sigma: float) -> Ro
     return {**counts, "score": score, "ci_low": low, "ci_high": high}
 
 
-def _too_few(texts: pd.DataFrame, half: str) -> str:
+def _too_few(texts: "pd.DataFrame", half: str) -> str:
     """That there are too few texts, and why."""
     reasons = texts["error"].dropna().unique()
     return "; ".join([f"there are too few texts for and against it in the {half} half", *reasons])
 
 
-def _responses(texts: pd.DataFrame, half: str) -> tuple[Values, Values]:
+def _responses(texts: "pd.DataFrame", half: str) -> tuple[Values, Values]:
     """Responses to the relevant and to the baseline texts of a half."""
     kinds, values = texts["kind"][texts["half"] == half], texts["response"][texts["half"] == half].to_numpy()
     return values[kinds == "relevant"], values[kinds == "baseline"]
