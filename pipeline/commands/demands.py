@@ -18,8 +18,8 @@ from pipeline.errors import UserError
 from pipeline.execution.runner import survey
 from pipeline.execution.stage import Context, Shard, Stage, Unit
 from pipeline.llm.counting_engine import CountingEngine, Usage
-from pipeline.llm.endpoint.tokenizer import find_tokenizer
 from pipeline.llm.engine import Capabilities
+from pipeline.llm.prompt_encoder import find_tokenizer
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_tokenizer

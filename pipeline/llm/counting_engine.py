@@ -46,7 +46,7 @@ class Usage:
 
 
 class CountingEngine:
-    """Counts requests as an endpoint would bill them: one for all replies of a request, one for each passage.
+    """Counts requests as an endpoint would bill them: one for all replies of a request, one for each prompt with numbers.
 
     Replies are empty, and a request that is repeated because of that (`attempt` above 0) is not counted; with stand-ins for
     replies all requests are. Numbers are all alike. Nothing is sent, no model is needed.
@@ -110,23 +110,23 @@ class CountingEngine:
             self._count(prompt.ids, replies * min(likely, request.max_tokens), replies * request.max_tokens)
         return [Completion(text, 0, 0, finished=True) for text in texts] * (request.n // replies)
 
-    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
-        """Count passages; one that does not fit the context has an error, as with other engines."""
-        return [self._scored(passage) for passage in passages]
+    async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
+        """Count prompts; one that does not fit the context has an error, as with other engines."""
+        return [self._scored(prompt) for prompt in prompts]
 
     async def aclose(self) -> None:
         """There is nothing to give back."""
 
-    def _scored(self, passage: NumberPrompt) -> NumberScores:
-        ids = self._encoder.conversation(passage.messages).ids
-        if passage.reply:
-            ids += tuple(token for piece in self._encoder.reply(passage.reply) for token in piece)
+    def _scored(self, prompt: NumberPrompt) -> NumberScores:
+        ids = self._encoder.conversation(prompt.messages).ids
+        if prompt.reply:
+            ids += tuple(token for piece in self._encoder.reply(prompt.reply) for token in piece)
         try:
             self._refuse_too_long(len(ids))
         except PromptTooLong as error:
             return NumberScores(None, None, str(error))
-        self._count(ids, 1, 1 if passage.reply else NUMBER_TOKENS)
-        slots, numbers = len(passage.slots), len(NUMBERS)
+        self._count(ids, 1, 1 if prompt.reply else NUMBER_TOKENS)
+        slots, numbers = len(prompt.slots), len(NUMBERS)
         equal = np.full((slots, numbers), 1 / numbers, dtype=np.float32)
         return NumberScores(equal, np.ones(slots, dtype=np.float32), prompt_tokens=len(ids))
 

@@ -1,6 +1,6 @@
 """What every language model engine is: messages in, replies or probabilities of numbers out.
 
-Shapes: S slots of a passage.
+Shapes: S slots of a prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,9 +42,9 @@ class Request:
     """A reply ends before any of these texts."""
     seed: int = 0
     schema: Mapping[str, Any] | None = None
-    """JSON schema that the replies must follow; only engines with the ability `json_schema` see to it."""
+    """JSON schema that the replies must follow; only engines with the capability `json_schema` see to it."""
     logprobs: int = 0
-    """Alternatives wanted for each token of a reply; an engine gives as many as it can, none without the ability."""
+    """Alternatives wanted for each token of a reply; an engine gives as many as it can, none without the capability."""
     attempt: int = 0
     """Raised where an earlier reply to the same request could not be used, so that another one is drawn."""
 
@@ -89,7 +89,7 @@ class NumberPrompt:
 
 @dataclass(frozen=True)
 class NumberScores:
-    """How likely each of NUMBERS is at each slot of a passage."""
+    """How likely each of NUMBERS is at each slot of a prompt."""
 
     probabilities: npt.NDArray[np.float32] | None
     """(S, 11), each row sums to 1; None where `error` says why."""
@@ -107,9 +107,9 @@ class Capabilities:
     logprobs: int = 0
     """Alternatives given for each token of a reply at most; 0 without log-probabilities."""
     reply_numbers: bool = False
-    """Scores passages whose only slot is the start of the reply (`reply` empty)."""
+    """Scores prompts whose only slot is the start of the reply (`reply` empty)."""
     prompt_numbers: bool = False
-    """Scores any passage."""
+    """Scores any prompt."""
     json_schema: bool = False
     n: bool = False
     """Several replies to one request."""
@@ -173,11 +173,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
-        """One result for each passage, in order; a passage that cannot be scored has an `error`.
+    async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
+        """One result for each prompt, in order; a prompt that cannot be scored has an `error`.
 
         Raises:
-            UserError: as `complete`, or the model lacks the ability.
+            UserError: as `complete`, or the model lacks the capability.
         """
         ...
 

@@ -15,35 +15,34 @@ from pipeline.llm.engine import (
     PromptTooLong,
     Request,
 )
-from pipeline.llm.forward import Prefix, extend
 from pipeline.llm.numbers import NumberTokens, Probabilities, normalised, number_tokens
+from pipeline.llm.prefix_cache import Prefix, Row, check_reading, extend, read_rows
 from pipeline.llm.prompt_encoder import Prompt, PromptEncoder
-from pipeline.llm.rows import Row, check_reading, read_rows
 from pipeline.llm.sampling import MOST_ALTERNATIVES, sample
 from pipeline.subjects.loading.model_loading import LoadedModel
 
 PREFIXES_KEPT = 4
 ALONE = 4
-"""A conversation with so many passages in one call is read once for them; of the others the common beginning is."""
+"""A conversation with so many prompts in one call is read once for them; of the others the common beginning is."""
 BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
 """Tokens of the rows of one batch at most, padding included; an interruption takes effect between batches."""
 BATCH_LOGITS = {"cpu": 2**26, "cuda": 2**29}
 """Logits of one batch at most: reads times vocabulary."""
 
-Shown = dict[tuple[Message, ...], Prompt]
+Encoded = dict[tuple[Message, ...], Prompt]
+"""Conversations with their token ids."""
 
 
 class InProcessEngine:
-    """Completes and scores with a model in this process.
+    """Completes and scores with a model in this process, one call at a time.
 
-    The tokens that conversations share up to their last message (the few-shot examples) are read once and their keys and
-    values kept, for the PREFIXES_KEPT last used; all passages or replies that carry on from them are batched behind
-    them. Nothing that is kept is ever changed.
+    The tokens that conversations share up to their last message (the few-shot examples) are read once. Their keys and values
+    are kept, for the PREFIXES_KEPT last used, and never changed. All prompts or replies that carry on from them are batched
+    behind them.
 
-    What stands in one batch depends on a call and its passages alone, never on the calls that wait beside it: batches of
-    other sizes round differently, and rows must not depend on the order of work. So the same call gives identical
-    numbers on the same machine with the same number of threads; a passage in another call gives them within rounding
-    (1e-4 for float32 weights). Calls take turns, one at a time.
+    What stands in one batch depends on one call alone, never on the calls that wait beside it: batches of other sizes round
+    differently, and rows must not depend on the order of work. So the same call gives identical numbers on the same machine
+    with the same number of threads. A prompt in another call gives them within rounding (1e-4 for float32 weights).
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -84,8 +83,8 @@ class InProcessEngine:
                 for reply in replies
             ]
 
-    async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
-        """As `Engine.score`; `prompt_tokens` are those of a passage's whole text, however few of them were read for it.
+    async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
+        """As `Engine.score`; `prompt_tokens` are those of a prompt's whole text, however few of them were read for it.
 
         Raises:
             UserError: the model's tokenizer or its kind of attention does not allow it.
@@ -94,11 +93,11 @@ class InProcessEngine:
             if self._numbers is None:
                 check_reading(self._model)
                 self._numbers = number_tokens(self._encoder)
-            prompts = {messages: self._encoder.conversation(messages) for messages in _conversations(passages)}
+            encoded = {prompt.messages: self._encoder.conversation(prompt.messages) for prompt in prompts}
             results: dict[int, NumberScores] = {}
-            for group in _groups(passages, prompts):
-                results |= await self._score_group(passages, group, prompts, self._numbers)
-            return [results[number] for number in range(len(passages))]
+            for group in _groups(prompts, encoded):
+                results |= await self._score_group(prompts, group, encoded, self._numbers)
+            return [results[number] for number in range(len(prompts))]
 
     def _turn(self) -> asyncio.Lock:
         """The lock that calls of the running event loop wait for; a lock serves one loop only."""
@@ -108,22 +107,22 @@ class InProcessEngine:
         return self._turns[1]
 
     async def _score_group(
-        self, passages: Sequence[NumberPrompt], group: Sequence[int], prompts: Shown, numbers: NumberTokens
+        self, prompts: Sequence[NumberPrompt], group: Sequence[int], encoded: Encoded, numbers: NumberTokens
     ) -> dict[int, NumberScores]:
-        """Scores of the passages of one group, batched behind the beginning that they have in common."""
-        own = [prompts[passages[number].messages] for number in group]
-        common = _common_beginning([prompt.ids[:-1] for prompt in own])
+        """Scores of the prompts of one group, batched behind the beginning that they have in common."""
+        texts = [encoded[prompts[number].messages] for number in group]
+        common = _common_beginning([text.ids[:-1] for text in texts])
         results, rows, tokens = {}, {}, {}
-        for number, prompt in zip(group, own, strict=True):
-            pieces = self._encoder.reply(passages[number].reply) if passages[number].reply else []
-            tokens[number] = len(prompt.ids) + sum(map(len, pieces))
-            row, positions = _row(prompt.ids[len(common) :], pieces, passages[number].slots, numbers)
+        for number, text in zip(group, texts, strict=True):
+            pieces = self._encoder.reply(prompts[number].reply) if prompts[number].reply else []
+            tokens[number] = len(text.ids) + sum(map(len, pieces))
+            row, positions = _row(text.ids[len(common) :], pieces, prompts[number].slots, numbers)
             if (needed := len(common) + positions) <= self._limit:
                 rows[number] = row
             else:
                 error = f"{needed} tokens do not fit the model's context of {self._limit}"
                 results[number] = NumberScores(None, None, error)
-        prefix = self._prefix(own[0].shared, common) if rows else None
+        prefix = self._prefix(texts[0].shared, common) if rows else None
         for batch in self._batches(rows):
             read = read_rows(self._model, prefix, [rows[number] for number in batch], numbers.wanted)
             values = read.cpu().numpy().astype(np.float64)
@@ -171,18 +170,14 @@ def context_length(loaded: LoadedModel) -> int:
     return min((int(limit) for limit in limits if limit and limit > 0), default=2**31)
 
 
-def _conversations(passages: Sequence[NumberPrompt]) -> Counter[tuple[Message, ...]]:
-    return Counter(passage.messages for passage in passages)
-
-
-def _groups(passages: Sequence[NumberPrompt], prompts: Shown) -> list[list[int]]:
-    """Numbers of the passages to read behind one prefix: those of one conversation, if many; else all that share one."""
-    counts = _conversations(passages)
+def _groups(prompts: Sequence[NumberPrompt], encoded: Encoded) -> list[list[int]]:
+    """Numbers of the prompts to read behind one prefix: those of one conversation, if many; else all that share one."""
+    counts = Counter(prompt.messages for prompt in prompts)
     groups: dict[Hashable, list[int]] = {}
-    for number, passage in enumerate(passages):
-        shared = prompts[passage.messages].shared
-        alone = counts[passage.messages] >= ALONE or not shared
-        groups.setdefault(passage.messages if alone else shared, []).append(number)
+    for number, prompt in enumerate(prompts):
+        shared = encoded[prompt.messages].shared
+        alone = counts[prompt.messages] >= ALONE or not shared
+        groups.setdefault(prompt.messages if alone else shared, []).append(number)
     return list(groups.values())
 
 

@@ -13,9 +13,6 @@ from pipeline.subjects.loading.model_source import resolve_model
 if TYPE_CHECKING:
     from pipeline.subjects.loading.model_loading import LoadedModel
 
-ALL_SHARDS = 1_000_000
-"""More shards than any stage has: a batch is submitted when every unit has said what it asks."""
-
 
 def engine_settings(engine: LanguageModel | None) -> dict[str, Any] | None:
     """What identifies a language model; where it runs does not, so a server may move to another address."""
@@ -25,13 +22,6 @@ def engine_settings(engine: LanguageModel | None) -> dict[str, Any] | None:
         return {"model": engine.model, "revision": resolve_model(engine.model).revision, "dtype": engine.dtype}
     body = hashlib.sha256(canonical(engine.body).encode()).hexdigest()[:16]  # it may hold secrets
     return {"model": engine.model, "body": body, "tokenizer": engine.tokenizer, "context": engine.context}
-
-
-def shards_in_flight(engine: LanguageModel | None, shard_units: int) -> int:
-    """Shards under way at a time: enough that requests always wait for a place at the endpoint."""
-    if engine is None or engine.base_url is None:
-        return 1
-    return ALL_SHARDS if engine.mode == "batch" else 1 + -(-2 * engine.concurrency // shard_units)
 
 
 def check_engine(engine: LanguageModel | None) -> None:

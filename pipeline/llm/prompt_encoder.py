@@ -1,9 +1,13 @@
-"""Conversations to token ids, piece by piece, so that positions are known and no text acts as a special token."""
+"""Conversations to token ids, piece by piece, so that positions are known and no text acts as a special token.
+
+The tokenizer of a model that runs elsewhere is looked for here too.
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -139,3 +143,49 @@ def _without_system(messages: Sequence[Message]) -> list[Message]:
     if len(messages) < 2 or messages[0].role != "system" or messages[1].role != "user":
         return list(messages)
     return [Message("user", f"{messages[0].content}\n\n{messages[1].content}"), *messages[2:]]
+
+
+def find_tokenizer(model: str, tokenizer: str | None, trust_remote_code: bool = False) -> Any:
+    """The tokenizer that is set. Without one, that of the model's name if the hub's cache holds it, else None.
+
+    Args:
+        model: the name that the endpoint knows the model by; many servers take the hub's.
+        tokenizer: hub id, package:NAME, or a folder, which needs no weights.
+
+    Raises:
+        UserError: the one that is set cannot be loaded.
+    """
+    if tokenizer is not None and not (Path(tokenizer).expanduser() / "tokenizer.json").is_file():
+        from pipeline.subjects.loading.model_loading import load_tokenizer
+
+        return load_tokenizer(tokenizer, trust_remote_code)
+    folder = _cached(model) if tokenizer is None else Path(tokenizer).expanduser()
+    found = None if folder is None else _in_folder(folder, trust_remote_code)
+    if found is None and tokenizer is not None:
+        raise UserError(f"tokenizer = {tokenizer!r}: the folder holds no tokenizer that transformers can load")
+    return found
+
+
+def _cached(model: str) -> Path | None:
+    """The folder of the hub's cache with a model's tokenizer."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, "tokenizer.json") if "/" in model else None
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _in_folder(folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    from pipeline.subjects.loading.hub import quiet_transformers
+
+    with quiet_transformers():
+        try:
+            found = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError):
+            return None
+    return found if found.is_fast else None

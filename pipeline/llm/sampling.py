@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.llm.engine import EngineError, ReplyToken, Request
-from pipeline.llm.forward import Prefix, growing_cache, next_logits
+from pipeline.llm.prefix_cache import Prefix, growing_cache, next_logits
 
 MOST_ALTERNATIVES = 20
 """Alternatives given for each token of a reply at most."""

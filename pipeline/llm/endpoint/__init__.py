@@ -15,16 +15,16 @@ def open_endpoint(config: LanguageModel, folder: Path, worker: str, budget: Budg
     Raises:
         UserError: no key, or another process works as the same worker.
     """
-    from pipeline.llm.endpoint.batch import BatchCarrier
+    from pipeline.llm.endpoint.batch import BatchSender
     from pipeline.llm.endpoint.budget import SharedBudget
     from pipeline.llm.endpoint.client import Client
     from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+    from pipeline.llm.endpoint.live import LiveSender
     from pipeline.llm.endpoint.response_cache import ResponseCache
-    from pipeline.llm.endpoint.sender import Endpoint, LiveCarrier, Sender
+    from pipeline.llm.endpoint.sender import Endpoint
 
     client = Client(config)  # before a file is made
     cache = ResponseCache(folder, worker)
     endpoint = Endpoint(config, client, cache, SharedBudget(budget, config, cache))
-    live = Sender(endpoint, LiveCarrier(endpoint))
-    sender = Sender(endpoint, BatchCarrier(endpoint)) if config.mode == "batch" else live
-    return EndpointEngine(endpoint, sender, live)
+    live = LiveSender(endpoint)
+    return EndpointEngine(endpoint, BatchSender(endpoint) if config.mode == "batch" else live, live)

@@ -1,4 +1,4 @@
-"""Carries requests through an endpoint's batch interface: many at once, answered within a day at a lower price."""
+"""Sends requests through an endpoint's batch interface: many at once, answered within a day at a lower price."""
 
 import asyncio
 import json
@@ -8,66 +8,74 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.llm.endpoint.batch_files import BatchInterface, Json, RequestFiles, Timing, failure
-from pipeline.llm.endpoint.budget import Reservation, prompt_bound
-from pipeline.llm.endpoint.faults import QUOTED, Fault, NotFound, embedded_status, read_refusal
+from pipeline.errors import UserError
+from pipeline.llm.endpoint.batch_files import BatchInterface, Json, RequestFiles, Timing, read_results
+from pipeline.llm.endpoint.budget import Reservation, Tokens, prompt_bound
+from pipeline.llm.endpoint.faults import QUOTED, Fault, embedded_status, read_refusal
 from pipeline.llm.endpoint.response_cache import Answer
-from pipeline.llm.endpoint.sender import Endpoint, Outcome, Outgoing, tokens_of
+from pipeline.llm.endpoint.sender import Endpoint, Outcome, Outgoing, Sender
 from pipeline.llm.engine import EngineError
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 150_000_000
 """Of one batch; OpenAI takes 200 MB."""
 
-Failed = dict[bytes, Json]
-"""Results that are no replies, by key."""
-Job = asyncio.Task[Failed | None]
-"""Ends when the replies of a batch are in the response cache; gives None where the batch was never submitted."""
+Asked = dict[bytes, tuple[Outgoing, asyncio.Future[Outcome]]]
 
 
 @dataclass
-class Group:
-    """Requests to one path that are collected for a batch."""
+class Batch:
+    """Requests to one path, collected or submitted."""
 
-    requests: dict[bytes, Outgoing] = field(default_factory=dict)
+    name: str = ""
+    """Of its file; empty while it is not written."""
+    keys: set[bytes] = field(default_factory=set)
+    """Requests whose replies are not stored."""
+    asked: Asked = field(default_factory=dict)
+    """Those of them that somebody waits for."""
     size: int = 0
+    work: asyncio.Task[None] | None = None
 
-    def takes(self, request: Outgoing) -> bool:
-        """Whether the batch has room for one more."""
-        fits = self.size + len(request.content) <= MOST_BYTES and len(self.requests) < MOST_REQUESTS
-        return fits or not self.requests
+    def takes(self, outgoing: Outgoing) -> bool:
+        """Whether there is room for one more."""
+        return len(self.keys) < MOST_REQUESTS and self.size + len(outgoing.content) <= MOST_BYTES
 
 
-class BatchCarrier:
+class BatchSender(Sender):
     """Collects requests until none has come for a while, submits them, and answers when the batch is done.
 
-    Requests are on disk before they are submitted, and are deleted when all replies are in the response cache. So after a
-    kill at any moment the next run, of any number of workers, fetches what was submitted: it finds the batch at the endpoint
-    by the name of its file. The cache keeps replies that nobody has asked for yet. Requests that failed go into another batch.
+    Requests are on disk before they are submitted, until their replies are in the response cache. So after a kill at any
+    moment the next run, of any number of workers, fetches what was submitted: it finds the batch at the endpoint by the name
+    of its file, and reads the results as often as another request of the batch is asked for. Requests that failed go into
+    another batch.
     """
 
     def __init__(self, endpoint: Endpoint, timing: Timing | None = None) -> None:
-        self._endpoint, self._timing = endpoint, timing or Timing()
+        super().__init__(endpoint)
         cache = endpoint.cache
+        self._timing, self._run = timing or Timing(), cache.folder.parent.name
         self._files = RequestFiles(cache.folder / "batches", cache.worker)
         self._interface = BatchInterface(endpoint.client, endpoint.config.retries, self._timing)
-        self._open: dict[str, tuple[Group, Job]] = {}
-        self._jobs: dict[bytes, Job] = {}
+        self._open: dict[str, Batch] = {}
+        self._batches: dict[bytes, Batch] = {}
         self._reserved: dict[bytes, Reservation] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._taking_up: asyncio.Task[None] | None = None
 
-    async def fetch(self, outgoing: Outgoing) -> Answer:
+    async def _fetch(self, outgoing: Outgoing) -> Answer:
         """Ask in one batch after the other until a reply can be used."""
         if self._taking_up is None:
-            self._taking_up = self._run(self._take_up())
+            self._taking_up = self._begin(self._take_up())
         await asyncio.shield(self._taking_up)
         tries = self._endpoint.config.retries + 1
         outcome: Outcome = Fault("not sent")
         for number in range(tries):
             if number:
                 await asyncio.sleep(self._timing.poll)
-            outcome = await self._try(outgoing)
+            if outgoing.key not in self._batches:
+                self._reserved[outgoing.key] = await self._endpoint.reserve(outgoing)
+                self._collect(outgoing)
+            outcome = await self._in_batch(self._batches[outgoing.key], outgoing)
             if isinstance(outcome, Answer):
                 return outcome
             if not isinstance(outcome, Fault):
@@ -80,124 +88,109 @@ class BatchCarrier:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Work in the background; who waits for it learns of its errors."""
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def _take_up(self) -> None:
         """Go on with the batches of an earlier run, and set aside what they take."""
-        endpoint, cache = self._endpoint, self._endpoint.cache
         for name in self._files.names():
-            left = []
+            batch = Batch(name)
             for key, body in self._files.read(name):
-                if cache.get(key) is None and cache.get_result(key) is None and key not in self._jobs:
-                    left.append(key)
-                    self._reserved[key] = await endpoint.budget.reserve(prompt_bound(body), limit_of(body))
-            if left:
-                self._jobs |= dict.fromkeys(left, self._run(self._resume(name, left)))
-            else:
+                if self._endpoint.cache.get(key) is None and key not in self._batches:
+                    self._reserved[key] = await self._endpoint.budget.reserve((prompt_bound(body), limit_of(body)))
+                    self._batches[key] = batch
+                    batch.keys.add(key)
+            if not batch.keys:
                 self._files.delete(name)
 
-    async def _try(self, outgoing: Outgoing) -> Outcome:
-        """What a batch gives for a request: the one that holds it, or another one that is still collecting."""
-        cache, key = self._endpoint.cache, outgoing.key
-        failed: Failed | None = {}
-        while (whole := cache.get_result(key)) is None:
-            if key not in self._jobs:
-                self._reserved[key] = await self._endpoint.reserve(outgoing)
-                self._jobs[key] = self._collect(outgoing)
-            failed = await asyncio.shield(self._jobs[key])
-            del self._jobs[key]
-            if failed is not None and key in failed:
-                return self._refused(failed[key])
-        try:
-            outcome: Outcome = self._endpoint.read(outgoing, whole.body, (whole.prompt_tokens, whole.completion_tokens))
-        except Fault as fault:
-            outcome = fault
-        with cache.all_or_none():
-            self._endpoint.store(outgoing, outcome, (0, 0))
-            cache.drop_result(key)
-        return outcome
-
-    def _collect(self, outgoing: Outgoing) -> Job:
+    def _collect(self, outgoing: Outgoing) -> None:
         """Put a request into the next batch to its path."""
         path = outgoing.ask.path
-        if path not in self._open or not self._open[path][0].takes(outgoing):
-            group = Group()
-            self._open[path] = group, self._run(self._submit(group, path))
-        group, job = self._open[path]
-        group.requests[outgoing.key] = outgoing
-        group.size += len(outgoing.content) + 200
-        return job
+        if path not in self._open or not self._open[path].takes(outgoing):
+            self._open[path] = Batch()
+        batch = self._batches[outgoing.key] = self._open[path]
+        batch.keys.add(outgoing.key)
+        batch.size += len(outgoing.content)
 
-    async def _submit(self, group: Group, path: str) -> Failed | None:
-        """Wait until no more requests come, then submit them and fetch the results."""
+    async def _in_batch(self, batch: Batch, outgoing: Outgoing) -> Outcome:
+        """What a batch gives for one of its requests."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        batch.asked[outgoing.key] = outgoing, future
+        if batch.work is None:
+            batch.work = self._begin(self._work(batch, outgoing.ask.path))
+        return await future
+
+    async def _work(self, batch: Batch, path: str) -> None:
+        """Answer what is asked of a batch, until nothing is."""
+        try:
+            while batch.asked:
+                await self._answer(batch, path)
+        except (EngineError, UserError) as error:
+            for _, future in batch.asked.values():
+                if not future.done():
+                    future.set_exception(error)
+            batch.asked.clear()
+        finally:
+            batch.work = None
+
+    async def _answer(self, batch: Batch, path: str) -> None:
+        """Submit a batch unless it was, wait for it, and hand out the results that were asked for until then."""
         count = 0
-        while count < len(group.requests) < MOST_REQUESTS:
-            count = len(group.requests)
+        while count < len(batch.asked) < MOST_REQUESTS:
+            count = len(batch.asked)
             await asyncio.sleep(self._timing.quiet)
-        if self._open.get(path, (None,))[0] is group:
+        batch_id = await self._interface.find(batch.name) if batch.name else await self._submit(batch, path)
+        file = self._files.path(batch.name).with_suffix(".part")
+        said = "it was not submitted" if batch_id is None else await self._interface.fetch(batch_id, file)
+        due = set(batch.asked)
+        for key, row in read_results(file):
+            if key in batch.asked:
+                self._hand_out(batch, key, row)
+                await asyncio.sleep(0)
+        for key in due.intersection(batch.asked):
+            self._hand_out(batch, key, {"error": {"message": said}})
+        file.unlink(missing_ok=True)
+        if batch_id is None or not batch.keys:
+            self._forget(batch)
+
+    async def _submit(self, batch: Batch, path: str) -> str:
+        """Submit what was collected, and give the batch's id."""
+        if self._open.get(path) is batch:
             del self._open[path]
-        keys, name = list(group.requests), ""
+        batch.name = await asyncio.to_thread(self._files.write, [outgoing for outgoing, _ in batch.asked.values()])
         try:
-            name = await asyncio.to_thread(self._files.write, group.requests.values())
-            run = self._endpoint.cache.folder.parent.name
-            batch_id = await self._interface.submit(self._files.path(name), path, run, name)
-            tqdm.write(f"batch {batch_id} of {len(keys):,} requests is submitted; it may take up to a day")
-            return await self._fetch(name, batch_id, keys)
+            batch_id = await self._interface.submit(self._files.path(batch.name), path, self._run)
         except EngineError:
-            self._files.delete(name)
+            self._forget(batch)
             raise
-        finally:
-            self._release(keys)
+        tqdm.write(f"batch {batch_id} of {len(batch.keys):,} requests is submitted; it may take up to a day")
+        return batch_id
 
-    async def _resume(self, name: str, keys: list[bytes]) -> Failed | None:
-        """Go on with a batch of an earlier run."""
-        try:
-            batch_id = await self._interface.find(name)
-            if batch_id is not None:
-                return await self._fetch(name, batch_id, keys)
-            self._files.delete(name)
-            return None
-        finally:
-            self._release(keys)
+    def _hand_out(self, batch: Batch, key: bytes, row: Json) -> None:
+        """Store what a result is, and give it to who waits for it."""
+        outgoing, future = batch.asked[key]
+        reserved = self._reserved[key]
+        outcome = self._outcome(outgoing, row, reserved.most)
+        took = self._endpoint.store(outgoing, outcome, reserved.most)
+        self._endpoint.budget.settle(self._reserved.pop(key), took)
+        batch.keys.discard(key)
+        del self._batches[key], batch.asked[key]
+        if not future.done():
+            future.set_result(outcome)
 
-    async def _fetch(self, name: str, batch_id: str, keys: list[bytes]) -> Failed:
-        """Wait for a batch, store its replies, and give what failed."""
-        try:
-            batch = await self._interface.ended(batch_id)
-            said = failure(batch)
-            results = dict(await self._interface.fetch_results(batch, self._files.path(name).with_suffix(".part")))
-        except NotFound:
-            said, results = "the endpoint does not know the batch any more", {}
-        failed = {key: {"error": {"message": said}} for key in keys}
-        with self._endpoint.cache.all_or_none():
-            for key in keys:
-                if key in results and _is_reply(results[key]):
-                    self._store(key, results[key]["response"]["body"])
-                    del failed[key]
-        self._files.delete(name)
-        return failed | {key: results[key] for key in failed if key in results}
+    def _forget(self, batch: Batch) -> None:
+        """Give up a batch, of which nothing is left or which was not submitted."""
+        for key in batch.keys:
+            self._endpoint.budget.settle(self._reserved.pop(key), (0, 0))
+            del self._batches[key]
+        batch.keys.clear()
+        self._files.delete(batch.name)
 
-    def _store(self, key: bytes, reply: Json) -> None:
-        reserved = self._reserved.pop(key)
-        read, written = tokens_of(reply)
-        tokens = read or reserved.most[0], reserved.most[1] if written is None else written
-        self._endpoint.budget.settle(reserved, tokens)
-        self._endpoint.cache.put_result(key, Answer(reply, *tokens), self._endpoint.config.cost(*tokens))
-
-    def _release(self, keys: list[bytes]) -> None:
-        """Give back what was set aside for requests without a reply."""
-        for key in keys:
-            if (reserved := self._reserved.pop(key, None)) is not None:
-                self._endpoint.budget.settle(reserved, (0, 0))
-
-    def _refused(self, row: Json) -> Outcome:
-        """What a result means that is no reply."""
+    def _outcome(self, outgoing: Outgoing, row: Json, most: Tokens) -> Outcome:
+        """What a line of results means."""
         response, error = row.get("response"), row.get("error")
         status = response.get("status_code") if isinstance(response, dict) else None
         secrets, model = self._endpoint.client.secrets, self._endpoint.config.model
@@ -205,7 +198,11 @@ class BatchCarrier:
             words = error.get("message") or error.get("code") if isinstance(error, dict) else None
             return Fault(secrets.redact(str(words or "no result"))[:QUOTED])
         body = response.get("body")
-        status = status if status != 200 else embedded_status(body) or 500
+        if status == 200 and (status := embedded_status(body) or 200) == 200:
+            try:
+                return self._endpoint.read(outgoing, body, most)
+            except Fault as fault:
+                return fault
         return read_refusal(status, {}, json.dumps(body).encode(), secrets, model)
 
 
@@ -214,10 +211,3 @@ def limit_of(body: Json) -> int:
     prompts = body.get("prompt")
     several = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
     return int(body.get("max_completion_tokens") or body.get("max_tokens") or 0) * int(body.get("n") or 1) * several
-
-
-def _is_reply(row: Json) -> bool:
-    response = row.get("response")
-    if not isinstance(response, dict) or response.get("status_code") != 200:
-        return False
-    return isinstance(response.get("body"), dict) and embedded_status(response["body"]) is None

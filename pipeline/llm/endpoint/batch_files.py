@@ -1,8 +1,8 @@
 """Batches on disk and at the endpoint: requests written, submitted, found again and followed, results fetched.
 
-FOLDER/NAME.jsonl holds the requests of a batch until its results are in the response cache. NAME begins with the worker that
-made it. The batch at the endpoint carries the name, so it is found again whenever the process was killed. A request holds its
-prompt; the key for the endpoint is in no file.
+FOLDER/NAME.jsonl holds the requests of a batch until their replies are in the response cache. NAME begins with the worker
+that made it, and the batch at the endpoint carries it, so that the batch is found again whenever the process was killed. A
+request holds its prompt; the key for the endpoint is in no file.
 """
 
 import asyncio
@@ -10,10 +10,9 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-
-from openai.types import Batch
 
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.client import CHAT, ERRORS, Client
@@ -29,7 +28,6 @@ Json = dict[str, Any]
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 SEARCHED = 2_000
 """Batches, the newest first, among which one is looked for."""
-GROWTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Timing:
 
 
 class RequestFiles:
-    """The requests of batches whose results are not in the response cache yet."""
+    """The requests of batches whose replies are not all in the response cache yet."""
 
     def __init__(self, folder: Path, worker: str) -> None:
         self._folder, self._worker = folder, worker
@@ -81,41 +79,40 @@ class RequestFiles:
             return
 
     def delete(self, name: str) -> None:
-        """Forget a batch whose results are stored."""
+        """Forget a batch whose replies are stored."""
         self.path(name).unlink(missing_ok=True)
 
 
 class BatchInterface:
-    """Calls of an endpoint's batch interface, tried again with growing waits where it does not answer."""
+    """An endpoint's batches; calls are tried again, with growing waits, where it does not answer."""
 
     def __init__(self, client: Client, retries: int, timing: Timing) -> None:
-        self._client, self._retries, self._timing = client, retries, timing
+        self._client, self._openai = client, client.openai
+        self._retries, self._timing = retries, timing
 
-    async def submit(self, requests: Path, path: str, run: str, name: str) -> str:
-        """Upload and submit a file of requests, and give the batch's id; `name` finds it again if the answer is lost.
+    async def submit(self, requests: Path, path: str, run: str) -> str:
+        """Upload and submit a file of requests, and give the batch's id. If that is lost, the file's name finds the batch.
 
         Raises:
             EngineError: the endpoint does not take the file.
             UserError: nothing can be submitted.
         """
-        openai = self._client.openai
         try:
-            uploaded = await self._tried(lambda: openai.files.create(file=requests, purpose="batch"))
+            uploaded = await self._tried(lambda: self._openai.files.create(file=requests, purpose="batch"))
         except NotFound:
             raise UserError(
                 f'{self._client.secrets.endpoint} has no batch interface; write mode = "live" for its engine'
             ) from None
         url: Literal["/v1/chat/completions", "/v1/completions"]
         url = "/v1/chat/completions" if path == CHAT else "/v1/completions"
-        tried = False
+        metadata, tries = {"run": run[:512], "requests": requests.stem}, 0
 
         async def create() -> str:
-            nonlocal tried
-            if tried and (found := await self.find(name)) is not None:
+            nonlocal tries
+            tries += 1
+            if tries > 1 and (found := await self.find(requests.stem)) is not None:
                 return found
-            tried = True
-            metadata = {"run": run[:512], "requests": name}
-            batch = await openai.batches.create(
+            batch = await self._openai.batches.create(
                 completion_window="24h", endpoint=url, input_file_id=uploaded.id, metadata=metadata
             )
             return batch.id
@@ -123,11 +120,11 @@ class BatchInterface:
         return await self._tried(create)
 
     async def find(self, name: str) -> str | None:
-        """The id of the batch that was submitted under a name; None where there is none."""
+        """The id of the batch whose file of requests had this name; None where there is none."""
 
         async def search() -> str | None:
             seen = 0
-            async for batch in self._client.openai.batches.list(limit=100):
+            async for batch in self._openai.batches.list(limit=100):
                 if (batch.metadata or {}).get("requests") == name:
                     return batch.id
                 if (seen := seen + 1) >= SEARCHED:
@@ -139,29 +136,28 @@ class BatchInterface:
         except NotFound:
             return None
 
-    async def ended(self, batch_id: str) -> Batch:
-        """The batch when nothing of it is left to be done."""
+    async def fetch(self, batch_id: str, file: Path) -> str:
+        """Put the results of a batch into a file when it has ended, and say why there is none for a request."""
         wait = self._timing.poll
-        while True:
-            batch = await self._tried(lambda: self._client.openai.batches.retrieve(batch_id))
-            if batch.status in ENDED:
-                return batch
-            await asyncio.sleep(wait)
-            wait = min(GROWTH * wait, self._timing.longest)
-
-    async def fetch_results(self, batch: Batch, file: Path) -> list[tuple[bytes, Json]]:
-        """(key, result) of each line of the batch's files of replies and of errors, by way of a file."""
-        found: list[tuple[bytes, Json]] = []
-        for name in (batch.output_file_id, batch.error_file_id):
-            if name:
-                await self._tried(lambda name=name: self._download(name, file))  # type: ignore[misc]
-                found += await asyncio.to_thread(_read_results, file)
-                file.unlink()
-        return found
+        file.unlink(missing_ok=True)
+        try:
+            while (batch := await self._tried(lambda: self._openai.batches.retrieve(batch_id))).status not in ENDED:
+                await asyncio.sleep(wait)
+                wait = min(1.5 * wait, self._timing.longest)
+            for name in filter(None, (batch.output_file_id, batch.error_file_id)):
+                await self._tried(partial(self._download, name, file))
+        except NotFound:
+            return "the endpoint does not know the batch any more"
+        said = [error.message for error in (batch.errors.data if batch.errors else None) or () if error.message]
+        return f"the batch {batch.status}: {said[0]}" if said else f"the batch {batch.status}"
 
     async def _download(self, name: str, file: Path) -> None:
-        async with self._client.openai.files.with_streaming_response.content(name) as response:
-            await response.stream_to_file(file)
+        """Write a file of the endpoint behind what there is; after a break some of its lines come twice."""
+        async with self._openai.files.with_streaming_response.content(name) as response:
+            with file.open("ab") as stream:
+                stream.write(b"\n")
+                async for chunk in response.iter_bytes():
+                    stream.write(chunk)
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
         wait, said = self._timing.poll, ""
@@ -184,20 +180,13 @@ class BatchInterface:
         )
 
 
-def failure(batch: Batch) -> str:
-    """Why a batch has no result for a request, in the endpoint's words."""
-    said = [error.message for error in (batch.errors.data if batch.errors else None) or () if error.message]
-    return f"the batch {batch.status}: {said[0]}" if said else f"the batch {batch.status}"
-
-
-def _read_results(file: Path) -> list[tuple[bytes, Json]]:
-    """The lines of a file that can be read."""
-    found = []
-    with file.open("rb") as stream:
-        for line in stream:
-            try:
-                row = parsed_reply(line)
-                found.append((bytes.fromhex(row["custom_id"]), row))
-            except (Fault, ValueError, KeyError, TypeError):
-                continue
-    return found
+def read_results(file: Path) -> Iterator[tuple[bytes, Json]]:
+    """(key, result) of each line that can be read; none without a file."""
+    if file.is_file():
+        with file.open("rb") as stream:
+            for line in stream:
+                try:
+                    row = parsed_reply(line)
+                    yield bytes.fromhex(row["custom_id"]), row
+                except (Fault, ValueError, KeyError, TypeError):
+                    continue

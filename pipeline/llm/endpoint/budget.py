@@ -18,13 +18,18 @@ from pipeline.llm.endpoint.response_cache import ResponseCache
 
 PORTIONS = 256
 """The budget is drawn in so many portions; a worker may leave part of one unspent until it ends."""
-SHARES = "CREATE TABLE IF NOT EXISTS shares (worker TEXT PRIMARY KEY, tokens INTEGER, cost REAL)"
 LOCK_SECONDS = 60.0
-
+"""Time for which a worker waits for the shared file."""
 TOKENS_A_MESSAGE = 16
 """What a chat template adds to a message at most."""
 TOKENS_A_PROMPT = 64
 """What a chat template adds to a conversation at most, such as a system text of its own."""
+SHARES = "CREATE TABLE IF NOT EXISTS shares (worker TEXT PRIMARY KEY, tokens INTEGER, cost REAL)"
+SET_SHARE = "INSERT OR REPLACE INTO shares VALUES (?, ?, ?)"
+TAKEN = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost), 0.0) FROM shares"
+
+Tokens = tuple[int, int]
+"""Read and written."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,7 @@ class Amount:
 class Reservation:
     """What one request could take."""
 
-    most: tuple[int, int]
-    """Tokens read and written."""
+    most: Tokens
     amount: Amount
 
 
@@ -66,19 +70,20 @@ class SharedBudget:
         self._settled = asyncio.Event()
         self._over = ""
         if self._limited:
-            spent = {worker: self._amount_of(*totals) for worker, totals in cache.totals().items()}
+            spent = {}
+            for worker, (read, written, cost, *unpriced) in cache.totals().items():
+                spent[worker] = Amount(read + written, cost + (engine.cost(*unpriced) or 0.0))
             self._spent = self._share = spent[self._worker]
             with self._shares() as shares:
-                rows = [(worker, amount.tokens, amount.cost) for worker, amount in spent.items()]
-                shares.executemany("INSERT OR REPLACE INTO shares VALUES (?, ?, ?)", rows)
+                shares.executemany(SET_SHARE, [(worker, one.tokens, one.cost) for worker, one in spent.items()])
 
-    async def reserve(self, prompt_tokens: int, reply_tokens: int) -> Reservation:
+    async def reserve(self, most: Tokens) -> Reservation:
         """Set aside what a request could take; where that is too much, wait for others in flight to settle.
 
         Raises:
             UserError: it would pass the budget whatever those in flight take.
         """
-        amount = self._amount(prompt_tokens, reply_tokens)
+        amount = self._amount(most)
         while self._over or not self._fits(amount):
             if not self._in_flight:
                 # From now on nothing is sent: the end of the stage would cut it off.
@@ -87,13 +92,13 @@ class SharedBudget:
             await self._settled.wait()
         self._reserved += amount
         self._in_flight += 1
-        return Reservation((prompt_tokens, reply_tokens), amount)
+        return Reservation(most, amount)
 
-    def settle(self, reserved: Reservation, took: tuple[int, int]) -> None:
+    def settle(self, reserved: Reservation, took: Tokens) -> None:
         """Put what a request took in place of what was set aside for it."""
         self._reserved -= reserved.amount
         self._in_flight -= 1
-        self._spent += self._amount(*took)
+        self._spent += self._amount(took)
         self._settled.set()
         self._settled = asyncio.Event()
 
@@ -103,37 +108,30 @@ class SharedBudget:
             with self._shares() as shares:
                 self._set_share(shares, self._spent)
 
-    def _amount(self, prompt_tokens: int, reply_tokens: int) -> Amount:
-        return Amount(prompt_tokens + reply_tokens, self._engine.cost(prompt_tokens, reply_tokens) or 0.0)
-
-    def _amount_of(self, read: int, written: int, cost: float, unpriced_read: int, unpriced_written: int) -> Amount:
-        return Amount(read + written, cost + (self._engine.cost(unpriced_read, unpriced_written) or 0.0))
+    def _amount(self, tokens: Tokens) -> Amount:
+        return Amount(sum(tokens), self._engine.cost(*tokens) or 0.0)
 
     def _fits(self, amount: Amount) -> bool:
+        """Whether this worker's share covers it, after more was drawn if need be."""
         if not self._limited:
             return True
         wanted = self._spent + self._reserved + amount - self._share
         missing = Amount(max(0, wanted.tokens), max(0.0, wanted.cost))
-        return missing == Amount() or self._draw(missing)
-
-    def _draw(self, missing: Amount) -> bool:
-        """Raise this worker's share by what is missing, or by a portion if that is more; False if the budget forbids it."""
-        tokens, cost = self._limits.max_tokens_total or 0, self._limits.max_cost or 0.0
-        portion = Amount(max(missing.tokens, tokens // PORTIONS), max(missing.cost, cost / PORTIONS))
+        if missing == Amount():
+            return True
+        tokens, cost = self._limits.max_tokens_total, self._limits.max_cost
+        portion = Amount(max(missing.tokens, (tokens or 0) // PORTIONS), max(missing.cost, (cost or 0.0) / PORTIONS))
         with self._shares() as shares:
-            taken = _taken(shares)
+            taken = Amount(*shares.execute(TAKEN).fetchone())
             for more in (portion, missing):
-                if self._allows(taken + more):
+                after = taken + more
+                if (tokens is None or after.tokens <= tokens) and (cost is None or after.cost <= cost):
                     self._set_share(shares, self._share + more)
                     return True
         return False
 
-    def _allows(self, amount: Amount) -> bool:
-        tokens, cost = self._limits.max_tokens_total, self._limits.max_cost
-        return (tokens is None or amount.tokens <= tokens) and (cost is None or amount.cost <= cost)
-
     def _set_share(self, shares: sqlite3.Connection, share: Amount) -> None:
-        shares.execute("INSERT OR REPLACE INTO shares VALUES (?, ?, ?)", (self._worker, share.tokens, share.cost))
+        shares.execute(SET_SHARE, (self._worker, share.tokens, share.cost))
         self._share = share
 
     @contextmanager
@@ -151,21 +149,16 @@ class SharedBudget:
 
     def _used_up(self, amount: Amount) -> str:
         with self._shares() as shares:
-            spent = _taken(shares) - self._share + self._spent
+            left = self._share - self._spent - Amount(*shares.execute(TAKEN).fetchone())
         tokens, cost = self._limits.max_tokens_total, self._limits.max_cost
         lines = []
         if tokens is not None:
-            left = f"{tokens - spent.tokens:,} tokens of budget.max_tokens_total = {tokens:,} are left"
-            lines.append(f"{left}, and the next request could take {amount.tokens:,}")
+            words = f"{tokens + left.tokens:,} tokens of budget.max_tokens_total = {tokens:,} are left"
+            lines.append(f"{words}, and the next request could take {amount.tokens:,}")
         if cost is not None:
-            left = f"{cost - spent.cost:.4f} of budget.max_cost = {cost:g} is left"
-            lines.append(f"{left}, and the next request could cost {amount.cost:.4f}")
+            words = f"{cost + left.cost:.4f} of budget.max_cost = {cost:g} is left"
+            lines.append(f"{words}, and the next request could cost {amount.cost:.4f}")
         return f"the budget is used up: {'; '.join(lines)}; raise it and run the same command to go on"
-
-
-def _taken(shares: sqlite3.Connection) -> Amount:
-    """What all workers together have spent or drawn."""
-    return Amount(*shares.execute("SELECT coalesce(sum(tokens), 0), coalesce(sum(cost), 0.0) FROM shares").fetchone())
 
 
 def prompt_bound(body: Mapping[str, Any]) -> int:

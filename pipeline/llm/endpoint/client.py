@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream, Aiohtt
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.faults import QUOTED, Fault, NotFound, embedded_status, parsed_reply, read_refusal
+from pipeline.llm.endpoint.faults import QUOTED, UNLIKE, Fault, NotFound, embedded_status, parsed_reply, read_refusal
 from pipeline.llm.endpoint.secrets import Secrets
 from pipeline.llm.engine import EngineError
 
@@ -34,18 +35,8 @@ ERRORS = (OpenAIError, aiohttp.ClientError, TimeoutError, OSError, ValueError)
 """What the client raises where no usable reply came."""
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 _LOGGERS = ("openai", "httpx2", "aiohttp")  # they log addresses and headers, and so does OPENAI_LOG=debug
-_HEADERS = frozenset(
-    [
-        "host",
-        "accept",
-        "accept-encoding",
-        "connection",
-        "content-type",
-        "content-length",
-        "transfer-encoding",
-        "user-agent",
-    ]
-)
+_HEADERS = re.compile(r"host|accept.*|connection|content-.*|transfer-encoding|user-agent|x-stainless-.*")
+"""Headers of any request, by their names in lower case."""
 
 
 class Client:
@@ -112,22 +103,22 @@ class Client:
         Raises:
             EngineError: no answer comes.
         """
-        for wait in (0.0, 1.0, 4.0) if self._listed is None else ():
+        if self._listed is None:
+            self._listed = await self._list_models()
+        return self._listed
+
+    async def _list_models(self) -> list[Json]:
+        for wait in (0.0, 1.0, 4.0):
             await asyncio.sleep(wait)
             try:
                 async with asyncio.timeout(self._timeout):
-                    reply = json.loads((await self.openai.models.with_raw_response.list()).content)
-            except ERRORS as error:
-                if isinstance(error, (APIStatusError, ValueError)):
-                    self._listed = []
-                    break
+                    response = await self.openai.models.with_raw_response.list()
+                return [entry for entry in json.loads(response.content)["data"] if isinstance(entry, dict)]
+            except (APIStatusError, *UNLIKE):
+                return []
+            except ERRORS:
                 continue
-            data = reply.get("data") if isinstance(reply, dict) else None
-            self._listed = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
-            break
-        if self._listed is None:
-            raise EngineError("the list of models does not come")
-        return self._listed
+        raise EngineError("the list of models does not come")
 
     def problem(self, error: Exception) -> Fault | EngineError | UserError:
         """What an exception out of ERRORS means."""
@@ -162,9 +153,9 @@ class Client:
 
     async def _only_own_headers(self, request: Any) -> None:
         """Take off what the client adds from the environment; the run file alone says what an endpoint is told."""
-        own = {name.lower() for name in self.secrets.headers} | _HEADERS
+        own = {name.lower() for name in self.secrets.headers}
         for name in list(request.headers):
-            if name not in own and not name.startswith("x-stainless-"):
+            if name not in own and not _HEADERS.fullmatch(name):
                 del request.headers[name]
 
 

@@ -5,6 +5,7 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
+from functools import cached_property
 
 from tqdm import tqdm
 
@@ -18,7 +19,6 @@ from pipeline.llm.endpoint.number_scorers import PromptScorer, ReplyScorer
 from pipeline.llm.endpoint.probe import Probe
 from pipeline.llm.endpoint.request_bodies import asks
 from pipeline.llm.endpoint.sender import Endpoint, Sender
-from pipeline.llm.endpoint.tokenizer import find_tokenizer
 from pipeline.llm.engine import (
     Capabilities,
     Completion,
@@ -29,7 +29,7 @@ from pipeline.llm.engine import (
     PromptTooLong,
     Request,
 )
-from pipeline.llm.prompt_encoder import PromptEncoder
+from pipeline.llm.prompt_encoder import PromptEncoder, find_tokenizer
 
 BYTES_A_TOKEN = 3.5
 """Of English text, for a tokenizer that is not at hand."""
@@ -55,21 +55,18 @@ class EndpointEngine:
         """Without the setting, what the endpoint says, once `capabilities` has been asked."""
         self._endpoint, self._config = endpoint, endpoint.config
         self._sender, self._live = sender, live
-        self._encoder: PromptEncoder | None = None
-        self._tokenizer_looked_for = False
         self._probing: asyncio.Task[EndpointCapabilities] | None = None
         self._scorer: PromptScorer | ReplyScorer | None = None
 
     @property
     def counts_exactly(self) -> bool:
         """Whether the model's tokenizer is at hand."""
-        return self._find_encoder() is not None
+        return self._encoder is not None
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt: exact with a tokenizer, else estimated at BYTES_A_TOKEN and TOKENS_A_MESSAGE."""
-        encoder = self._find_encoder()
-        if encoder is not None:
-            return len(encoder.conversation(messages).ids)
+        if self._encoder is not None:
+            return len(self._encoder.conversation(messages).ids)
         size = sum(len(message.content.encode()) for message in messages)
         return math.ceil(size / BYTES_A_TOKEN) + TOKENS_A_MESSAGE * len(messages)
 
@@ -100,9 +97,8 @@ class EndpointEngine:
     async def complete(self, request: Request) -> list[Completion]:
         """As `Engine.complete`; what a server without `n` is asked several times counts its prompt each time."""
         can = await self.probed()
-        encoder = self._find_encoder()
-        if self.context is not None and encoder is not None:
-            needed = len(encoder.conversation(request.messages).ids) + request.max_tokens
+        if self.context is not None and self._encoder is not None:
+            needed = len(self._encoder.conversation(request.messages).ids) + request.max_tokens
             if needed > self.context:
                 raise PromptTooLong(f"{needed} tokens do not fit the model's context of {self.context}")
         answers = await gather_all(self._sender.ask(ask) for ask in asks(request, can))
@@ -132,9 +128,8 @@ class EndpointEngine:
         await self._endpoint.aclose()
 
     def _make_scorer(self, can: EndpointCapabilities) -> PromptScorer | ReplyScorer:
-        encoder = self._find_encoder()
-        if can.reading.way and encoder is not None:
-            return PromptScorer(self._sender, encoder, can, self.context)
+        if can.reading.way and self._encoder is not None:
+            return PromptScorer(self._sender, self._encoder, can, self.context)
         if can.logprobs:
             return ReplyScorer(self._sender, can)
         raise UserError(
@@ -143,8 +138,7 @@ class EndpointEngine:
         )
 
     async def _probe(self, anew: bool) -> EndpointCapabilities:
-        encoder, cache = self._find_encoder(), self._endpoint.cache
-        fact = self._fact(encoder)
+        cache, fact = self._endpoint.cache, self._fact()
         asked_anew = f"{fact}.anew"  # by the doctor, as another worker: the newer of the two facts counts
         known = [found for found in (cache.get_fact(fact), cache.get_fact(asked_anew)) if found]
         if known and not anew:
@@ -152,7 +146,7 @@ class EndpointEngine:
         else:
             now = time.time()
             attempt = int(1000 * now) * 10 if anew else 0
-            probe = Probe(self._live, self._endpoint.client, self._config, encoder, attempt)
+            probe = Probe(self._live, self._endpoint.client, self._config, self._encoder, attempt)
             can = await probe.capabilities()
             cache.put_fact(asked_anew if anew else fact, can.to_json() | {"time": now})
         if can.other_models and not anew:
@@ -160,23 +154,21 @@ class EndpointEngine:
         self.context = self._config.context or can.context
         return can
 
-    def _fact(self, encoder: PromptEncoder | None) -> str:
+    def _fact(self) -> str:
         """Names the probe's outcome by all that it depends on; the address may hold a password, so it is hashed."""
         values = {
             "url": self._config.base_url,
             "model": self._config.model,
-            "tokenizer": self._config.tokenizer or encoder is not None,
+            "tokenizer": self._config.tokenizer or self._encoder is not None,
             "body": self._config.body,
         }
         return "probe.v1." + hashlib.sha256(canonical(values).encode()).hexdigest()[:32]
 
-    def _find_encoder(self) -> PromptEncoder | None:
+    @cached_property
+    def _encoder(self) -> PromptEncoder | None:
         """The model's tokenizer: the one that is set, else by the model's name if the hub's cache has it."""
-        if not self._tokenizer_looked_for:
-            self._tokenizer_looked_for = True
-            tokenizer = find_tokenizer(self._config.model, self._config.tokenizer, self._config.trust_remote_code)
-            self._encoder = None if tokenizer is None else PromptEncoder(tokenizer)
-        return self._encoder
+        tokenizer = find_tokenizer(self._config.model, self._config.tokenizer, self._config.trust_remote_code)
+        return None if tokenizer is None else PromptEncoder(tokenizer)
 
 
 async def _safely(scorer: PromptScorer | ReplyScorer, prompt: NumberPrompt) -> NumberScores:

@@ -8,8 +8,7 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,19 +32,15 @@ CREATE TABLE IF NOT EXISTS replies (
     cost REAL, model TEXT, seconds REAL, time REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lost (
     prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL, model TEXT, why TEXT, time REAL);
-CREATE TABLE IF NOT EXISTS results (
-    key BLOB PRIMARY KEY, body BLOB NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, body TEXT NOT NULL);
 """
 TOTALS = """
 SELECT coalesce(sum(read), 0), coalesce(sum(written), 0), coalesce(sum(cost), 0.0),
     coalesce(sum(read) FILTER (WHERE cost IS NULL), 0), coalesce(sum(written) FILTER (WHERE cost IS NULL), 0)
 FROM (SELECT prompt_tokens AS read, completion_tokens AS written, cost FROM replies
-    UNION ALL SELECT prompt_tokens, completion_tokens, cost FROM lost
-    UNION ALL SELECT prompt_tokens, completion_tokens, cost FROM results)
+    UNION ALL SELECT prompt_tokens, completion_tokens, cost FROM lost)
 """
 REPLY = "SELECT body, prompt_tokens, completion_tokens FROM replies WHERE key = ?"
-RESULT = "SELECT body, prompt_tokens, completion_tokens FROM results WHERE key = ?"
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,11 @@ class ResponseCache:
 
     def get(self, key: bytes) -> Answer | None:
         """The reply to a request, if this worker stored it, or another one did before this one started."""
-        return self._find(REPLY, key)
+        row = self._run(REPLY, (key,)).fetchone()
+        if row is None and key in self._elsewhere:
+            row = read_other(self._elsewhere[key], lambda other: other.execute(REPLY, (key,)).fetchone())
+        body = None if row is None else _unpacked(row[0])
+        return None if body is None else Answer(body, row[1], row[2])
 
     def put(self, key: bytes, answer: Answer, *, model: str, seconds: float, cost: float | None) -> None:
         """Store a reply; an earlier one with the same key gives way.
@@ -107,28 +106,6 @@ class ResponseCache:
         """Count tokens that an endpoint may have counted for a reply that did not arrive or was of no use."""
         row = (prompt_tokens, completion_tokens, cost, model, why, time.time())
         self._run("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", row)
-
-    def get_result(self, key: bytes) -> Answer | None:
-        """The whole reply to a request in a batch, which nobody has used yet."""
-        return self._find(RESULT, key)
-
-    def put_result(self, key: bytes, whole: Answer, cost: float | None) -> None:
-        """Store the reply to a request in a batch until somebody asks for it."""
-        row = (key, _packed(whole.body), whole.prompt_tokens, whole.completion_tokens, cost)
-        self._run("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", row)
-
-    def drop_result(self, key: bytes) -> None:
-        """Forget a result that is used."""
-        self._run("DELETE FROM results WHERE key = ?", (key,))
-        if key in self._elsewhere:
-            read_other(self._elsewhere[key], lambda other: other.execute("DELETE FROM results WHERE key = ?", (key,)))
-
-    @contextmanager
-    def all_or_none(self) -> Iterator[None]:
-        """What is stored meanwhile is stored together."""
-        self._run("BEGIN")
-        with self._own:
-            yield
 
     def get_fact(self, name: str) -> Json | None:
         """A small document, such as what the probe found: this worker's, or what another one knew when this one started."""
@@ -152,13 +129,6 @@ class ResponseCache:
     def close(self) -> None:
         """Let go of the file; nothing is lost without it."""
         self._own.close()
-
-    def _find(self, statement: str, key: bytes) -> Answer | None:
-        row = self._run(statement, (key,)).fetchone()
-        if row is None and key in self._elsewhere:
-            row = read_other(self._elsewhere[key], lambda other: other.execute(statement, (key,)).fetchone())
-        body = None if row is None else _unpacked(row[0])
-        return None if body is None else Answer(body, row[1], row[2])
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         problem = ""
@@ -247,8 +217,8 @@ def _set_aside(file: Path, error: Exception) -> None:
 
 
 def _contents(file: sqlite3.Connection) -> tuple[list[bytes], dict[str, str], Totals]:
-    """The keys of replies and results, the facts and the totals."""
-    keys = [key for (key,) in file.execute("SELECT key FROM replies UNION SELECT key FROM results")]
+    """The keys of the replies, the facts and the totals."""
+    keys = [key for (key,) in file.execute("SELECT key FROM replies")]
     facts = dict(file.execute("SELECT name, body FROM facts").fetchall())
     return keys, facts, file.execute(TOTALS).fetchone()
 

@@ -1,26 +1,22 @@
-"""The way of a request: response cache, budget, a place in flight, the client, and once more where that failed."""
+"""Requests to an endpoint: each from the response cache if it can, else sent, within the budget, and stored."""
 
 import asyncio
 import json
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.execution.concurrency import TurnSemaphore
-from pipeline.llm.endpoint.backoff import Backoff
-from pipeline.llm.endpoint.budget import Reservation, SharedBudget, prompt_bound
+from pipeline.llm.endpoint.budget import Reservation, SharedBudget, Tokens, prompt_bound
 from pipeline.llm.endpoint.client import Client
 from pipeline.llm.endpoint.faults import QUOTED, UNLIKE, Fault
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
 from pipeline.llm.engine import EngineError
 
 Json = dict[str, Any]
-Tokens = tuple[int, int]
-"""Read and written."""
 Outcome = Answer | Fault | EngineError | UserError
 MOST_TOKENS = 2**40
 """A count of tokens above this is no count."""
@@ -74,16 +70,15 @@ class Endpoint:
 
     async def reserve(self, outgoing: Outgoing) -> Reservation:
         """Set aside what a request could take; raises UserError where the budget does not allow it."""
-        return await self.budget.reserve(prompt_bound(outgoing.body), outgoing.ask.tokens_at_most)
+        return await self.budget.reserve((prompt_bound(outgoing.body), outgoing.ask.tokens_at_most))
 
     def read(self, outgoing: Outgoing, reply: Any, most: Tokens) -> Answer:
-        """What is kept of a reply. Tokens that the endpoint does not count are taken to be as many as there could be.
+        """What is kept of a reply, with the tokens that it took, as many as `most` where the endpoint does not say.
 
         Raises:
             Fault: it is not what was asked for.
         """
-        read, written = tokens_of(reply)
-        tokens = read or most[0], most[1] if written is None else written
+        tokens = tokens_of(reply, most)
         try:
             return Answer(outgoing.ask.keep(reply), *tokens)
         except UNLIKE as error:
@@ -111,23 +106,11 @@ class Endpoint:
         self.cache.close()
 
 
-class Carrier(Protocol):
-    """Gets the reply to a request that is not in the cache, and stores it before it gives it back."""
+class Sender(ABC):
+    """Answers requests; two equal ones at a time are sent once."""
 
-    async def fetch(self, outgoing: Outgoing) -> Answer:
-        """The reply; raises as `Sender.ask`."""
-        ...
-
-    async def aclose(self) -> None:
-        """Stop what goes on in the background."""
-        ...
-
-
-class Sender:
-    """Answers requests from the response cache or by a carrier. Two equal requests at a time are sent once."""
-
-    def __init__(self, endpoint: Endpoint, carrier: Carrier) -> None:
-        self._endpoint, self._carrier = endpoint, carrier
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._flights: dict[bytes, asyncio.Future[Answer]] = {}
 
     async def ask(self, ask: Ask) -> Answer:
@@ -149,7 +132,7 @@ class Sender:
             return known
         flight = self._flights[outgoing.key] = asyncio.get_running_loop().create_future()
         try:
-            answer = await self._carrier.fetch(outgoing)
+            answer = await self._fetch(outgoing)
         except Exception as error:
             flight.set_exception(error)
             flight.exception()  # it need not be that anybody else waits for it
@@ -161,77 +144,17 @@ class Sender:
             flight.cancel()
             del self._flights[outgoing.key]
 
-    async def aclose(self) -> None:
+    @abstractmethod
+    async def _fetch(self, outgoing: Outgoing) -> Answer:
+        """The reply to a request that is not in the cache, stored there."""
+
+    async def aclose(self) -> None:  # noqa: B027 - most senders have nothing to stop
         """Stop what goes on in the background."""
-        await self._carrier.aclose()
 
 
-class LiveCarrier:
-    """Sends each request at once, up to `config.concurrency` at a time, and again after a fault.
-
-    A wait between two tries holds no place in flight. Where the endpoint asks for a pause, every request keeps it.
-    """
-
-    def __init__(self, endpoint: Endpoint, backoff: Backoff | None = None) -> None:
-        self._endpoint = endpoint
-        self._address = endpoint.client.secrets.endpoint
-        self._backoff = backoff or Backoff(self._address)
-        self._places = TurnSemaphore(endpoint.config.concurrency)
-
-    async def fetch(self, outgoing: Outgoing) -> Answer:
-        """Try until a reply can be used."""
-        client, tries = self._endpoint.client, self._endpoint.config.retries + 1
-        heard_before = client.heard
-        fault = Fault("not sent")
-        for number in range(tries):
-            if number:
-                await self._backoff.before_try(number)
-            result = await self._send_in_turn(outgoing)
-            if isinstance(result, Answer):
-                return result
-            fault = result
-            if fault.wait is not None:
-                self._backoff.pause_all(fault.wait)
-        if not fault.answered and client.heard == heard_before:  # nobody has heard of it since the first try
-            raise UserError(f"{self._address} does not answer ({fault}); start it or check engine.base_url")
-        raise EngineError(f"no usable reply in {tries} tries; the last one: {fault}")
-
-    async def aclose(self) -> None:
-        """Nothing goes on in the background."""
-
-    async def _send_in_turn(self, outgoing: Outgoing) -> Answer | Fault:
-        """Send once, when there is a place, no pause and enough budget."""
-        while True:
-            await self._backoff.over()
-            async with self._places:
-                if not self._backoff.paused:
-                    return await self._send(outgoing)
-
-    async def _send(self, outgoing: Outgoing) -> Answer | Fault:
-        endpoint = self._endpoint
-        endpoint.cache.check()
-        reserved = await endpoint.reserve(outgoing)
-        outcome: Outcome = Fault("interrupted", tokens=None)
-        started = time.perf_counter()
-        took = reserved.most
-        try:
-            reply = await endpoint.client.post(outgoing.ask.path, outgoing.body)
-            outcome = endpoint.read(outgoing, reply, reserved.most)
-        except (Fault, EngineError, UserError) as error:
-            outcome = error
-        finally:
-            try:
-                took = endpoint.store(outgoing, outcome, reserved.most, time.perf_counter() - started)
-            finally:
-                endpoint.budget.settle(reserved, took)
-        if isinstance(outcome, (EngineError, UserError)):
-            raise outcome
-        return outcome
-
-
-def tokens_of(reply: Any) -> tuple[int | None, int | None]:
-    """Tokens read and written; None where the endpoint does not say."""
+def tokens_of(reply: Any, most: Tokens) -> Tokens:
+    """Tokens read and written, by `most` where the endpoint does not say."""
     usage = reply.get("usage") if isinstance(reply, dict) else None
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else (None, None)
     read, written = (count if isinstance(count, int) and 0 <= count < MOST_TOKENS else None for count in counts)
-    return read, written
+    return read or most[0], most[1] if written is None else written

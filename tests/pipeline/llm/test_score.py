@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.llm import in_process
 from pipeline.llm.engine import Message, NumberPrompt, NumberScores, Request
 from pipeline.llm.in_process import ALONE, PREFIXES_KEPT, InProcessEngine
-from pipeline.llm.rows import check_reading
+from pipeline.llm.prefix_cache import check_reading
 from pipeline.subjects.loading.model_loading import LoadedModel
 from tests.pipeline.llm.conftest import CHAT
 

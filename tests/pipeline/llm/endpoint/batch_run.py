@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Budget, LanguageModel
-from pipeline.llm.endpoint.batch import BatchCarrier
+from pipeline.llm.endpoint.batch import BatchSender
 from pipeline.llm.endpoint.batch_files import Timing
 from pipeline.llm.endpoint.response_cache import Answer
-from pipeline.llm.endpoint.sender import Ask, Sender
+from pipeline.llm.endpoint.sender import Ask
 from tests.pipeline.llm.endpoint.sending import endpoint_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def answers(
     values: dict[str, Any] = {"model": "tiny", "base_url": url, "retries": 2, "mode": "batch"}
     config = LanguageModel(**(values | settings))
     endpoint = endpoint_of(config, folder / "_replies", budget, worker)
-    sender = Sender(endpoint, BatchCarrier(endpoint, QUICK))
+    sender = BatchSender(endpoint, QUICK)
     bodies = [question(number) if path == "/chat/completions" else plain(number) for number in numbers]
     try:
         asks = (sender.ask(Ask(path, body, 3, kept)) for body in bodies)

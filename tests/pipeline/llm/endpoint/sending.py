@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Budget, LanguageModel
-from pipeline.llm.endpoint.backoff import Backoff
 from pipeline.llm.endpoint.budget import SharedBudget
 from pipeline.llm.endpoint.client import CHAT, Client
+from pipeline.llm.endpoint.live import Backoff, LiveSender
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
-from pipeline.llm.endpoint.sender import Ask, Endpoint, LiveCarrier, Sender
+from pipeline.llm.endpoint.sender import Ask, Endpoint, Sender
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 
 
@@ -37,7 +37,7 @@ async def sending(
     }
     endpoint = endpoint_of(LanguageModel(**(values | settings)), folder, limit)
     try:
-        yield Sender(endpoint, LiveCarrier(endpoint, backoff or Backoff("", first=0.002)))
+        yield LiveSender(endpoint, backoff or Backoff("", first=0.002))
     finally:
         await endpoint.aclose()
 

@@ -9,10 +9,10 @@ import pytest
 
 from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.batch import BatchCarrier
+from pipeline.llm.endpoint.batch import BatchSender
 from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+from pipeline.llm.endpoint.live import LiveSender
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
-from pipeline.llm.endpoint.sender import LiveCarrier, Sender
 from pipeline.llm.engine import EngineError, Message, PromptTooLong, Request
 from tests.pipeline.llm.endpoint.batch_run import QUICK, answers, ask, expected, files, question, texts
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer
@@ -128,7 +128,7 @@ def test_an_engine_in_batch_mode_probes_at_once(server: ModelServer, tmp_path: P
 
     async def main() -> list[str]:
         endpoint = endpoint_of(config, tmp_path / "_replies")
-        live, batches = Sender(endpoint, LiveCarrier(endpoint)), Sender(endpoint, BatchCarrier(endpoint, QUICK))
+        live, batches = LiveSender(endpoint), BatchSender(endpoint, QUICK)
         engine = EndpointEngine(endpoint, batches, live)
         try:
             requests = [Request((Message("user", f"Word {number}"),), 12, n=2) for number in range(3)]

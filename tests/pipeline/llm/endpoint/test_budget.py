@@ -31,7 +31,7 @@ def test_costs_follow_from_prices_and_are_unknown_without() -> None:
 def test_without_a_limit_nothing_waits(tmp_path: Path) -> None:
     async def main() -> None:
         free, _ = opened(tmp_path)
-        amounts = [await free.reserve(10**9, 10**9) for _ in range(100)]
+        amounts = [await free.reserve((10**9, 10**9)) for _ in range(100)]
         for amount in amounts:
             free.settle(amount, (1, 1))
         free.close()
@@ -46,7 +46,7 @@ def test_requests_in_flight_never_pass_the_limit_and_nearly_all_of_it_is_used(
     spent = [0, 0.0]
 
     async def ask(book: SharedBudget) -> None:
-        reserved = await book.reserve(200, 60)
+        reserved = await book.reserve((200, 60))
         await asyncio.sleep(random.random() / 1000)
         read, written = random.randrange(100, 200), random.randrange(60)
         spent[0] += read + written
@@ -73,22 +73,22 @@ def test_what_was_spent_before_counts_and_a_raised_limit_goes_on(tmp_path: Path)
     book, cache = opened(tmp_path, spent=900, max_tokens_total=1000)
     words = r"50 tokens of budget.max_tokens_total = 1,000 are left, and the next request could take 60"
     with pytest.raises(UserError, match=words):
-        asyncio.run(book.reserve(50, 10))
+        asyncio.run(book.reserve((50, 10)))
     cache.close()
     raised, _ = opened(tmp_path, max_tokens_total=1010)
-    asyncio.run(raised.reserve(50, 10))
+    asyncio.run(raised.reserve((50, 10)))
 
 
 def test_cancelled_waits_reserve_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         book, _ = opened(tmp_path, max_tokens_total=100)
-        first = await book.reserve(80, 0)
-        waiting = asyncio.create_task(book.reserve(50, 0))
+        first = await book.reserve((80, 0))
+        waiting = asyncio.create_task(book.reserve((50, 0)))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         book.settle(first, (40, 0))
-        await book.reserve(60, 0)
+        await book.reserve((60, 0))
 
     asyncio.run(main())
 
@@ -111,7 +111,7 @@ def test_workers_that_start_die_and_come_back_in_any_order_keep_one_limit(tmp_pa
             else:
                 book, cache = at_work[worker]
                 try:
-                    reserved = await book.reserve(250, 50)
+                    reserved = await book.reserve((250, 50))
                 except UserError:
                     continue
                 took = draw.randrange(50, 300)
@@ -139,8 +139,8 @@ def test_once_a_request_was_refused_no_smaller_one_is_sent_either(tmp_path: Path
     async def main() -> None:
         book, _ = opened(tmp_path, max_tokens_total=1_000)
         with pytest.raises(UserError, match="max_tokens_total = 1,000"):
-            await book.reserve(1_200, 0)
+            await book.reserve((1_200, 0))
         with pytest.raises(UserError, match="max_tokens_total = 1,000"):
-            await book.reserve(1, 1)
+            await book.reserve((1, 1))
 
     asyncio.run(main())

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.backoff import LONGEST, Backoff
 from pipeline.llm.endpoint.faults import (
     LONGEST_WAIT,
     Fault,
@@ -19,6 +18,7 @@ from pipeline.llm.endpoint.faults import (
     read_refusal,
     wished_wait,
 )
+from pipeline.llm.endpoint.live import LONGEST, Backoff
 from pipeline.llm.endpoint.secrets import Secrets
 from pipeline.llm.engine import PromptTooLong
 

@@ -147,26 +147,6 @@ def test_a_full_disk_stops_with_advice_and_keeps_what_was_stored(
     assert replies.get(key("kept")) is not None
 
 
-def test_results_of_batches_are_kept_until_they_are_used(tmp_path: Path, replies: ResponseCache) -> None:
-    whole = Answer({"whole": True}, 5, 2)
-    with replies.all_or_none():
-        replies.put_result(key(1), whole, None)
-        replies.put_result(key(2), whole, 1.5)
-    with pytest.raises(KeyError), replies.all_or_none():
-        replies.put_result(key(3), whole, None)
-        raise KeyError
-    assert replies.get_result(key(1)) == whole
-    assert replies.get_result(key(3)) is None
-    assert replies.totals()["0-of-2"] == (10, 4, 1.5, 5, 2)
-    replies.close()
-    other = ResponseCache(tmp_path, "0-of-1")
-    assert other.get_result(key(1)) == whole
-    other.drop_result(key(1))
-    assert other.get_result(key(1)) is None
-    assert other.get_result(key(2)) == whole
-    other.close()
-
-
 WRITES = """
 import sys
 from pathlib import Path

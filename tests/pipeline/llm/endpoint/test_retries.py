@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.backoff import Backoff
 from pipeline.llm.endpoint.faults import NotFound, Rejected
+from pipeline.llm.endpoint.live import Backoff
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.engine import EngineError, PromptTooLong
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply

@@ -15,8 +15,9 @@ from pipeline.config import LanguageModel
 from pipeline.config.run_file import load_config
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.client import CHAT
+from pipeline.llm.endpoint.live import LiveSender
 from pipeline.llm.endpoint.secrets import Secrets
-from pipeline.llm.endpoint.sender import Ask, LiveCarrier, Sender
+from pipeline.llm.endpoint.sender import Ask
 from pipeline.llm.engine import EngineError
 from stages.settings import SECTIONS
 from tests.pipeline.llm.endpoint.loopback import Loopback
@@ -149,7 +150,7 @@ def test_a_key_reaches_no_log_error_traceback_or_file(
         address = f"{server.base_url}?key={QUERY}"
         config = engine(base_url=address, key_variable="SOME_KEY", headers={"X-Tenant": "env:TENANT"}, retries=0)
         endpoint = endpoint_of(config, tmp_path)
-        sender = Sender(endpoint, LiveCarrier(endpoint))
+        sender = LiveSender(endpoint)
         server.script.append(fault)
         try:
             await sender.ask(Ask(CHAT, {"messages": [], "seed": fault}, 1))
@@ -186,7 +187,7 @@ def test_without_a_key_no_authorization_is_sent(tmp_path: Path, monkeypatch: pyt
     async def main(server: Loopback) -> None:
         config = engine(base_url=server.base_url)
         endpoint = endpoint_of(config, tmp_path)
-        await Sender(endpoint, LiveCarrier(endpoint)).ask(Ask(CHAT, {"messages": []}, 1))
+        await LiveSender(endpoint).ask(Ask(CHAT, {"messages": []}, 1))
         await endpoint.client.models()
         await endpoint.aclose()
 
@@ -203,13 +204,14 @@ import asyncio, logging, sys
 from pathlib import Path
 logging.basicConfig(level=logging.DEBUG)
 from pipeline.config import LanguageModel
-from pipeline.llm.endpoint.sender import Ask, LiveCarrier, Sender
+from pipeline.llm.endpoint.live import LiveSender
+from pipeline.llm.endpoint.sender import Ask
 from tests.pipeline.llm.endpoint.sending import endpoint_of
 
 async def main():
     config = LanguageModel(model="m", base_url=sys.argv[1], key_variable="SOME_KEY", headers={"X-Tenant": "env:TENANT"})
     endpoint = endpoint_of(config, Path(sys.argv[2]))
-    sender = Sender(endpoint, LiveCarrier(endpoint))
+    sender = LiveSender(endpoint)
     await endpoint.client.models()
     await sender.ask(Ask("/chat/completions", {"messages": []}, 1))
     await sender.ask(Ask("/chat/completions", {"messages": [], "n": 1}, 1))

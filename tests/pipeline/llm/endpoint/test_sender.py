@@ -18,8 +18,9 @@ from pipeline.execution.concurrency import TURN
 from pipeline.llm.endpoint import client
 from pipeline.llm.endpoint.client import PLAIN
 from pipeline.llm.endpoint.faults import Rejected
+from pipeline.llm.endpoint.live import LiveSender
 from pipeline.llm.endpoint.response_cache import Answer
-from pipeline.llm.endpoint.sender import Ask, LiveCarrier, Sender
+from pipeline.llm.endpoint.sender import Ask, Sender
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 from tests.pipeline.llm.endpoint.sending import ask, echo, endpoint_of, fill_disk, sending
 
@@ -178,7 +179,7 @@ def test_after_a_write_that_failed_nothing_is_sent_any_more(tmp_path: Path) -> N
         config = LanguageModel(model="m", base_url=server.base_url, concurrency=4)
         endpoint = endpoint_of(config, tmp_path)
         fill_disk(endpoint.cache)
-        sender = Sender(endpoint, LiveCarrier(endpoint))
+        sender = LiveSender(endpoint)
         found = await asyncio.gather(*(ask(sender, number) for number in range(40)), return_exceptions=True)
         stored = sum(isinstance(one, Answer) for one in found)
         assert sum(isinstance(one, UserError) and "free some space" in str(one) for one in found) == len(found) - stored
@@ -194,12 +195,13 @@ ASKS = """
 import asyncio, sys
 from pathlib import Path
 from pipeline.config import LanguageModel
-from pipeline.llm.endpoint.sender import Ask, LiveCarrier, Sender
+from pipeline.llm.endpoint.live import LiveSender
+from pipeline.llm.endpoint.sender import Ask
 from tests.pipeline.llm.endpoint.sending import endpoint_of
 
 async def main():
     endpoint = endpoint_of(LanguageModel(model="m", base_url=sys.argv[1]), Path(sys.argv[2]))
-    sender = Sender(endpoint, LiveCarrier(endpoint))
+    sender = LiveSender(endpoint)
     async def ask(number):
         body = {"messages": [{"role": "user", "content": f"question {number}"}], "max_tokens": 10}
         await sender.ask(Ask("/chat/completions", body, 10, lambda reply: {"texts": []}))

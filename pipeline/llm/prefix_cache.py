@@ -1,23 +1,32 @@
-"""Rows of tokens read behind one shared prefix, and the check that a model can be read so.
+"""Reading behind a shared prefix: its keys and values are computed once and never changed.
 
-Shapes: B rows, L tokens of the longest row, P tokens of the prefix, R reads, V vocabulary, W wanted tokens.
+Shapes: B rows, L tokens of the longest row, P tokens of the prefix, R reads, V vocabulary, W wanted tokens, H heads of keys,
+D head size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from pipeline.errors import UserError
-from pipeline.llm.forward import Prefix, extend, head_reads_only
 
 CHECK_TOLERANCE = {True: 0.01, False: 1.0}
 """Difference of log-probabilities that ends a run, by whether the weights are float32."""
 _READS_AT_ONCE = 64  # logits of so many reads stay in the processor's cache while they are summed
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of a text that many rows carry on from, (1, H, P, D) each, a pair for each layer."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    length: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,53 @@ class Row:
     """Indices of the tokens whose next-token distribution is wanted."""
 
 
+def growing_cache(prefix: Prefix | None, rows: int) -> Cache:
+    """A cache that starts as a prefix, for `rows` rows; it grows by new tensors and leaves the prefix as it is."""
+    if prefix is None:
+        return DynamicCache()
+    layers = []
+    for keys, values in prefix.layers:
+        layer = DynamicLayer()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)
+        layers.append(layer)
+    return Cache(layers=layers)
+
+
+@torch.inference_mode()
+def extend(model: Any, prefix: Prefix | None, ids: Sequence[int]) -> Prefix | None:
+    """The prefix, or none, with more tokens behind it; the one given stays as it was."""
+    if not ids:
+        return prefix
+    cache = growing_cache(prefix, rows=1)
+    start = prefix.length if prefix else 0
+    next_logits(model, cache, torch.tensor([list(ids)]), start)
+    return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers), start + len(ids))
+
+
+@torch.inference_mode()
+def next_logits(model: Any, cache: Cache, tokens: Tensor, start: int) -> Tensor:
+    """Logits after `tokens` (B, L), which stand at position `start` and go into the cache -> (B, V) float32."""
+    device, (rows, length) = model.device, tokens.shape
+    positions = torch.arange(start, start + length, device=device)[None].expand(rows, -1)
+    last = torch.full((rows,), length - 1, device=device)
+    with _head_reads_only(model, torch.arange(rows, device=device), last):
+        output = model(input_ids=tokens.to(device), position_ids=positions, past_key_values=cache, use_cache=True)
+    logits: Tensor = output.logits[0].float()  # (1, B, V) -> (B, V)
+    return logits
+
+
+@contextmanager
+def _head_reads_only(model: Any, rows: Tensor, tokens: Tensor) -> Iterator[None]:
+    """Give the output layer only the hidden states of the reads, (B, L, D) -> (1, R, D); it is the widest by far."""
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][rows, tokens][None], *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @torch.inference_mode()
 def read_rows(model: Any, prefix: Prefix | None, rows: Sequence[Row], wanted: Sequence[int]) -> Tensor:
     """Log-probabilities of the wanted next tokens at every read of every row -> (R, W) float32, row by row."""
@@ -42,7 +98,7 @@ def read_rows(model: Any, prefix: Prefix | None, rows: Sequence[Row], wanted: Se
     at_row = torch.tensor([number for number, row in enumerate(rows) for _ in row.reads], dtype=torch.long)
     at_token = torch.tensor([token for row in rows for token in row.reads], dtype=torch.long)
     shared = prefix.length if prefix else 0
-    with head_reads_only(model, at_row.to(device), at_token.to(device)):
+    with _head_reads_only(model, at_row.to(device), at_token.to(device)):
         output = model(
             input_ids=ids, attention_mask=_masks(model, shared, depth, sees), position_ids=depth + shared,
             past_key_values=_cache(prefix), use_cache=prefix is not None,
