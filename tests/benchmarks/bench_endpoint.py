@@ -36,9 +36,9 @@ from pipeline.config import Budget, LanguageModel
 from pipeline.config.run_file import parse_config
 from pipeline.execution.runner import run_stage
 from pipeline.llm.endpoint import open_endpoint
+from pipeline.llm.endpoint.capabilities import body_of
 from pipeline.llm.endpoint.client import CHAT, Client
 from pipeline.llm.endpoint.faults import parsed_reply
-from pipeline.llm.endpoint.request_bodies import body_of
 from pipeline.llm.engine import Message, Request
 from stages import STAGES
 from stages.settings import SECTIONS

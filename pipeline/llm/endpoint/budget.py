@@ -12,6 +12,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.response_cache import ResponseCache
@@ -24,26 +27,15 @@ TOKENS_A_MESSAGE = 16
 """What a chat template adds to a message at most."""
 TOKENS_A_PROMPT = 64
 """What a chat template adds to a conversation at most, such as a system text of its own."""
-SHARES = "CREATE TABLE IF NOT EXISTS shares (worker TEXT PRIMARY KEY, tokens INTEGER, cost REAL)"
+LIMITS, FORMS = ("max_tokens_total", "max_cost"), ("{:,.0f}", "{:,.4f}")
+SHARES = "CREATE TABLE IF NOT EXISTS shares (worker TEXT PRIMARY KEY, tokens REAL, cost REAL)"
 SET_SHARE = "INSERT OR REPLACE INTO shares VALUES (?, ?, ?)"
 TAKEN = "SELECT coalesce(sum(tokens), 0), coalesce(sum(cost), 0.0) FROM shares"
 
 Tokens = tuple[int, int]
 """Read and written."""
-
-
-@dataclass(frozen=True)
-class Amount:
-    """Tokens, and what they cost (0 where the price is not known)."""
-
-    tokens: int = 0
-    cost: float = 0.0
-
-    def __add__(self, other: "Amount") -> "Amount":
-        return Amount(self.tokens + other.tokens, self.cost + other.cost)
-
-    def __sub__(self, other: "Amount") -> "Amount":
-        return Amount(self.tokens - other.tokens, self.cost - other.cost)
+Amount = npt.NDArray[np.float64]
+"""(2,) tokens, and what they cost (0 where the price is not known)."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +54,22 @@ class SharedBudget:
     """
 
     def __init__(self, limits: Budget, engine: LanguageModel, cache: ResponseCache) -> None:
-        self._limits, self._engine = limits, engine
-        self._limited = limits.max_tokens_total is not None or limits.max_cost is not None
-        self._file, self._worker = cache.folder / "budget.db", cache.worker
-        self._spent = self._reserved = self._share = Amount()
+        self._engine, self._file, self._worker = engine, cache.folder / "budget.db", cache.worker
+        given = [limits.max_tokens_total, limits.max_cost]
+        self._limits = np.array([np.inf if limit is None else limit for limit in given])
+        self._portion = np.array([(limit or 0) / PORTIONS for limit in given])
+        self._limited = given != [None, None]
+        self._spent, self._reserved, self._share = np.zeros((3, 2))
         self._in_flight = 0
         self._settled = asyncio.Event()
         self._over = ""
         if self._limited:
             spent = {}
             for worker, (read, written, cost, *unpriced) in cache.totals().items():
-                spent[worker] = Amount(read + written, cost + (engine.cost(*unpriced) or 0.0))
+                spent[worker] = np.array([read + written, cost + (engine.cost(*unpriced) or 0.0)])
             self._spent = self._share = spent[self._worker]
             with self._shares() as shares:
-                shares.executemany(SET_SHARE, [(worker, one.tokens, one.cost) for worker, one in spent.items()])
+                shares.executemany(SET_SHARE, [(worker, *amount.tolist()) for worker, amount in spent.items()])
 
     async def reserve(self, most: Tokens) -> Reservation:
         """Set aside what a request could take; where that is too much, wait for others in flight to settle.
@@ -90,15 +84,15 @@ class SharedBudget:
                 self._over = self._over or self._used_up(amount)
                 raise UserError(self._over)
             await self._settled.wait()
-        self._reserved += amount
+        self._reserved = self._reserved + amount
         self._in_flight += 1
         return Reservation(most, amount)
 
     def settle(self, reserved: Reservation, took: Tokens) -> None:
         """Put what a request took in place of what was set aside for it."""
-        self._reserved -= reserved.amount
+        self._reserved = self._reserved - reserved.amount
         self._in_flight -= 1
-        self._spent += self._amount(took)
+        self._spent = self._spent + self._amount(took)
         self._settled.set()
         self._settled = asyncio.Event()
 
@@ -109,29 +103,25 @@ class SharedBudget:
                 self._set_share(shares, self._spent)
 
     def _amount(self, tokens: Tokens) -> Amount:
-        return Amount(sum(tokens), self._engine.cost(*tokens) or 0.0)
+        return np.array([sum(tokens), self._engine.cost(*tokens) or 0.0])
 
     def _fits(self, amount: Amount) -> bool:
         """Whether this worker's share covers it, after more was drawn if need be."""
         if not self._limited:
             return True
-        wanted = self._spent + self._reserved + amount - self._share
-        missing = Amount(max(0, wanted.tokens), max(0.0, wanted.cost))
-        if missing == Amount():
+        missing = np.maximum(self._spent + self._reserved + amount - self._share, 0)
+        if not missing.any():
             return True
-        tokens, cost = self._limits.max_tokens_total, self._limits.max_cost
-        portion = Amount(max(missing.tokens, (tokens or 0) // PORTIONS), max(missing.cost, (cost or 0.0) / PORTIONS))
         with self._shares() as shares:
-            taken = Amount(*shares.execute(TAKEN).fetchone())
-            for more in (portion, missing):
-                after = taken + more
-                if (tokens is None or after.tokens <= tokens) and (cost is None or after.cost <= cost):
+            taken = np.array(shares.execute(TAKEN).fetchone())
+            for more in (np.maximum(missing, self._portion), missing):
+                if (taken + more <= self._limits).all():
                     self._set_share(shares, self._share + more)
                     return True
         return False
 
     def _set_share(self, shares: sqlite3.Connection, share: Amount) -> None:
-        shares.execute(SET_SHARE, (self._worker, share.tokens, share.cost))
+        shares.execute(SET_SHARE, (self._worker, *share.tolist()))
         self._share = share
 
     @contextmanager
@@ -149,15 +139,13 @@ class SharedBudget:
 
     def _used_up(self, amount: Amount) -> str:
         with self._shares() as shares:
-            left = self._share - self._spent - Amount(*shares.execute(TAKEN).fetchone())
-        tokens, cost = self._limits.max_tokens_total, self._limits.max_cost
-        lines = []
-        if tokens is not None:
-            words = f"{tokens + left.tokens:,} tokens of budget.max_tokens_total = {tokens:,} are left"
-            lines.append(f"{words}, and the next request could take {amount.tokens:,}")
-        if cost is not None:
-            words = f"{cost + left.cost:.4f} of budget.max_cost = {cost:g} is left"
-            lines.append(f"{words}, and the next request could cost {amount.cost:.4f}")
+            taken = np.array(shares.execute(TAKEN).fetchone()) - self._share + self._spent
+        lines = [
+            f"{form.format(limit - used)} of budget.{name} = {form.format(limit)} is left, "
+            f"and the next request could take {form.format(more)}"
+            for name, form, limit, used, more in zip(LIMITS, FORMS, self._limits, taken, amount, strict=True)
+            if np.isfinite(limit)
+        ]
         return f"the budget is used up: {'; '.join(lines)}; raise it and run the same command to go on"
 
 

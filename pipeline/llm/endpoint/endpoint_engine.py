@@ -12,12 +12,11 @@ from tqdm import tqdm
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
 from pipeline.execution.fingerprint import canonical
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities, asks
 from pipeline.llm.endpoint.client import listed_models
 from pipeline.llm.endpoint.completions import completions
 from pipeline.llm.endpoint.number_scorers import PromptScorer, ReplyScorer
 from pipeline.llm.endpoint.probe import Probe
-from pipeline.llm.endpoint.request_bodies import asks
 from pipeline.llm.endpoint.sender import Endpoint, Sender
 from pipeline.llm.engine import (
     Capabilities,

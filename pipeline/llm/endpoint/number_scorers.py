@@ -25,11 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.execution.concurrency import gather_all
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities, body_of
 from pipeline.llm.endpoint.client import PLAIN
 from pipeline.llm.endpoint.completions import keep_replies
 from pipeline.llm.endpoint.prompt_logprobs import Row, keep_next, keep_prompt, next_body, prompt_body
-from pipeline.llm.endpoint.request_bodies import body_of
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Ask, Sender
 from pipeline.llm.engine import NUMBERS, EngineError, Message, NumberPrompt, NumberScores, PromptTooLong, Request

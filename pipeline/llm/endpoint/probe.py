@@ -13,12 +13,11 @@ from typing import Any
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities, LimitField, PromptLogprobs
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities, LimitField, body_of
 from pipeline.llm.endpoint.client import Client
 from pipeline.llm.endpoint.completions import in_order, keep_replies
 from pipeline.llm.endpoint.faults import UNLIKE, NotFound, Rejected
 from pipeline.llm.endpoint.prompt_logprobs import ALTERNATIVES, TRIES, find_reading
-from pipeline.llm.endpoint.request_bodies import body_of
 from pipeline.llm.endpoint.sender import Ask, Sender
 from pipeline.llm.engine import EngineError, Message, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
@@ -66,7 +65,8 @@ class Probe:
             await self._find_kind()
             await self._find_plain_fields()
             checks: list[Awaitable[Any]] = [
-                self._logprobs(), self._json_schema(), self._n(), self._seed(), self._reading(), self._client.models()
+                self._logprobs(), self._json_schema(), self._n(), self._seed(),
+                find_reading(self._sender, self._encoder, self._first), self._client.models(),
             ]  # fmt: skip
             logprobs, schema, n, seed, reading, models = await gather_all(checks)
         except Rejected as error:
@@ -149,9 +149,6 @@ class Probe:
             if _text(same) and _text(same) == _text(again) != _text(other):
                 return True
         return False
-
-    async def _reading(self) -> PromptLogprobs:
-        return await find_reading(self._sender, self._encoder, self._first)
 
     def _request(
         self, text: str, room: int, temperature: float = 0.0, logprobs: int = 0, schema: Json | None = None

@@ -71,7 +71,7 @@ def test_what_was_spent_before_counts_and_a_raised_limit_goes_on(tmp_path: Path)
     _, other = opened(tmp_path, "1-of-2", spent=50)
     other.close()
     book, cache = opened(tmp_path, spent=900, max_tokens_total=1000)
-    words = r"50 tokens of budget.max_tokens_total = 1,000 are left, and the next request could take 60"
+    words = r"50 of budget.max_tokens_total = 1,000 is left, and the next request could take 60"
     with pytest.raises(UserError, match=words):
         asyncio.run(book.reserve((50, 10)))
     cache.close()

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities
-from pipeline.llm.endpoint.request_bodies import asks, plain_text
+from pipeline.llm.endpoint.capabilities import EndpointCapabilities, asks, plain_text
 from pipeline.llm.engine import Message, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
 from tests.pipeline.llm.conftest import byte_tokenizer
