@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.execution.runner import survey
 from pipeline.execution.stage import Context, Shard, Stage, Unit
 from pipeline.llm.counting_engine import CountingEngine, Usage
-from pipeline.llm.engine import Capabilities
+from pipeline.llm.engine import Capabilities, NumberPrompt, Request
 from pipeline.llm.prompt_encoder import find_tokenizer
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
@@ -27,6 +27,7 @@ from pipeline.subjects.model_facts import describe_model
 
 Stages = Mapping[str, Stage]
 Process = Callable[[Shard, Context], Awaitable[Any]]
+Example = Request | NumberPrompt | None
 
 SAMPLE = 32
 """Units whose prompts are written at most."""
@@ -51,6 +52,8 @@ class Demand:
     """What the tokens were counted by, in words."""
     most_replies: int
     """The most replies that a single request wants."""
+    example: Example
+    """The first thing that it asks; None if it asks nothing."""
 
 
 class SampleTables(Tables):
@@ -77,8 +80,8 @@ class SampleTables(Tables):
         yield from self.read(table, where, columns).to_batches(rows)
 
 
-def demands(config: RunConfig, stages: Stages) -> list[Demand]:
-    """What each stage that asks a language model asks, in order.
+def demands(config: RunConfig, stages: Stages, most: int = SAMPLE) -> list[Demand]:
+    """What each stage that asks a language model asks, in order, by the prompts of so many units at most.
 
     Nothing is sent, and no weights are read but those of an embedder, where it finds what a language model is asked about.
 
@@ -87,7 +90,7 @@ def demands(config: RunConfig, stages: Stages) -> list[Demand]:
     """
     asking = [stage for stage in stages.values() if stage.takes_part(config) and stage.asks(config) is not None]
     finished = _finished(config, stages) if asking else set()
-    return [_demand(stage, config, stages, finished) for stage in asking]
+    return [_demand(stage, config, stages, finished, most) for stage in asking]
 
 
 def _finished(config: RunConfig, stages: Stages) -> set[str]:
@@ -102,7 +105,7 @@ def _finished(config: RunConfig, stages: Stages) -> set[str]:
     return set()
 
 
-def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str]) -> Demand:
+def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str], most: int) -> Demand:
     use, hints = stage.asks(config), stage.estimate
     assert use is not None, "only stages that ask have a demand"
     missing = [other for other in stages.values() if other.name not in finished]
@@ -120,7 +123,7 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str])
     shards = stage.plan(config, tables)
     units = [(s.key["module"], s.key["polarity"], index) for s in shards for index in s.key["indices"]]
     order = np.random.default_rng(config.run.seed).permutation(len(units))
-    sample = [units[place] for place in order[:SAMPLE]]
+    sample = [units[place] for place in order[:most]]
     make_up(sample)
     tokenizer, words = tokenizer_of(use.model, config)
     counter = CountingEngine(
@@ -129,7 +132,9 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str])
     counted = _count(stage, config, tables, counter, sample)
     made_up = [name for name, rows in tables.replaced.items() if rows.num_rows]
     usage = scaled(counted, len(units))
-    return Demand(stage.name, use.model, usage, len(units), len(counted), made_up, words, counter.most_replies)
+    return Demand(
+        stage.name, use.model, usage, len(units), len(counted), made_up, words, counter.most_replies, counter.first
+    )
 
 
 def _before(stage: Stage, config: RunConfig, stages: Stages) -> set[str]:

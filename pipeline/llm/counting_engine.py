@@ -80,6 +80,8 @@ class CountingEngine:
         self._used = Usage()
         self.most_replies = 1
         """The most replies that a single request wanted."""
+        self.first: Request | NumberPrompt | None = None
+        """The first thing that was asked."""
 
     def take(self) -> Usage:
         """What was asked since the last call; what was read before stays in the prefix cache."""
@@ -100,6 +102,7 @@ class CountingEngine:
         Raises:
             PromptTooLong: as an engine with this context would.
         """
+        self.first = self.first or request
         replies = request.n if request.temperature > 0 else 1
         texts = self._texts(request, replies)
         if request.attempt == 0 or self._stand_in is not None:
@@ -112,6 +115,7 @@ class CountingEngine:
 
     async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
         """Count prompts; one that does not fit the context has an error, as with other engines."""
+        self.first = self.first or next(iter(prompts), None)
         return [self._scored(prompt) for prompt in prompts]
 
     async def aclose(self) -> None:

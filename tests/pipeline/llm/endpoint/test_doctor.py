@@ -1,6 +1,7 @@
 """`doctor` tells what endpoints can do, and whether the run file's methods can work with it."""
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -54,16 +55,34 @@ def row(output: str, name: str) -> str:
 
 
 def test_all_that_a_server_can_do_is_told(model: ServedModel, tmp_path: Path, tokenizer_folder: str) -> None:
-    with serving(model, key=KEY, context=400) as server:
+    with serving(model, key=KEY, context=4_000) as server:
         output, code = doctor(run_file(tmp_path, server.url, "all_at_once", tokenizer=tokenizer_folder))
     assert code == 0, output
     assert row(output, "endpoint") == server.url
     assert row(output, "answers") == "yes"
-    assert row(output, "context") == "400 tokens"
+    assert row(output, "context") == "4,000 tokens"
     assert row(output, "alternatives in replies") == "20"
     assert row(output, "alternatives in prompts") == "20 by prompt_logprobs"
     assert [row(output, name) for name in ("JSON schema", "several replies (n)", "seed")] == ["yes"] * 3
     assert "All needs are met." in output
+    assert re.search(r"^A prompt ends with:$", output, re.MULTILINE)
+    assert re.search(r"^and the reply is:\n    [\d ]+ \(the likeliest number at each slot", output, re.MULTILINE)
+
+
+def test_a_prompt_that_does_not_fit_is_found_before_the_run(
+    model: ServedModel, tmp_path: Path, tokenizer_folder: str
+) -> None:
+    with serving(model, key=KEY, context=400) as server:
+        output, code = doctor(run_file(tmp_path, server.url, "all_at_once", tokenizer=tokenizer_folder))
+    assert code == 2
+    assert "do not fit the model's context of 400" in row(output, "well")
+
+
+def test_a_model_that_the_endpoint_takes_but_does_not_list_is_no_model(model: ServedModel, tmp_path: Path) -> None:
+    with serving(model, key=KEY, any_model=True) as server:
+        output, code = doctor(run_file(tmp_path, server.url, "json", model="large"))
+    assert code == 2
+    assert row(output, "well") == "no: engine.model = 'large' is unknown; the endpoint lists tiny"
 
 
 @pytest.mark.parametrize(("simulator", "code"), [("all_at_once", 2), ("one_at_a_time", 2), ("json", 0)])
@@ -76,6 +95,9 @@ def test_what_is_missing_and_what_would_work_is_told(
     assert row(output, "well").startswith("yes" if code == 0 else f'no: simulator = "{simulator}" needs')
     assert code == 0 or 'simulator = "generated" or simulator = "json"' in row(output, "well")
     assert row(output, "JSON schema") == "no"
+    assert code != 0 or re.search(
+        r"^A prompt of [\d,]+ tokens ends with:\n    .*\nand the reply is:\n    7$", output, re.M | re.S
+    )
     assert row(output, "alternatives in prompts") == "not asked for without a tokenizer"
 
 
@@ -90,6 +112,7 @@ def test_a_wrong_key_an_unknown_model_and_no_server_are_told(
         output, code = doctor(run_file(tmp_path, server.url, "json", model="large"))
         assert code == 2
         assert "large" in row(output, "answers")
+        assert row(output, "answers").endswith("the endpoint lists tiny")
     output, code = doctor(run_file(tmp_path, server.url, "json"))
     assert code == 2
     assert row(output, "answers").startswith("no:")
@@ -125,6 +148,6 @@ def test_the_models_of_sasc_are_visited_where_the_run_uses_them(model: ServedMod
         file.write_text(text.replace("[subject]", 'methods = ["sasc"]\n[subject]') + "\n" + sasc, encoding="utf-8")
         output, code = doctor(str(file))
     assert code == 0
-    assert "sasc synthesizer language_model" in output
+    assert "sasc.synthesizer language_model" in output
     assert "simulator" not in output
     assert row(output, "answers") == "yes"
