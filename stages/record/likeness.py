@@ -9,7 +9,6 @@ from itertools import islice, zip_longest
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
@@ -23,7 +22,7 @@ NEIGHBOURS = 8
 OTHERS = 256
 """Units of the module among which neighbours are looked for, drawn by the seed."""
 MEAN_OF = 5
-"""Strongest exemplars by which those are represented."""
+"""Top exemplars, from rank 0 on, by which those are represented."""
 
 Part = tuple[str, str]
 """A polarity and a split."""
@@ -35,14 +34,11 @@ Floats = npt.NDArray[np.float32]
 def top_exemplars(tables: Tables, module: str, indices: Sequence[int]) -> Tops:
     """The top exemplars of some units."""
     where = tables.is_unit(module, indices) & (ds.field("band") == "top")
-    names = ["index", "polarity", "split", "rank", "seq_id", "max_activation"]
-    rows = tables.read(EXEMPLARS, where, names).sort_by([(name, "ascending") for name in names[:4]])
-    found: dict[tuple[int, str, str], tuple[list[int], list[float]]] = {}
-    for index, polarity, split, _, seq_id, value in zip(*map(pa.ChunkedArray.to_pylist, rows.columns), strict=True):
-        seq_ids, values = found.setdefault((index, polarity, split), ([], []))
-        seq_ids.append(seq_id)
-        values.append(value if polarity == "+" else -value)
-    return found
+    key = ["index", "polarity", "split"]
+    rows = tables.read(EXEMPLARS, where, [*key, "rank", "seq_id", "max_activation"]).to_pandas()
+    rows["value"] = rows["max_activation"].where(rows["polarity"] == "+", -rows["max_activation"])
+    groups = rows.sort_values([*key, "rank"]).groupby(key)
+    return {part: (group["seq_id"].tolist(), group["value"].tolist()) for part, group in groups}
 
 
 class Neighbourhood:
@@ -62,7 +58,7 @@ class Neighbourhood:
             self._means[part] = np.stack([direction(embeddings.of(tops[key][0][:MEAN_OF])) for key in of_part])
 
     def exemplars(self, index: int, part: Part, towards: Floats, without: set[int]) -> Iterable[int]:
-        """Exemplars of the units nearest to a direction, the strongest of each first, nearer units before farther ones.
+        """Exemplars of the units nearest to a direction, by rank, nearer units before farther ones.
 
         Args:
             index: the unit itself, which is none of them.

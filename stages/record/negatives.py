@@ -48,11 +48,22 @@ Floats = npt.NDArray[np.float32]
 class Negative:
     """A sequence on which a unit stays low."""
 
+    index: int
+    polarity: str
+    band: str
+    """One of KINDS."""
+    split: str
+    rank: int
     seq_id: int
     peak: int
     """Position of the largest activation in the polarity."""
     activations: Floats
     """(T,) raw, NaN at positions that do not count."""
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """By which rows are ordered."""
+        return self.index, self.polarity, KINDS.index(self.band), SPLITS.index(self.split), self.rank
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -88,7 +99,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     counts = {kind: TRIES * count for kind, count in wanted.items()}
     tried = {key: candidates(key, tops, embeddings, others, counts) for key in tops}
     activations = _activations(module, indices, tried, context)
-    kept = {key: choose(key, tried[key], activations, lowest(tops, key), wanted) for key in tops}
+    kept = [one for key in tops for one in choose(key, tried[key], activations, lowest(tops, key), wanted)]
     return {NEGATIVES.name: rows_of(module, kept, context.config[Record].activation_bits)}
 
 
@@ -108,26 +119,26 @@ def choose(
     activations: Mapping[tuple[int, int], Floats],
     limit: float,
     wanted: Mapping[str, int],
-) -> dict[str, list[Negative]]:
+) -> list[Negative]:
     """The first sequences of each kind that stay below the limit; none is of both kinds.
 
     Args:
         activations: (T,) by index and seq_id, NaN at positions that do not count.
     """
-    index, polarity, _ = key
-    taken: set[int] = set()
-    found: dict[str, list[Negative]] = {}
+    index, polarity, split = key
+    kept: list[Negative] = []
     for kind in KINDS:
-        kept = found.setdefault(kind, [])
+        rank = 0
         for seq_id in tried[kind]:
+            if rank == wanted[kind]:
+                break
             values = activations[index, seq_id]
             directed = values if polarity == "+" else -values
-            if len(kept) == wanted[kind]:
-                break
-            if seq_id not in taken and np.isfinite(values).any() and np.nanmax(directed) < limit:
-                kept.append(Negative(seq_id, int(np.nanargmax(directed)), values))
-                taken.add(seq_id)
-    return found
+            taken = any(one.seq_id == seq_id for one in kept)
+            if not taken and np.isfinite(values).any() and np.nanmax(directed) < limit:
+                kept.append(Negative(index, polarity, kind, split, rank, seq_id, int(np.nanargmax(directed)), values))
+                rank += 1
+    return kept
 
 
 def _activations(
@@ -167,7 +178,7 @@ def _counted(token_ids: Sequence[int], context: Context) -> npt.NDArray[np.bool_
     return counted_positions(np.array([token_ids], np.int64), lengths, context.config[Record], special)[0]
 
 
-def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]], bits: int) -> pa.Table:
+def rows_of(module: str, kept: Sequence[Negative], bits: int) -> pa.Table:
     """Rows of NEGATIVES by unit, polarity, kind, split and rank; positions that do not count are null.
 
     Args:
@@ -175,27 +186,15 @@ def rows_of(module: str, kept: Mapping[Key, Mapping[str, Sequence[Negative]]], b
     """
     from stages.record.exemplars import activation_lists, stacked
 
-    found = sorted(
-        ((index, polarity, KINDS.index(kind), SPLITS.index(split), rank), negative)
-        for (index, polarity, split), kinds in kept.items()
-        for kind, negatives in kinds.items()
-        for rank, negative in enumerate(negatives)
-    )
-    negatives = [negative for _, negative in found]
-    lengths = np.asarray([len(negative.activations) for negative in negatives], np.int64)
-    columns = {
-        "module": pa.array([module] * len(found), pa.string()),
-        "index": [index for (index, *_), _ in found],
-        "polarity": [polarity for (_, polarity, *_), _ in found],
-        "band": [KINDS[kind] for (_, _, kind, *_), _ in found],
-        "rank": [rank for (*_, rank), _ in found],
-        "seq_id": [negative.seq_id for negative in negatives],
-        "peak": [negative.peak for negative in negatives],
-        "max_activation": [float(negative.activations[negative.peak]) for negative in negatives],
-        "activations": activation_lists(stacked([negative.activations[None] for negative in negatives]), lengths, bits),
-        "split": [SPLITS[split] for (*_, split, _), _ in found],
+    negatives = sorted(kept, key=lambda one: one.place)
+    lengths = np.asarray([len(one.activations) for one in negatives], np.int64)
+    names = ("index", "polarity", "band", "split", "rank", "seq_id", "peak")
+    columns = {name: [getattr(one, name) for one in negatives] for name in names} | {
+        "module": pa.array([module] * len(negatives), pa.string()),
+        "max_activation": [float(one.activations[one.peak]) for one in negatives],
+        "activations": activation_lists(stacked([one.activations[None] for one in negatives]), lengths, bits),
     }
-    return pa.table(columns, schema=NEGATIVES.schema)
+    return pa.table({name: columns[name] for name in NEGATIVES.schema.names}, schema=NEGATIVES.schema)
 
 
 NEGATIVE = Stage(
