@@ -34,7 +34,7 @@ from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import Record
 
 LATER = {
-    *("quantiles", "activation_bits", "weight_tokens", "negatives", "attribution", "pairs"),
+    *("quantiles", "activation_bits", "weight_tokens", "negatives", "attribution", "details", "pairs"),
     *("shard_sequences", "shard_units"),
 }
 """Settings that do not change what is scanned."""

@@ -68,7 +68,7 @@ class Copy:
             self._there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._there.copy_(tensor, non_blocking=True)
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(tensor.device))
         else:
             self._there = tensor.cpu()
 

@@ -172,6 +172,16 @@ def test_recorded_activations_are_those_of_plain_hooks_on_the_stock_model_bit_fo
     assert not any("forward" in module.__dict__ for module in base_model.modules())
 
 
+def test_settings_of_later_stages_change_no_partial(tmp_path: Path) -> None:
+    later: dict[str, Any] = {
+        "quantiles": [0.5], "activation_bits": 9, "weight_tokens": 1, "negatives": 2, "attribution": "occlusion",
+        "details": "all", "pairs": 3, "shard_sequences": 8, "shard_units": 3,
+    }  # fmt: skip
+    settings = SCAN.settings(run_file(tmp_path))
+    assert SCAN.settings(run_file(tmp_path, **later)) == settings
+    assert SCAN.settings(run_file(tmp_path, skip_positions=2)) != settings
+
+
 def test_tokens_are_told_by_the_text_they_have_in_the_corpus(recorded: Any) -> None:
     _, units, _ = recorded
     tokens = units[0]["top_tokens"]
