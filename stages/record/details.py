@@ -1,8 +1,8 @@
-"""The record.details stage: what else is known of the exemplars of the units that are to be explained.
+"""The record.details stage: more about the exemplars of the units to be explained.
 
-Which tokens of the text matter to the activation at its peak (`record.attribution`), and, of attention heads, between which
-positions they move most (`record.pairs`). Only the `top` exemplars of the explain split are looked at, which explainers are shown,
-unless `record.details` asks for all. Explainers look details up by the exemplars that they are shown.
+It finds which tokens matter to the activation at its peak (`record.attribution`) and between which positions an attention head
+moves most (`record.pairs`). Only the `top` exemplars of the explain split are looked into, those that explainers are shown,
+unless `record.details` asks for all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
 
 def exemplars_of(context: Context, module: str, indices: Sequence[int], polarity: str) -> "pd.DataFrame":
-    """The exemplars of some units that are looked into, by unit and rank; one that is in several bands once."""
+    """The exemplars of some units to look into, by unit and rank; one in several bands is listed once."""
     field, record = ds.field, context.config[Record]
     where = context.tables.is_unit(module, indices, polarity)
     if record.details == "shown":
@@ -128,7 +128,7 @@ def attributions(
 def pairs_of(
     context: Context, module: str, rows: "pd.DataFrame", token_ids: Mapping[int, Sequence[int]]
 ) -> dict[int, Any]:
-    """For each row the strongest pairs of positions; None where the model does not let them be had."""
+    """For each row the largest pairs of positions; None if the model does not show them."""
     import torch
 
     from pipeline.subjects.hook_points import input_device
@@ -154,7 +154,7 @@ def pairs_of(
 
 
 def by_sequence(rows: "pd.DataFrame") -> "tqdm[tuple[Any, pd.DataFrame]]":
-    """The exemplars of each sequence. No two sequences are run in one batch, so that the rows do not depend on the shards."""
+    """The rows of each sequence. Each is run in a batch of its own, so that rows do not depend on the shards."""
     return tqdm(list(rows.groupby("seq_id")), desc="sequences", unit="sequence", leave=False, disable=None)
 
 

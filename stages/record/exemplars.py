@@ -35,8 +35,8 @@ SIGNIFICANT = 24
 class TopExemplars:
     """The top-k of the units start..stop over any number of partials.
 
-    A sequence that does not enter when it comes is behind as many others with distinct keys as can be kept, so it never
-    will. So the outcome does not depend on the order of the partials.
+    A sequence that is rejected is behind as many others, with distinct keys, as can be kept. It could not enter later
+    either, so the result does not depend on the order of the partials.
     """
 
     def __init__(self, start: int, stop: int, config: Record) -> None:
@@ -46,10 +46,10 @@ class TopExemplars:
         self.vectors = np.zeros((0, 0), np.float32)
         """(M, T) their activations."""
         self._worst = np.full((stop - start, 2, len(SPLITS)), -np.inf, np.float32)
-        """Smallest kept value of each unit, sign and split for which all slots are in use."""
+        """Smallest kept value of each unit, sign and split; -inf while a slot is free."""
 
     def add(self, partial: pa.Table) -> None:
-        """Take rows of PARTIAL_EXEMPLARS in."""
+        """Add rows of PARTIAL_EXEMPLARS."""
         rows = partial.select(["index", "polarity", "seq_id", "key", "value"]).to_pandas()
         rows = rows.rename(columns={"index": "unit", "polarity": "sign"}).assign(
             unit=lambda rows: rows["unit"] - self.start
@@ -88,7 +88,7 @@ class UniformExemplars:
         self._found: dict[int, Floats] = {}
 
     def add(self, partial: pa.Table) -> None:
-        """Take rows of PARTIAL_UNIFORM in: all blocks that hold one of the units."""
+        """Add rows of PARTIAL_UNIFORM: all blocks that hold one of the units."""
         vectors, lengths = activation_rows(partial["activations"])
         columns = (partial[name].to_pylist() for name in ("index", "width", "seq_id"))
         for row, (first, width, seq_id) in enumerate(zip(*columns, strict=True)):
@@ -201,11 +201,11 @@ def activation_lists(vectors: Floats, lengths: Ints, bits: int) -> pa.ListArray:
 
 
 def rounded(values: Floats, bits: int) -> Floats:
-    """Values rounded to some significant bits, half to even; off by at most 2**-bits of themselves (of 1e-38, where they are smaller).
+    """Values rounded to some significant bits, half to even.
 
-    The bits that are left out are zero and compress to nothing; unlike float16, what is left has float32's range (Zender
-    2016, Bit Grooming; Klöwer et al. 2021, Compressing atmospheric data into its real information content). What is not
-    finite, and what would be infinite, stays as it is.
+    The error is at most 2**-bits of a value (of 1e-38 for smaller ones). The bits left out are zero and compress well, and
+    unlike float16 the result has the range of float32 (Zender 2016, Bit Grooming; Klöwer et al. 2021, Compressing
+    atmospheric data into its real information content). Values that are not finite, or would not be, stay as they are.
     """
     if bits == SIGNIFICANT:
         return values

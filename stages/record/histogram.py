@@ -10,7 +10,7 @@ of each is 1.14 to 1.25 times its lower one. There are BINS = 256 of them in ris
     255         x >= 1536
 
 An edge belongs to the bin farther from zero. Of dense units, the sequences of
-`selection.in_histogram` are counted, of sparse ones all.
+`kept_sequences.in_histogram` are counted, of sparse ones all.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-"""The record.merge stage: partial evidence of all parts of the corpus to the final rows of a range of units.
+"""The record.merge stage: from the partial evidence of all parts of the corpus to the final rows of a range of units.
 
-Partials are taken in one after another, so memory is bounded by the range of units. Whatever their order and however
+Partials are added one after another, so memory is bounded by the range of units. Whatever their order and however
 the corpus was cut, the rows are the same: counts and sums are exact or carry twice the precision that is published,
 and exemplars have a total order (see `kept_sequences`).
 """

@@ -1,11 +1,11 @@
 """The record.negatives stage: hard negatives, sequences that look like a unit's exemplars and leave it low.
 
 For every unit to be explained, in each polarity and split, half of them are `similar` and half `neighbour` (see
-`likeness`); where the number is odd, one more is similar. TRIES times as many are looked at, the hardest first, by
-running the subject on them again, and those are kept on which the unit stays low: below LOW times the smallest of its
-positive top maxima in that polarity and split. A quantile boundary would not do, as almost every sequence of a dense
-unit has a token above the 0.9 quantile of all tokens. So there can be fewer than asked for. A unit without a positive
-top maximum has none. Negatives of a split are sequences of that split.
+`likeness`); one more is similar if the number is odd. The subject is run again on TRIES times as many candidates, the
+hardest first, and those are kept on which the unit stays low: below LOW times the smallest of its positive top maxima in that
+polarity and split. (A quantile would be too low a bound: almost every sequence of a dense unit has a token above the 0.9
+quantile of all tokens.) So there can be fewer than asked for, and a unit without a positive top maximum has none.
+Negatives of a split are sequences of that split.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class Negative:
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """By which rows are ordered."""
+        """The order of the rows."""
         return self.index, self.polarity, KINDS.index(self.band), SPLITS.index(self.split), self.rank
 
 
@@ -144,7 +144,7 @@ def choose(
 def _activations(
     module: str, indices: Sequence[int], tried: Mapping[Key, Mapping[str, Sequence[int]]], context: Context
 ) -> dict[tuple[int, int], Floats]:
-    """What each unit does on the sequences tried for it, by index and seq_id."""
+    """The activations of each unit on the sequences tried for it, by index and seq_id."""
     from pipeline.subjects.activation_sources import activations_on, open_source
 
     source = context.latest("source", module, lambda config: open_source(config, [module]))
@@ -172,7 +172,7 @@ def _sequences(tables: Tables, seq_ids: Sequence[int]) -> Iterator[list[tuple[in
 
 
 def _counted(token_ids: Sequence[int], context: Context) -> npt.NDArray[np.bool_]:
-    """(T,) whether a position takes part in the record."""
+    """(T,) whether a position counts."""
     special = context.once("special_ids", special_ids)
     lengths = np.array([len(token_ids)], np.int64)
     return counted_positions(np.array([token_ids], np.int64), lengths, context.config[Record], special)[0]

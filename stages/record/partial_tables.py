@@ -1,7 +1,7 @@
-"""The partial tables that a scan of a part of the corpus leaves, from which any range of units is merged.
+"""The partial tables: `scan` writes them for a part of the corpus, and `merge` reads any range of units from them.
 
-They hold what `merge` can add up, and no more: activations as plain bytes of float32, which cost half as much to write
-and to read as lists do; and the uniformly kept sequences once for each block of units.
+Activations are plain bytes of float32, which take half as long to write and to read as lists. Uniformly kept sequences have one
+row for each block of units.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from stages.record.token_table import TokenTable
 BLOCK = 64
 """Units of a row of partial token sums, and of uniformly kept activations."""
 UNITS_AT_ONCE = 512
-"""Units whose exemplars are put into rows at once, which takes memory for a copy of them; a multiple of BLOCK."""
+"""Units whose exemplars are copied into rows at a time, which bounds memory; a multiple of BLOCK."""
 
 _MODULE = column("module", pa.string(), "place in the subject, such as layers.3.mlp")
 _UNIT = [_MODULE, column("index", pa.int32(), "number of the unit in its module")]
@@ -201,7 +201,7 @@ def activation_rows(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], n
 
 
 def _vectors(top: list[TopK], part: slice, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """(N, T) activations of the used ones among the (U, P, K) slots."""
+    """(N, T) activations of the slots (U, P, K) that are used."""
     vectors = np.empty((int(used.sum()), top[0].vectors.shape[2]), np.float32)
     unit, polarity, slot = np.nonzero(used)
     for number, sums in enumerate(top):

@@ -1,4 +1,4 @@
-"""Takes batches of activations in, and gives the partial tables out."""
+"""The recorder: activations of batches go in, partial tables come out."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -77,7 +77,7 @@ class Recorder:
         self._occurrences[self._batch.token_rows] += np.diff(self._batch.starts)
 
     def add(self, module: str, activations: Any) -> None:
-        """Take in a module's activations on the current batch: a (B, T, U) torch tensor, or SparseActivations."""
+        """Add a module's activations on the current batch: a (B, T, U) torch tensor, or SparseActivations."""
         assert self._batch is not None, "begin() announces a batch first"
         if module not in self.accumulators:
             units, tokens = self.modules[module], len(self.tokens.token_ids)
@@ -93,7 +93,7 @@ class Recorder:
     def tables(self) -> dict[str, Iterator[pa.Table]]:
         """The rows of each partial table by its name, sorted by module (as given) and index.
 
-        They are made as they are taken, some units at a time, and take memory for those alone.
+        They are made while they are iterated over, some units at a time, so that memory holds only those.
         """
         made: dict[str, Callable[[str, Accumulator], Iterator[pa.Table]]] = {
             PARTIAL_UNITS.name: lambda module, state: iter([unit_rows(module, state.sums(), self.tokens.min_count)]),

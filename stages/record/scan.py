@@ -1,11 +1,11 @@
-"""The record.scan stage: a range of the corpus to partial evidence for all units of all modules.
+"""The record.scan stage: from a range of the corpus to partial evidence for all units of all modules.
 
 Batches lie on a fixed grid of seq_ids, batch b being the sequences from b * batch_size on, and shards are made of whole
 batches. So the activations are the same, to the last bit, however the corpus is split.
 
-Sequences are not sorted by length: one that is padded to another length has other last bits, as matrix products add up in another
-order, and batches of like length that a shard cuts would be other batches. There is little to win. Windows end early at the end of
-a document alone; of the corpus of the demo 1 % do, and 0.5 % of what a pass computes is padding.
+Sequences are not sorted by length. A sequence that is padded to another length has other last bits, because matrix products add
+up in another order; and batches of equal length would differ from shard to shard. There is little to gain: only windows at the end
+of a document are shorter, 1 % of those of the demo, and 0.5 % of what a pass computes is padding.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -79,7 +79,7 @@ def token_table(tables: Tables, units: int, config: RunConfig, special: Collecti
 def scan(
     source: ActivationSource, recorder: Recorder, sequences: Sequences, batch_size: int, total: int | None = None
 ) -> None:
-    """Run over some sequences and record what the units do. They are taken a batch at a time.
+    """Run over some sequences, a batch at a time, and record what the units do.
 
     Args:
         sequences: by rising seq_id, from a multiple of batch_size on.
@@ -93,7 +93,7 @@ def scan(
 
 
 def check(config: RunConfig) -> None:
-    """Raises UserError where the subject or its device is not there, it does not have one of the modules, or one fails."""
+    """Raises UserError if the subject or its device is missing, or a module does not exist or fails."""
     from pipeline.subjects.activation_sources import check_sources
     from pipeline.subjects.loading.model_loading import resolve_device
 

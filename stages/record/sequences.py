@@ -1,4 +1,4 @@
-"""The sequences of the corpus, as the stages of the record take them."""
+"""The sequences of the corpus: shards of them, batches of them, and their token ids."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
@@ -26,7 +26,7 @@ def sequence_shards(total: int, size: int) -> list[Shard]:
 def sequences_between(tables: Tables, start: int, stop: int) -> Iterator[tuple[int, TokenIds]]:
     """The sequences with the seq_ids start to stop - 1 in the order of the corpus, which is that of the seq_ids.
 
-    They are read as they are taken, some at a time.
+    They are read while they are iterated over, some at a time.
     """
     seq_id = ds.field("seq_id")
     for batch in tables.batches(CORPUS, (seq_id >= start) & (seq_id < stop), ["seq_id", "token_ids"]):

@@ -1,8 +1,7 @@
 """The tokens whose mean activation is recorded, counted beforehand over the `explain` sequences of the whole corpus.
 
-Memory is bounded: a sum for each (token, unit) takes 8 bytes, and where all tokens do not fit in
-`record.token_memory_mb`, the smallest count that fits is found, and every token with at least that count is covered.
-The table of top tokens is exact for those.
+Memory is bounded by `record.token_memory_mb`: a sum for each token and unit takes 8 bytes. If not all tokens fit, those with at
+least a certain count are covered, the smallest count for which they fit. The table of top tokens is exact for these.
 """
 
 from collections.abc import Collection, Iterable

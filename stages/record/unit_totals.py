@@ -68,7 +68,7 @@ class UnitTotals:
                 self.token_counts[places] += counts[part]
 
     def _cover(self, ids: npt.NDArray[np.int64]) -> None:
-        """Make room for tokens that have not occurred before."""
+        """Add rows for tokens that have not occurred before."""
         union = np.union1d(self.token_ids, ids)
         if len(union) == len(self.token_ids):
             return
@@ -78,7 +78,7 @@ class UnitTotals:
         self.token_ids, self.token_counts, self.token_sums = union, counts, sums
 
     def polarities(self, config: Record) -> list[str]:
-        """Those that were asked for and recorded, '+' first."""
+        """The polarities that were asked for and recorded, '+' first."""
         return [polarity for polarity in POLARITIES if polarity in self.recorded and polarity in config.polarities]
 
     def boundaries(self, polarity: str, config: Record) -> npt.NDArray[np.float32]:
@@ -120,7 +120,7 @@ class UnitTotals:
         return pa.table(columns, schema=UNITS.schema)
 
     def _below(self, level: float) -> npt.NDArray[np.float64]:
-        """(U,) share of tokens below an activation by the histogram, those of the bin about zero left out; NaN without '-'."""
+        """(U,) share of tokens below an activation by the histogram, without the bin about zero; NaN without '-'."""
         if "-" not in self.recorded:
             return np.full(self.stop - self.start, np.nan)
         chosen = int(np.searchsorted(INNER_EDGES, np.float32(level), side="right"))
@@ -154,10 +154,7 @@ class UnitTotals:
 
 
 def highest(values: npt.NDArray[np.float64], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Row and column of the largest finite values of each row of a matrix, at most `count` of each.
-
-    By row, then the largest first, then the first column first among equals.
-    """
+    """Row and column of the top-k finite values of each row of a matrix, by row, falling value and column."""
     if not count:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     usable = np.where(np.isfinite(values), values, -np.inf)

@@ -45,7 +45,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def modules_of_the_model(config: RunConfig) -> list[str]:
-    """Those modules of the run whose units have weights."""
+    """The modules of the run whose units have weights."""
     return [name for name in modules_of(config) if needs_model([name])]
 
 
@@ -70,7 +70,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
 
 def listable(tokenizer: Any, model: Any) -> dict[int, str]:
-    """The texts of the tokens of a model that stand for text; rows of the embedding beyond the tokenizer's vocabulary do not."""
+    """The texts of those tokens of a model that stand for text, without unused rows of its embedding."""
     from pipeline.subjects.token_text import TokenTexts
 
     texts = TokenTexts(tokenizer)
@@ -106,7 +106,7 @@ def token_rows(model: Any, hook_point: "HookPoint", texts: Mapping[int, str], co
 def ends(
     vectors: "torch.Tensor", tokens: "torch.Tensor", texts: Mapping[int, str], count: int
 ) -> tuple[pa.Array, pa.Array]:
-    """Lists of the tokens with the largest and with the smallest product, for each unit; null for a vector that is zero or not finite.
+    """For each unit the lists of tokens with the largest and with the smallest product; null for a vector that is zero or not finite.
 
     Args:
         vectors: (U, D)

@@ -1,4 +1,7 @@
-"""What computes the sums of a module: numba on a CPU, triton or torch on a GPU, and triples on a CPU where most is zero."""
+"""The backends, which compute the running state of a module.
+
+`numba` works on a CPU, `triton` and `torch` on a GPU, and `sparse`, on a CPU, on activations that are mostly zero.
+"""
 
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -12,7 +15,7 @@ def open_sums(backend: Backend, device: Any, *shape: Any, sparse: bool = False) 
     """The empty state of a module.
 
     Args:
-        backend: "auto" is what `backend_for` says.
+        backend: "auto" leaves the choice to `backend_for`.
         device: the torch device of its activations.
         shape: units, tokens of the longest sequence, tokens of the token table, the settings, and whether units are signed.
         sparse: whether activations come as SparseActivations.
@@ -36,7 +39,7 @@ def open_sums(backend: Backend, device: Any, *shape: Any, sparse: bool = False) 
 
 
 def backend_for(device: Any) -> Backend:
-    """The fastest backend for activations on a torch device, of those that give the right results there."""
+    """The fastest backend for activations on a torch device that gives the right results there."""
     if device.type == "cpu":
         return "numba"
     if device.type == "cuda" and find_spec("triton"):

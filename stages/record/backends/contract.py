@@ -1,4 +1,4 @@
-"""What a backend gives: the running state of one module's units, whatever computes it.
+"""The contract of a backend: the running state of one module's units.
 
 Shapes: B sequences of a batch, T tokens, U units, K top-k slots of a unit, V tokens of the token table.
 """
@@ -19,7 +19,7 @@ class Accumulator(Protocol):
     """The running state of one module."""
 
     def add(self, activations: Any, batch: Batch) -> None:
-        """Take a (B, T, U) torch tensor, or SparseActivations, in. It may be overwritten afterwards."""
+        """Add a batch: a (B, T, U) torch tensor, or SparseActivations. The caller may overwrite it afterwards."""
         ...
 
     def sums(self) -> "UnitSums":
@@ -71,7 +71,7 @@ class TopK:
 
 
 class Vectors(Protocol):
-    """(U, K, T) numbers: an array, or what makes one for some units at a time."""
+    """(U, K, T) activations: an array, or an object that makes one for a slice of units."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

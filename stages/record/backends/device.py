@@ -1,4 +1,4 @@
-"""What is copied to a device and back, without waiting for the device."""
+"""Copies of a batch to a device, and of results back to the CPU."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class DeviceBatch:
 
 
 def on_device(batch: Batch, device: torch.device) -> DeviceBatch:
-    """The batch on a device, copied there for the first module that asks."""
+    """The batch on a device. It is copied there once, for the first module that asks."""
     if device not in batch.cache:
         batch.cache[device] = put_batch(batch, device)
     found: DeviceBatch = batch.cache[device]
@@ -42,7 +42,7 @@ def on_device(batch: Batch, device: torch.device) -> DeviceBatch:
 
 
 def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
-    """Copy a batch to a device; the program does not wait for it."""
+    """Copy a batch to a device, without waiting for the copy to finish."""
 
     def put(array: npt.NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array.astype(np.int64))
@@ -60,7 +60,7 @@ def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
 
 
 class Copy:
-    """A copy of a tensor on its way to the CPU."""
+    """A copy of a tensor to the CPU that may still be under way."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._event: Any = None
@@ -73,7 +73,7 @@ class Copy:
             self._there = tensor.cpu()
 
     def wait(self) -> npt.NDArray[Any]:
-        """The tensor as an array, once it is there."""
+        """Wait for the copy, and return it as an array."""
         if self._event is not None:
             self._event.synchronize()
         return self._there.numpy()
@@ -81,7 +81,7 @@ class Copy:
 
 @dataclass(frozen=True)
 class DeviceVectors:
-    """(U, K, T) activations on a device, of which some units' at a time are copied to the CPU; see Vectors."""
+    """(U, K, T) activations on a device; a slice of units is copied to the CPU when it is asked for. See Vectors."""
 
     values: Tensor
 

@@ -1,7 +1,7 @@
 """Recording on a CPU, by kernels that numba compiles and keeps on disk.
 
-Numba compiles a function anew where its own file has changed, but not where a function or a number that it takes from another
-file has. So every state of the sources has a cache folder of its own, unless the user names one.
+Numba recompiles a function when its own file changes, but not when a function or a constant that it imports from another file
+changes. So each state of the sources has its own cache folder. NUMBA_CACHE_DIR overrides it.
 """
 
 import os
@@ -12,11 +12,11 @@ import numba
 import torch
 
 SOURCES = Path(__file__).parents[2]
-"""stages/record, where all is that the kernels are made of."""
+"""stages/record, from which alone kernels import."""
 
 
 def cache_folder(sources: Path = SOURCES) -> Path:
-    """The folder for what is compiled of some sources as they are."""
+    """The cache folder for the present state of some sources."""
     files = [(path, path.stat()) for path in sorted(sources.rglob("*.py"))]
     states = [(str(path.relative_to(sources)), state.st_mtime_ns, state.st_size) for path, state in files]
     return sources / "__pycache__" / f"numba-{sha256(repr(states).encode()).hexdigest()[:16]}"
@@ -27,5 +27,5 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 
 
 def use_torch_threads() -> None:
-    """Let kernels run on as many threads as torch uses."""
+    """Run kernels on as many threads as torch uses."""
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))

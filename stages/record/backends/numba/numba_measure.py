@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """Reads the activations of a batch: extremes, power sums, histograms and token sums, in numba.
 
-Threads share out sequences in `measure`, tokens in `add_tokens`, and units elsewhere, so that no two write to the same
-place and no result depends on their number. The loops over units are those that the compiler vectorises. An index into
-`flat` is unsigned there, since one that could be negative keeps the compiler from that.
+Threads split the work by sequences in `measure`, by tokens in `add_tokens`, and by units elsewhere. So no two threads write
+to the same place, and no result depends on their number. The compiler vectorises the inner loops over units. Indices
+into `flat` are unsigned there, because it does not vectorise an index that could be negative.
 
 Shapes: B sequences, T tokens, U units, V tokens of the token table.
 """
@@ -21,11 +21,11 @@ FOUND = 4
 CHUNK = 512
 """Units whose running values stay in the innermost cache."""
 BLOCK = 64
-"""Units of a thread at a time; their histograms stay in the cache."""
+"""Units that a thread takes at a time; their histograms stay in the cache."""
 STRIDE = BINS + 16
-"""Numbers from one unit's histogram to the next: no power of two, as such histograms would share few places of the cache."""
+"""Counts from one unit's histogram to the next. With a power of two, histograms would compete for the same cache lines."""
 NOWHERE = np.int32(BINS)
-"""The bin of what is not finite."""
+"""Bin of NaN and infinite activations, which is never read."""
 F32, F64, I32, U64 = np.float32, np.float64, np.int32, np.uint64
 LAST, ABOVE_ZERO = I32(BINS // 2 - 1), I32(BINS // 2)
 MAGNITUDE, EXPONENT, SIGN = I32(0x7FFFFFFF), I32(0x7F800000), I32(31)
@@ -33,7 +33,7 @@ MAGNITUDE, EXPONENT, SIGN = I32(0x7FFFFFFF), I32(0x7F800000), I32(31)
 
 @njit(cache=True, nogil=True, parallel=True)
 def measure(values, places, starts, threshold, found, powers):
-    """Find what each sequence of a batch tells.
+    """Find extremes, counts and power sums of each sequence of a batch.
 
     Args:
         values: (B, T, U) activations.
@@ -69,7 +69,7 @@ def read_sequence(flat, rows, threshold, found, powers):
 
 @njit(cache=True, nogil=True)
 def take_rows(flat, rows, threshold, found, powers, units):
-    """Take some rows of some units in; several at a time, as running values are then loaded and stored less often."""
+    """Add some rows of some units. With several rows at a time, running values are loaded and stored less often."""
     take_extremes(flat, rows, threshold, found[NEGATED, units], found[LARGEST, units], found[FIRING, units])
     take_powers(flat, rows, powers[0, units], powers[1, units], powers[2, units], powers[3, units])
 
@@ -104,7 +104,7 @@ def take_powers(flat, rows, first, second, third, fourth):
 
 @njit(cache=True, nogil=True)
 def read_finite(column, at, threshold, found, powers):
-    """Read a unit's sequence (T,) again, without what is not finite."""
+    """Read a unit's sequence (T,) again, leaving out NaN and infinite activations."""
     found[NEGATED:FIRING] = -np.inf
     found[FIRING:] = 0
     powers[:] = 0
@@ -127,7 +127,7 @@ def fold(found, powers, totals, rests, minimum, maximum, above, nonfinite):
     """Add what `measure` found to the running state of U units.
 
     Args:
-        totals, rests: (4, U) leading parts and rests of the power sums, to which is added by two-sum, see `moments`.
+        totals, rests: (4, U) leading parts and rests of the power sums, see `moments`.
     """
     width = minimum.size
     for block in prange(-(-width // BLOCK)):
@@ -144,7 +144,7 @@ def fold(found, powers, totals, rests, minimum, maximum, above, nonfinite):
 
 @njit(cache=True, nogil=True)
 def add_exactly(total, rest, value):
-    """Add float64 to running pairs (two-sum)."""
+    """Add float64 to running pairs, by two-sum (see `moments`)."""
     for u in range(total.size):
         new = total[u] + value[u]
         back = new - total[u]

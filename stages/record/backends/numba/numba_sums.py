@@ -44,7 +44,7 @@ class NumbaSums:
         self._uniform: dict[int, DenseRows] = {}
 
     def add(self, activations: Any, batch: Batch) -> None:
-        """Take a (B, T, U) tensor in."""
+        """Add a (B, T, U) tensor."""
         values = activations.detach().float().cpu().contiguous().numpy()
         found, powers = self._scratch(batch)
         at = (batch.places, batch.place_starts)
@@ -65,7 +65,7 @@ class NumbaSums:
         self._keep_uniform(values, batch)
 
     def _scratch(self, batch: Batch) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-        """Memory for what is found of the batch's sequences, used by one module after the other."""
+        """Scratch buffers for what is found of the batch's sequences; modules of equal width use the same ones."""
         key = ("numba", self.width)
         if key not in batch.cache:
             sequences = len(batch.seq_ids)

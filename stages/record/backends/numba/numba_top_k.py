@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """The top-k sequences of each unit, kept up to date in numba.
 
-A unit has slots for each split. A sequence is inserted where it beats the worst of them, by activation and then by seq_id. In
-steady state that is rare, and only then are its peak and its activations looked at. If a slot already holds the same
-neighbourhood, the better of the two stays. As the worst slot only gets better, a sequence that was left out could never
-have come back: what is kept is exact, in any order.
+A unit has slots for each split. A sequence enters if it beats the worst slot of its split, by activation and then by seq_id.
+That is rare in the long run, and only then are its peak and its activations read. If a slot already holds the same
+neighbourhood, the better of the two stays. The worst slot only gets better, so a sequence that was rejected could not enter
+later either: the result is exact, and independent of the order.
 
 Shapes: B sequences, T tokens, U units, K slots, S splits.
 """
@@ -19,7 +19,7 @@ from stages.evidence import SPLITS
 from stages.record.kept_sequences import NO_SEQUENCE
 
 BLOCK = 16
-"""Units of a thread at a time: as many share a cache line of activations."""
+"""Units that a thread takes at a time: those that share a cache line of activations."""
 
 
 class Slots(NamedTuple):
@@ -34,9 +34,9 @@ class Slots(NamedTuple):
     vectors: npt.NDArray[Any]
     """(U, K, T) float32 activations, NaN where they do not count."""
     worst_values: npt.NDArray[Any]
-    """(S, U) float32 value of the worst slot of each split, inf where there is no slot, so that nothing beats it."""
+    """(S, U) float32 value of the worst slot of each split; inf for a split without slots, which nothing beats."""
     worst_ids: npt.NDArray[Any]
-    """(S, U) int64 its seq_id."""
+    """(S, U) int64 seq_id of that slot."""
 
 
 def empty_slots(width: int, seq_len: int, starts: npt.NDArray[np.int64]) -> Slots:
@@ -58,7 +58,7 @@ def keep_top_k(
     activations, largest, sign, places, place_starts, seq_ids, splits, all_keys, starts, distinct,
     values, ids, keys, vectors, worst_values, worst_ids,
 ):  # fmt: skip
-    """Insert the sequences of a batch where they belong to the top-k.
+    """Insert the sequences of a batch that belong to the top-k of a unit.
 
     Args:
         activations: (B, T, U)
@@ -66,7 +66,7 @@ def keep_top_k(
         sign: 1 for the polarity +, -1 for -.
         places, place_starts, seq_ids, splits, all_keys: of the batch.
         starts: as `kept_sequences.slot_starts`; distinct: whether equal neighbourhoods count once.
-        values, ids, keys, vectors, worst_values, worst_ids: as in Slots, which numba does not take here.
+        values, ids, keys, vectors, worst_values, worst_ids: the arrays of Slots, as prange takes no tuple.
     """
     width = values.shape[0]
     for block in prange(-(-width // BLOCK)):
@@ -101,7 +101,7 @@ def peak(sequence, at, u, value):
 
 @njit(cache=True, nogil=True)
 def insert(u, value, seq_id, key, split, starts, distinct, slots):
-    """Put a sequence that beats the worst one into a slot of unit u and return it; -1 where a better one has its key."""
+    """Put a sequence that beats the worst slot of unit u into a slot, and return that; -1 if a better sequence has its key."""
     first, end = starts[split], starts[split + 1]
     values, ids = slots.values[u], slots.seq_ids[u]
     slot = worst_slot(values, ids, first, end)

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
-"""What the activations of a batch that are not zero tell of each unit, in numba.
+"""Statistics and top-k from the activations of a batch that are not zero, in numba.
 
-They come unit by unit, those of a unit by rising position, so the activations of a unit on one sequence are a run. Zeros are
-never looked at: they are counted as what is missing. Threads share out units.
+The activations are sorted by unit and then by position, so those of a unit on one sequence are a run. Threads split the work
+by units.
 
 Shapes: N activations, B sequences, T tokens, U units.
 """
@@ -61,7 +61,7 @@ def sum_up(
 
 @njit(cache=True, nogil=True)
 def end_of_run(i, last, positions, tokens):
-    """Where the activations on the sequence of the i-th one end."""
+    """Where the run of the i-th activation ends."""
     stop = (positions[i] // tokens + 1) * tokens
     while i < last and positions[i] < stop:
         i += 1
@@ -73,7 +73,7 @@ def keep_firing(
     share, starts, positions, values, sign, counted, seq_ids, splits, all_keys, slot_starts, distinct, rows, used,
     top_values, ids, keys, pool, worst_values, worst_ids,
 ):  # fmt: skip
-    """Insert the sequences of a batch on which a unit fires where they belong to its top-k.
+    """Insert the sequences of a batch on which a unit fires and that belong to its top-k.
 
     Args:
         share: units of each part; a part takes new rows of the pool without asking the others.
@@ -111,7 +111,7 @@ def keep_firing(
 
 @njit(cache=True, nogil=True)
 def peak_of_run(values, start, end, sign):
-    """The largest finite activation in a polarity, and where the first one among equals is; -inf without any."""
+    """The largest finite activation of a run in a polarity, -inf without any, and where it first occurs."""
     best, place = np.float32(-np.inf), start
     for k in range(start, end):
         value = values[k] * sign

@@ -1,11 +1,11 @@
-"""The running state of a module whose activations are mostly zero, from those alone that are not.
+"""The running state of a module whose activations are mostly zero, computed from the others alone.
 
-What it gives equals what numba gives for the same activations with their zeros, up to the rounding of the power sums, but for
-one thing: only sequences on which a unit fires are kept as `top`. A zero is a value for all statistics, and the `random`
-sequences of a unit have theirs, so a unit that never fires has rows too.
+The result equals that of the numba backend for the same activations with their zeros, up to the rounding of the power sums,
+with one exception: only sequences on which a unit fires are kept as `top`. Statistics count the zeros, and `random`
+sequences are kept for every unit, so a unit that never fires has rows too.
 
-The sums are taken on the CPU. From a GPU only what is not zero is copied there, and taken in when the next batch comes: so
-the program does not wait for it.
+The work is done on the CPU. Activations on a GPU are copied there, and added when the next batch comes, so that the
+program does not wait for the copy.
 
 Memory: rows of activations are held for slots in use alone, and the uniformly kept sequences without their zeros.
 """
@@ -58,16 +58,16 @@ class SparseSums:
         self._uniform_ids = uniform_ids(config)
         self._uniform: dict[int, UniformRows] = {}
         self._coming: tuple[Copy, Batch] | None = None
-        """What is not zero of the last batch: position, unit and bits, as int32."""
+        """The last batch: int32 positions, units and bits of its activations."""
 
     def add(self, activations: Any, batch: Batch) -> None:
-        """Take SparseActivations in."""
+        """Add SparseActivations."""
         bits = activations.values.detach().float().view(torch.int32)
         self._take()
         self._coming = Copy(torch.stack([activations.positions.int(), activations.units.int(), bits])), batch
 
     def _take(self) -> None:
-        """Take in what is on its way."""
+        """Add the last batch, if it has not been added."""
         if self._coming is not None:
             (positions, units, bits), batch = self._coming[0].wait(), self._coming[1]
             self._coming = None
@@ -77,7 +77,7 @@ class SparseSums:
             self._add(sparse.csr_array((bits[shown].view(np.float32), units[shown], rows), shape), batch)
 
     def _add(self, activations: sparse.csr_array, batch: Batch) -> None:
-        """Take the (B * T, U) activations at the positions that count in."""
+        """Add (B * T, U) activations at the positions that count."""
         self.n_tokens += len(batch.places)
         by_unit = activations.tocsc()
         given = (by_unit.indptr.astype(np.int64), by_unit.indices.astype(np.int64), by_unit.data)
@@ -124,7 +124,7 @@ class SparseSums:
 class Pool:
     """The top-k of one polarity, with K slots a unit; a growing pool holds a row for each slot in use.
 
-    Each part of the units has every n-th row of the pool, so that threads take new ones without asking each other.
+    With n parts of the units, each owns every n-th row of the pool. So threads can take new rows independently.
     """
 
     def __init__(self, width: int, seq_len: int, starts: npt.NDArray[np.int64], parts: int) -> None:
@@ -137,7 +137,7 @@ class Pool:
         """(parts,) rows of the pool in use."""
 
     def reserve(self, starts: npt.NDArray[np.int64]) -> None:
-        """Make sure that each part has as many more rows as it has activations, or slots; starts: as in `sum_up`."""
+        """Grow the pool by as many rows as a batch could need; starts: as in `sum_up`."""
         pool, used, parts = self.slots.vectors, int(self.used.max()), len(self.used)
         ends = np.minimum(np.arange(parts + 1) * self.share, len(self.rows))
         more = int(np.diff(starts[ends]).max())
@@ -155,7 +155,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class PooledVectors:
-    """(U, K, T) activations, made of a pool for a few units at a time; NaN in empty slots."""
+    """(U, K, T) activations, gathered from a pool for a slice of units; NaN in empty slots."""
 
     rows: npt.NDArray[np.int32]
     """(U, K) row of the pool, -1 for an empty slot."""

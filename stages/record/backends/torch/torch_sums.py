@@ -1,11 +1,10 @@
 """The running state of a module on any torch device with float64; nothing leaves the device before the end.
 
-The same statistics as those of numba, by whole-batch tensors. Sums within a sequence are added up in another order, so
-the moments can differ from those of a CPU in the last bits of a float64; everything else is equal for equal activations.
-The program waits for the device once for a module and a batch, in `torch_top_k`. On a GPU with triton, `triton_sums` is
-faster and never waits.
+The statistics are those of the numba backend, computed on tensors of a whole batch. Sums within a sequence are added up in
+another order, so moments can differ in the last bits of a float64. Everything else is equal for equal activations. The
+program waits for the device once for each module and batch, in `torch_top_k`. `triton_sums` is faster and never waits.
 
-Activations may be of any floating type. They become float32 for some units at a time: at most CHUNK of them in one batch.
+Activations may be of any floating type. At most CHUNK of them at a time become float32.
 """
 
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ Tensor = torch.Tensor
 
 
 class DeviceState:
-    """What every accumulator on a device has: statistics of U units, and the sequences that are kept for all of them."""
+    """What every accumulator on a device holds: statistics of U units, and the uniformly kept sequences."""
 
     def __init__(self, width: int, covered: int, config: Record, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -76,7 +75,7 @@ class TorchSums(DeviceState):
         self.top = TorchTopK(width, seq_len, config, polarities(config, signed), device)
 
     def add(self, activations: Any, batch: Batch) -> None:
-        """Take a (B, T, U) tensor in."""
+        """Add a (B, T, U) tensor."""
         x = activations.detach().to(self.device)
         here = on_device(batch, self.device)
         self.n_tokens += len(batch.places)
@@ -88,7 +87,7 @@ class TorchSums(DeviceState):
         self.keep_uniform(x, batch, here.counted)
 
     def _measure(self, activations: Tensor, units: slice, here: DeviceBatch) -> tuple[Tensor, Tensor]:
-        """Take some units of a (B, T, U) tensor in; (P, B, U) largest values in each polarity, and their positions."""
+        """Add some units of a (B, T, U) tensor; returns the (P, B, U) largest values in each polarity, and their positions."""
         x = activations[:, :, units].float()
         counted = here.counted.bool()[:, :, None]
         finite = torch.isfinite(x) & counted
@@ -109,7 +108,7 @@ class TorchSums(DeviceState):
         )
 
     def _add_powers(self, x: Tensor, units: slice) -> None:
-        """Add the powers of each sequence of a (B, T, U) batch up, and then the sequences and the running sums pairwise by two-sum."""
+        """Add up the powers of each sequence of a (B, T, U) batch, then sequences and running sums pairwise by two-sum."""
         square = x * x
         new = torch.stack([part.sum(1) for part in (x, square, x * square, square * square)])
         pairs = torch.stack([new, torch.zeros_like(new)], dim=1)  # (4, 2, B, U)

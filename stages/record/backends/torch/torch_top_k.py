@@ -1,9 +1,9 @@
 """The top-k sequences of each unit, as torch tensors on any device; see `numba_top_k` for what is kept.
 
-Each sequence has a rank: one int64 that orders by activation and then by seq_id. For each split the ranks of the kept and the
-new sequences are put together, those whose neighbourhood has a better one are struck out, and `topk` chooses. What
-stays remains in its slot, and the activations of new sequences alone are copied, into the slots that became free. Finding out
-which these are, for both polarities at once, is the one time in a batch that the program waits for the device.
+A sequence has a rank: an int64 that orders by activation and then by seq_id. For each split, kept and new sequences are ranked
+together, those with a better one of the same neighbourhood are struck out, and `topk` chooses. Sequences that stay keep
+their slots; new ones go into the slots that became free, and only their activations are copied. To know which these are, the
+program waits for the device once a batch, for both polarities together.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class TorchTopK:
         self.vectors = torch.zeros((*shape, seq_len), device=device)
 
     def add(self, x: Tensor, high: Tensor, peaks: Tensor, here: DeviceBatch) -> None:
-        """Take a batch in.
+        """Add a batch.
 
         Args:
             x: (B, T, U) activations.

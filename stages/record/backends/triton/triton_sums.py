@@ -1,8 +1,8 @@
 """The running state of a module on a GPU, by kernels of triton, for which the program never waits.
 
-The same as `torch_sums` in a few passes over memory. All state lies on the device, but for one part: the activations of
-the top-k sequences lie in pinned memory of the CPU where they would take more than half of the device's memory that is free
-when the module first comes. The kernels write there as the device goes on. Both give the same.
+The result is that of `torch_sums`, in a few passes over memory. All state lies on the device, with one exception: if the
+activations of the top-k sequences would take more than half of the free memory of the device, they lie in pinned memory of
+the CPU, to which the kernels write directly.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -51,7 +51,7 @@ class TritonSums(DeviceState):
         self.vectors = memory_for_vectors((*shape, seq_len), device)
 
     def add(self, activations: Any, batch: Batch) -> None:
-        """Take a (B, T, U) tensor in."""
+        """Add a (B, T, U) tensor."""
         x = activations.detach().to(self.device)
         here = on_device(batch, self.device)
         self.n_tokens += len(batch.places)
