@@ -1,6 +1,6 @@
-"""The record.embed stage: sentence embeddings of a part of the corpus, in which hard negatives are looked for.
+"""The record.embed stage: sentence embeddings of the part of the corpus in which hard negatives are searched.
 
-The part is the POOL sequences of lowest seq_id of each split, a uniform sample, as the corpus is shuffled. Without
+The part is the first POOL sequences of each split, a uniform sample, because the corpus is shuffled. Without
 record.negatives there is nothing to embed and the stage has no shards.
 """
 

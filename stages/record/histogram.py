@@ -17,13 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 BINS = 256
-STRIDE = BINS + 16
-"""Numbers from one unit's histogram to the next: no power of two, so that equal bins do not share a cache line's place,
-nor a store seem to hit the load of another unit. It makes counting almost twice as fast."""
 SHIFT = 21
-"""Bits of the mantissa that do not matter."""
+"""Bits of the mantissa that do not choose the bin."""
 OFFSET = 423
-"""What `bits >> SHIFT` of the smallest magnitude outside the zero bins is above 1."""
+"""`bits >> SHIFT` of the smallest magnitude outside the zero bins, less 1."""
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Sequences that look like what makes a unit active: near to its exemplars, or exemplars of units with near ones.
+"""Sequences that look like what makes a unit active: close to its exemplars, or exemplars of the units closest to it.
 
 A unit is represented, in each polarity and split, by the mean embedding of its top exemplars there. So what is found for
 one split depends on that split alone. Shapes: N sequences, D dimensions of an embedding.
