@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.black_boxes.vectors import vectors_of
 from pipeline.errors import UserError
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 from pipeline.subjects.kinds.callables import at_once
@@ -33,7 +32,7 @@ def concept(
     centres = embed.encode(listed, many=True).astype(np.float64)  # (U, D)
 
     def distances(texts: list[str]) -> Values:
-        vectors = vectors_of(embed, texts)  # (N, D)
+        vectors = embed.shared(texts).astype(np.float64)  # (N, D)
         squares = [((vectors - centre) ** 2).sum(axis=1) for centre in centres]
         return -np.sqrt(np.stack(squares, axis=1))
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.black_boxes.vectors import vectors_of
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 from pipeline.subjects.kinds.callables import at_once
 from pipeline.subjects.kinds.matrix_file import read_matrix, read_numbers
@@ -39,6 +38,6 @@ def direction(
     offset = read_numbers("direction", path, bias, len(weights))
 
     def heads(texts: list[str]) -> Values:
-        return vectors_of(embed, texts) @ weights.T + offset
+        return embed.shared(texts).astype(np.float64) @ weights.T + offset
 
     return at_once(heads, AT_ONCE)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.black_boxes.vectors import vectors_of
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 from pipeline.subjects.kinds.callables import at_once
 
@@ -33,7 +32,7 @@ def random_directions(
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
 
     def projections(texts: list[str]) -> Values:
-        vectors = vectors_of(embed, texts)  # (N, D)
+        vectors = embed.shared(texts).astype(np.float64)  # (N, D)
         # Unit by unit, as the last bits of a product of matrices depend on how many rows there are.
         return np.stack([(vectors * direction).sum(axis=1) for direction in weights], axis=1)
 

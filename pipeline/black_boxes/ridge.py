@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.black_boxes.hidden import HiddenStates, on_texts, refuse_other
-from pipeline.black_boxes.vectors import vectors_of
 from pipeline.errors import UserError
 from pipeline.subjects.embedder import AT_ONCE, DEFAULT, load_embedder
 from pipeline.subjects.kinds.callables import at_once
@@ -68,7 +67,7 @@ def _features(
     refuse_other("features", features, ("embedding", "hidden"))
     if features == "embedding":
         embed = load_embedder(embedder, device)
-        return lambda texts: vectors_of(embed, texts), embed.width
+        return lambda texts: embed.shared(texts).astype(np.float64), embed.width
     if model is None or layer is None:
         raise UserError(f'features = "hidden" needs a model and a layer, but model = {model!r} and layer = {layer!r}')
     states = HiddenStates(model, layer, device)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.subjects.kept_vectors import kept_vectors
 from stages.english.word_classes import COMMON, FUNCTION_WORDS, content_words, stems, whole_words
 from stages.sasc.sasc_contracts import Kept
 
@@ -61,7 +60,7 @@ class Naming:
         self._embedder = embedder
         self._words = [word for word in words[:VOCABULARY] if _says_something(word)]
         common = self.common or ["the"]
-        vectors = kept_vectors(embedder, [*common, *self._words])
+        vectors = embedder.cached([*common, *self._words])
         self._mean = vectors[: len(common)].mean(axis=0)  # (D,)
         self._word_vectors = _centred(vectors[len(common) :], self._mean)  # (M, D)
         self._given = dict(zip(self._words, vectors[len(common) :], strict=True))

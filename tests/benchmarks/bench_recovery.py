@@ -102,7 +102,7 @@ class RememberingEmbedder(Embedder):
 
 def remembering(embedder: Embedder) -> RememberingEmbedder:
     """An embedder that keeps what it has embedded."""
-    return RememberingEmbedder(embedder.model, embedder.tokenizer, embedder.device, embedder.name, embedder.revision)
+    return RememberingEmbedder(embedder.model, embedder.device, embedder.name, embedder.revision)
 
 
 def main(words: Sequence[str] | None = None) -> None:

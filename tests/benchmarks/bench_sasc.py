@@ -2,7 +2,7 @@
 
 The stage and the module take turns over the same n-grams of the package sample, so that a noisy machine disturbs both
 alike. The module is given them sorted by length, in batches of several sizes of which the best one counts; nothing is done
-with what it gives. A share may be above 1, as the stage packs texts that the bare encoder pads. Times are CPU times of the
+with what it gives. Times are CPU times of the
 process, with one thread of torch. The last line is JSON:
 
     fraction_of_module      the lower of the two that follow, which are without null units
@@ -28,13 +28,12 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.black_boxes.vectors import latest
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.execution.runner import run_stage
 from pipeline.execution.stage import Context, Shard
 from pipeline.subjects import text_batches
-from pipeline.subjects.embedder import load_embedder
+from pipeline.subjects.embedder import forget_shared, load_embedder
 from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
@@ -79,7 +78,7 @@ def embedding_alone() -> list[Ask]:
             ids = pad_sequence(part, batch_first=True)  # (B, T)
             mask = pad_sequence([torch.ones_like(row) for row in part], batch_first=True)
             with torch.inference_mode():
-                states = embedder.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
+                states = embedder.model[0].auto_model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, D)
                 means = (states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
                 torch.linalg.norm(torch.nn.functional.normalize(means, dim=1) - centre, dim=1)
 
@@ -121,7 +120,7 @@ def compare(bare: RunConfig, whole: RunConfig, ways: list[Ask], ngrams: int, rou
 
     def run(job: str, number: int) -> object:
         start, stop = number * ngrams, (number + 1) * ngrams
-        latest.cache_clear()  # or the second job would find what the first has embedded
+        forget_shared()  # or the second job would find what the first has embedded
         if job == "module":
             return best(texts[start:stop])
         key = {"modules": asked_modules(with_nulls(contexts[job].config)), "start": start, "stop": stop}

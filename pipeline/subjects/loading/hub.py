@@ -4,7 +4,7 @@ import functools
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -54,11 +54,12 @@ def _has_safetensors(repo: str, commit: str) -> bool:
         return True
 
 
-def fetch_model(repo: str, commit: str, *, weights: bool) -> Path:
+def fetch_model(repo: str, commit: str, *, weights: bool, nested: bool = False) -> Path:
     """The folder, in the hub's cache, with a model's files; what is missing there is downloaded.
 
     Args:
         weights: with the safetensors, or only configuration, tokenizer and code.
+        nested: with those in folders, as a model of sentence-transformers has them.
 
     Raises:
         UserError: no such model or commit, no safetensors, or files are missing and the hub cannot be reached.
@@ -66,6 +67,8 @@ def fetch_model(repo: str, commit: str, *, weights: bool) -> Path:
     folder = _snapshot(repo, commit, CONFIGURATION)
     if not (folder / "config.json").is_file():
         raise UserError(f"{repo!r} on the hub holds no config.json at its top; give a model that transformers can load")
+    if nested:
+        _snapshot(repo, commit, [*CONFIGURATION, "*.safetensors"], ["onnx/*", "openvino/*"])
     for patterns in (WEIGHTS, ["*.safetensors"]) if weights else ():
         if any(_snapshot(repo, commit, patterns).glob("*.safetensors")):
             return folder
@@ -74,12 +77,12 @@ def fetch_model(repo: str, commit: str, *, weights: bool) -> Path:
     return folder
 
 
-def _snapshot(repo: str, commit: str, patterns: list[str]) -> Path:
-    """The folder with the files at the top of a repository that fit one of the patterns."""
+def _snapshot(repo: str, commit: str, patterns: list[str], but: Sequence[str] = ("*/*",)) -> Path:
+    """The folder with the files of a repository that fit one of the patterns, those at its top unless said otherwise."""
     from huggingface_hub import snapshot_download
 
     with _told_to_the_user(repo, commit, "model"):
-        return Path(snapshot_download(repo, revision=commit, allow_patterns=patterns, ignore_patterns="*/*"))
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=patterns, ignore_patterns=list(but)))
 
 
 def _pickled(repo: str) -> UserError:

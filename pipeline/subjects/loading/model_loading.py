@@ -151,14 +151,15 @@ def resolve_device(device: str) -> torch.device:
     return place
 
 
-def model_folder(source: ModelSource, *, weights: bool = True) -> Path:
+def model_folder(source: ModelSource, *, weights: bool = True, nested: bool = False) -> Path:
     """The folder with a model's files: downloads from the hub and converts a GGUF file where that is needed.
 
     Args:
         weights: download the safetensors too.
+        nested: and what is in folders, as a model of sentence-transformers has it.
     """
     if source.kind == "hub":
-        return fetch_model(source.location, source.revision, weights=weights)
+        return fetch_model(source.location, source.revision, weights=weights, nested=nested)
     if source.kind == "gguf":
         return convert_gguf(Path(source.location), source.revision)
     return Path(source.location)

@@ -21,6 +21,8 @@ LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """Keys of the number of layers in a configuration, and"""
 TEXT_KEYS = ("text_config", "llm_config", "language_config")
 """of the part of it that is about the language model, where others have configurations of their own."""
+NESTED = "[0-9]*_*/*"
+"""Files of the modules of a sentence-transformers model, such as 1_Pooling/config.json."""
 IDENTITY_SUFFIXES = {".json", ".jinja", ".model", ".py", ".safetensors", ".txt"}
 
 
@@ -155,6 +157,7 @@ def _folder_hash(spec: str, folder: Path) -> str:
             )
         raise UserError(f"model = {spec!r}: the folder holds no *.safetensors; save the model with save_pretrained")
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.suffix in IDENTITY_SUFFIXES and file.is_file()):
-        digest.update(f"{file.name}\0{content_hash(file)}\n".encode())
+    files = [*folder.iterdir(), *folder.glob(NESTED)]
+    for file in sorted(file for file in files if file.suffix in IDENTITY_SUFFIXES and file.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{content_hash(file)}\n".encode())
     return digest.hexdigest()

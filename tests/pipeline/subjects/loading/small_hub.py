@@ -40,15 +40,14 @@ def small_hub(folder: Path) -> Iterator[str]:
             elif path.startswith("/api/") and "/revision/" in path:
                 self.describe(path)
             elif path.startswith(f"/org/tiny/resolve/{COMMIT}/"):
-                self.deliver(folder / path.rsplit("/", 1)[1])
+                self.deliver(folder / path.split(f"/{COMMIT}/")[1])
             else:
                 self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
 
         def list(self, repo: str) -> None:
-            files = list(folder.iterdir()) if repo == "tiny" else []
-            entries = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40} for file in files
-            ]
+            files = [file for file in folder.rglob("*") if file.is_file()] if repo == "tiny" else []
+            sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+            entries = [{"type": "file", "path": name, "size": size, "oid": "0" * 40} for name, size in sizes.items()]
             pickle = {"type": "file", "path": "pytorch_model.bin", "size": 1, "oid": "0" * 40}
             self.send(200, json.dumps(entries or [pickle]).encode(), {"Content-Type": "application/json"})
 
