@@ -30,10 +30,10 @@ EXACT = 16
 """Up to this many tokens a pass holds texts of one length; longer ones are padded to a multiple of it."""
 TOGETHER = 1024
 """Texts tokenised at a time."""
-AT_ONCE = 8192
+AT_ONCE = 16384
 """Texts that a function of texts should be given at a time where it embeds them."""
 SHARED_LISTS = 4
-"""Long lists of texts whose vectors are kept in memory: up to AT_ONCE texts each, which take 12 MB for all-MiniLM."""
+"""Long lists of texts whose vectors are kept in memory: up to AT_ONCE texts each, which take 25 MB for all-MiniLM."""
 SHARED_FROM = 1024
 """Texts of a list that is kept. Shorter ones, such as texts that are asked again as a check, are embedded every time."""
 RECIPE = 3
