@@ -1,20 +1,40 @@
-"""What was recorded about a unit, as explainers see it.
+"""What was recorded about units, read from the tables as explainers, simulators and scorers may see it.
 
 Shapes: T tokens of a sequence.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from pipeline.execution.stage import Context
+from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS, UNITS, TableSchema
+from stages.settings import Explain, Record
 
 SPLITS = ("explain", "select", "report")
 BANDS = ("top", "quantile", "random", "similar", "neighbour")
 """Why a sequence was kept; the last two are hard negatives, see stages/record/negatives.py."""
+MOST_TEXTS = 65_536
+"""Sequences whose tokens are kept in memory; about 1 KB each."""
 
 Activations = npt.NDArray[np.float32]
+
+
+def split_of(seq_id: int) -> str:
+    """The split that a sequence belongs to, for every unit alike.
+
+    The corpus is shuffled, so a residue is a random draw. Half of the sequences go to `explain`, a quarter each to
+    `select` and `report`. Because the split belongs to the sequence, corpus-wide statistics that are taken over
+    `explain` alone cannot leak what a score is computed on.
+    """
+    return ("explain", "select", "explain", "report")[seq_id % 4]
 
 
 @dataclass(frozen=True)
@@ -40,8 +60,7 @@ class Exemplar:
         """The `context` tokens around the peak; all of them where it is None.
 
         The peak stands in the middle, with one token more before it than after it where the number is even. Near an end
-        the part is shifted, so that it has `context` tokens wherever the sequence has. Tokens and activations are cut
-        alike. Without a finite activation the part is the beginning.
+        the part is shifted, so that it has `context` tokens. Without a finite activation the part is the beginning.
         """
         if context is None or context >= len(self.tokens):
             return self
@@ -77,7 +96,7 @@ class Detail:
     """(T,) how much each token matters to the activation at the peak, negative where it works against it; NaN where that
     is not known, None where it was not worked out."""
     pairs: list[Pair] | None = None
-    """Of an attention head, its strongest pairs, the strongest first."""
+    """The strongest pairs of an attention head, the strongest first."""
 
     def within(self, start: int, stop: int) -> "Detail":
         """The part about the tokens start..stop alone; a pair that leads out of it is left out."""
@@ -107,8 +126,6 @@ class Evidence:
     promoted: list[str] = field(default_factory=list)
     """Tokens that the unit makes more likely where it is active in this polarity, by its weights, the strongest first; none
     unless they were asked for."""
-    suppressed: list[str] = field(default_factory=list)
-    """Tokens that it makes less likely, likewise."""
 
     def band(self, name: str) -> list[Exemplar]:
         return [exemplar for exemplar in self.exemplars if exemplar.band == name]
@@ -125,11 +142,150 @@ class Evidence:
         return replace(self, exemplars=exemplars, negatives=negatives, details=details)
 
 
-def split_of(seq_id: int) -> str:
-    """The split that a sequence belongs to, for every unit alike.
+class RecordedUnits:
+    """The evidence about the units of a run. No stage can read a split of the exemplars that is not its own.
 
-    The corpus is shuffled, so a residue is a random draw. Half of the sequences go to `explain`, a quarter each to
-    `select` and `report`. Because the split belongs to the sequence, corpus-wide statistics that are taken over
-    `explain` alone cannot leak what a score is computed on.
+    Its methods may be called in threads.
     """
-    return ("explain", "select", "explain", "report")[seq_id % 4]
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._config, self._tables = context, context.config, context.tables
+        self._texts: dict[int, list[str]] = {}
+
+    @classmethod
+    def of(cls, context: Context) -> "RecordedUnits":
+        """Those of a stage, made once."""
+        return context.once("recorded units", lambda _: cls(context))
+
+    def tokens(self, seq_ids: Sequence[int]) -> dict[int, list[str]]:
+        """Token texts of some sequences of the corpus."""
+        wanted = set(seq_ids)
+        texts = self._texts if len(self._texts) < MOST_TEXTS else {}
+        if missing := wanted - texts.keys():
+            rows = self._tables.read(CORPUS, ds.field("seq_id").isin(sorted(missing)), ["seq_id", "tokens"])
+            read = [list(map(sys.intern, tokens)) for tokens in rows["tokens"].to_pylist()]
+            texts = texts | dict(zip(rows["seq_id"].to_pylist(), read, strict=True))
+            self._texts = texts  # a new one, as another thread may be reading the old one
+        return {seq_id: texts[seq_id] for seq_id in wanted if seq_id in texts}
+
+    def exemplars(
+        self,
+        module: str,
+        indices: Sequence[int],
+        splits: Sequence[str],
+        polarity: str = "+",
+        of: TableSchema = EXEMPLARS,
+    ) -> dict[int, list[Exemplar]]:
+        """The exemplars of some units, by band in the order of BANDS and then by rank.
+
+        Their activations are in the polarity: those of '-' are negated.
+
+        Args:
+            of: EXEMPLARS, or NEGATIVES for their hard negatives.
+
+        Raises:
+            PermissionError: the stage does not own one of the splits.
+        """
+        names = ["index", "band", "split", "rank", "seq_id"]
+        table = self._rows(of, module, indices, splits, polarity, [*names, "activations"])
+        rows = list(zip(*(table[name].to_pylist() for name in names), range(table.num_rows), strict=True))
+        rows.sort(key=lambda row: (BANDS.index(row[1]), splits.index(row[2]), row[3]))
+        texts = self.tokens(table["seq_id"].to_pylist())
+        activations = _rows_of_floats(table["activations"], self._config[Record].skip_positions, polarity)
+        found: dict[int, list[Exemplar]] = {index: [] for index in indices}
+        for index, band, split, _, seq_id, number in rows:
+            found[index].append(Exemplar(seq_id, band, texts[seq_id], activations[number], split))
+        return found
+
+    def sequences(
+        self, module: str, indices: Sequence[int], splits: Sequence[str], polarity: str = "+"
+    ) -> dict[int, list[tuple[int, str]]]:
+        """(seq_id, split) of the exemplars of some units, without their activations; each once, in seq_id order."""
+        rows = self._rows(EXEMPLARS, module, indices, splits, polarity, ["index", "seq_id", "split"]).to_pylist()
+        pairs = sorted({(row["index"], row["seq_id"], row["split"]) for row in rows})
+        return {index: [(seq_id, split) for of, seq_id, split in pairs if of == index] for index in indices}
+
+    def _rows(
+        self,
+        table: TableSchema,
+        module: str,
+        indices: Sequence[int],
+        splits: Sequence[str],
+        polarity: str,
+        columns: list[str],
+    ) -> pa.Table:
+        self._context.permit(splits)
+        where = self._tables.is_unit(module, indices, polarity) & ds.field("split").isin(list(splits))
+        return self._tables.read(table, where, columns)
+
+    def evidence(self, module: str, indices: Sequence[int], polarity: str = "+") -> list[Evidence]:
+        """What an explainer may see of some units."""
+        explain, unit = self._config[Explain], (module, indices, polarity)
+        exemplars = self.exemplars(module, indices, ["explain"], polarity)
+        hard = self.exemplars(module, indices, ["explain"], polarity, NEGATIVES) if explain.negatives == "hard" else {}
+        tokens, details = self.top_tokens(*unit), self.details(*unit)
+        promoted = self.promoted_tokens(*unit) if explain.output_tokens else {}
+        return [
+            Evidence(
+                module,
+                index,
+                polarity,
+                exemplars[index],
+                tokens[index],
+                hard.get(index, []),
+                details[index],
+                promoted.get(index, []),
+            )
+            for index in indices
+        ]
+
+    def top_tokens(self, module: str, indices: Sequence[int], polarity: str = "+") -> dict[int, list[TopToken]]:
+        """The tokens with the highest mean activation, in the polarity, over the `explain` sequences."""
+        name, sign = ("top_tokens", 1.0) if polarity == "+" else ("bottom_tokens", -1.0)
+        rows = self._tables.read(UNITS, self._tables.is_unit(module, indices), ["index", name]).to_pylist()
+        return {
+            row["index"]: [
+                TopToken(one["token"], sign * one["mean_activation"], one["count"]) for one in row[name] or ()
+            ]
+            for row in rows
+        }
+
+    def details(self, module: str, indices: Sequence[int], polarity: str) -> dict[int, dict[int, Detail]]:
+        """By unit and seq_id, what else is known of the `top` exemplars of the `explain` split; empty where nothing is.
+
+        Raises:
+            PermissionError: the stage does not own that split.
+        """
+        self._context.permit(["explain"])
+        found: dict[int, dict[int, Detail]] = {index: {} for index in indices}
+        for row in self._tables.read(DETAILS, self._tables.is_unit(module, indices, polarity)).to_pylist():
+            values, pairs = row["attribution"], row["pairs"]
+            found[row["index"]][row["seq_id"]] = Detail(
+                None if values is None else np.array(values, np.float32),
+                None if pairs is None else [Pair(pair["from"], pair["to"], pair["value"]) for pair in pairs],
+            )
+        return found
+
+    def promoted_tokens(self, module: str, indices: Sequence[int], polarity: str) -> dict[int, list[str]]:
+        """The tokens that units make more likely in a polarity, by their weights; empty where none are known.
+
+        A unit that is very negative makes those tokens likely that it suppresses when it is large.
+        """
+        name = "promoted" if polarity == "+" else "suppressed"
+        rows = self._tables.read(UNIT_TOKENS, self._tables.is_unit(module, indices), ["index", name]).to_pylist()
+        known = {row["index"]: [entry["token"] for entry in row[name] or ()] for row in rows}
+        return {index: known.get(index, []) for index in indices}
+
+
+def _rows_of_floats(column: pa.ChunkedArray, skip: int, polarity: str) -> list[Activations]:
+    """Each row's floats in the polarity, NaN at the first `skip` positions and wherever they are not finite."""
+    lists = column.combine_chunks()
+    values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    values[~np.isfinite(values)] = np.nan
+    if polarity == "-":
+        values = -values
+    ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False)).tolist()
+    rows = [values[start:end] for start, end in pairwise([0, *ends])]
+    for row in rows:
+        row[:skip] = np.nan
+    return rows

@@ -15,10 +15,9 @@ from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATIONS
 from stages.estimates import explain_sizes, made_up_explanations
-from stages.evidence import Evidence
+from stages.evidence import Evidence, RecordedUnits
 from stages.explain import EXPLAINERS
 from stages.methods import model_use, open_method, prompt_digests
-from stages.recorded_units import RecordedUnits
 from stages.settings import Explain, Record
 from stages.units import draw, refuse_unknown_units, unit_name, unit_shards
 

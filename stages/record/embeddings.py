@@ -17,10 +17,9 @@ from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import CORPUS, TableSchema, column
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model
-from stages.evidence import SPLITS
+from stages.evidence import SPLITS, RecordedUnits
 from stages.record.kept_sequences import split_numbers
 from stages.record.sequences import sequence_shards
-from stages.recorded_units import RecordedUnits
 from stages.settings import Record, Simulate
 
 if TYPE_CHECKING:

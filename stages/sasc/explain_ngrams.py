@@ -17,13 +17,12 @@ from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from stages.explain.explain_units import Candidate, ExplanationError
 from stages.methods import build_method, model_use, prompt_digests
-from stages.sasc import SUMMARISERS
+from stages.sasc import SUMMARISERS, Sasc
 from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_contracts import Kept, Summariser
 from stages.sasc.sasc_estimates import made_up_themes
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
 from stages.sasc.sasc_units import Row, rows_by_unit, unit_shards
-from stages.settings import Sasc
 from stages.units import draw, unit_name
 
 DRAWS = 4

@@ -22,10 +22,10 @@ from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbe
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import PRECOMPUTED
+from stages.sasc import Sasc
 from stages.sasc.ngram_pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
 from stages.sasc.sasc_estimates import sizes
 from stages.sasc.sasc_tables import NGRAM_LIST
-from stages.settings import Sasc
 
 MOST_FORMS = 1_000_000
 """Forms in the table in memory, of about 200 bytes each."""

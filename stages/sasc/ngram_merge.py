@@ -16,10 +16,10 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks, numbered_shards
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import modules_of
+from stages.sasc import Sasc
 from stages.sasc.sasc_estimates import made_up_ngrams
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
 from stages.sasc.sasc_units import polarities_of, with_nulls
-from stages.settings import Sasc
 
 if TYPE_CHECKING:
     import pandas as pd

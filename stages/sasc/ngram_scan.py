@@ -18,11 +18,11 @@ from pipeline.execution.stage import Context, Shard, Stage, numbered_shards
 from pipeline.storage.tables import Tables
 from pipeline.subjects.identity import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
-from stages.sasc import READINGS
+from stages.sasc import READINGS, Sasc
 from stages.sasc.sasc_contracts import Ngrams, Reading
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS
 from stages.sasc.sasc_units import NULL_BOX, asked_modules, chosen_units, with_nulls
-from stages.settings import Record, Sasc
+from stages.settings import Record
 
 if TYPE_CHECKING:
     from pipeline.subjects.text_functions import TextFunction

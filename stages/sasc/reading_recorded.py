@@ -26,12 +26,12 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, chunks
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from stages.evidence import Exemplar
-from stages.recorded_units import RecordedUnits
+from stages.evidence import Exemplar, RecordedUnits
+from stages.sasc import Sasc
 from stages.sasc.sasc_contracts import Chosen, Ngrams, Reading
 from stages.sasc.sasc_tables import NGRAM_PARTIALS
 from stages.sasc.sasc_units import polarities_of, units_of
-from stages.settings import Record, Sasc
+from stages.settings import Record
 from stages.units import module_widths
 
 if TYPE_CHECKING:

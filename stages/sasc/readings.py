@@ -14,8 +14,9 @@ from tqdm import tqdm
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context
 from pipeline.schemas import CORPUS
+from stages.sasc import Sasc
 from stages.sasc.sasc_contracts import Chosen, Ngrams, Reading
-from stages.settings import Record, Sasc
+from stages.settings import Record
 
 if TYPE_CHECKING:
     from pipeline.subjects.activations import Activations, TokenBatch

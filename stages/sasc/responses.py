@@ -15,8 +15,8 @@ import torch
 
 from pipeline.subjects.activations import with_float64
 from stages.record.moments import SPLITTER
+from stages.sasc import Sasc
 from stages.sasc.sasc_tables import NGRAM_PARTIALS
-from stages.settings import Sasc
 
 AT_ONCE = 1 << 16
 """Candidates gathered before the top-k are picked, at least."""

@@ -12,10 +12,9 @@ from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import needs_model
 from stages.estimates import filled
-from stages.sasc import READINGS
+from stages.sasc import READINGS, Sasc
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
 from stages.sasc.sasc_units import chosen_units, polarities_of, with_nulls
-from stages.settings import Sasc
 
 SEQUENCES = 64
 """Sequences that made-up n-grams are taken from."""

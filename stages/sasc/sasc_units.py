@@ -15,8 +15,8 @@ from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.module_kinds import BLACK_BOX, listed_units, modules_of
+from stages.sasc import Sasc
 from stages.sasc.sasc_tables import NULLS, RESPONSES
-from stages.settings import Sasc
 from stages.units import draw
 
 NULL_BOX = NULLS.removeprefix(BLACK_BOX)

@@ -17,9 +17,9 @@ from stages.english.text import Text
 from stages.english.thesaurus import shared_heads, thesaurus_version
 from stages.explain.explain_units import Candidate, ExplanationError
 from stages.methods import Method
+from stages.sasc import Sasc
 from stages.sasc.naming import Naming
 from stages.sasc.sasc_contracts import Kept
-from stages.settings import Sasc
 
 LABEL = Prompt("explain/label.v1")
 LABEL_TOKENS = 10
@@ -111,7 +111,7 @@ class EmbeddedSummariser:
         """The language model's label of the n-grams' words, empty where there is none, and the tokens that it took."""
         if self._asker is None or len(words) < 2:
             return "", (0, 0)
-        from stages.explain.label import clean
+        from stages.explain.word_statistics import clean
 
         prompt = (Message("user", self._prompt.render(words=words)),)
         request = Request(prompt, LABEL_TOKENS, temperature=0.0, stop=("\n",), seed=seed)

@@ -18,12 +18,11 @@ from pipeline.schemas import EXPLANATION_KEYS
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.methods import build_method, model_use, prompt_digests
-from stages.sasc import SYNTHESIZERS
+from stages.sasc import SYNTHESIZERS, Sasc
 from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_contracts import Synthesizer, Texts
 from stages.sasc.sasc_tables import SYNTHETIC_TEXTS, THEMES
 from stages.sasc.sasc_units import Row, rows_by_unit, unit_shards, with_nulls
-from stages.settings import Sasc
 from stages.units import draw, unit_name
 
 KINDS = ("relevant", "baseline")

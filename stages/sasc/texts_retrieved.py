@@ -14,10 +14,10 @@ from pipeline.execution.stage import Context
 from pipeline.schemas import CORPUS
 from pipeline.subjects.loading.model_source import resolve_model
 from stages.methods import Method
+from stages.sasc import Sasc
 from stages.sasc.ngram_pieces import normalised_text
 from stages.sasc.sasc_contracts import Texts
 from stages.sasc.usable_texts import usable
-from stages.settings import Sasc
 from stages.units import draw
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, Unit
 from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, TableSchema, column
 from pipeline.storage.tables import Tables
 from stages.estimates import with_texts
-from stages.recorded_units import RecordedUnits
+from stages.evidence import RecordedUnits
 from stages.score import SCORERS
 from stages.score.scorer import Explained, Pairs, Scorer, pair
 from stages.settings import Judge, Score, Simulate

@@ -21,13 +21,11 @@ from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS, EXPLANATIONS, SIMULATIONS
 from stages.estimates import simulate_sizes
-from stages.evidence import TopToken
+from stages.evidence import RecordedUnits, TopToken
 from stages.methods import model_use, open_method, prompt_digests
-from stages.recorded_units import RecordedUnits
 from stages.settings import Simulate
 from stages.simulate import SIMULATORS
-from stages.simulate.lookup import LookupSimulator, render_table
-from stages.simulate.simulator import Simulation, Simulator
+from stages.simulate.simulator import LookupSimulator, Simulation, Simulator, render_table
 from stages.units import draw, unit_name, unit_shards
 
 JOBS_AT_ONCE = 8

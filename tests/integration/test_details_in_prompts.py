@@ -11,10 +11,9 @@ from pipeline.execution.stage import Context
 from pipeline.schemas import DETAILS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_tokenizer
-from stages.evidence import Evidence
+from stages.evidence import Evidence, RecordedUnits
 from stages.explain.explain_units import EXPLAIN
-from stages.explain.highlights import token_names
-from stages.recorded_units import RecordedUnits
+from stages.explain.marked_texts import token_names
 from stages.units import chosen_units
 from tests.pipeline.asked import Asked
 from tests.stages.record.small_run import run_stages, small_config, small_subject

@@ -13,8 +13,7 @@ from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS,
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from stages import STAGES
-from stages.evidence import Evidence, Pair
-from stages.recorded_units import RecordedUnits
+from stages.evidence import Evidence, Pair, RecordedUnits
 from stages.settings import SECTIONS
 
 MODULE = "layers.0.attn"
@@ -68,7 +67,7 @@ def test_without_more_settings_texts_are_whole_and_details_are_there(folder: Pat
     found = evidence(folder)
     assert [(len(one.tokens), one.start) for one in found.exemplars] == [(8, 0), (8, 0)]
     assert found.details[0].pairs == [Pair(4, 5, 3.0), Pair(0, 5, 2.0)]
-    assert (found.negatives, found.promoted, found.suppressed) == ([], [], [])
+    assert (found.negatives, found.promoted) == ([], [])
 
 
 def test_texts_activations_and_details_are_cut_around_the_peak(folder: Path) -> None:
@@ -92,16 +91,14 @@ def test_hard_negatives_come_by_kind_and_rank_and_of_one_polarity(folder: Path) 
 
 def test_tokens_from_the_weights_are_given_where_they_are_asked_for(folder: Path) -> None:
     found = evidence(folder, output_tokens=True)
-    assert (found.promoted, found.suppressed) == ([" a", "b"], ["c"])
+    assert found.promoted == [" a", "b"]
 
 
 def test_a_very_negative_unit_promotes_what_it_else_suppresses(folder: Path) -> None:
     config = parse_config(
         {"run": {"name": "r", "folder": str(folder)}, "subject": {"model": "m", "modules": [MODULE]},
          "corpus": {"source": "c.txt"}}, "test", SECTIONS)  # fmt: skip
-    assert RecordedUnits(Context(config, STAGES["explain"])).output_tokens(MODULE, [2, 3], "-") == {
-        2: (["c"], [" a", "b"]), 3: ([], []),
-    }  # fmt: skip
+    assert RecordedUnits(Context(config, STAGES["explain"])).promoted_tokens(MODULE, [2, 3], "-") == {2: ["c"], 3: []}
 
 
 def test_a_unit_of_which_the_tables_say_nothing_has_no_details(folder: Path) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from stages.sasc import Sasc
 from stages.sasc.explain_ngrams import themes
 from stages.sasc.sasc_contracts import Summariser, Synthesizer
 from stages.sasc.score_themes import sasc_score
-from stages.settings import Sasc
 from tests.benchmarks.recovery.modules import Array, Encoder
 
 

@@ -14,7 +14,7 @@ from pipeline.execution.runner import Progress, discard, run_stage, survey
 from pipeline.execution.stage import Context
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
-from stages.recorded_units import RecordedUnits
+from stages.evidence import RecordedUnits
 from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, TOY, processed, toy_config
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.evidence import Evidence, Exemplar
 from stages.explain.explain_units import ExplanationError
-from stages.explain.highlights import ENOUGH, EXEMPLARS, LOW, OTHERS, SHARES, hard_negatives, highlight, look_alikes
+from stages.explain.marked_texts import ENOUGH, EXEMPLARS, LOW, OTHERS, SHARES, hard_negatives, highlight, look_alikes
 from tests.pipeline.llm.shown import read_marks, read_units
 from tests.stages.explain.scripted import evidence, exemplar, text
 from tests.tiers import examples

@@ -8,8 +8,7 @@ import torch
 
 from pipeline.prompts import Prompt
 from pipeline.subjects.loading.model_loading import LoadedModel
-from stages.explain.label import CONTRASTS, MOST_TOKENS, Labeller, clean
-from stages.explain.word_statistics import StatisticsExplainer
+from stages.explain.word_statistics import CONTRASTS, MOST_TOKENS, Labeller, StatisticsExplainer, clean
 from tests.stages.explain.planted import evidence, one_of
 
 PROMPT = Prompt("explain/label.v1")

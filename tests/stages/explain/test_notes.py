@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.prompts import FOLDER
 from stages.evidence import Detail, Evidence, Exemplar, Pair
-from stages.explain.highlights import (
+from stages.explain.marked_texts import (
     LEAST_SHARE,
     NEEDED,
     PAIRS,

@@ -12,7 +12,7 @@ from stages.asking import ATTEMPTS
 from stages.evidence import Evidence, Exemplar
 from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.explanation_reply import Said
-from stages.explain.token_activation import EXEMPLARS, MAX_TOKENS, TokenActivationExplainer
+from stages.explain.shown_tokens import EXEMPLARS, MAX_TOKENS, TokenActivationExplainer
 from tests.pipeline.llm.shown import read_lines
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, exemplar, explained, opened, says
 from tests.tiers import examples

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from stages.evidence import Evidence, TopToken
 from stages.explain.explain_units import Candidate, ExplanationError
-from stages.explain.token_space import TOKENS
+from stages.explain.shown_tokens import TOKENS
 from tests.pipeline.llm.shown import read_lines
 from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, explained, says
 from tests.tiers import examples

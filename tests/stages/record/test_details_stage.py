@@ -21,9 +21,9 @@ from pipeline.subjects.hook_points import find_hook_points
 from pipeline.subjects.kinds.heads import head_movements
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
+from stages.evidence import RecordedUnits
 from stages.explain.explain_units import EXPLAIN
 from stages.record.details import DETAIL, attributions, check, plan
-from stages.recorded_units import RecordedUnits
 from stages.score.score_units import SCORE
 from stages.settings import Explain
 from stages.units import chosen_units

@@ -18,10 +18,9 @@ from pipeline.schemas import EXEMPLARS, NEGATIVES
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from stages import STAGES
-from stages.evidence import SPLITS, split_of
+from stages.evidence import SPLITS, RecordedUnits, split_of
 from stages.record import embeddings, likeness
 from stages.record.negatives import KINDS
-from stages.recorded_units import RecordedUnits
 from stages.settings import SECTIONS, Explain
 from stages.units import chosen_units
 from tests.pipeline.subjects.conftest import save_tiny_llama

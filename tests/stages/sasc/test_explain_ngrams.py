@@ -10,9 +10,9 @@ import pytest
 from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.explain.explain_units import Candidate, ExplanationError
+from stages.sasc import Sasc
 from stages.sasc.explain_ngrams import draws, themes
 from stages.sasc.summarise_language_model import PROMPT, LanguageModelSummariser
-from stages.settings import Sasc
 from tests.stages.explain.scripted import ScriptedEngine, says
 
 NGRAMS = [f"n-gram {number}" for number in range(75)]

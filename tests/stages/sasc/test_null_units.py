@@ -15,11 +15,10 @@ from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.text_functions import open_text_function
 from stages import STAGES
 from stages.methods import build_method
-from stages.sasc import SUMMARISERS, SYNTHESIZERS
+from stages.sasc import SUMMARISERS, SYNTHESIZERS, Sasc
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.sasc_tables import NULLS
 from stages.sasc.sasc_units import with_nulls
-from stages.settings import Sasc
 from tests.stages.sasc.small_run import GOOD, run_file, run_ngrams, table
 
 NULL = f"module == '{NULLS}'"

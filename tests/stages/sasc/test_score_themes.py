@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.llm.engine import EngineError
+from stages.sasc import Sasc
 from stages.sasc.sasc_units import Row
 from stages.sasc.score_themes import interval, sasc_score, score_unit
 from stages.sasc.synthesize import HALVES, KINDS, unit_rows, write_texts
-from stages.settings import Sasc
 from stages.statistics import permutation_p
 from tests.stages.explain.scripted import Reply, ScriptedEngine
 from tests.stages.sasc.small_run import GOOD, run_file, writer

@@ -12,7 +12,7 @@ from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.settings import Simulate
 from stages.simulate import SIMULATORS
-from stages.simulate.all_at_once import AllAtOnceSimulator
+from stages.simulate.read_numbers import AllAtOnceSimulator
 from stages.simulate.simulator import Simulator
 
 Write = Callable[[Request], Completion | str | Exception]

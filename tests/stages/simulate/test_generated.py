@@ -15,8 +15,8 @@ from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.few_shot import show_token
 from stages.settings import Simulate
-from stages.simulate.generated import GeneratedSimulator
 from stages.simulate.simulator import Simulation
+from stages.simulate.written_numbers import GeneratedSimulator
 from tests.stages.simulate.doubles import DoubleEngine, rows_reply
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.llm.engine import NumberPrompt, NumberScores
 from pipeline.prompts import Prompt
 from stages.few_shot import show_token
-from stages.simulate.one_at_a_time import number_prompt
+from stages.simulate.read_numbers import number_prompt
 from tests.stages.simulate.doubles import DoubleEngine, certain, simulator
 
 TOKENS = st.sampled_from(["<", "|im_end|>", "end>", "\n", "", "\t", "a"]) | st.text(max_size=4)

@@ -7,7 +7,7 @@ from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import Embedder
 from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.english.word_classes import COMMON, whole_words
-from stages.simulate.word.meaning import Listing, Meaning
+from stages.simulate.word.word_simulator import Listing, Meaning
 
 PROMPT = Prompt("simulate/word_list.v1")
 COLOURS = ["red", "Blue", "yellow", "purple"]
@@ -39,7 +39,7 @@ def test_a_list_names_what_belongs_on_it_against_other_lists(smollm2: LoadedMode
 def test_a_phrase_is_read_by_the_model_once(
     embedder: Embedder, smollm2: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.simulate.word.meaning.COMMON", 100)
+    monkeypatch.setattr("stages.simulate.word.word_simulator.COMMON", 100)
     meaning = Meaning(embedder, (smollm2, PROMPT))
     first = meaning.values("words for colours", COLOURS)
     monkeypatch.setattr(Listing, "read", lambda listing, phrase: pytest.fail("read again"))

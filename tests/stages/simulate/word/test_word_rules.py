@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from stages.simulate.word.meaning import Meaning
-from stages.simulate.word.word_simulator import WordSimulator
+from stages.simulate.word.word_simulator import Meaning, WordSimulator
 
 
 def tokens_of(text: str) -> list[str]:

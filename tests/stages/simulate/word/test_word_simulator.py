@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from pipeline.subjects.embedder import Embedder, Vectors
 from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.simulate.simulator import SCALE
-from stages.simulate.word.meaning import Meaning
-from stages.simulate.word.word_simulator import WordSimulator
+from stages.simulate.word.word_simulator import Meaning, WordSimulator
 from tests.benchmarks.planted import UNITS, Planted
 from tests.stages.simulate.word.prose import PROSE
 from tests.tiers import examples
@@ -161,9 +160,9 @@ def test_strange_explanations_are_read_within_a_second(by_both: WordSimulator, e
 
 
 def test_memory_is_capped(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.simulate.word.meaning.COMMON", 100)
-    monkeypatch.setattr("stages.simulate.word.meaning.MOST_WORDS", 20)
-    monkeypatch.setattr("stages.simulate.word.meaning.MOST_PHRASES", 3)
+    monkeypatch.setattr("stages.simulate.word.word_simulator.COMMON", 100)
+    monkeypatch.setattr("stages.simulate.word.word_simulator.MOST_WORDS", 20)
+    monkeypatch.setattr("stages.simulate.word.word_simulator.MOST_PHRASES", 3)
     meaning, encode = Meaning(embedder), Embedder.encode
     asked: list[str] = []
 
