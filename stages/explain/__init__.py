@@ -2,8 +2,8 @@
 
 EXPLAINERS = {
     "statistics": "stages.explain.word_statistics:METHOD",
-    "token_activation": "stages.explain.shown_tokens:METHOD",
-    "token_space": "stages.explain.shown_tokens:METHOD",
+    "token_activation": "stages.explain.shown_tokens:TOKEN_ACTIVATION",
+    "token_space": "stages.explain.shown_tokens:TOKEN_SPACE",
     "max_activation": "stages.explain.marked_texts:MAX_ACTIVATION",
     "contrastive": "stages.explain.marked_texts:CONTRASTIVE",
 }

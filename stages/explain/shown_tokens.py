@@ -1,4 +1,4 @@
-"""Explains a unit by the list of the tokens with its highest mean activation (Bills et al. 2023)."""
+"""Explains a unit by its tokens and their activations (Bills et al. 2023): in texts, or its strongest ones by themselves."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -93,13 +93,6 @@ def _neuron(prompt: Prompt, number: int, records: Sequence[tuple[Sequence[str], 
     return prompt.part("neuron", number=number, records=shown, nonzero=nonzero if sparse else [])
 
 
-METHOD = Method(
-    "a language model is shown the strongest texts token by token, each with its activation (Bills et al. 2023)",
-    lambda settings, asker, prompts: TokenActivationExplainer(settings, asker, prompts[0]),
-    prompts=("explain/token_activation.v1",),
-)
-
-
 TOKENS = 50
 """Tokens shown at most."""
 STEP = 10
@@ -137,7 +130,12 @@ def shown_tokens(evidence: Evidence) -> list[tuple[str, int]]:
     return [(show_token(entry.token), value) for entry, value in zip(strong, values, strict=True)]
 
 
-METHOD = Method(
+TOKEN_ACTIVATION = Method(
+    "a language model is shown the strongest texts token by token, each with its activation (Bills et al. 2023)",
+    lambda settings, asker, prompts: TokenActivationExplainer(settings, asker, prompts[0]),
+    prompts=("explain/token_activation.v1",),
+)
+TOKEN_SPACE = Method(
     "a language model is shown the tokens with the highest mean activation (Bills et al. 2023)",
     lambda settings, asker, prompts: TokenSpaceExplainer(settings, asker, prompts[0]),
     prompts=("explain/token_space.v1",),

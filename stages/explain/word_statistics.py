@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from pipeline.prompts import Prompt
 from stages.english.text import split_words
@@ -31,9 +30,18 @@ LABELLED_WORDS = 6
 LEAST_WORDS = 3
 """Fewer words than this are not labelled."""
 LEAST_FIT = 1.2
-"""Nats a token by which each half of the words must favour their label; see label.Label."""
+"""Nats a token by which each half of the words must favour their label; see `Label`."""
 OWN_SPELLING = 0.2
 """A word is written in lower case if that spelling has this share of the mass of the heaviest spelling."""
+MOST_TOKENS = 10
+MOST_WORDS = 7
+CONTRASTS = (("red", "seven", "running", "table"), ("of", "house", "quickly", "Peter"))
+"""Lists without anything in common; a label that follows them as readily says nothing of the unit's words."""
+GENERIC = frozenset(
+    {"words", "word", "things", "thing", "terms", "names", "nouns", "verbs", "adjectives", "text", "language"}
+)
+"""Words that a label needs more than."""
+_FORM = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*(?:,? [^\W\d_]+(?:['’-][^\W\d_]+)*)*")
 
 
 class StatisticsExplainer:
@@ -47,11 +55,7 @@ class StatisticsExplainer:
 
     def __init__(self, language_model: "LoadedModel | None", candidates: int, prompt: Prompt = LABEL) -> None:
         self._candidates = candidates
-        self._labeller = None
-        if language_model is not None:
-            from stages.explain.word_statistics import Labeller
-
-            self._labeller = Labeller(language_model, prompt)
+        self._labeller = None if language_model is None else Labeller(language_model, prompt)
 
     async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:  # noqa: ARG002 - nothing is drawn at random
         """Candidates in differing styles: words and rules with the label; words only; rules only; the label only.
@@ -121,25 +125,6 @@ def spelled(evidence: Evidence) -> dict[str, str]:
     return chosen
 
 
-METHOD = Method(
-    "statistics find the words and rules that carry the activation; a language model, where there is one, labels the words",
-    lambda settings, model, prompts: StatisticsExplainer(model, settings.candidates, prompts[0]),
-    model="inside",
-    prompts=(LABEL.name,),
-)
-
-
-MOST_TOKENS = 10
-MOST_WORDS = 7
-CONTRASTS = (("red", "seven", "running", "table"), ("of", "house", "quickly", "Peter"))
-"""Lists without anything in common; a label that follows them as readily says nothing of the unit's words."""
-GENERIC = frozenset(
-    {"words", "word", "things", "thing", "terms", "names", "nouns", "verbs", "adjectives", "text", "language"}
-)
-"""Words that a label needs more than."""
-_FORM = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*(?:,? [^\W\d_]+(?:['’-][^\W\d_]+)*)*")
-
-
 @dataclass(frozen=True)
 class Label:
     """What a list of words has in common."""
@@ -167,6 +152,8 @@ class Labeller:
 
     def label(self, words: Sequence[str]) -> Label | None:
         """The label that the model gives a list of words, greedily; None where what it writes is no label."""
+        import torch
+
         prompt = self._prompt(words)
         with torch.inference_mode():
             written = self._continue(prompt)
@@ -211,7 +198,9 @@ class Labeller:
         logits = output.logits[0, :-1].float()  # (T, V)
         return float(logits.log_softmax(dim=-1).gather(1, self._batch(answer).T).mean())
 
-    def _batch(self, ids: Sequence[int]) -> torch.Tensor:
+    def _batch(self, ids: Sequence[int]) -> Any:
+        import torch
+
         return torch.tensor([list(ids)], device=self._device)  # (1, T)
 
 
@@ -228,3 +217,11 @@ def clean(written: str, words: Sequence[str]) -> str:
     if len(parts) > MOST_WORDS or repeated or echo > 1 or not content:
         return ""
     return text[0].lower() + text[1:] if parts[0] in GENERIC else text
+
+
+METHOD = Method(
+    "statistics find the words and rules that carry the activation; a language model, where there is one, labels the words",
+    lambda settings, model, prompts: StatisticsExplainer(model, settings.candidates, prompts[0]),
+    model="inside",
+    prompts=(LABEL.name,),
+)

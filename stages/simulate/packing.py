@@ -5,7 +5,7 @@ other text's result with it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from pipeline.execution.concurrency import bounded_gather
 from pipeline.llm.engine import Completion, Message, Request
 from pipeline.prompts import Prompt
 from stages.asking import ATTEMPTS, RETRY_TEMPERATURE, Asker, Reply, Use
+from stages.few_shot import few_shot_neurons, one_line, opening
 from stages.settings import Simulate
 from stages.simulate.simulator import Simulation
 
@@ -116,17 +117,38 @@ class PackedSimulator(ABC):
                 lambda half: self._ask(explanation, sequences, half, results, tried), halves(numbers), 2
             )
 
+    @staticmethod
+    @abstractmethod
+    def show(texts: Sequence[Tokens]) -> list[str]:
+        """Each text as the prompt shows it."""
+
+    @staticmethod
+    @abstractmethod
+    def answer(values: Sequence[Sequence[int]]) -> str:
+        """The right reply, from the values of each text."""
+
+    @classmethod
+    def shots(cls, prompt: Prompt) -> Iterator[tuple[str, str]]:
+        """The few-shot neurons: what is asked, and the right reply."""
+        for number, neuron in enumerate(few_shot_neurons(prompt), 1):
+            texts = cls.show([record.tokens for record in neuron.records])
+            asked = prompt.part("neuron", number=number, explanation=neuron.explanation, texts=texts)
+            yield asked, cls.answer([record.activations for record in neuron.records])
+
     def written_request(
         self,
-        messages: tuple[Message, ...],
+        explanation: str,
+        texts: Sequence[Tokens],
         max_tokens: int,
         attempt: int,
         logprobs: int = 0,
         schema: Mapping[str, Any] | None = None,
     ) -> Request:
         """A request for written numbers: greedy at first, then drawn with another seed each time."""
+        number, shown = len(few_shot_neurons(self.prompt)) + 1, self.show(texts)
+        asked = self.prompt.part("neuron", number=number, explanation=one_line(explanation), texts=shown)
         return Request(
-            messages=messages,
+            messages=(*opening(self.prompt, self.shots), Message("user", asked)),
             max_tokens=self.settings.max_tokens or max_tokens,
             temperature=RETRY_TEMPERATURE if attempt else 0.0,
             stop=("\nNeuron",),

@@ -110,19 +110,6 @@ def _simulations(scores: NumberScores, sequences: Sequence[Sequence[str]]) -> li
     return [Simulation.from_probabilities(probabilities, coverage) for probabilities, coverage in parts]
 
 
-def _build(settings: Simulate, asker: Asker, prompts: Sequence[Prompt]) -> AllAtOnceSimulator:
-    behind_endpoint = settings.engine is not None and settings.engine.base_url
-    return AllAtOnceSimulator(asker, prompts[0], min(settings.pack, PACKED_AT_MOST) if behind_endpoint else 1)
-
-
-METHOD = Method(
-    "a language model's probabilities of the numbers at all tokens of a text, read in one pass (Bills et al. 2023)",
-    _build,
-    prompts=("simulate/all_at_once.v2",),
-    need=Need("prompt_numbers", "probabilities of the tokens of a prompt (prompt_logprobs or echo, and a tokenizer)"),
-)
-
-
 class OneAtATimeSimulator:
     """The expected number that the model would reply with, for each token by itself."""
 
@@ -133,32 +120,32 @@ class OneAtATimeSimulator:
     async def simulate(self, explanation: str, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
         """See `Simulator`; a sequence with a token that could not be scored has an error."""
         beginnings = [tokens[: end + 1] for tokens in sequences for end in range(len(tokens))]
-        asked = [number_prompt(self._prompt, explanation, tokens) for tokens in beginnings]
+        asked = [last_number_prompt(self._prompt, explanation, tokens) for tokens in beginnings]
         scores = iter(await self._asker.score(asked))
-        return [_simulation([next(scores) for _ in tokens]) for tokens in sequences]
+        return [_from_tokens([next(scores) for _ in tokens]) for tokens in sequences]
 
 
-def number_prompt(prompt: Prompt, explanation: str, tokens: Sequence[str]) -> NumberPrompt:
+def last_number_prompt(prompt: Prompt, explanation: str, tokens: Sequence[str]) -> NumberPrompt:
     """What is asked for the last of the tokens; what texts and their beginnings have in common comes first."""
-    asked = _neuron(prompt, len(few_shot_neurons(prompt)) + 1, one_line(explanation), tokens)
-    return NumberPrompt((*opening(prompt, _shots), Message("user", asked)), (), (0,))
+    asked = _token_neuron(prompt, len(few_shot_neurons(prompt)) + 1, one_line(explanation), tokens)
+    return NumberPrompt((*opening(prompt, _shots_of_tokens), Message("user", asked)), (), (0,))
 
 
-def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
+def _shots_of_tokens(prompt: Prompt) -> Iterator[tuple[str, str]]:
     """Of each neuron, the text up to its strongest token, and the whole of the short piece."""
     for number, neuron in enumerate(few_shot_neurons(prompt), 1):
         text, piece = neuron.records[:2]
         for record, last in ((text, int(np.argmax(text.activations))), (piece, len(piece.tokens) - 1)):
-            asked = _neuron(prompt, number, neuron.explanation, record.tokens[: last + 1])
+            asked = _token_neuron(prompt, number, neuron.explanation, record.tokens[: last + 1])
             yield asked, "\n" + str(record.activations[last])
 
 
-def _neuron(prompt: Prompt, number: int, explanation: str, tokens: Sequence[str]) -> str:
+def _token_neuron(prompt: Prompt, number: int, explanation: str, tokens: Sequence[str]) -> str:
     values = {"explanation": explanation, "text": show_token("".join(tokens)), "token": show_token(tokens[-1])}
     return prompt.part("neuron", number=number, **values)
 
 
-def _simulation(scores: Sequence[NumberScores]) -> Simulation:
+def _from_tokens(scores: Sequence[NumberScores]) -> Simulation:
     """One sequence from the scores of its T tokens."""
     parts = [(s.probabilities, s.coverage) for s in scores if s.probabilities is not None and s.coverage is not None]
     if len(parts) < len(scores):
@@ -171,7 +158,18 @@ def _simulation(scores: Sequence[NumberScores]) -> Simulation:
     return replace(found, prompt_tokens=prompt, completion_tokens=written)
 
 
-METHOD = Method(
+def _build(settings: Simulate, asker: Asker, prompts: Sequence[Prompt]) -> AllAtOnceSimulator:
+    behind_endpoint = settings.engine is not None and settings.engine.base_url
+    return AllAtOnceSimulator(asker, prompts[0], min(settings.pack, PACKED_AT_MOST) if behind_endpoint else 1)
+
+
+ALL_AT_ONCE = Method(
+    "a language model's probabilities of the numbers at all tokens of a text, read in one pass (Bills et al. 2023)",
+    _build,
+    prompts=("simulate/all_at_once.v2",),
+    need=Need("prompt_numbers", "probabilities of the tokens of a prompt (prompt_logprobs or echo, and a tokenizer)"),
+)
+ONE_AT_A_TIME = Method(
     "a language model's probabilities of the numbers at the last token of each beginning of a text: a request for each token",
     lambda _, asker, prompts: OneAtATimeSimulator(asker, prompts[0]),
     prompts=("simulate/one_at_a_time.v1",),

@@ -9,17 +9,16 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
+from itertools import accumulate, count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.llm.engine import NUMBERS, Completion, Message, ReplyToken, Request
-from pipeline.prompts import Prompt
+from pipeline.llm.engine import NUMBERS, Completion, ReplyToken, Request
 from stages.asking import json_objects
-from stages.few_shot import FewShotRecord, few_shot_neurons, one_line, opening, show_token
+from stages.few_shot import show_token
 from stages.methods import Method
 from stages.simulate.packing import PackedSimulator, Tokens
 from stages.simulate.simulator import SCALE, Simulation
@@ -41,32 +40,42 @@ class GeneratedSimulator(PackedSimulator):
     Coverage is the probability of all numbers among the alternatives, and 1 where there are none.
     """
 
+    @staticmethod
+    def show(texts: Sequence[Tokens]) -> list[str]:
+        """Rows of tokens, numbered through all texts."""
+        place = count(1)
+        return ["\n".join(f"{next(place)}:" + "\t".join(map(show_token, row)) for row in _rows(t)) for t in texts]
+
+    @staticmethod
+    def answer(values: Sequence[Sequence[int]]) -> str:
+        """The same rows, of numbers."""
+        rows = [row for numbers in values for row in _rows(list(map(str, numbers)))]
+        return "".join(f"\n{place}: {' '.join(row)}" for place, row in enumerate(rows, 1))
+
     def request(self, explanation: str, texts: Sequence[Tokens], attempt: int = 0) -> Request:
         """Three tokens a number and six a row are more than any tokenizer needs."""
-        asked = _neuron(self.prompt, len(few_shot_neurons(self.prompt)) + 1, one_line(explanation), texts)
         rows = [row for tokens in texts for row in _rows(tokens)]
         most = 20 + 6 * len(rows) + 3 * sum(map(len, rows))
-        messages = (*opening(self.prompt, _shots), Message("user", asked))
-        return self.written_request(messages, most, attempt, logprobs=ALTERNATIVES)
+        return self.written_request(explanation, texts, most, attempt, logprobs=ALTERNATIVES)
 
     def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
         """An error for a sequence with a row missing, twice, or not right."""
         found: dict[int, list[Span]] = {}
         for line in _LINE.finditer(completion.text):
             found.setdefault(int(line[1]), []).append(line.span("numbers"))
-        count = sum(len(_rows(tokens)) for tokens in texts)
-        if strange := [number for number in found if not 1 <= number <= count]:
-            fault = f"the reply has a row {strange[0]} where rows 1 to {count} were asked"
+        rows_asked = sum(len(_rows(tokens)) for tokens in texts)
+        if strange := [number for number in found if not 1 <= number <= rows_asked]:
+            fault = f"the reply has a row {strange[0]} where rows 1 to {rows_asked} were asked"
             return [Simulation.failed(fault) for _ in texts]
         results, first = [], 1
         for tokens in texts:
             rows = _rows(tokens)
-            results.append(_simulation(completion, [found.get(first + i, []) for i in range(len(rows))], rows, first))
+            results.append(_from_rows(completion, [found.get(first + i, []) for i in range(len(rows))], rows, first))
             first += len(rows)
         return results
 
 
-def _simulation(
+def _from_rows(
     completion: Completion, found: Sequence[list[Span]], rows: Sequence[Sequence[str]], first: int
 ) -> Simulation:
     """One sequence, from where each of its rows stands in the reply."""
@@ -90,23 +99,6 @@ def _simulation(
 
 def _rows(tokens: Sequence[str]) -> list[Sequence[str]]:
     return [tokens[start : start + ROW] for start in range(0, len(tokens), ROW)]
-
-
-def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
-    for number, neuron in enumerate(few_shot_neurons(prompt), 1):
-        asked = _neuron(prompt, number, neuron.explanation, [record.tokens for record in neuron.records])
-        values = [[str(value) for value in record.activations] for record in neuron.records]
-        rows = [row for numbers in values for row in _rows(numbers)]
-        yield asked, "".join(f"\n{place}: {' '.join(row)}" for place, row in enumerate(rows, 1))
-
-
-def _neuron(prompt: Prompt, number: int, explanation: str, texts: Sequence[Tokens]) -> str:
-    shown, first = [], 1
-    for tokens in texts:
-        rows = [f"{place}:" + "\t".join(map(show_token, row)) for place, row in enumerate(_rows(tokens), first)]
-        shown.append("\n".join(rows))
-        first += len(rows)
-    return prompt.part("neuron", number=number, explanation=explanation, texts=shown)
 
 
 class WrittenNumbers:
@@ -156,13 +148,6 @@ class WrittenNumbers:
         return min(sum(math.exp(chance) for text, chance in token.alternatives if text == "0"), 1.0)
 
 
-METHOD = Method(
-    "a language model writes a number for each token",
-    lambda settings, asker, prompts: GeneratedSimulator(settings, asker, prompts[0]),
-    prompts=("simulate/generated.v1",),
-)
-
-
 ENTRY_TOKENS = 14
 """Tokens that an entry of a list takes at most."""
 FENCE_TOKENS = 16
@@ -187,13 +172,23 @@ SCHEMA = _object(texts=_list(_object(text={"type": "integer"}, active=_list(_ENT
 class JsonSimulator(PackedSimulator):
     """The values that the model lists; coverage is 1, as the method has no probabilities."""
 
+    @staticmethod
+    def show(texts: Sequence[Tokens]) -> list[str]:
+        """A token a line, numbered in each text."""
+        return ["\n".join(f"{place}:{show_token(token)}" for place, token in enumerate(t, 1)) for t in texts]
+
+    @staticmethod
+    def answer(values: Sequence[Sequence[int]]) -> str:
+        """The tokens with a value above 0."""
+        active = [[{"token": i, "value": value} for i, value in enumerate(row, 1) if value] for row in values]
+        reply = {"texts": [{"text": number, "active": row} for number, row in enumerate(active, 1)]}
+        return "\n" + json.dumps(reply, separators=(",", ":"))
+
     def request(self, explanation: str, texts: Sequence[Tokens], attempt: int = 0) -> Request:
         """At first, room for half of the tokens in the reply, then for all."""
-        asked = _neuron(self.prompt, len(few_shot_neurons(self.prompt)) + 1, one_line(explanation), texts)
         entries = sum(len(tokens) if attempt else math.ceil(len(tokens) / 2) for tokens in texts)
         most = FENCE_TOKENS + TEXT_TOKENS * len(texts) + ENTRY_TOKENS * entries
-        messages = (*opening(self.prompt, _shots), Message("user", asked))
-        return self.written_request(messages, most, attempt, schema=SCHEMA)
+        return self.written_request(explanation, texts, most, attempt, schema=SCHEMA)
 
     def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
         """An error for a sequence that the reply does not have, not once, or not rightly."""
@@ -209,10 +204,10 @@ class JsonSimulator(PackedSimulator):
         if strange := [number for number in found if not _whole(number, 1, len(texts))]:
             fault = f"the reply names text {strange[0]!r} where texts 1 to {len(texts)} were asked"
             return [Simulation.failed(fault) for _ in texts]
-        return [_simulation(number, found.get(number, []), len(tokens)) for number, tokens in enumerate(texts, 1)]
+        return [_from_entries(number, found.get(number, []), len(tokens)) for number, tokens in enumerate(texts, 1)]
 
 
-def _simulation(number: int, entries: list[dict[str, Any]], length: int) -> Simulation:
+def _from_entries(number: int, entries: list[dict[str, Any]], length: int) -> Simulation:
     if len(entries) != 1:
         return Simulation.failed(f"text {number} occurs {len(entries)} times in the reply, not once")
     values = np.zeros(length, dtype=np.float32)
@@ -250,23 +245,12 @@ def _has_form(value: dict[str, Any]) -> bool:
     )
 
 
-def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
-    for number, neuron in enumerate(few_shot_neurons(prompt), 1):
-        reply = {"texts": [{"text": i, "active": _active(record)} for i, record in enumerate(neuron.records, 1)]}
-        asked = _neuron(prompt, number, neuron.explanation, [record.tokens for record in neuron.records])
-        yield asked, "\n" + json.dumps(reply, separators=(",", ":"))
-
-
-def _active(record: FewShotRecord) -> list[dict[str, int]]:
-    return [{"token": place, "value": value} for place, value in enumerate(record.activations, 1) if value]
-
-
-def _neuron(prompt: Prompt, number: int, explanation: str, texts: Sequence[Tokens]) -> str:
-    lines = ["\n".join(f"{place}:{show_token(token)}" for place, token in enumerate(tokens, 1)) for tokens in texts]
-    return prompt.part("neuron", number=number, explanation=explanation, texts=lines)
-
-
-METHOD = Method(
+GENERATED = Method(
+    "a language model writes a number for each token",
+    lambda settings, asker, prompts: GeneratedSimulator(settings, asker, prompts[0]),
+    prompts=("simulate/generated.v1",),
+)
+JSON = Method(
     "a language model lists the tokens that are not 0, as JSON",
     lambda settings, asker, prompts: JsonSimulator(settings, asker, prompts[0]),
     prompts=("simulate/json.v1",),

@@ -65,6 +65,10 @@ LONGEST_LISTED = 240
 """Characters of a phrase that are put into the prompt."""
 PHRASE_BYTES = 64 * 2**20
 """Memory for what the language model says of phrases."""
+WORD_LIST = Prompt("simulate/word_list.v1")
+MOST_TEXTS = 4096
+"""Sequences whose words are kept in memory."""
+_read_text = lru_cache(MOST_TEXTS)(Text.read)
 
 
 @dataclass(frozen=True)
@@ -182,14 +186,6 @@ class Listing:
     def _ids(self, texts: list[str], special: bool = False) -> list[list[int]]:
         ids: list[list[int]] = self._subject.tokenizer(texts, add_special_tokens=special)["input_ids"]
         return ids
-
-
-WORD_LIST = Prompt("simulate/word_list.v1")
-MOST_TEXTS = 4096
-"""Sequences whose words are kept in memory."""
-
-
-_read_text = lru_cache(MOST_TEXTS)(Text.read)
 
 
 class WordSimulator:

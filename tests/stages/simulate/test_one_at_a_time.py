@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.llm.engine import NumberPrompt, NumberScores
 from pipeline.prompts import Prompt
 from stages.few_shot import show_token
-from stages.simulate.read_numbers import number_prompt
+from stages.simulate.read_numbers import last_number_prompt
 from tests.stages.simulate.doubles import DoubleEngine, certain, simulator
 
 TOKENS = st.sampled_from(["<", "|im_end|>", "end>", "\n", "", "\t", "a"]) | st.text(max_size=4)
@@ -18,7 +18,7 @@ TEXTS = st.lists(st.lists(TOKENS, min_size=1, max_size=6), max_size=4)
 
 
 def passage(explanation: str, tokens: list[str]) -> NumberPrompt:
-    return number_prompt(Prompt("simulate/one_at_a_time.v1"), explanation, tokens)
+    return last_number_prompt(Prompt("simulate/one_at_a_time.v1"), explanation, tokens)
 
 
 def last_token(asked: NumberPrompt) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,15 @@ class CommaSimulator(PackedSimulator):
 
     def request(self, explanation: str, texts: Sequence[Sequence[str]], attempt: int = 0) -> Request:
         shown = ",".join("".join(text) for text in texts)
-        return self.written_request((Message("user", shown),), 50, attempt)
+        return replace(self.written_request("", texts, 50, attempt), messages=(Message("user", shown),))
+
+    @staticmethod
+    def show(texts: Sequence[Sequence[str]]) -> list[str]:
+        return ["".join(text) for text in texts]
+
+    @staticmethod
+    def answer(values: Sequence[Sequence[int]]) -> str:
+        return str(values)
 
     def read(self, completion: Completion, texts: Sequence[Sequence[str]]) -> list[Simulation]:
         parts = completion.text.split(",")
