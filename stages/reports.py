@@ -5,8 +5,8 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
+from pipeline.commands.printed_tables import format_table
 from pipeline.commands.query import MethodReport
-from pipeline.commands.tables import format_table
 from stages.sasc.sasc_tables import NULLS
 
 TOP_EXPLANATIONS = """

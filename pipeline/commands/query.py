@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from pipeline.commands.tables import format_table
+from pipeline.commands.printed_tables import format_table
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
 

@@ -89,6 +89,7 @@ def _prune(found: Mapping[str, Progress], config: RunConfig, stages: Stages) -> 
     """Remove the rows of temporary tables that no stage needs any more."""
     for writer in stages.values() if not config.run.keep_partials else ():
         tables = [table for table in writer.writes if table.temporary]
-        readers = [stage.name for stage in stages.values() if writer.name in stage.upstream(config)]
+        taking_part = [stage for stage in stages.values() if stage.takes_part(config)]
+        readers = [stage.name for stage in taking_part if writer.name in stage.upstream(config)]
         if tables and readers and all(found[name].finished for name in readers):
             prune(Tables(config.root), tables)

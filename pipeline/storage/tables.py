@@ -5,19 +5,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
 from pipeline.storage.shards import atomic_path, remove_leftovers, writer_options
 
-STREAMED = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
-"""Row groups are read one after the other, where else a whole file would be fetched beforehand."""
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 
 class Tables:
@@ -53,19 +51,21 @@ class Tables:
         self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, rows: int = 1024
     ) -> Iterator[pa.RecordBatch]:
         """The same rows of all shards in their order, at most so many at a time: memory does not grow with the table."""
-        files = self.files(table)
-        if files:
+        import pyarrow.dataset as ds
+
+        if files := self.files(table):
             yield from self._source(table, files).to_batches(
                 filter=where,
                 columns=list(columns) if columns else None,
                 batch_size=rows,
                 batch_readahead=1,
                 fragment_readahead=1,
-                fragment_scan_options=STREAMED,
+                # one row group after the other, where else a whole file would be fetched beforehand
+                fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True),
                 use_threads=False,  # others read on while the rows are used, up to the whole table
             )
 
-    def _source(self, table: TableSchema, files: list[Path]) -> ds.Dataset:
+    def _source(self, table: TableSchema, files: list[Path]) -> "ds.Dataset":
         """The files as one dataset, kept with their footers for as long as they stay the same."""
         states = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
         key = (table.tag, *states)
@@ -91,14 +91,17 @@ class Tables:
                 runs[-1][1] = index
             else:
                 runs.append([index, index])
-        field = ds.field("index")
+        field = pc.field("index")
         within = [(field >= first) & (field <= last) for first, last in runs]
-        found = (ds.field("module") == module) & reduce(or_, within, ds.scalar(False))
-        return found if polarity is None else found & (ds.field("polarity") == polarity)
+        found = (pc.field("module") == module) & reduce(or_, within, pc.scalar(False))
+        return found if polarity is None else found & (pc.field("polarity") == polarity)
 
 
-def _dataset(table: TableSchema, files: Sequence[Path]) -> ds.Dataset:
+def _dataset(table: TableSchema, files: Sequence[Path]) -> "ds.Dataset":
     """Some files as one dataset. Of a table about units it knows which units each file holds, and passes the others over."""
+    import pyarrow.dataset as ds
+    import pyarrow.fs as fs
+
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     layout, disk = ds.ParquetFileFormat(default_fragment_scan_options=options), fs.LocalFileSystem()
     held = [_units_of(path) if table.units_per_group and len(files) > 1 else None for path in files]
@@ -121,8 +124,8 @@ def _units_of(path: Path) -> Any:
     first, last = found["index"]
     if first is None or found["module"][0] != found["module"][1]:
         return None
-    field = ds.field("index")
-    return (ds.field("module") == found["module"][0]) & (field >= first) & (field <= last)
+    field = pc.field("index")
+    return (pc.field("module") == found["module"][0]) & (field >= first) & (field <= last)
 
 
 HELD = b"held"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks, numbered_shards
@@ -50,7 +50,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
     module, first, last = shard.key["module"], shard.key["first"], shard.key["last"]
     modules = context.once("modules", lambda config: describe_modules(with_nulls(config)))
-    where = (ds.field("module") == module) & (ds.field("index") >= first) & (ds.field("index") <= last)
+    where = (pc.field("module") == module) & (pc.field("index") >= first) & (pc.field("index") <= last)
     partials = context.tables.read(NGRAM_PARTIALS, where)
     ngrams = context.once("list", lambda _: context.tables.read(NGRAM_LIST).to_pandas().set_index("ngram_id"))
     polarities = polarities_of(context.config, module, modules[module].signed)
@@ -72,7 +72,7 @@ def merge(partials: pa.Table, polarities: Sequence[str], kept: int, ngrams: "pd.
     responses: list[pd.DataFrame] = []
     top: list[pd.DataFrame] = []
     for polarity in polarities:
-        given = ds.field("polarity")
+        given = pc.field("polarity")
         found = _merge_polarity(partials.filter(given.is_null() | (given == polarity)), polarity, kept, ngrams)
         for rows, tables in zip(found, (responses, top), strict=True):
             tables.append(rows.assign(module=partials["module"][0].as_py(), polarity=polarity))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
@@ -101,7 +101,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
 def _ngrams(context: Context, start: int, stop: int) -> Ngrams:
     def read(_: RunConfig) -> Ngrams:
-        where = (ds.field("ngram_id") >= start) & (ds.field("ngram_id") < stop)
+        where = (pc.field("ngram_id") >= start) & (pc.field("ngram_id") < stop)
         rows = context.tables.read(NGRAM_LIST, where, ["ngram_id", "text"]).sort_by("ngram_id")
         return Ngrams(rows["ngram_id"].to_numpy(), rows["text"].to_pylist())
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, chunks
@@ -82,7 +82,7 @@ def scan(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str, pa.Table
 def _look_through(tables: Tables, places: "Places", seq_ids: Iterable[int], known: dict[int, Found]) -> None:
     """Add the occurrences in some sequences to those that are known."""
     columns = ["seq_id", "start", "token_ids", "tokens"]
-    rows = tables.read(CORPUS, ds.field("seq_id").isin(sorted(seq_ids)), columns)
+    rows = tables.read(CORPUS, pc.field("seq_id").isin(sorted(seq_ids)), columns)
     for seq_id, *sequence in zip(*(rows[name].to_pylist() for name in columns), strict=True):
         known[seq_id] = np.asarray(places.find(*sequence), np.int32).reshape(-1, 3)
 

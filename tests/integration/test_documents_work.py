@@ -62,10 +62,10 @@ def values(command: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def over_endpoint(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> Iterator[Path]:
-    """The preset for an endpoint with the address of a server on loopback, its run recorded already."""
+    """The preset for an endpoint with the address and the model of a server on loopback, its run recorded already."""
     text = Path(ENDPOINT).read_text(encoding="utf-8")
     with Loopback(reply) as server:
-        text = text.replace("https://api.openai.com/v1", server.base_url)
+        text = text.replace("https://api.openai.com/v1", server.base_url).replace("gpt-5.4-mini", "loopback")
         yield write_run(tmp_path_factory.mktemp("over-endpoint"), recorded, text[text.index("[explain]") :])
 
 
