@@ -85,6 +85,10 @@ class Asker:
                 break
         return None
 
+    def taken(self) -> str:
+        """How many replies there were, in words for people."""
+        return f"{self._replies:,} replies, {self._useless:,} useless"
+
     async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
         """The probabilities of numbers at the slots of some prompts; one that gives none is a useless reply."""
         scores = await self.engine.score(prompts)

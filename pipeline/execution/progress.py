@@ -32,6 +32,7 @@ class ShardProgress:
         )
         self._show = show and not sys.stderr.isatty()
         self._started = self._told = time.monotonic()
+        self._said = ""
 
     def __enter__(self) -> "ShardProgress":
         return self
@@ -43,18 +44,23 @@ class ShardProgress:
         if self._show:
             self._tell()
 
-    def step(self, note: str = "") -> None:
-        """One shard has ended. `note` says what its requests have taken so far."""
+    def step(self) -> None:
+        """One shard has ended."""
         self._done += 1
-        self._bar.set_postfix_str(note, refresh=False)
         self._bar.update()
-        if self._show and time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
-            self._tell(note)
+        self.note(self._said)
 
-    def _tell(self, note: str = "") -> None:
+    def note(self, said: str) -> None:
+        """Show what the requests of the stage have taken so far."""
+        self._said = said
+        self._bar.set_postfix_str(said)
+        if self._show and time.monotonic() - self._told > SECONDS_BETWEEN_LINES:
+            self._tell()
+
+    def _tell(self) -> None:
         self._told = time.monotonic()
         spent, made = self._told - self._started, self._done - self._before
         left = spent / made * (self._total - self._done) if made else None
         end = f", {tqdm.format_interval(left)} left" if left else ""
         line = f"{_clock()} {self._title}: {self._done} of {self._total} shards in {tqdm.format_interval(spent)}{end}"
-        print(f"{line}, {note}" if note else line, file=sys.stderr, flush=True)  # noqa: T201
+        print(f"{line}, {self._said}" if self._said else line, file=sys.stderr, flush=True)  # noqa: T201

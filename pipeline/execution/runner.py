@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from tqdm import tqdm
+
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN, bounded_gather
@@ -22,6 +24,7 @@ from pipeline.storage.shards import Footer, atomic_path, publish, read_footer, r
 from pipeline.storage.tables import Tables, is_pruned
 
 Stages = Mapping[str, Stage]
+SECONDS_BETWEEN_NOTES = 1.0
 
 
 @dataclass(frozen=True)
@@ -178,10 +181,29 @@ class _Work:
                     await asyncio.to_thread(self._publish, shard, rows)
 
         publishing = asyncio.Lock()
+        units = sum(len(shard.key.get("indices", ())) for shard in shards)
+        telling = asyncio.create_task(self._tell_now_and_then(units))
         try:
             await bounded_gather(compute, list(enumerate(shards)), limit)
         finally:
+            telling.cancel()
+            await asyncio.wait([telling])
             await self._context.aclose()
+
+    async def _tell_now_and_then(self, units: int) -> None:
+        started = time.monotonic()
+        try:
+            while True:
+                await asyncio.sleep(SECONDS_BETWEEN_NOTES)
+                self._tell(units, time.monotonic() - started)
+        finally:
+            self._tell(units, time.monotonic() - started)
+
+    def _tell(self, units: int, seconds: float) -> None:
+        """Say how many of the units are done after so many seconds, when all will be, and what their requests have taken."""
+        done = self._context.units_done
+        left = f", {tqdm.format_interval(seconds * (units - done) / done)} left" if 0 < done < units else ""
+        self._bar.note(", ".join([f"{done:.0f} of {units} units{left}", *self._context.taken()]))
 
     def _publish(self, shard: Shard, rows: Rows) -> None:
         now = time.perf_counter()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from pipeline.config import LanguageModel, RunConfig
+from pipeline.execution.concurrency import bounded_gather
 from pipeline.llm.engine import Capabilities, Request
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
@@ -112,6 +113,7 @@ def chunks(items: list[Any], size: int) -> list[list[Any]]:
 
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Context:
@@ -125,6 +127,7 @@ class Context:
         self.tables = Tables(config.root)
         self._made: dict[str, Any] = {}
         self._keys: dict[str, str] = {}
+        self.units_done = 0.0
 
     def once(self, name: str, make: Callable[[RunConfig], T]) -> T:
         """Something costly, such as a loaded model, made for the first shard and kept for the others."""
@@ -139,6 +142,23 @@ class Context:
             self._made.pop(name, None)
             self._keys[name] = key
         return self.once(name, make)
+
+    async def gather(
+        self, work: Callable[[T], Awaitable[R]], items: Sequence[T], limit: int, units: int | None = None
+    ) -> list[R]:
+        """As `bounded_gather`, for the `units` of a shard or what they consist of; counts how much of them is done."""
+        share = 1 if units is None else units / max(len(items), 1)
+
+        async def counted(item: T) -> R:
+            result = await work(item)
+            self.units_done += share
+            return result
+
+        return await bounded_gather(counted, items, limit)
+
+    def taken(self) -> list[str]:
+        """What the stage's requests have taken so far, in words for people."""
+        return [made.taken() for made in self._made.values() if hasattr(made, "taken")]
 
     async def aclose(self) -> None:
         """Give back what was made and has to be given back, such as connections."""

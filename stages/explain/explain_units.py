@@ -9,7 +9,6 @@ import numpy as np
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
-from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
@@ -84,7 +83,7 @@ async def process(shard: Shard, context: Context) -> Rows:
         seed = draw(config.run.seed, unit_name(evidence.module, evidence.index, evidence.polarity)).integers(2**31)
         return await explain_unit(name, explainer, evidence, int(seed))
 
-    rows = [row for unit in await bounded_gather(explain, found, len(found)) for row in unit]
+    rows = [row for unit in await context.gather(explain, found, len(found)) for row in unit]
     return {EXPLANATIONS.name: EXPLANATIONS.of_rows(rows)}
 
 

@@ -129,7 +129,8 @@ async def process(shard: Shard, context: Context) -> Rows:
             for method in config[Judge].methods
         ]
 
-    judged = [one for unit in await bounded_gather(judge, indices, 1 if in_process else len(indices)) for one in unit]
+    units = await context.gather(judge, indices, 1 if in_process else len(indices))
+    judged = [one for unit in units for one in unit]
     return {
         JUDGEMENTS.name: JUDGEMENTS.of_rows([row for texts, _ in judged for row in texts]),
         EXAMPLE_SCORES.name: EXAMPLE_SCORES.of_rows([score for _, score in judged]),

@@ -11,7 +11,6 @@ import numpy as np
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
-from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
@@ -65,7 +64,7 @@ async def process(shard: Shard, context: Context) -> Rows:
 
     indices = shard.key["indices"]
     remote = sasc.explain_engine is not None and sasc.explain_engine.base_url is not None
-    found = await bounded_gather(explain, indices, len(indices) if remote else 1)
+    found = await context.gather(explain, indices, len(indices) if remote else 1)
     return {THEMES.name: THEMES.of_rows([row for unit in found for row in unit])}
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.errors import UserError, stops_the_shard
-from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
@@ -72,7 +71,7 @@ async def written(shard: Shard, context: Context) -> list[tuple[Row, Texts]]:
         await asyncio.sleep(0)  # an interruption takes effect between explanations
         return await write_texts(synthesizer, theme, context.config)
 
-    found = await bounded_gather(write, themes, len(themes))
+    found = await context.gather(write, themes, len(themes), units=len(shard.key["indices"]))
     return list(zip(themes, found, strict=True))
 
 

@@ -81,7 +81,7 @@ async def process(shard: Shard, context: Context) -> Rows:
         jobs = unit_jobs(index, explanations, top_tokens[index], context.config)
         return await simulate_unit(jobs, sequences[index], tokens, simulator, simulate.simulator, jobs_at_once)
 
-    rows = [row for unit in await bounded_gather(work, indices, units_at_once) for row in unit]
+    rows = [row for unit in await context.gather(work, indices, units_at_once) for row in unit]
     return {SIMULATIONS.name: SIMULATIONS.of_rows(rows)}
 
 

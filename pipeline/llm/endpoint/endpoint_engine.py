@@ -117,6 +117,12 @@ class EndpointEngine:
             )
         return await gather_all(_safely(scorer, prompt) for prompt in prompts)
 
+    def taken(self) -> str:
+        """What the requests of this process have taken, in words for people."""
+        account = self._endpoint.account
+        cost = "" if account.cost is None else f", cost {account.cost:,.4f}"
+        return f"{account.requests:,} requests, {account.failed:,} failed, {account.tokens:,} tokens{cost}"
+
     async def aclose(self) -> None:
         """As `Endpoint.aclose`, once nothing goes on in the background."""
         if self._probing is not None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -49,6 +49,24 @@ class Outgoing:
     key: bytes
 
 
+@dataclass
+class Account:
+    """What the requests of this process have taken."""
+
+    requests: int = 0
+    failed: int = 0
+    tokens: int = 0
+    cost: float | None = 0.0
+    """None where the price is not known."""
+
+    def add(self, outcome: Outcome, took: Tokens, cost: float | None) -> None:
+        """Add one request."""
+        self.requests += 1
+        self.failed += not isinstance(outcome, Answer)
+        self.tokens += sum(took)
+        self.cost = None if cost is None or self.cost is None else self.cost + cost
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """What all requests of a worker to an endpoint share; it keeps account of what they take."""
@@ -57,6 +75,7 @@ class Endpoint:
     client: Client
     cache: ResponseCache
     budget: SharedBudget
+    account: Account = field(default_factory=Account)
 
     def outgoing(self, ask: Ask) -> Outgoing:
         """A request with all its fields.
@@ -93,6 +112,7 @@ class Endpoint:
         elif isinstance(outcome, Fault):
             took = most if outcome.tokens is None else outcome.tokens
         model, cost = self.config.model, self.config.cost(*took)
+        self.account.add(outcome, took, cost)
         if isinstance(outcome, Answer):
             self.cache.put(outgoing.key, outcome, model=model, seconds=seconds, cost=cost)
         elif any(took):

@@ -1,6 +1,7 @@
 """Shards that wait for servers are under way together, and are published one by one as they end."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
+from pipeline.execution import progress, runner
 from pipeline.execution.concurrency import TURN
 from pipeline.execution.runner import Progress, run_stage
 from pipeline.execution.stage import Context, ModelUse, Shard, Stage
@@ -100,3 +102,30 @@ def test_the_times_of_shards_side_by_side_add_up_to_the_time_of_the_run(tmp_path
     pace = run(waiting(process, 3), tmp_path).seconds_per_shard
     assert pace is not None
     assert 3 * pace <= time.perf_counter() - started
+
+
+def test_what_requests_take_is_told_while_a_shard_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Model:
+        def taken(self) -> str:
+            return "3 requests, 1 failed"
+
+    async def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+        context.once("engine", lambda _: Model())
+        await context.gather(asyncio.sleep, [0.0, 0.0], 1, units=1)
+        await asyncio.sleep(0.05)
+        return rows(shard)
+
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_NOTES", 0.02)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
+    units = [
+        replace(shard, key={**shard.key, "indices": [0]})
+        for shard in COUNT.plan(toy_config(tmp_path), Tables(tmp_path))
+    ]
+    stage = replace(waiting(process, 1), plan=lambda *_: units)
+    run_stage(stage, toy_config(tmp_path), {"count": stage})
+    lines = capsys.readouterr().err.splitlines()
+    assert any(
+        re.search(r": 0 of 3 shards .*1 of 3 units, 00:00 left, 3 requests, 1 failed$", line) for line in lines
+    ), lines
