@@ -95,7 +95,9 @@ class Stage:
 
     def upstream(self, config: RunConfig) -> tuple[str, ...]:
         """Names of the stages whose tables it reads in a run."""
-        return self.reads(config) if callable(self.reads) else self.reads
+        if callable(self.reads):
+            return self.reads(config) if self.takes_part(config) else ()
+        return self.reads
 
     def takes_part(self, config: RunConfig) -> bool:
         """Whether it belongs to a method of the run."""

@@ -1,8 +1,8 @@
 """Scores of explanations: how well the simulated activations match the true ones."""
 
 SCORERS = {
-    "correlation": "stages.score.correlation:CORRELATION",
-    "calibrated": "stages.score.correlation:CALIBRATED",
-    "controls": "stages.score.correlation:CONTROLS",
+    "correlation": "stages.score.scorers:CORRELATION",
+    "calibrated": "stages.score.scorers:CALIBRATED",
+    "controls": "stages.score.scorers:CONTROLS",
 }
 """By name: a `Scorer`, which brings columns of the scores table, in this order."""

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from stages.score.correlation import absolute_deviation, fit_calibration, r_squared
+from stages.score.scorers import Floats, fit_calibration, shares_of
+
+
+def r_squared(true: Floats, expected: Floats) -> float:
+    return shares_of(true, expected)["r_squared"]
+
+
+def absolute_deviation(true: Floats, expected: Floats) -> float:
+    return shares_of(true, expected)["absolute_deviation"]
+
 
 rng = np.random.default_rng(0)
 EXPECTED = rng.uniform(0, 10, size=500)

@@ -11,8 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.schemas import SIMULATIONS
 from stages.evidence import Exemplar
-from stages.score.score_units import SCORES, score_unit, simulation_errors
-from stages.score.scorer import pair
+from stages.score.score_units import SCORES, pair, score_unit, simulation_errors
 from stages.settings import SECTIONS
 
 T = 12

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
-from stages.statistics import Floats, bootstrap_interval, pearson, permutation_p, sequence_sums
+from stages.score.scorers import Floats, bootstrap_interval, pearson, permutation_p, sequence_sums
 from tests.tiers import examples
 
 
