@@ -15,7 +15,7 @@ from pipeline.llm.load import load_engine_model
 from stages.asking import Asker
 from stages.settings import Simulate
 from stages.simulate import BASELINES, SIMULATORS
-from stages.simulate.simulator import SCALE, Simulation, Simulator
+from stages.simulate.simulate_units import SCALE, Simulation, Simulator
 
 BATCH = 64
 """Lines simulated at a time."""

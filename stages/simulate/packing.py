@@ -15,7 +15,7 @@ from pipeline.prompts import Prompt
 from stages.asking import ATTEMPTS, RETRY_TEMPERATURE, Asker, Reply, Use
 from stages.few_shot import few_shot_neurons, one_line, opening
 from stages.settings import Simulate
-from stages.simulate.simulator import Simulation
+from stages.simulate.simulate_units import Simulation
 
 Tokens = Sequence[str]
 

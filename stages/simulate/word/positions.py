@@ -1,4 +1,7 @@
-"""Reads where a word must stand, and what it must begin or end with, out of a phrase."""
+"""Takes out of an explanation what is not plain English: quoted strings, where a word must stand, how it must begin or end.
+
+Each becomes one private-use character, so that the rest can be read as a phrase.
+"""
 
 import re
 from collections.abc import Callable
@@ -6,8 +9,24 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal as OneOf
 
-from stages.simulate.word.quoted_strings import AFFIXED, PLACED, QUOTED, Marked, Quoted, Scope
-from stages.simulate.word.rules import Kind, Place, Rule
+from stages.simulate.word.rules import Kind, Place, Quoted, Rule, Scope
+
+MOST = 400
+"""Marks of one kind in an explanation; further ones stay in the text."""
+QUOTED = "[\ue000-\ue7ff]"
+PLACED = "[\ue800-\uefff]"
+AFFIXED = "[\uf000-\uf7ff]"
+_PRIVATE = re.compile("[\ue000-\uf8ff]")
+_STRAIGHT = str.maketrans("“”„‟″«»‘’‚‛`´", '"""""""\'\'\'\'``')
+_QUOTE = re.compile(  # a quotation of more than 60 characters is a passage, not a word, and is read as English
+    r"""'(")'|"(")"|`([^`]{1,60})`|"(?!")([^"]{1,60})"|(?<![\w'])'([^'"]{1,60}|'\w{1,2}|n't)'(?![\w'])"""
+)
+_ABBREVIATED = (
+    (re.compile(r"\be\.? ?g\.", re.I), "such as"),
+    (re.compile(r"\bi\.? ?e\.", re.I), "namely"),
+    (re.compile(r"\betc\."), ""),
+)
+_ESCAPES = {"\\n": "\n", "\\t": "\t", "↵": "\n", "⏎": "\n"}
 
 _LIST = rf"{QUOTED}(?:\s*(?:,\s*(?:and\s+|or\s+)?|\band\b|\bor\b|/)\s*(?:the\s+words?\s+|the\s+)?{QUOTED})*"
 _NOUN = (
@@ -108,6 +127,48 @@ _AFFIXES: tuple[tuple[Scope, re.Pattern[str]], ...] = (
 _EDGES: tuple[tuple[Kind, re.Pattern[str]], ...] = (("first", _FIRST), ("last", _LAST))
 _SIDES: tuple[tuple[Kind, re.Pattern[str]], ...] = (("after", _AFTER), ("before", _BEFORE))
 _TEXTS = {"text", "document", "passage", "sequence", "article", "section", "context", "excerpt", "snippet", "window"}
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A text in which each quoted string is one private-use character."""
+
+    text: str
+    strings: tuple[str, ...]
+
+    def string(self, mark: str) -> str:
+        return self.strings[ord(mark) - 0xE000]
+
+    def plain(self, text: str) -> str:
+        """Part of the text with the quoted strings back in, without quotation marks."""
+        return re.sub(QUOTED, lambda match: self.string(match.group()), text)
+
+
+def take_quotes(explanation: str) -> Marked:
+    """The explanation with its quotation marks made straight and its quoted strings taken out."""
+    strings: list[str] = []
+
+    def replace(match: re.Match[str]) -> str:
+        inner = next(group for group in match.groups() if group is not None)
+        if len(strings) >= MOST or not inner:
+            return inner
+        strings.append(_clean(inner))
+        return chr(0xE000 + len(strings) - 1)
+
+    text = _PRIVATE.sub(" ", explanation).translate(_STRAIGHT)
+    for short, meant in _ABBREVIATED:
+        text = short.sub(meant, text)
+    text = _QUOTE.sub(replace, text).replace('"', " ").replace("`", " ")
+    return Marked(re.sub(r"\s+", " ", text).strip(), tuple(strings))
+
+
+def _clean(quoted: str) -> str:
+    """A quoted string without the signs that tokenizers and prompts write for white space."""
+    for sign, meant in _ESCAPES.items():
+        quoted = quoted.replace(sign, meant)
+    quoted = quoted.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n")
+    bare = quoted.rstrip(",.;:") if any(letter.isalnum() for letter in quoted) else quoted
+    return bare if bare.strip() else quoted
 
 
 def token_choice(phrase: str) -> tuple[str, OneOf["all", "first", "last"]]:

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages.english.word_classes import LISTS
-from stages.simulate.word.positions import Taken, token_choice
-from stages.simulate.word.quoted_strings import AFFIXED, PLACED, QUOTED, Marked, Quoted, Scope, take_quotes
-from stages.simulate.word.rules import Rule
+from stages.simulate.word.positions import AFFIXED, PLACED, QUOTED, Marked, Taken, take_quotes, token_choice
+from stages.simulate.word.rules import Quoted, Rule, Scope
 
 _PHRASES: dict[str, list[str]] = tomllib.loads(
     Path(__file__).with_name("form_phrases.toml").read_text(encoding="utf-8")

@@ -5,19 +5,39 @@ Shapes: T tokens, W words. Values run from 0 to 1.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal as OneOf
 
 import numpy as np
 
 from stages.english.forms import FORMS
-from stages.english.text import Text, Values
+from stages.english.text import Text, Values, is_mark, split_words
 from stages.english.word_classes import Vocabulary
-from stages.simulate.word.quoted_strings import Quoted, match_quoted
 
-Kind = OneOf["after", "before", "inside", "first", "last"]
+OTHER_CASE = 0.3
+"""What a word is worth that differs from the quoted one in its capitals, where that one has any."""
+CAPITALISED = 0.8
+"""What a capitalised word is worth where the quoted one has no capital."""
+PIECE = 0.8
+"""What a token inside a word is worth where the quoted string may be either a word or a piece of one."""
+REST_OF_WORD = 0.4
+"""What the other tokens of a word are worth that ends with, begins with or contains the quoted string."""
+
 FORM_FLOOR = 0.35
 """What a word of the right form is worth where its meaning does not fit at all."""
+
+Kind = OneOf["after", "before", "inside", "first", "last"]
+Scope = OneOf["word", "token", "either", "ending", "beginning", "containing"]
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A quoted string and what it must equal."""
+
+    text: str
+    scope: Scope
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -139,3 +159,87 @@ def _edges(place: Place, text: Text) -> Values:
             if text.lettered[index]:
                 break
     return edges
+
+
+def match_quoted(quoted: Sequence[Quoted], text: Text, vocabulary: frozenset[str]) -> Values:
+    """(T,) how well each token matches the best of several quoted strings."""
+    values = np.zeros(len(text.tokens))
+    for one in quoted:
+        if one.scope in {"ending", "beginning", "containing"}:
+            found = _affixed(one, text)
+        elif one.scope == "token" or one.text[:1] == " ":
+            found = _tokens(one.text, text)
+        else:
+            found = _words(one.text, text)
+            if one.text.lower() not in vocabulary and not is_mark(one.text):
+                found = np.maximum(found, PIECE * _tokens(one.text, text))
+        values = np.maximum(values, one.weight * found)
+    return values
+
+
+def _case(written: str, asked: str) -> float:
+    """How well two strings agree that are equal but for their capitals."""
+    if written == asked or not any(letter.isalpha() for letter in asked):
+        return 1.0
+    return OTHER_CASE if any(letter.isupper() for letter in asked) else CAPITALISED
+
+
+def _tokens(asked: str, text: Text) -> Values:
+    """(T,) tokens equal to a string; white space counts only where the string begins with it."""
+    values = np.zeros(len(text.tokens))
+    if not asked.strip():
+        white = asked.strip(" ")
+        return np.array([float(bool(white) and white in token and not token.strip()) for token in text.tokens])
+    exact = asked[:1].isspace()
+    bare = asked if exact else asked.strip()
+    for index in text.token_places.get(asked.strip().lower(), []):
+        written = text.tokens[index] if exact else text.tokens[index].strip()
+        if written.lower() == bare.lower():
+            values[index] = _case(written, bare)
+    return values
+
+
+@lru_cache(maxsize=4096)
+def _parts(asked: str) -> tuple[str, ...]:
+    return tuple(word.text for word in split_words(list(asked)) if word.text.strip())
+
+
+def _words(asked: str, text: Text) -> Values:
+    """(T,) the tokens of words, or runs of words, equal to a string; a mark is found among others of its token."""
+    if not asked.strip():
+        return _tokens(asked, text)
+    values = np.zeros(len(text.words))
+    parts, said = _parts(asked), np.flatnonzero(text.said)
+    for start in _occurrences(parts[0], text):
+        at = int(np.searchsorted(said, start))
+        run = said[at : at + len(parts)]
+        pairs = list(zip(run, parts, strict=False))
+        if len(run) == len(parts) and all(index in _occurrences(part, text) for index, part in pairs):
+            agreement = min(_case(text.words[index].text, part) for index, part in pairs)
+            values[run] = np.maximum(values[run], agreement)
+    return text.spread(values)
+
+
+def _occurrences(part: str, text: Text) -> list[int]:
+    """The words equal to a word in all but capitals, or the marks that hold a mark."""
+    if is_mark(part):
+        return [index for index, name in enumerate(text.names) if part in name and is_mark(name)]
+    return text.places.get(part.lower().replace("’", "'"), [])
+
+
+def _affixed(one: Quoted, text: Text) -> Values:
+    """(T,) words with an affix; the tokens that hold the affix count most."""
+    affix = one.text.strip().lower()
+    values = np.zeros(len(text.tokens))
+    for word, name in zip(text.words, text.names, strict=True):
+        where = name.rfind(affix) if one.scope == "ending" else name.find(affix)
+        at_edge = {"ending": name.endswith(affix), "beginning": name.startswith(affix)}.get(one.scope)
+        if affix and (where >= 0 if at_edge is None else at_edge and len(name) > len(affix)):
+            values[word.start : word.stop] = REST_OF_WORD
+            offset = 0
+            for place in range(word.start, word.stop):
+                length = len(text.tokens[place].strip())
+                if offset < where + len(affix) and offset + length > where:
+                    values[place] = 1.0
+                offset += length
+    return values

@@ -3,9 +3,8 @@
 import pytest
 
 from stages.english.forms import FORMS
-from stages.simulate.word.quoted_strings import Quoted
 from stages.simulate.word.reader import read_explanation
-from stages.simulate.word.rules import Place, Rule
+from stages.simulate.word.rules import Place, Quoted, Rule
 
 
 def only(explanation: str) -> Rule:
