@@ -156,7 +156,7 @@ def _check(config: RunConfig) -> None:
 
 
 def _refuse_long_sequences(config: RunConfig) -> None:
-    from pipeline.subjects.model_facts import describe_model
+    from pipeline.subjects.loading.model_loading import describe_model
 
     facts = describe_model(config.subject.model, config.subject.trust_remote_code)
     if facts.context_length is not None and config.corpus.seq_len > facts.context_length:

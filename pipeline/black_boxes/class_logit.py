@@ -9,8 +9,13 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from pipeline.errors import UserError, nearest
-from pipeline.subjects.loading.hub import quiet_transformers
-from pipeline.subjects.loading.model_loading import load_tokenizer, model_folder, resolve_device, told_to_the_user
+from pipeline.subjects.loading.model_loading import (
+    load_tokenizer,
+    model_folder,
+    quiet_transformers,
+    resolve_device,
+    told_to_the_user,
+)
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.text_batches import LONGEST, TextBatches
 

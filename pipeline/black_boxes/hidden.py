@@ -11,9 +11,8 @@ import torch
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points
-from pipeline.subjects.loading.model_loading import load_language_model
-from pipeline.subjects.model_facts import check_modules, describe_model
+from pipeline.subjects.activation_sources import ModelActivations, find_hook_points, units_in_layers
+from pipeline.subjects.loading.model_loading import describe_model, load_language_model
 from pipeline.subjects.text_batches import Ids, TextBatches
 
 Values = npt.NDArray[np.float64]
@@ -33,7 +32,7 @@ class HiddenStates:
         """
         module = f"layers.{layer}.residual"
         subject = Subject(model=model, modules=[module])
-        self.width = check_modules(model, [module], False, subject)[module].width
+        self.width = units_in_layers(subject, [module])[module].width
         loaded = load_language_model(model, dtype, device)
         self._source = ModelActivations(
             loaded.model.base_model, find_hook_points(loaded.model.base_model, [module], subject)

@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import UserError
-from pipeline.subjects.loading.model_loading import LoadedModel, load_language_model
-from pipeline.subjects.model_facts import describe_model
+from pipeline.subjects.loading.model_loading import LoadedModel, describe_model, load_language_model
 from pipeline.subjects.text_batches import TextBatches
 
 Values = npt.NDArray[np.float64]

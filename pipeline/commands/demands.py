@@ -22,8 +22,7 @@ from pipeline.llm.engine import Capabilities, NumberPrompt, Request
 from pipeline.llm.prompt_encoder import find_tokenizer
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
-from pipeline.subjects.loading.model_loading import load_tokenizer
-from pipeline.subjects.model_facts import describe_model
+from pipeline.subjects.loading.model_loading import describe_model, load_tokenizer
 
 Stages = Mapping[str, Stage]
 Process = Callable[[Shard, Context], Awaitable[Any]]

@@ -10,7 +10,7 @@ from pipeline.corpora.document import Document
 from pipeline.corpora.hub_datasets import hub_commit, read_hub
 from pipeline.corpora.text_files import corpus_files, read_file
 from pipeline.errors import UserError
-from pipeline.subjects.loading.cache_folder import content_hash
+from pipeline.subjects.loading.model_source import content_hash
 
 EDGE = 1 << 16
 """Bytes hashed at the start and at the end of a file."""

@@ -33,8 +33,7 @@ def check_engine(engine: LanguageModel | None) -> None:
 
         Secrets.of(engine)
         return
-    from pipeline.subjects.loading.model_loading import resolve_device
-    from pipeline.subjects.model_facts import describe_model
+    from pipeline.subjects.loading.model_loading import describe_model, resolve_device
 
     resolve_device(engine.device)
     if not describe_model(engine.model, engine.trust_remote_code).causal:

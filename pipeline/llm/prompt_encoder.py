@@ -181,7 +181,7 @@ def _cached(model: str) -> Path | None:
 def _in_folder(folder: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
-    from pipeline.subjects.loading.hub import quiet_transformers
+    from pipeline.subjects.loading.model_loading import quiet_transformers
 
     with quiet_transformers():
         try:

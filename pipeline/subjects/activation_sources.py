@@ -1,53 +1,178 @@
-"""The source of the activations that a run file asks for: the model, functions of texts and folders as one.
+"""The source of the activations that a run file asks for: hook points of the model, functions of texts and folders as one.
 
-Shapes: B sequences of a batch, T tokens of a sequence, U units asked for.
+A hook point is a place in the model that has units; plain hooks take its activations while the model runs as it is.
+
+Shapes: B sequences of a batch, T tokens of a sequence, U units, D dimensions of the residual stream.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, Subject
 from pipeline.errors import UserError
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, SparseActivations, TokenBatch
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points
-from pipeline.subjects.loading.model_loading import load_subject
-from pipeline.subjects.model_facts import check_modules
-from pipeline.subjects.module_kinds import PRECOMPUTED, Kind, kind_of, modules_of, needs_model, refuse_twice
+from pipeline.subjects.architecture import Layer, Side, stack
+from pipeline.subjects.loading.model_loading import load_subject, skeleton
+from pipeline.subjects.module_kinds import PRECOMPUTED, kind_of, modules_of, needs_model, parse_module, refuse_twice
 
 Floats = npt.NDArray[np.float32]
 
 
-class OtherKind(Protocol):
-    """What the file of a kind of module outside of the layers offers.
+@dataclass(frozen=True)
+class UnitVectors:
+    """What the weights of a module say of its U units, in D dimensions of the residual stream; None where they say nothing."""
 
-    Of a kind that can be asked about any text it also offers what `text_functions.TextKind` says.
+    reads: torch.Tensor | None
+    """(U, D) a unit's activation grows with the projection of its normalised input on this vector."""
+    writes: torch.Tensor | None
+    """(U, D) what a unit adds to the residual stream for each unit of activation."""
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """A place in a model that has units."""
+
+    name: str
+    """As in the run file: `layers.3.mlp`."""
+    module: nn.Module
+    """The torch module to hook."""
+    width: int
+    """U, the number of units."""
+    side: Side = "input"
+    """Whether its first positional input is meant, or its output (the first, where there are several): (B, T, ...)."""
+    read: Callable[[torch.Tensor], Any] | None = None
+    """From that tensor to activations (B, T, U), or to SparseActivations; None where it holds them already."""
+    signed: bool = True
+    """Whether activations can be negative."""
+    sparse: bool = False
+    """Whether `read` gives SparseActivations."""
+    vectors: Callable[[], UnitVectors] | None = None
+    """The vectors of its units, where the weights have any."""
+    norm: nn.Module | None = None
+    """The norm whose output the units read, if one stands in front of them."""
+
+    @property
+    def units(self) -> ModuleUnits:
+        return ModuleUnits(self.width, self.signed, self.sparse)
+
+
+class LayerKind(Protocol):
+    """What the file of a kind of module within the layers offers."""
+
+    def hook_point(self, layer: Layer, entry: Any) -> HookPoint:
+        """The hook point of a module.
+
+        Args:
+            entry: what the run file says of it; None where the kind has no entries.
+
+        Raises:
+            UserError: the layer does not have it.
+        """
+        ...
+
+
+def find_hook_points(base_model: Any, modules: Sequence[str], subject: Subject | None = None) -> dict[str, HookPoint]:
+    """The hook points of modules, in their order.
+
+    Args:
+        base_model: a transformers model's `.base_model`: the layers without the head that predicts tokens.
+        modules: names such as `layers.3.mlp`.
+        subject: where the parts of an unknown model are, and what sparse coders and directions there are.
+
+    Raises:
+        UserError: a layer or kind of unit that the model does not have, or a name that occurs twice.
     """
+    paths = subject.paths if subject else {}
+    blocks = stack(base_model, paths)
+    refuse_twice(modules)
+    found = {}
+    for name in modules:
+        module = parse_module(name, len(blocks))
+        layer = Layer(name, module.layer, blocks[module.layer], base_model.config, paths)
+        kind = cast(LayerKind, import_module(module.kind.file))
+        found[name] = kind.hook_point(layer, module.settings(subject))
+    return found
 
-    def units_of(self, config: RunConfig, module: str) -> ModuleUnits:
-        """The units of a module, without calling or loading anything that is costly.
 
-        Raises:
-            UserError: the run file does not describe it, or its files cannot be used.
-        """
-        ...
+class ModelActivations:
+    """The hook points of a model without its head; see `ActivationSource`."""
 
-    def open_sources(self, config: RunConfig, modules: Sequence[str]) -> Iterable[ActivationSource]:
-        """Sources that give the activations of the modules, each module in one of them.
+    def __init__(self, base_model: Any, hook_points: Mapping[str, HookPoint]) -> None:
+        """base_model: a transformers model without its head, on the device or the devices where it is to run."""
+        self.base_model = base_model
+        self.hook_points = dict(hook_points)
+        self.modules = {name: point.units for name, point in hook_points.items()}
 
-        Raises:
-            UserError: a module cannot be used.
-        """
-        ...
+    def run(self, batch: TokenBatch, receive: Receive) -> None:
+        """A forward pass that ends where the last hook point has been received."""
+        device = input_device(self.base_model)
+        inputs = {"input_ids": torch.from_numpy(batch.token_ids).to(device)}
+        if batch.lengths.min() < batch.token_ids.shape[1]:
+            mask = np.arange(batch.token_ids.shape[1]) < batch.lengths[:, None]
+            inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64)).to(device)
+        with (
+            torch.inference_mode(),
+            hooked(self.hook_points, receive, batch.token_ids.shape),
+            suppress(LastHookPointReached),
+        ):
+            self.base_model(**inputs, use_cache=False)
 
-    def check(self, config: RunConfig, module: str) -> None:
-        """Raises UserError where the module could not be recorded."""
-        ...
+
+def input_device(base_model: Any) -> torch.device:
+    """Where token ids have to be: with the embeddings, or on the CPU where accelerate fetches those when they are used."""
+    device: torch.device = base_model.get_input_embeddings().weight.device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+class LastHookPointReached(Exception):
+    """Ends a forward pass: what comes after the last recorded hook point would be computed for nothing."""
+
+
+@contextmanager
+def hooked(
+    hook_points: Mapping[str, HookPoint], receive: Callable[[str, Any], None], shape: Sequence[int] | None = None
+) -> Iterator[None]:
+    """Call `receive` with a hook point's name and activations whenever its torch module runs.
+
+    The forward pass is left with LastHookPointReached when every hook point has been received once.
+
+    Args:
+        shape: B and T of the batch; some models, such as OPT, flatten the two in front of the MLP.
+    """
+    waiting = set(hook_points)
+
+    def take(hook_point: HookPoint, tensor: Any) -> None:
+        if tensor.ndim == 2 and shape is not None:
+            tensor = tensor.unflatten(0, tuple(shape))
+        receive(hook_point.name, tensor if hook_point.read is None else hook_point.read(tensor))
+        waiting.discard(hook_point.name)
+        if not waiting:
+            waiting.update(hook_points)
+            raise LastHookPointReached
+
+    with ExitStack() as hooks:
+        for hook_point in hook_points.values():
+            hooks.enter_context(_hook(hook_point, take))
+        yield
+
+
+def _hook(hook_point: HookPoint, take: Callable[[HookPoint, Any], None]) -> Any:
+    if hook_point.side == "input":
+        return hook_point.module.register_forward_pre_hook(
+            lambda _, inputs, named: take(hook_point, inputs[0] if inputs else named["hidden_states"]), with_kwargs=True
+        )
+    return hook_point.module.register_forward_hook(
+        lambda _, __, output: take(hook_point, output if isinstance(output, torch.Tensor) else output[0])
+    )
 
 
 class CombinedActivations:
@@ -79,15 +204,9 @@ def open_source(config: RunConfig, modules: Sequence[str]) -> ActivationSource:
         base_model = load_subject(config.subject).model.base_model
         sources.append(ModelActivations(base_model, find_hook_points(base_model, within, config.subject)))
     others = sorted(set(modules) - set(within), key=lambda name: (kind_of(name).name, modules.index(name)))
-    for _, group in groupby(others, key=lambda name: kind_of(name).name):
-        names = list(group)
-        sources += file_of(kind_of(names[0])).open_sources(config, names)
+    for kind, names in groupby(others, key=kind_of):
+        sources += kind.outside().open_sources(config, list(names))
     return sources[0] if len(sources) == 1 else CombinedActivations(sources, modules)
-
-
-def file_of(kind: Kind) -> OtherKind:
-    """The file of a kind outside of the layers."""
-    return cast(OtherKind, import_module(kind.file))
 
 
 def describe_modules(config: RunConfig) -> dict[str, ModuleUnits]:
@@ -96,11 +215,21 @@ def describe_modules(config: RunConfig) -> dict[str, ModuleUnits]:
     Raises:
         UserError: there is no such module, or it is named twice.
     """
-    subject, modules = config.subject, modules_of(config)
+    modules = modules_of(config)
     within = [name for name in modules if needs_model([name])]
-    found = check_modules(subject.model, within, subject.trust_remote_code, subject) if within else {}
-    found |= {name: file_of(kind_of(name)).units_of(config, name) for name in modules if name not in found}
+    found = units_in_layers(config.subject, within) if within else {}
+    found |= {name: kind_of(name).outside().units_of(config, name) for name in modules if name not in found}
     return {name: found[name] for name in modules}
+
+
+def units_in_layers(subject: Subject, modules: Sequence[str]) -> dict[str, ModuleUnits]:
+    """The units of modules within the layers of a model, found without its weights.
+
+    Raises:
+        UserError: the model has no such module, or one is named twice.
+    """
+    model = skeleton(subject.model, subject.trust_remote_code)
+    return {name: point.units for name, point in find_hook_points(model.base_model, modules, subject).items()}
 
 
 def check_sources(config: RunConfig) -> None:
@@ -113,7 +242,7 @@ def check_sources(config: RunConfig) -> None:
                 f'write corpus.source = "{name}"'
             )
         if not kind.in_layers:
-            file_of(kind).check(config, name)
+            kind.outside().check(config, name)
 
 
 def activations_on(
@@ -134,64 +263,34 @@ def activations_on(
 
     Returns:
         (T, U) float32 activations by seq_id, in the order of `units`, at every token, those that the record leaves out too.
-
-    Raises:
-        ValueError: the source has no such module, or `units` names one that it has not, or one twice.
     """
-    width = source.modules[module].width if module in source.modules else 0
-    if len(set(units)) < len(units) or not all(0 <= unit < width for unit in units):
-        raise ValueError(f"units {list(units)} of {module!r}, which has {width}; they must be distinct")
-    wanted = np.asarray(units, dtype=np.int64)
     found: dict[int, Floats] = {}
-    for part in _of_one_length(sequences, batch_size):
-        rows = [*part, *[part[0]] * (batch_size - len(part))]
-        token_ids = np.asarray([ids for _, ids in rows], dtype=np.int64)
-        lengths = np.full(batch_size, token_ids.shape[1], dtype=np.int64)
-        seq_ids = np.asarray([seq_id for seq_id, _ in rows], dtype=np.int64)
-        taken = _run(source, module, wanted, TokenBatch(token_ids, lengths, seq_ids))
-        found.update((seq_id, taken[row].copy()) for row, (seq_id, _) in enumerate(part))
+    taken: dict[str, Any] = {}
+    for _, group in groupby(sorted(sequences, key=lambda one: len(one[1])), key=lambda one: len(one[1])):
+        members = list(group)
+        for start in range(0, len(members), batch_size):
+            part = members[start : start + batch_size]
+            seq_ids, rows = zip(*part, *part[:1] * (batch_size - len(part)), strict=True)
+            token_ids = np.asarray(rows, np.int64)
+            lengths = np.full(batch_size, token_ids.shape[1])
+            source.run(
+                TokenBatch(token_ids, lengths, np.asarray(seq_ids)),
+                lambda name, given: taken.update({name: _chosen(given, units)}) if name == module else None,
+            )
+            found.update((seq_id, taken[module][row].copy()) for row, (seq_id, _) in enumerate(part))
     return found
 
 
-def _of_one_length(
-    sequences: Iterable[tuple[int, Sequence[int]]], size: int
-) -> Iterable[list[tuple[int, Sequence[int]]]]:
-    """Parts of at most `size` sequences of the same length."""
-    lengths: dict[int, list[tuple[int, Sequence[int]]]] = {}
-    for seq_id, ids in sequences:
-        lengths.setdefault(len(ids), []).append((seq_id, ids))
-    for _, members in sorted(lengths.items()):
-        rest = iter(members)
-        while part := list(islice(rest, size)):
-            yield part
-
-
-def _run(source: ActivationSource, module: str, units: npt.NDArray[np.int64], batch: TokenBatch) -> Floats:
-    """(B, T, U)"""
-    taken: list[Floats] = []
-
-    def receive(name: str, activations: Any) -> None:
-        if name == module:
-            sparse = isinstance(activations, SparseActivations)
-            taken.append(_from_sparse(activations, units) if sparse else _from_dense(activations, units))
-
-    source.run(batch, receive)
-    (values,) = taken
-    return values
-
-
-def _from_dense(activations: "torch.Tensor", units: npt.NDArray[np.int64]) -> Floats:
-    chosen = activations[..., torch.as_tensor(units, device=activations.device)]
-    values: Floats = chosen.float().cpu().numpy()
-    return values
-
-
-def _from_sparse(activations: SparseActivations, units: npt.NDArray[np.int64]) -> Floats:
+def _chosen(activations: Any, units: Sequence[int]) -> Floats:
+    """(B, T, U) activations of some units."""
+    if not isinstance(activations, SparseActivations):
+        dense: Floats = activations[..., list(units)].float().cpu().numpy()
+        return dense
     batch, tokens, width = activations.shape
-    column = np.full(width, -1, dtype=np.int64)
-    column[units] = np.arange(len(units))
-    places = column[activations.units.cpu().numpy()]  # (N,)
-    kept = places >= 0
-    values = np.zeros((batch * tokens, len(units)), dtype=np.float32)
-    values[activations.positions.cpu().numpy()[kept], places[kept]] = activations.values.float().cpu().numpy()[kept]
+    column = np.full(width, -1)
+    column[list(units)] = np.arange(len(units))
+    columns = column[activations.units.cpu().numpy()]
+    kept = columns >= 0
+    values = np.zeros((batch * tokens, len(units)), np.float32)
+    values[activations.positions.cpu().numpy()[kept], columns[kept]] = activations.values.float().cpu().numpy()[kept]
     return values.reshape(batch, tokens, len(units))

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import UserError
+from pipeline.subjects.activation_sources import HookPoint, LastHookPointReached, hooked, input_device
 from pipeline.subjects.activations import ActivationSource, SparseActivations, TokenBatch
-from pipeline.subjects.hook_points import HookPoint, LastHookPointReached, hooked, input_device
 
 STEPS = 32
 """Points on the way from the baseline to the sequence at which gradients are taken."""

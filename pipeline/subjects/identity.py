@@ -1,39 +1,27 @@
-"""What identifies the things that units are read from: the model by revision, files by content, functions by source.
+"""What identifies the things beside the model that units are read from: files by content, functions by source.
 
 Imports neither torch nor anything of the user's, as fingerprints are worked out for `status` and `query` too.
 """
 
-import hashlib
 import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import BlackBox, Directions, SparseCoder, Subject
+from pipeline.config import BlackBox, Directions, SparseCoder
 from pipeline.config.section import DEVICES
 from pipeline.errors import UserError
-from pipeline.subjects.loading.cache_folder import content_hash
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.loading.model_source import content_hash, files_hash, resolve_model
 from pipeline.subjects.saes.places import place_by_path
 
 MODELS = {"embedder", "model"}
 """Arguments of a factory that name a model."""
 SUFFIXES = {".json", ".npy", ".npz", ".safetensors"}
 """Endings of the files in a folder that say what its units are."""
-
-
-def model_identity(subject: Subject) -> dict[str, Any]:
-    """What can change the activations of the model's own parts.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    revision = resolve_model(subject.model).revision
-    return {"model": subject.model, "revision": revision, "dtype": subject.dtype, "paths": subject.paths}
 
 
 def file_identity(place: str, entry: Directions | SparseCoder, layer: int) -> dict[str, Any]:
@@ -50,10 +38,10 @@ def file_identity(place: str, entry: Directions | SparseCoder, layer: int) -> di
     if not path.exists():
         raise UserError(f"{place}.path = {entry.path!r}: there is no {path}; correct the path, or put the files there")
     if path.is_dir():
-        content = _hash(path, sorted(file for file in path.iterdir() if file.suffix in SUFFIXES))
+        content = files_hash(path, sorted(file for file in path.iterdir() if file.suffix in SUFFIXES))
     else:
         beside = sorted(path.parent.glob("*.json")) if isinstance(entry, SparseCoder) else []
-        content = _hash(path.parent, [path, *beside])
+        content = files_hash(path.parent, [path, *beside])
     return entry.model_dump(exclude={"path"}) | {"content": content}
 
 
@@ -77,7 +65,7 @@ def folder_identity(place: str, entry: str, _: int) -> dict[str, Any]:
             f"{place} = {str(folder)!r} holds no .safetensors files; "
             "give a folder that write_activations has filled (see outputs/README.md)"
         )
-    return {"content": _hash(folder, files)}
+    return {"content": files_hash(folder, files)}
 
 
 def function_identity(_: str, entry: BlackBox, __: int) -> dict[str, Any]:
@@ -125,11 +113,3 @@ def _argument(name: str, value: Any) -> Any:
         return {"revision": resolve_model(value).revision}
     path = Path(value).expanduser()
     return {"content": content_hash(path)} if path.suffix and path.is_file() else value
-
-
-def _hash(folder: Path, files: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of files."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{content_hash(file)}\n".encode())
-    return digest.hexdigest()

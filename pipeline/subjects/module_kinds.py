@@ -1,7 +1,7 @@
 """Kinds of modules: how they are named, what the run file says of them, and which file knows their units.
 
-A new kind is a file and a line of KINDS. What the file offers is said in `hook_points.LayerKind`, for kinds within the layers of the
-model, and in `activation_sources.OtherKind`.
+A new kind is a file and a line of KINDS. What the file offers is said in `activation_sources.LayerKind`, for kinds within the layers
+of the model, and in `OtherKind`.
 
 Imports no torch, as fingerprints are worked out for `status` and `query` too.
 """
@@ -9,17 +9,38 @@ Imports no torch, as fingerprints are worked out for `status` and `query` too.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from pipeline.config import RunConfig, Subject
 from pipeline.errors import UserError, nearest
+from pipeline.subjects.activations import ActivationSource, ModuleUnits
 from pipeline.subjects.identity import coder_identity, file_identity, folder_identity, function_identity
 from pipeline.subjects.loading.model_source import layer_count
 
 Identity = Callable[[str, Any, int], dict[str, Any]]
 """From the setting that describes an entry (for messages), the entry, and the number of the layer: whatever can change the
 activations of its units."""
+
+
+class OtherKind(Protocol):
+    """What the file of a kind of module outside of the layers offers; all raise UserError where the module cannot be used.
+
+    Of a kind that can be asked about any text it also offers what `text_functions.TextKind` says.
+    """
+
+    def units_of(self, config: RunConfig, module: str) -> ModuleUnits:
+        """The units of a module, without calling or loading anything that is costly."""
+        ...
+
+    def open_sources(self, config: RunConfig, modules: Sequence[str]) -> Iterable[ActivationSource]:
+        """Sources that give the activations of the modules, each module in one of them."""
+        ...
+
+    def check(self, config: RunConfig, module: str) -> None:
+        """Whether the module can be recorded."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,8 +59,6 @@ class Kind:
     """Whether its units are in the layers of the model."""
     any_text: bool = True
     """Whether its units can be asked about any text."""
-    gradients: bool = True
-    """Whether activations have a gradient by the embeddings of the tokens."""
     moves: bool = False
     """Whether units move something from one position to another, as attention heads do."""
 
@@ -47,6 +66,10 @@ class Kind:
     def form(self) -> str:
         """As users write it behind the layer: sae:NAME."""
         return f"{self.name}:NAME" if self.section else self.name
+
+    def outside(self) -> OtherKind:
+        """The file of a kind outside of the layers."""
+        return cast(OtherKind, import_module(self.file))
 
 
 KINDS = (
@@ -57,22 +80,14 @@ KINDS = (
     Kind("mlp_out", "pipeline.subjects.kinds.directions"),
     Kind("sae", "pipeline.subjects.saes.latents", "saes", coder_identity),
     Kind("directions", "pipeline.subjects.kinds.directions", "directions", file_identity),
-    Kind(
-        "black_box",
-        "pipeline.subjects.kinds.black_box",
-        "black_boxes",
-        function_identity,
-        in_layers=False,
-        gradients=False,
-    ),
+    Kind("black_box", "pipeline.subjects.kinds.black_box", "black_boxes", function_identity, False),
     Kind(
         "precomputed",
         "pipeline.subjects.kinds.precomputed_activations",
         "precomputed",
         folder_identity,
-        in_layers=False,
+        False,
         any_text=False,
-        gradients=False,
     ),
 )
 WITHIN = {kind.name: kind for kind in KINDS if kind.in_layers}
@@ -190,15 +205,15 @@ def expand(pattern: str, subject: Subject) -> list[str]:
 
 def _with_files(pattern: str, names: list[str], subject: Subject) -> list[str]:
     """Those modules that there is a file for, where they are read from files."""
-    modules = [parse_module(name, len(names)) for name in names]
-    path = getattr(modules[0].settings(subject), "path", None)
+    path = getattr(parse_module(names[0]).settings(subject), "path", None)
     if path is None:
         return names
     if "{layer}" not in path:
         raise UserError(
             f"{pattern!r} names every layer, but path = {path!r} is that of one; write {{layer}} for the number in the path"
         )
-    found = [one.name for one in modules if Path(path.replace("{layer}", str(one.layer))).expanduser().exists()]
+    paths = (Path(path.replace("{layer}", str(layer))).expanduser() for layer in range(len(names)))
+    found = [name for name, file in zip(names, paths, strict=True) if file.exists()]
     if not found:
         raise UserError(f"{pattern!r} stands for no module: there is no file {path!r} for a layer; correct the path")
     return found

@@ -10,10 +10,9 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.activations import Activations, ActivationSource, ModuleUnits, SparseActivations
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points
-from pipeline.subjects.loading.model_loading import load_subject
-from pipeline.subjects.model_facts import describe_model
+from pipeline.subjects.loading.model_loading import describe_model, load_subject
 from pipeline.subjects.module_kinds import Kind, kind_of, modules_of
 from pipeline.subjects.text_batches import Ids, TextBatch, TextBatches
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from pipeline.subjects.activation_sources import HookPoint
 from pipeline.subjects.architecture import norm_scale
-from pipeline.subjects.hook_points import HookPoint
 
 _PARENTS = ("", "decoder.", "language_model.", "model.", "text_model.")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.execution.stage import Context, Shard, Stage, numbered_shards
 from pipeline.schemas import DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import model_identity
+from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import kind_of, modules_of
 from stages.evidence import SPLITS
 from stages.record.sequences import token_ids_of
@@ -28,7 +28,7 @@ from stages.units import unit_shards
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.subjects.hook_points import HookPoint
+    from pipeline.subjects.activation_sources import HookPoint
 
 
 def is_heads(module: str) -> bool:
@@ -131,7 +131,7 @@ def pairs_of(
     """For each row the largest pairs of positions; None if the model does not show them."""
     import torch
 
-    from pipeline.subjects.hook_points import input_device
+    from pipeline.subjects.activation_sources import input_device
     from pipeline.subjects.kinds.heads import head_movements, strongest_pairs
 
     record = context.config[Record]
@@ -160,7 +160,7 @@ def by_sequence(rows: "pd.DataFrame") -> "tqdm[tuple[Any, pd.DataFrame]]":
 
 def model_at(context: Context, module: str) -> tuple[Any, "HookPoint"]:
     """The model without its head, and the hook point of a module."""
-    from pipeline.subjects.hook_points import find_hook_points
+    from pipeline.subjects.activation_sources import find_hook_points
     from pipeline.subjects.loading.model_loading import load_subject
 
     subject = context.config.subject
@@ -171,7 +171,7 @@ def model_at(context: Context, module: str) -> tuple[Any, "HookPoint"]:
 
 def check(config: RunConfig) -> None:
     """Raises UserError where a gradient is asked for of something that has none."""
-    boxes = [module for module in modules_of(config) if is_detailed(module, config) and not kind_of(module).gradients]
+    boxes = [module for module in modules_of(config) if is_detailed(module, config) and not kind_of(module).in_layers]
     if config[Record].attribution == "integrated_gradients" and boxes:
         raise UserError(
             f'record.attribution = "integrated_gradients", but {", ".join(boxes)} is a function without gradients; '

@@ -80,7 +80,7 @@ def record_sizes(config: RunConfig) -> RecordSizes:
         UserError: the subject or one of its modules does not exist.
     """
     from pipeline.subjects.activation_sources import describe_modules
-    from pipeline.subjects.model_facts import describe_model
+    from pipeline.subjects.loading.model_loading import describe_model
 
     vocab_size = describe_model(config.subject.model, config.subject.trust_remote_code).vocab_size
     return sizes_of(describe_modules(config), config, vocab_size)

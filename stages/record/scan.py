@@ -19,7 +19,7 @@ from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource
-from pipeline.subjects.identity import model_identity
+from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.record.partial_tables import PARTIALS
 from stages.record.recorder import Recorder

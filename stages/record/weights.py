@@ -17,14 +17,14 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, Shard, Stage, numbered_shards
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import model_identity
+from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.settings import Record
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.subjects.hook_points import HookPoint
+    from pipeline.subjects.activation_sources import HookPoint
 
 BLOCK = 256
 """Units whose products with all tokens are held at a time."""
@@ -59,7 +59,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - th
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """List the tokens of one module's units."""
-    from pipeline.subjects.hook_points import find_hook_points
+    from pipeline.subjects.activation_sources import find_hook_points
     from pipeline.subjects.loading.model_loading import load_subject
 
     subject = context.config.subject
@@ -87,7 +87,7 @@ def token_rows(model: Any, hook_point: "HookPoint", texts: Mapping[int, str], co
         texts: of the tokens that can be listed.
         count: tokens in each list.
     """
-    from pipeline.subjects.hook_points import UnitVectors
+    from pipeline.subjects.activation_sources import UnitVectors
     from pipeline.subjects.vocabulary import embedding_rows, find_unembedding
 
     vectors = UnitVectors(None, None) if hook_point.vectors is None else hook_point.vectors()

@@ -16,7 +16,7 @@ from pipeline.config.section import choice
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context, Shard, Stage, numbered_shards
 from pipeline.storage.tables import Tables
-from pipeline.subjects.identity import model_identity
+from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.sasc import READINGS, Sasc
 from stages.sasc.sasc_contracts import Ngrams, Reading

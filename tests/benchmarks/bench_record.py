@@ -29,8 +29,9 @@ import pipeline  # noqa: F401 - says how idle threads wait, which counts only be
 import torch
 
 from pipeline.config import Corpus
+from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points, mlp_modules
+from pipeline.subjects.architecture import stack
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.corpus import build_corpus
 from stages.record.record_sizes import recorder_bytes
@@ -131,7 +132,8 @@ def figures(times: Times, tokens: int) -> dict[str, float]:
 
 def open_subject(modules: str, sequences: int, top: int, batch_size: int) -> Subject:
     loaded = load_language_model(MODEL)
-    sites = find_hook_points(loaded.model.base_model, mlp_modules(loaded.model.base_model))
+    base_model = loaded.model.base_model
+    sites = find_hook_points(base_model, [f"layers.{n}.mlp" for n in range(len(stack(base_model)))])
     chosen = {name: site for name, site in sites.items() if modules == "all" or name in DEMO}
     source = ModelActivations(loaded.model.base_model, chosen)
     settings = Corpus(source="package:gensim-wikipedia", seq_len=TOKENS, min_tokens=TOKENS, max_sequences=sequences)

@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2Model
 
+from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points, mlp_modules
+from pipeline.subjects.architecture import stack
 from stages.record.recorder import Recorder
 from stages.record.token_table import TokenTable
 from stages.settings import Record
@@ -43,7 +44,7 @@ def open_source(size: str, device: torch.device) -> ModelActivations:
     torch.manual_seed(0)
     with device:
         model = GPT2Model(SIZES[size]).to(torch.bfloat16).eval()
-    sites = {name: site for name, site in find_hook_points(model, mlp_modules(model)).items() if name.endswith(".mlp")}
+    sites = find_hook_points(model, [f"layers.{number}.mlp" for number in range(len(stack(model)))])
     return ModelActivations(model, sites)
 
 

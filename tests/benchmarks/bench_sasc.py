@@ -33,8 +33,8 @@ from pipeline.config.run_file import parse_config
 from pipeline.execution.runner import run_stage
 from pipeline.execution.stage import Context, Shard
 from pipeline.subjects import text_batches
+from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.embedder import forget_shared, load_embedder
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
 from stages.sasc import Sasc

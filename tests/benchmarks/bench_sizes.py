@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 
 from pipeline.config.run_file import parse_config
-from pipeline.subjects.model_facts import describe_model
+from pipeline.subjects.loading.model_loading import skeleton
+from pipeline.subjects.loading.model_source import layer_count
 from stages.record.record_sizes import RecordSizes, record_sizes
 from stages.settings import SECTIONS, Record
 
@@ -45,7 +46,7 @@ MODELS = (
 
 def sizes(folder: Path, layers: int | None = None, parts: int = 1) -> RecordSizes:
     """The estimate for the first layers of a model, or all, with the corpus scanned in some parts."""
-    modules = [name for name in describe_model(str(folder)).modules if name.endswith(".mlp")][:layers]
+    modules = [f"layers.{number}.mlp" for number in range(layer_count(str(folder)))][:layers]
     batch = Record().batch_size
     values: dict[str, Any] = {
         "run": {"name": "sizes", "folder": str(folder)},
@@ -58,9 +59,9 @@ def sizes(folder: Path, layers: int | None = None, parts: int = 1) -> RecordSize
 
 def forward_flops(folder: Path, config: PreTrainedConfig) -> float:
     """FLOPs of the layers over all tokens: two for each weight and token; attention's own are below 1 % at 64 tokens."""
-    facts = describe_model(str(folder))
-    tables = facts.vocab_size * facts.hidden_size * (1 if config.tie_word_embeddings else 2)
-    return float(2 * (facts.parameters - tables) * SEQUENCES * TOKENS)
+    tables = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    parameters = sum(weight.numel() for weight in skeleton(str(folder)).parameters())
+    return float(2 * (parameters - tables) * SEQUENCES * TOKENS)
 
 
 def column(folder: Path, config: PreTrainedConfig) -> dict[str, str]:

@@ -8,8 +8,8 @@ import functools
 import torch
 
 from pipeline.config import Directions
+from pipeline.subjects.activation_sources import HookPoint, UnitVectors
 from pipeline.subjects.architecture import Layer, norm_scale
-from pipeline.subjects.hook_points import HookPoint, UnitVectors
 from pipeline.subjects.kinds.matrix_file import read_matrix
 
 

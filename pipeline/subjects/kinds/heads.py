@@ -20,9 +20,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import UserError
+from pipeline.subjects.activation_sources import HookPoint, LastHookPointReached
 from pipeline.subjects.activations import with_float64
 from pipeline.subjects.architecture import Layer, inputs, matrix
-from pipeline.subjects.hook_points import HookPoint, LastHookPointReached
 
 SEEN = ("eager", "sdpa")
 """Implementations of attention by functions of torch."""

@@ -7,8 +7,8 @@ import functools
 
 from torch import nn
 
+from pipeline.subjects.activation_sources import HookPoint, UnitVectors
 from pipeline.subjects.architecture import Layer, descend, inputs, matrix, norm_scale
-from pipeline.subjects.hook_points import HookPoint, UnitVectors
 
 NEVER_NEGATIVE = {"ReLU", "ReLU6", "ReLUSquaredActivation", "Sigmoid"}
 """Classes of activation functions."""

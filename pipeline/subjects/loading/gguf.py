@@ -1,6 +1,5 @@
-"""GGUF files, converted once to safetensors, which load some forty times faster."""
+"""Models in GGUF files as safetensors, which load some forty times faster."""
 
-import logging
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,21 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.subjects.loading.cache_folder import cache_folder, folder_made_once
-from pipeline.subjects.loading.hub import quiet_transformers
 
-LOG = logging.getLogger(__name__)
 RECIPE = 2
 """Raise it whenever the conversion changes, so that older copies are not used."""
-
-
 SPLITS_DIGITS = {"smollm"}
 """Names of pre-tokenizers (`tokenizer.ggml.pre`) that cut numbers into digits first, which transformers does not know."""
-
-
-def gguf_revision(content: str) -> str:
-    """What identifies the model in a GGUF file: the SHA-256 of the file, and the recipe it is converted by."""
-    return f"{content}-{RECIPE}"
 
 
 def gguf_layers(file: Path) -> int:
@@ -34,42 +23,23 @@ def gguf_layers(file: Path) -> int:
         return next(int(field.contents()) for name, field in fields.items() if name.endswith(".block_count"))
 
 
-def converted(revision: str) -> Path | None:
-    """The safetensors copy of the GGUF file with this revision, if it has been made."""
-    folder = cache_folder() / _name(revision)
-    return folder if folder.is_dir() else None
-
-
-def convert_gguf(file: Path, revision: str) -> Path:
-    """The folder with the safetensors copy of a GGUF file, made at the first call (some 20 s for 100 MB).
-
-    Weights are stored as float32, which holds every quantised value.
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Write a safetensors copy of a GGUF file (some 20 s for 100 MB), in float32, which holds every quantised value.
 
     Raises:
-        UserError: the file is broken or of an unknown architecture, a package is missing, or the cache cannot be
-            written.
+        UserError: the file is broken or of an unknown architecture, or a package is missing.
     """
-    return folder_made_once(_name(revision), lambda folder: _convert(file, folder))
-
-
-def _name(revision: str) -> str:
-    return f"models/gguf-{revision}"
-
-
-def _convert(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    LOG.info("converting %s once to safetensors in %s", file, folder.parent)
-    with quiet_transformers(), _told_to_the_user(file):
+    with _told_to_the_user(file):
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         tokenizer = _tokenizer(file)
     if hasattr(model.config, "quantization_config"):
         delattr(model.config, "quantization_config")
     model.hf_quantizer = None
-    with quiet_transformers():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _tokenizer(file: Path) -> Any:

@@ -1,9 +1,7 @@
-"""The Hugging Face hub: commits and files, from its cache where there is no connection; and its libraries kept quiet."""
+"""The Hugging Face hub: commits and files, from its cache where there is no connection."""
 
 import functools
-import logging
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,48 +98,25 @@ def _told_to_the_user(repo: str, revision: str, repo_type: RepoType) -> Iterator
 
     try:
         yield
-    except GatedRepoError:
-        raise UserError(
-            f"{repo!r} is gated: accept its terms on its page, then log in with `hf auth login` or set HF_TOKEN"
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"the hub has no {repo_type} {repo!r} (or it is private); check the name, or log in with `hf auth login` "
-            "or HF_TOKEN; a local folder is written ./NAME"
-        ) from None
-    except RevisionNotFoundError:
-        raise UserError(
-            f"{repo!r} has no revision {revision!r}; give a branch, a tag or a commit after the @"
-        ) from None
-    except HFValidationError as error:
-        raise UserError(f"{repo!r} is not a hub id: {error}") from None
     except Exception as error:  # noqa: BLE001 - of the connection, for which the libraries have no common class
-        detail = str(error).splitlines()[:1] or ["no details"]
-        raise UserError(
-            f"the hub cannot be reached ({type(error).__name__}: {detail[0]}), and {repo!r} at {revision!r} is not in its "
-            f"cache {constants.HF_HUB_CACHE}; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local folder"
-        ) from None
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars, warnings or notes of transformers and huggingface_hub inside the block; errors still raise."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    hub_bars = not are_progress_bars_disabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if had_bars:
-            transformers_logging.enable_progress_bar()
-        if hub_bars:
-            enable_progress_bars()
+        match error:
+            case GatedRepoError():
+                told = (
+                    f"{repo!r} is gated: accept its terms on its page, then log in with `hf auth login` or set HF_TOKEN"
+                )
+            case RepositoryNotFoundError():
+                told = (
+                    f"the hub has no {repo_type} {repo!r} (or it is private); check the name, or log in with `hf auth login` "
+                    "or HF_TOKEN; a local folder is written ./NAME"
+                )
+            case RevisionNotFoundError():
+                told = f"{repo!r} has no revision {revision!r}; give a branch, a tag or a commit after the @"
+            case HFValidationError():
+                told = f"{repo!r} is not a hub id: {error}"
+            case _:
+                detail = str(error).splitlines()[:1] or ["no details"]
+                told = (
+                    f"the hub cannot be reached ({type(error).__name__}: {detail[0]}), and {repo!r} at {revision!r} is not in "
+                    f"its cache {constants.HF_HUB_CACHE}; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local folder"
+                )
+        raise UserError(told) from None

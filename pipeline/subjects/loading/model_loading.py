@@ -1,7 +1,9 @@
-"""Load a language model, a causal one or an encoder, and its tokenizer."""
+"""Load a language model, a causal one or an encoder, or its tokenizer, or only what its configuration tells."""
 
 import functools
+import logging
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,19 +11,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
 from pipeline.subjects.loading.gguf import convert_gguf
-from pipeline.subjects.loading.hub import fetch_model, quiet_transformers
-from pipeline.subjects.loading.model_source import ModelSource, resolve_model
+from pipeline.subjects.loading.hub import fetch_model
+from pipeline.subjects.loading.model_source import (
+    ModelSource,
+    configuration_folder,
+    folder_made_once,
+    resolve_model,
+    safetensors_copy,
+)
 
+LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken", "tekken.json", "tokenization_*.py")
 """Of these transformers makes a tokenizer; where there are none, it makes one without any text in it."""
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
+OFFSET = [
+    "camembert",
+    "data2vec-text",
+    "longformer",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+]
+"""Model types that count positions from behind the padding token's id."""
+UNBOUNDED = {"bloom", "mamba", "mamba2", "falcon_mamba", "rwkv", "xlnet"}
+"""Model types whose positions have no end, whatever their configuration says."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +184,36 @@ def model_folder(source: ModelSource, *, weights: bool = True, nested: bool = Fa
     """
     if source.kind == "hub":
         return fetch_model(source.location, source.revision, weights=weights, nested=nested)
-    if source.kind == "gguf":
-        return convert_gguf(Path(source.location), source.revision)
-    return Path(source.location)
+    file = Path(source.location)
+    if source.kind == "folder":
+        return file
+
+    def convert(folder: Path) -> None:
+        LOG.info("converting %s once to safetensors in %s", file, folder.parent)
+        with quiet_transformers():
+            convert_gguf(file, folder)
+
+    return folder_made_once(safetensors_copy(source), convert)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars, warnings or notes of transformers and huggingface_hub inside the block; errors still raise."""
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
 
 
 @contextmanager
@@ -171,18 +222,68 @@ def told_to_the_user(source: ModelSource) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, struct.error, SafetensorError) as error:
-        raise UserError(_message(source.spec, error)) from error
+        text = str(error).strip()
+        if "trust_remote_code" in text:
+            told = (
+                "comes with Python code of its own; read that code, and if you trust it set trust_remote_code = true "
+                "beside model in the run file"
+            )
+        elif "Unrecognized model" in text or "does not recognize this architecture" in text or "model type" in text:
+            told = f"is of an architecture that transformers does not know as a language model: {text}"
+        else:
+            told = f"cannot be loaded ({type(error).__name__}: {text}); check its files, or download them again"
+        raise UserError(f"model = {source.spec!r} {told}") from error
 
 
-def _message(spec: str, error: Exception) -> str:
-    text = str(error).strip()
-    if "trust_remote_code" in text:
-        return (
-            f"model = {spec!r} comes with Python code of its own; read that code, and if you trust it set "
-            "trust_remote_code = true beside model in the run file"
-        )
-    if "Unrecognized model" in text or "does not recognize this architecture" in text or "model type" in text:
-        return f"model = {spec!r} is of an architecture that transformers does not know as a language model: {text}"
-    return (
-        f"model = {spec!r} cannot be loaded ({type(error).__name__}: {text}); check its files, or download them again"
-    )
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the configuration of a model tells."""
+
+    causal: bool
+    """Whether it predicts the next token; an encoder does not."""
+    vocab_size: int
+    context_length: int | None
+    """Tokens a sequence may have; None where there is no end."""
+
+
+def describe_model(spec: str, trust_remote_code: bool = False) -> ModelFacts:
+    """The facts of a model; no weights are read or downloaded.
+
+    Raises:
+        UserError: no such model, or its configuration cannot be read.
+    """
+    config = skeleton(spec, trust_remote_code).config
+    causal, vocab_size = model_class(config) is AutoModelForCausalLM, config.get_text_config().vocab_size
+    return ModelFacts(causal, int(vocab_size), context_length(config))
+
+
+@functools.cache
+def skeleton(spec: str, trust_remote_code: bool = False) -> Any:
+    """A model on torch's meta device: shapes without memory, made of its configuration alone.
+
+    Takes about a second, and some seconds for a GGUF file that has not been converted yet.
+
+    Raises:
+        UserError: no such model, or its configuration cannot be read.
+    """
+    source = resolve_model(spec)
+    with quiet_transformers(), told_to_the_user(source):
+        folder, file = configuration_folder(source), Path(source.location)
+        if folder is None:
+            config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        else:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        if folder is None and hasattr(config, "quantization_config"):
+            delattr(config, "quantization_config")
+        with torch.device("meta"):
+            return model_class(config).from_config(config, trust_remote_code=trust_remote_code)
+
+
+def context_length(config: Any) -> int | None:
+    """Tokens that a sequence may have by a transformers configuration; None where there is no end."""
+    text = config.get_text_config()
+    if text.model_type in UNBOUNDED:
+        return None
+    lengths = (getattr(text, key, None) for key in CONTEXT_KEYS)
+    found = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    return found - int(text.pad_token_id) - 1 if found and text.model_type in OFFSET else found

@@ -1,17 +1,26 @@
-"""From the name of a model to the files that hold it, without importing torch."""
+"""From the name of a model to the files that hold it and to what identifies them; the user's cache folder.
 
+Imports no torch, as fingerprints are worked out for `status` and `query` too.
+"""
+
+import contextlib
+import fcntl
 import functools
 import hashlib
 import importlib.util
 import json
+import os
 import re
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.loading.cache_folder import content_hash
-from pipeline.subjects.loading.gguf import converted, gguf_layers, gguf_revision
+from pipeline.storage.shards import atomic_path
+from pipeline.subjects.loading.gguf import RECIPE, gguf_layers
 from pipeline.subjects.loading.hub import fetch_model, resolve_on_hub
 
 Kind = Literal["hub", "folder", "gguf"]
@@ -59,11 +68,27 @@ def resolve_model(spec: str) -> ModelSource:
     return ModelSource(spec, match["id"], commit, "hub")
 
 
+def model_identity(subject: Subject) -> dict[str, Any]:
+    """What can change the activations of the model's own parts.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    revision = resolve_model(subject.model).revision
+    return {"model": subject.model, "revision": revision, "dtype": subject.dtype, "paths": subject.paths}
+
+
 def configuration_folder(source: ModelSource) -> Path | None:
     """The folder with a model's configuration and tokenizer; None for a GGUF file that has not been converted yet."""
     if source.kind == "hub":
         return fetch_model(source.location, source.revision, weights=False)
-    return converted(source.revision) if source.kind == "gguf" else Path(source.location)
+    folder = Path(source.location) if source.kind == "folder" else cache_folder() / safetensors_copy(source)
+    return folder if folder.is_dir() else None
+
+
+def safetensors_copy(source: ModelSource) -> str:
+    """The folder in the cache for the safetensors copy of a GGUF file."""
+    return f"models/gguf-{source.revision}"
 
 
 def layer_count(spec: str) -> int:
@@ -139,7 +164,7 @@ def _local(spec: str, path: Path) -> ModelSource:
         raise UserError(
             f"model = {spec!r} is a file but not a GGUF file; give a GGUF file, or a folder with config.json"
         )
-    return ModelSource(spec, str(path), gguf_revision(content_hash(path)), "gguf")
+    return ModelSource(spec, str(path), f"{content_hash(path)}-{RECIPE}", "gguf")
 
 
 def _folder_hash(spec: str, folder: Path) -> str:
@@ -156,8 +181,73 @@ def _folder_hash(spec: str, folder: Path) -> str:
                 "convert it with AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) and give NEW_FOLDER"
             )
         raise UserError(f"model = {spec!r}: the folder holds no *.safetensors; save the model with save_pretrained")
-    digest = hashlib.sha256()
     files = [*folder.iterdir(), *folder.glob(NESTED)]
-    for file in sorted(file for file in files if file.suffix in IDENTITY_SUFFIXES and file.is_file()):
+    return files_hash(folder, sorted(file for file in files if file.suffix in IDENTITY_SUFFIXES and file.is_file()))
+
+
+def files_hash(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the names and contents of files in a folder."""
+    digest = hashlib.sha256()
+    for file in files:
         digest.update(f"{file.relative_to(folder).as_posix()}\0{content_hash(file)}\n".encode())
     return digest.hexdigest()
+
+
+def content_hash(file: Path) -> str:
+    """SHA-256 of a file in hex, remembered in the cache folder by path, size, inode and time of change.
+
+    A file whose size or times differ from the remembered ones is read again. Where the cache folder cannot be
+    written, the file is read every time.
+    """
+    path = file.resolve()
+    stat = path.stat()
+    seen = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    note = cache_folder() / "hashes" / (hashlib.sha256(str(path).encode()).hexdigest() + ".json")
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        remembered = json.loads(note.read_text(encoding="utf-8"))
+        if remembered["seen"] == seen and len(remembered["sha256"]) == 64:
+            return str(remembered["sha256"])
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    with contextlib.suppress(OSError, UserError), atomic_path(note) as temporary:
+        temporary.write_text(json.dumps({"path": str(path), "seen": seen, "sha256": digest}), encoding="utf-8")
+    return digest
+
+
+def cache_folder() -> Path:
+    """$NEUROGLOSS_CACHE, else $XDG_CACHE_HOME/neurogloss, else ~/.cache/neurogloss. It may not exist yet."""
+    if given := os.environ.get("NEUROGLOSS_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "neurogloss"
+
+
+def folder_made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder `name` of the cache, made by `make(empty folder)` if it is not there yet.
+
+    `make` fills a temporary folder beside it, which is renamed: a folder with the final name is complete, whenever a process
+    was killed. Processes wait for one another, so that the work is done once; what a killed one left is cleared by the next.
+
+    Raises:
+        UserError: the cache folder cannot be written.
+    """
+    final = cache_folder() / name
+    if final.is_dir():
+        return final
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with final.with_name(f".{final.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # it ends with its process, SIGKILL included
+            for leftover in final.parent.glob(f".{final.name}.tmp-*"):
+                shutil.rmtree(leftover)
+            if not final.is_dir():
+                temporary = final.with_name(f".{final.name}.tmp-{os.getpid()}")
+                temporary.mkdir()
+                make(temporary)
+                os.sync()
+                temporary.rename(final)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {final.parent} cannot be written ({error.strerror or error}); "
+            "free space there, or set NEUROGLOSS_CACHE to a folder that can be written"
+        ) from error
+    return final

@@ -7,9 +7,9 @@ from torch import nn
 
 from pipeline.config import SparseCoder
 from pipeline.errors import UserError
+from pipeline.subjects.activation_sources import HookPoint, UnitVectors
 from pipeline.subjects.activations import SparseActivations
 from pipeline.subjects.architecture import Layer, Side, descend, norm_scale
-from pipeline.subjects.hook_points import HookPoint, UnitVectors
 from pipeline.subjects.saes.coder import Coder
 from pipeline.subjects.saes.coder_files import open_coder
 from pipeline.subjects.saes.encoder import Encoder

@@ -8,7 +8,7 @@ import venv
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.subjects.loading.cache_folder import folder_made_once
+from pipeline.subjects.loading.model_source import folder_made_once
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 NEEDED = "from delphi.latents import LatentCache, LatentDataset; from delphi.sparse_coders import load_sparsify"

@@ -13,8 +13,8 @@ import transformers as hf
 from torch import nn
 from torch.nn.functional import gelu, linear, relu, silu
 
+from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.activations import TokenBatch
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import model_class
 
 VOCABULARY = 50

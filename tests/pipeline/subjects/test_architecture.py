@@ -9,8 +9,8 @@ from torch import nn
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
+from pipeline.subjects.activation_sources import find_hook_points
 from pipeline.subjects.architecture import PATHS, Layer, matrix, norm_scale
-from pipeline.subjects.hook_points import find_hook_points
 from tests.pipeline.subjects.families import (
     FAMILIES,
     HIDDEN,

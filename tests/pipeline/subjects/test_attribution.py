@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from pipeline.subjects.activation_sources import HookPoint, ModelActivations, find_hook_points
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token, occlusion
-from pipeline.subjects.hook_points import HookPoint, ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model, load_tokenizer
 from tests.pipeline.subjects.families import FAMILIES, random_model
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.subjects.activation_sources import activations_on
+from pipeline.subjects.activation_sources import ModelActivations, activations_on, find_hook_points
 from pipeline.subjects.activations import ModuleUnits, Receive, SparseActivations, TokenBatch
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
 
 MODULES = ["layers.0.mlp", "layers.1.mlp"]
@@ -78,9 +77,3 @@ def test_nothing_is_run_for_no_sequences() -> None:
     source = OneHot()
     assert activations_on(source, "x", [1], [], 4) == {}
     assert source.shapes == []
-
-
-@pytest.mark.parametrize(("module", "units"), [("z", [0]), ("x", [6]), ("x", [-1]), ("x", [2, 2])])
-def test_what_the_source_does_not_have_is_refused(module: str, units: list[int]) -> None:
-    with pytest.raises(ValueError, match="must be distinct"):
-        activations_on(OneHot(), module, units, SEQUENCES, 4)

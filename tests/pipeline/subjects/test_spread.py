@@ -9,7 +9,7 @@ import torch
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points
+from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
 from tests.pipeline.subjects.families import FAMILIES, activations, random_model, token_batch
 

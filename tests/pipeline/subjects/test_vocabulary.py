@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import Directions, Subject
-from pipeline.subjects.hook_points import find_hook_points
+from pipeline.subjects.activation_sources import find_hook_points
 from pipeline.subjects.vocabulary import embedding_rows, find_unembedding
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, layer, random_model, seen_by, token_batch
 

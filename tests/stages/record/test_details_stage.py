@@ -16,8 +16,8 @@ from pipeline.execution.runner import survey
 from pipeline.execution.stage import Context
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
+from pipeline.subjects.activation_sources import find_hook_points
 from pipeline.subjects.attribution import Wanted, integrated_gradients, neutral_token
-from pipeline.subjects.hook_points import find_hook_points
 from pipeline.subjects.kinds.heads import head_movements
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES

@@ -16,7 +16,7 @@ from pipeline.execution.runner import run_stage
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.hook_points import ModelActivations, find_hook_points
+from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.record.merge import MERGE
 from stages.record.scan import SCAN, scan

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from pipeline.config import Directions, Subject
 from pipeline.errors import UserError
-from pipeline.subjects.hook_points import HookPoint, find_hook_points
+from pipeline.subjects.activation_sources import HookPoint, find_hook_points
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, activations, random_model, token_batch
 
 BATCH = token_batch([6, 6])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.subjects.hook_points import HookPoint, find_hook_points
+from pipeline.subjects.activation_sources import HookPoint, find_hook_points
 from pipeline.subjects.kinds import heads
 from pipeline.subjects.kinds.heads import attention_shares, head_movements, strongest_pairs
 from tests.pipeline.subjects.families import FAMILIES, HEADS, random_model

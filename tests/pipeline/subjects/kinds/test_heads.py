@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.subjects.hook_points import find_hook_points
+from pipeline.subjects.activation_sources import find_hook_points
 from pipeline.subjects.kinds.heads import HeadWrites
 from tests.pipeline.subjects.families import FAMILIES, HEADS, activations, layer, random_model, seen_by, token_batch
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.subjects.loading.cache_folder import cache_folder, content_hash, folder_made_once
+from pipeline.subjects.loading.model_source import cache_folder, content_hash, folder_made_once
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch
 
 SLOW = """
 import sys, time, pathlib
-from pipeline.subjects.loading.cache_folder import folder_made_once
+from pipeline.subjects.loading.model_source import folder_made_once
 def make(folder):
     pathlib.Path(sys.argv[1]).open("a").write("made\\n")
     (folder / "a").write_text("half")

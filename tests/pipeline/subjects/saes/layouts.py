@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipeline.config import SparseCoder
+from pipeline.subjects.activation_sources import HookPoint
 from pipeline.subjects.activations import SparseActivations
 from pipeline.subjects.architecture import Layer
-from pipeline.subjects.hook_points import HookPoint
 from pipeline.subjects.saes.latents import hook_point
 
 D, U, K = 6, 24, 4

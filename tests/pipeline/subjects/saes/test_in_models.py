@@ -12,10 +12,9 @@ from torch.nn.functional import layer_norm, linear, rms_norm
 from pipeline.config import Subject
 from pipeline.config.run_file import parse_config
 from pipeline.errors import UserError
-from pipeline.subjects.activation_sources import check_sources
+from pipeline.subjects.activation_sources import HookPoint, ModelActivations, check_sources, find_hook_points
 from pipeline.subjects.activations import SparseActivations
 from pipeline.subjects.architecture import norm_scale
-from pipeline.subjects.hook_points import HookPoint, ModelActivations, find_hook_points
 from pipeline.subjects.vocabulary import embedding_rows
 from stages.settings import SECTIONS
 from tests.pipeline.subjects.families import FAMILIES, HIDDEN, layer, random_model, seen_by, token_batch
