@@ -14,7 +14,7 @@ from pipeline.config import RunConfig, with_sections
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
 from pipeline.execution.fingerprint import CREATED_BY
-from stages import STAGES, TABLES
+from stages import REPORTS, STAGES, TABLES
 from stages.settings import SECTIONS
 
 GROUPS = list(dict.fromkeys(name.split(".")[0] for name in STAGES))
@@ -94,7 +94,6 @@ def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
 
 def _report(config: RunConfig) -> str:
     from pipeline.commands.query import final_report
-    from stages.reports import REPORTS
 
     return final_report(config.root, config.run.seed, TABLES, REPORTS)
 
@@ -155,7 +154,6 @@ def query(
 ) -> None:
     """Query the dataset of a run with DuckDB."""
     from pipeline.commands.query import run_query
-    from stages.reports import REPORTS
 
     run_query(Path(run) if run else _loaded(config).root, sql or None, format, TABLES, REPORTS)
 

@@ -15,8 +15,10 @@ from stages.sasc.explain_ngrams import EXPLAIN as EXPLAIN_SASC
 from stages.sasc.ngram_list import LIST
 from stages.sasc.ngram_merge import MERGE as MERGE_NGRAMS
 from stages.sasc.ngram_scan import SCAN as SCAN_NGRAMS
+from stages.sasc.sasc_report import REPORT as SASC_REPORT
 from stages.sasc.score_themes import SCORE as SCORE_SASC
 from stages.sasc.synthesize import SYNTHESIZE
+from stages.score.score_units import REPORT as SCORE_REPORT
 from stages.score.score_units import SCORE
 from stages.simulate.simulate_units import SIMULATE
 
@@ -31,3 +33,6 @@ TABLES: dict[str, TableSchema] = {
     table.name: table for stage in STAGES.values() for table in stage.writes if not table.folder
 }
 """The tables that people query, by name."""
+
+REPORTS = (SCORE_REPORT, SASC_REPORT)
+"""What finished runs say, by method, the default one first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Unit
@@ -145,7 +145,7 @@ def filled(table: TableSchema, columns: Mapping[str, Any]) -> pa.Table:
 
 def _texts(tables: Tables) -> dict[int, list[str]]:
     """Tokens of the first sequences of the corpus, by seq_id."""
-    rows = tables.read(CORPUS, ds.field("seq_id") < SEQUENCES, ["seq_id", "tokens"]).sort_by("seq_id")
+    rows = tables.read(CORPUS, pc.field("seq_id") < SEQUENCES, ["seq_id", "tokens"]).sort_by("seq_id")
     return dict(zip(rows["seq_id"].to_pylist(), rows["tokens"].to_pylist(), strict=True))
 
 
@@ -170,9 +170,9 @@ def with_texts(
     """Rows with invented explanations: `candidates` of each unit that fires, one of each of `controls` others a module."""
     wanted: dict[Unit, int] = {}
     for (module, polarity), group in groupby(sorted(units), key=lambda unit: unit[:2]):
-        indices, value = [index for *_, index in group], ds.field("max_activation")
+        indices, value = [index for *_, index in group], pc.field("max_activation")
         fires = (value > 0) if polarity == "+" else (value < 0)
-        where = tables.is_unit(module, indices, polarity) & (ds.field("split") == "explain") & fires
+        where = tables.is_unit(module, indices, polarity) & (pc.field("split") == "explain") & fires
         live = tables.read(EXEMPLARS, where, ["index"])["index"].unique().to_pylist()
         wanted |= dict.fromkeys(((module, polarity, index) for index in live), candidates)
     for shard in unit_shards(config, tables, EVERY) if units else ():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.execution.stage import Context
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS, UNITS, TableSchema
@@ -162,7 +162,7 @@ class RecordedUnits:
         wanted = set(seq_ids)
         texts = self._texts if len(self._texts) < MOST_TEXTS else {}
         if missing := wanted - texts.keys():
-            rows = self._tables.read(CORPUS, ds.field("seq_id").isin(sorted(missing)), ["seq_id", "tokens"])
+            rows = self._tables.read(CORPUS, pc.field("seq_id").isin(sorted(missing)), ["seq_id", "tokens"])
             read = [list(map(sys.intern, tokens)) for tokens in rows["tokens"].to_pylist()]
             texts = texts | dict(zip(rows["seq_id"].to_pylist(), read, strict=True))
             self._texts = texts  # a new one, as another thread may be reading the old one
@@ -215,7 +215,7 @@ class RecordedUnits:
         columns: list[str],
     ) -> pa.Table:
         self._context.permit(splits)
-        where = self._tables.is_unit(module, indices, polarity) & ds.field("split").isin(list(splits))
+        where = self._tables.is_unit(module, indices, polarity) & pc.field("split").isin(list(splits))
         return self._tables.read(table, where, columns)
 
     def evidence(self, module: str, indices: Sequence[int], polarity: str = "+") -> list[Evidence]:

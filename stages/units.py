@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
@@ -35,7 +34,7 @@ def chosen_units(config: RunConfig, tables: Tables) -> dict[str, list[int]]:
         return {module: list(range(widths[module])) for module in modules_of(config)}
     chosen = {}
     for module in modules_of(config):
-        wanted = _wanted(explain.drawn, explain.polarities, tables.read(UNITS, ds.field("module") == module, _FIRING))
+        wanted = _wanted(explain.drawn, explain.polarities, tables.read(UNITS, pc.field("module") == module, _FIRING))
         order = draw(config.run.seed, module).permutation(len(wanted))
         chosen[module] = sorted(order[wanted[order]][: explain.drawn.number].tolist())
     if not any(chosen.values()):

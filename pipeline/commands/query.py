@@ -1,29 +1,17 @@
 """Query a run's dataset with DuckDB: every table of the run is a view. A finished run reports by such queries."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 
 from pipeline.commands.printed_tables import format_table
 from pipeline.errors import UserError
+from pipeline.execution.stage import MethodReport
 from pipeline.schemas import TableSchema
 
 FORMATS = ("table", "csv", "json", "parquet")
-
-
-@dataclass(frozen=True)
-class MethodReport:
-    """What a method of explaining units has to say once a run is finished."""
-
-    table: str
-    """The table that holds its scores; without it the method has nothing to say."""
-    best: str
-    """The query for its best explanations."""
-    describe: Callable[[duckdb.DuckDBPyConnection, Path, int], str]
-    """The report, from the views, the run's folder, and the seed for what is drawn at random."""
 
 
 def open_views(root: Path, tables: Mapping[str, TableSchema]) -> duckdb.DuckDBPyConnection:

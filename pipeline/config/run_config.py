@@ -160,6 +160,8 @@ class StageSection(Section):
 
     key: ClassVar[str]
     """Its name in the run file."""
+    method: ClassVar[str] = ""
+    """The method of run.methods that alone has a use for it; empty for all."""
 
     def agree(self, config: "RunConfig") -> None:
         """Check it against the other sections.
@@ -187,7 +189,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> "RunConfig":
         for _, section in self:
-            if isinstance(section, StageSection):
+            if isinstance(section, StageSection) and section.method in ("", *self.run.methods):
                 section.agree(self)
         return self
 
@@ -215,5 +217,5 @@ class RunConfig(Section):
 @cache
 def with_sections(sections: tuple[type[StageSection], ...]) -> type[RunConfig]:
     """The class of run files with these sections of stages, each left at its defaults unless given."""
-    fields: dict[str, Any] = {section.key: (section, section()) for section in sections}
+    fields: dict[str, Any] = {section.key: (section, section.model_construct()) for section in sections}
     return create_model("RunFile", __base__=RunConfig, **fields)

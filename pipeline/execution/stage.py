@@ -6,7 +6,8 @@ the runner publishes.
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -15,6 +16,9 @@ from pipeline.execution.concurrency import bounded_gather
 from pipeline.llm.engine import Capabilities, Request
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
+
+if TYPE_CHECKING:
+    import duckdb
 
 Rows = Mapping[str, pa.Table | Iterable[pa.Table]]
 """The rows of each table by its name: all at once, or piece after piece where they would take too much memory."""
@@ -102,6 +106,18 @@ class Stage:
     def takes_part(self, config: RunConfig) -> bool:
         """Whether it belongs to a method of the run."""
         return not self.method or self.method in config.run.methods
+
+
+@dataclass(frozen=True)
+class MethodReport:
+    """What a method of explaining units has to say once a run is finished."""
+
+    table: str
+    """The table that holds its scores; without it the method has nothing to say."""
+    best: str
+    """The query for its best explanations."""
+    describe: "Callable[[duckdb.DuckDBPyConnection, Path, int], str]"
+    """The report, from the views, the run's folder, and the seed for what is drawn at random."""
 
 
 def numbered_shards(keys: Iterable[Mapping[str, Any]]) -> list[Shard]:

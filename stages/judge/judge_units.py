@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.config.section import choice, summaries
@@ -148,8 +148,8 @@ def _report_exemplars(
 
 def _published(module: str, polarity: str, context: Context) -> list[Row]:
     """The explanations of a module that were scored on the report split, one a unit."""
-    where = (ds.field("module") == module) & (ds.field("polarity") == polarity)
-    where &= ds.field("status").isin(["ok", "undefined"]) & ds.field("text").is_valid()
+    where = (pc.field("module") == module) & (pc.field("polarity") == polarity)
+    where &= pc.field("status").isin(["ok", "undefined"]) & pc.field("text").is_valid()
     found: list[Row] = context.tables.read(SCORES, where, [*EXPLANATION_KEYS, "text"]).to_pylist()
     return found
 

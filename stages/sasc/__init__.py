@@ -30,6 +30,7 @@ SYNTHESIZERS = {
 
 class Sasc(StageSection):
     key: ClassVar[str] = "sasc"
+    method: ClassVar[str] = "sasc"
     choices: ClassVar = {"reading": READINGS, "explainer": SUMMARISERS, "synthesizer": SYNTHESIZERS}
 
     sizes: Annotated[list[Annotated[int, Field(ge=1, le=8)]], Field(min_length=1)] = [1, 2, 3]
@@ -91,5 +92,4 @@ class Sasc(StageSection):
         return self
 
     def agree(self, config: RunConfig) -> None:
-        if "sasc" in config.run.methods:
-            choice(READINGS, self.reading).check(config)
+        choice(READINGS, self.reading).check(config)

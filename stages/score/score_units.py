@@ -4,16 +4,17 @@ The candidate is chosen on `select`; everything that is published is computed on
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
-from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, Unit
+from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage, Unit
 from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, TableSchema, column
 from pipeline.storage.tables import Tables
 from stages.estimates import with_texts
@@ -22,6 +23,9 @@ from stages.score import SCORERS
 from stages.score.scorers import Explained, Floats, Ints, Pairs, Scorer, sequence_sums
 from stages.settings import Judge, Score, Simulate
 from stages.units import draw, unit_name, unit_shards
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _SCORERS: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
 SCORES = TableSchema(
@@ -46,6 +50,18 @@ SCORES = TableSchema(
 
 Rows = list[dict[str, Any]]
 KEYS = ["index", "seq_id", "split"]
+TOP_EXPLANATIONS = """
+SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
+FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC, module, "index", polarity LIMIT 20"""
+_COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN NULL
+    ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
+_CHOSEN = "status <> 'not_selected'"
+SUMMARY = f"""
+SELECT count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
+       avg(correlation_random) AS correlation_random, avg(correlation_shuffled) AS control,
+       avg(correlation_lookup) AS lookup,
+       count(*) FILTER (ci_low > correlation_shuffled) / nullif(count(correlation), 0) AS above_control
+FROM scores WHERE {_CHOSEN}"""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -58,7 +74,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
     is_unit = context.tables.is_unit(module, indices, polarity)
     explanations = context.tables.read(EXPLANATIONS, is_unit).to_pylist()
-    simulations = context.tables.read(SIMULATIONS, is_unit & ds.field("split").isin(["select", "report"]))
+    simulations = context.tables.read(SIMULATIONS, is_unit & pc.field("split").isin(["select", "report"]))
     pairs = pair(simulations, RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity))
     errors = simulation_errors(simulations)
     rows: Rows = []
@@ -116,7 +132,7 @@ def _flat(lists: pa.ChunkedArray, rows: npt.ArrayLike) -> tuple[Floats, Ints]:
 
 def simulation_errors(simulations: pa.Table) -> dict[tuple[int, int], str]:
     """The first error of each explanation that could not be simulated on every sequence, by (index, candidate)."""
-    failed = (ds.field("status") == "failed") & (ds.field("control") == "")
+    failed = (pc.field("status") == "failed") & (pc.field("control") == "")
     rows = simulations.filter(failed).select(["index", "candidate", "error"]).to_pylist()
     return {(row["index"], row["candidate"]): row["error"] for row in reversed(rows)}
 
@@ -179,6 +195,39 @@ def made_up_scores(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> 
     return {SCORES.name: with_texts(config, tables, units, 1, config[Judge].controls, SCORES)}
 
 
+def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
+    """What a finished run says of its explanations: the best, some drawn at random, and their scores with the controls."""
+    from pipeline.commands.printed_tables import format_table
+
+    parts = [
+        f"Dataset: {root}/scores/*.parquet (and units, exemplars, explanations, simulations beside it)",
+        f'Query:   make query SQL="SELECT text, correlation FROM scores ORDER BY correlation DESC" RUN={root}',
+    ]
+    for title, order, limit in (
+        ("Best explained", 'correlation DESC NULLS LAST, module, "index", polarity', 8),
+        ("Drawn at random", f'hash(module, "index", {seed}), polarity', 8),
+    ):
+        rows = connection.sql(
+            f"SELECT {_COLUMNS} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
+        )
+        parts += ["", title, format_table(rows.columns, rows.fetchall())]
+    return "\n".join([*parts, "", _sentence(connection.sql(SUMMARY).to_arrow_table().to_pylist()[0])])
+
+
+def _sentence(values: dict[str, float | None]) -> str:
+    def number(name: str) -> str:
+        value = values[name]
+        return "none" if value is None else f"{value:.3f}"
+
+    share, dead = values["above_control"], values["dead"]
+    silent = f"; {dead} dead, as they fire nowhere that the explainer may see" if dead else ""
+    return (
+        f"{values['scored']} of {values['units']} units scored: mean correlation {number('correlation')} "
+        f"(random sequences alone {number('correlation_random')}), shuffled control {number('control')}, "
+        f"token lookup {number('lookup')}; interval above the control for {0 if share is None else share:.0%} of them{silent}"
+    )
+
+
 SCORE = Stage(
     name="score",
     title="score explanations",
@@ -191,3 +240,4 @@ SCORE = Stage(
     estimate=EstimateHints(made_up_tables=made_up_scores),
     method="simulation",
 )
+REPORT = MethodReport(SCORES.name, TOP_EXPLANATIONS, describe)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from pipeline.config import LanguageModel, RunConfig
@@ -190,7 +190,7 @@ async def process(shard: Shard, context: Context) -> Rows:
 
 def _explanations(module: str, polarity: str, context: Context) -> list[Row]:
     """The explanations of all units of a module in one polarity; those of other units are controls."""
-    where = (ds.field("module") == module) & (ds.field("polarity") == polarity) & ds.field("text").is_valid()
+    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & pc.field("text").is_valid()
     found: list[Row] = context.tables.read(EXPLANATIONS, where).to_pylist()
     return found
 

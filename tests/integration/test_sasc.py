@@ -14,8 +14,7 @@ from pipeline.commands.query import final_report
 from pipeline.commands.run import run_pipeline
 from pipeline.config.run_file import parse_config
 from pipeline.subjects.embedder import load_embedder
-from stages import STAGES, TABLES
-from stages.reports import REPORTS
+from stages import REPORTS, STAGES, TABLES
 from stages.settings import SECTIONS
 
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.commands.query import final_report
-from stages import TABLES
-from stages.reports import REPORTS
+from stages import REPORTS, TABLES
 from stages.sasc.sasc_tables import SASC_SCORES
 
 
