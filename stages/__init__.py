@@ -6,9 +6,8 @@ from stages.corpus import CORPUS
 from stages.explain.explain_units import EXPLAIN
 from stages.judge.judge_units import JUDGE
 from stages.record.details import DETAIL
-from stages.record.embeddings import EMBED
 from stages.record.merge import MERGE
-from stages.record.negatives import NEGATIVE
+from stages.record.negatives import EMBED, NEGATIVE
 from stages.record.scan import SCAN
 from stages.record.weights import WEIGHTS
 from stages.sasc.explain_ngrams import EXPLAIN as EXPLAIN_SASC

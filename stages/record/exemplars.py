@@ -1,4 +1,4 @@
-"""The exemplars of a range of units, gathered from any number of partials, and their final rows; see `kept_sequences`.
+"""The exemplars of a range of units, gathered from any number of partials, and their final rows; see `sequences`.
 
 Shapes: U units, N uniformly kept sequences, M rows, T tokens, Q quantiles.
 """
@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from pipeline.schemas import EXEMPLARS
 from stages.evidence import SPLITS
-from stages.record.kept_sequences import SIGNS, counts, pool_ids, random_ids, split_numbers
 from stages.record.partial_tables import activation_rows
+from stages.record.sequences import SIGNS, counts, pool_ids, random_ids, split_numbers
 from stages.settings import Record
 
 Ints = npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""The record.negatives stage: hard negatives, sequences that look like a unit's exemplars and leave it low.
+"""The stages record.embed and record.negatives: hard negatives, sequences that look like a unit's exemplars and leave it low.
 
 For every unit to be explained, in each polarity and split, half of them are `similar` and half `neighbour` (see
 `likeness`); one more is similar if the number is odd. The subject is run again on TRIES times as many candidates, the
@@ -6,27 +6,40 @@ hardest first, and those are kept on which the unit stays low: below LOW times t
 polarity and split. (A quantile would be too low a bound: almost every sequence of a dense unit has a token above the 0.9
 quantile of all tokens.) So there can be fewer than asked for, and a unit without a positive top maximum has none.
 Negatives of a split are sequences of that split.
+
+Without record.negatives both stages have no shards.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks
-from pipeline.schemas import NEGATIVES
+from pipeline.schemas import CORPUS, NEGATIVES
 from pipeline.storage.tables import Tables
+from pipeline.subjects.loading.model_source import resolve_model
 from stages.estimates import made_up_negatives
 from stages.evidence import SPLITS
-from stages.record.embeddings import Embeddings
-from stages.record.likeness import Neighbourhood, Tops, candidates, top_exemplars
+from stages.record.likeness import (
+    EMBEDDINGS,
+    POOL,
+    Embeddings,
+    Floats,
+    Key,
+    Neighbourhood,
+    candidates,
+    open_embedder,
+    pool_of,
+    top_exemplars,
+)
 from stages.record.recorded_batch import counted_positions
-from stages.record.sequences import special_ids, token_ids_of
-from stages.settings import Explain, Record
+from stages.record.sequences import sequence_shards, special_ids, token_ids_of
+from stages.settings import Explain, Record, Simulate
 from stages.units import unit_shards
 
 LOW = 0.5
@@ -38,10 +51,100 @@ BATCH = 16
 AT_ONCE = 256
 """Sequences whose activations are held at a time."""
 KINDS = ("similar", "neighbour")
+REACH = 4 * POOL
+"""The pool ends before this seq_id: the smallest splits have a quarter of the sequences."""
 
-Key = tuple[int, str, str]
-"""Index, polarity, split."""
-Floats = npt.NDArray[np.float32]
+
+def embed_settings(config: RunConfig) -> dict[str, Any]:
+    """What can change the embeddings."""
+    if not config[Record].negatives:
+        return {}
+    return {"embedder": resolve_model(config[Simulate].embedder).revision, "pool": POOL}
+
+
+def embed_plan(config: RunConfig, tables: Tables) -> list[Shard]:
+    """Shards of shard_sequences sequences of the corpus, as far as the pool reaches."""
+    if not config[Record].negatives:
+        return []
+    return sequence_shards(min(tables.count(CORPUS), REACH), config[Record].shard_sequences)
+
+
+def embed(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+    """Embed the sequences of one range that are in the pool."""
+    seq_ids = pool_of(shard.key["start"], shard.key["stop"])
+    rows = context.tables.read(CORPUS, ds.field("seq_id").isin(seq_ids.tolist()), ["seq_id", "tokens"])
+    rows = rows.sort_by("seq_id")
+    vectors = open_embedder(context).encode(["".join(tokens) for tokens in rows["tokens"].to_pylist()])
+    return {EMBEDDINGS.name: pa.table({"seq_id": rows["seq_id"], "vector": list(vectors)}, schema=EMBEDDINGS.schema)}
+
+
+def settings(config: RunConfig) -> dict[str, Any]:
+    """What can change the rows beyond the recorded evidence."""
+    if not config[Record].negatives:
+        return {}
+    return {
+        "seed": config.run.seed,
+        "negatives": config[Record].negatives,
+        "units": config[Explain].model_dump()["units"],
+        "polarities": sorted(config[Explain].polarities),
+    }
+
+
+def plan(config: RunConfig, tables: Tables) -> list[Shard]:
+    """Shards of shard_units units to be explained."""
+    return unit_shards(config, tables, config[Record].shard_units) if config[Record].negatives else []
+
+
+def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+    """Find the hard negatives of the units of one shard."""
+    module, indices, config = shard.key["module"], shard.key["indices"], context.config
+    embeddings = context.once("embeddings", lambda _: Embeddings(context))
+    others = context.latest(
+        "neighbours", module, lambda config: Neighbourhood(module, context.tables, embeddings, config.run.seed)
+    )
+    tops = {
+        key: found
+        for key, found in top_exemplars(context.tables, module, indices).items()
+        if key[1] == shard.key["polarity"] and max(found[1]) > 0
+    }
+    embeddings.prepare(tops)
+    wanted = wanted_of_kind(config[Record].negatives)
+    counts = {kind: TRIES * count for kind, count in wanted.items()}
+    tried = {key: candidates(key, tops, embeddings, others, counts) for key in tops}
+    activations = activations_tried(module, indices, tried, context)
+    limits = {key: LOW * min(value for value in values if value > 0) for key, (_, values) in tops.items()}
+    kept = [one for key in tops for one in choose(key, tried[key], activations, limits[key], wanted)]
+    return {NEGATIVES.name: rows_of(module, kept, config[Record].activation_bits)}
+
+
+def wanted_of_kind(negatives: int) -> dict[str, int]:
+    """How many of each kind are wanted."""
+    return {"similar": negatives - negatives // 2, "neighbour": negatives // 2}
+
+
+def activations_tried(
+    module: str, indices: Sequence[int], tried: Mapping[Key, Mapping[str, Sequence[int]]], context: Context
+) -> dict[tuple[int, int], Floats]:
+    """(T,) activations of each unit on the sequences tried for it, by index and seq_id; NaN at positions that do not count."""
+    from pipeline.subjects.activation_sources import activations_on, open_source
+
+    source = context.latest("source", module, lambda config: open_source(config, [module]))
+    special = context.once("special_ids", special_ids)
+    units: dict[int, set[int]] = {}
+    for (index, *_), kinds in tried.items():
+        for seq_id in (seq_id for kind in kinds.values() for seq_id in kind):
+            units.setdefault(seq_id, set()).add(index)
+    token_ids = token_ids_of(context.tables, units)
+    by_length = sorted(token_ids.items(), key=lambda pair: (len(pair[1]), pair[0]))
+    found = {}
+    for part in chunks(by_length, AT_ONCE):
+        for seq_id, values in activations_on(source, module, indices, part, BATCH).items():
+            ids = np.asarray([token_ids[seq_id]], np.int64)
+            [counted] = counted_positions(ids, np.asarray([ids.size]), context.config[Record], special)
+            for index in units[seq_id]:
+                own = values[:, indices.index(index)]
+                found[index, seq_id] = np.where(counted & np.isfinite(own), own, np.float32(np.nan))
+    return found
 
 
 @dataclass(frozen=True)
@@ -60,58 +163,6 @@ class Negative:
     activations: Floats
     """(T,) raw, NaN at positions that do not count."""
 
-    @property
-    def place(self) -> tuple[Any, ...]:
-        """The order of the rows."""
-        return self.index, self.polarity, KINDS.index(self.band), SPLITS.index(self.split), self.rank
-
-
-def settings(config: RunConfig) -> dict[str, Any]:
-    """What can change the rows beyond the recorded evidence."""
-    if not config[Record].negatives:
-        return {}
-    return {
-        "seed": config.run.seed,
-        "negatives": config[Record].negatives,
-        "units": config[Explain].model_dump()["units"],
-        "polarities": sorted(config[Explain].polarities),
-    }
-
-
-def plan(config: RunConfig, tables: Tables) -> list[Shard]:
-    """Shards of shard_units units to be explained; none without record.negatives."""
-    return unit_shards(config, tables, config[Record].shard_units) if config[Record].negatives else []
-
-
-def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
-    """Find the hard negatives of the units of one shard."""
-    module, indices = shard.key["module"], shard.key["indices"]
-    config = context.config
-    embeddings = context.once("embeddings", lambda _: Embeddings(context))
-    others = context.latest("neighbours", module, lambda _: Neighbourhood(module, context.tables, embeddings, config))
-    tops = {
-        key: found
-        for key, found in top_exemplars(context.tables, module, indices).items()
-        if key[1] == shard.key["polarity"] and max(found[1]) > 0
-    }
-    embeddings.of(sorted({seq_id for seq_ids, _ in tops.values() for seq_id in seq_ids}))  # all at once
-    wanted = wanted_of_kind(config[Record].negatives)
-    counts = {kind: TRIES * count for kind, count in wanted.items()}
-    tried = {key: candidates(key, tops, embeddings, others, counts) for key in tops}
-    activations = _activations(module, indices, tried, context)
-    kept = [one for key in tops for one in choose(key, tried[key], activations, lowest(tops, key), wanted)]
-    return {NEGATIVES.name: rows_of(module, kept, context.config[Record].activation_bits)}
-
-
-def wanted_of_kind(negatives: int) -> dict[str, int]:
-    """How many of each kind are wanted."""
-    return {"similar": negatives - negatives // 2, "neighbour": negatives // 2}
-
-
-def lowest(tops: Tops, key: Key) -> float:
-    """The activation below which a unit stays low."""
-    return LOW * min(value for value in tops[key][1] if value > 0)
-
 
 def choose(
     key: Key,
@@ -126,56 +177,18 @@ def choose(
         activations: (T,) by index and seq_id, NaN at positions that do not count.
     """
     index, polarity, split = key
-    kept: list[Negative] = []
+    kept: dict[int, Negative] = {}
     for kind in KINDS:
         rank = 0
         for seq_id in tried[kind]:
-            if rank == wanted[kind]:
-                break
             values = activations[index, seq_id]
             directed = values if polarity == "+" else -values
-            taken = any(one.seq_id == seq_id for one in kept)
-            if not taken and np.isfinite(values).any() and np.nanmax(directed) < limit:
-                kept.append(Negative(index, polarity, kind, split, rank, seq_id, int(np.nanargmax(directed)), values))
+            low = np.isfinite(values).any() and np.nanmax(directed) < limit
+            if rank < wanted[kind] and seq_id not in kept and low:
+                peak = int(np.nanargmax(directed))
+                kept[seq_id] = Negative(index, polarity, kind, split, rank, seq_id, peak, values)
                 rank += 1
-    return kept
-
-
-def _activations(
-    module: str, indices: Sequence[int], tried: Mapping[Key, Mapping[str, Sequence[int]]], context: Context
-) -> dict[tuple[int, int], Floats]:
-    """The activations of each unit on the sequences tried for it, by index and seq_id."""
-    from pipeline.subjects.activation_sources import activations_on, open_source
-
-    source = context.latest("source", module, lambda config: open_source(config, [module]))
-    units: dict[int, set[int]] = {}
-    for (index, *_), kinds in tried.items():
-        for seq_id in (seq_id for kind in kinds.values() for seq_id in kind):
-            units.setdefault(seq_id, set()).add(index)
-    place = {index: number for number, index in enumerate(indices)}
-    found = {}
-    for part in _sequences(context.tables, sorted(units)):
-        ids = dict(part)
-        for seq_id, values in activations_on(source, module, indices, part, BATCH).items():
-            counted = _counted(ids[seq_id], context)
-            for index in units[seq_id]:
-                own = values[:, place[index]].copy()
-                own[~(counted & np.isfinite(own))] = np.nan
-                found[index, seq_id] = own
-    return found
-
-
-def _sequences(tables: Tables, seq_ids: Sequence[int]) -> Iterator[list[tuple[int, list[int]]]]:
-    """seq_id and token ids of some sequences, AT_ONCE at a time, those of one length together."""
-    pairs = token_ids_of(tables, seq_ids).items()
-    yield from chunks(sorted(pairs, key=lambda pair: (len(pair[1]), pair[0])), AT_ONCE)
-
-
-def _counted(token_ids: Sequence[int], context: Context) -> npt.NDArray[np.bool_]:
-    """(T,) whether a position counts."""
-    special = context.once("special_ids", special_ids)
-    lengths = np.array([len(token_ids)], np.int64)
-    return counted_positions(np.array([token_ids], np.int64), lengths, context.config[Record], special)[0]
+    return list(kept.values())
 
 
 def rows_of(module: str, kept: Sequence[Negative], bits: int) -> pa.Table:
@@ -186,17 +199,29 @@ def rows_of(module: str, kept: Sequence[Negative], bits: int) -> pa.Table:
     """
     from stages.record.exemplars import activation_lists, stacked
 
-    negatives = sorted(kept, key=lambda one: one.place)
+    negatives = sorted(
+        kept, key=lambda one: (one.index, one.polarity, KINDS.index(one.band), SPLITS.index(one.split), one.rank)
+    )
     lengths = np.asarray([len(one.activations) for one in negatives], np.int64)
     names = ("index", "polarity", "band", "split", "rank", "seq_id", "peak")
     columns = {name: [getattr(one, name) for one in negatives] for name in names} | {
-        "module": pa.array([module] * len(negatives), pa.string()),
+        "module": [module] * len(negatives),
         "max_activation": [float(one.activations[one.peak]) for one in negatives],
         "activations": activation_lists(stacked([one.activations[None] for one in negatives]), lengths, bits),
     }
-    return pa.table({name: columns[name] for name in NEGATIVES.schema.names}, schema=NEGATIVES.schema)
+    return pa.table(columns, schema=NEGATIVES.schema)
 
 
+EMBED = Stage(
+    name="record.embed",
+    title="embed sequences",
+    reads=("corpus",),
+    writes=(EMBEDDINGS,),
+    settings=embed_settings,
+    plan=embed_plan,
+    process=embed,
+    method="simulation",
+)
 NEGATIVE = Stage(
     name="record.negatives",
     title="look for hard negatives",

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.schemas import TableSchema, column
-from stages.record.backends.contract import TopK, UniformRows, UnitSums
-from stages.record.histogram import join_zero_bins
-from stages.record.kept_sequences import POLARITIES, SIGNS
-from stages.record.token_table import TokenTable
+from stages.record.backends.contract import TopK, UnitSums, Vectors
+from stages.record.recorded_batch import TokenTable
+from stages.record.sequences import POLARITIES, SIGNS
+from stages.record.unit_statistics import join_zero_bins
 
 BLOCK = 64
 """Units of a row of partial token sums, and of uniformly kept activations."""
@@ -151,7 +151,7 @@ def exemplar_rows(module: str, sums: UnitSums, lengths: Mapping[int, int]) -> It
         yield pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
 
 
-def uniform_rows(module: str, uniform: Mapping[int, UniformRows], width: int) -> Iterator[pa.Table]:
+def uniform_rows(module: str, uniform: Mapping[int, Vectors], width: int) -> Iterator[pa.Table]:
     """Rows of PARTIAL_UNIFORM, a block of units at a time, by seq_id.
 
     Args:
@@ -160,7 +160,7 @@ def uniform_rows(module: str, uniform: Mapping[int, UniformRows], width: int) ->
     """
     kept = sorted(uniform.items())
     for start in range(0, width if kept else 0, BLOCK):
-        blocks = [rows.block(start, min(start + BLOCK, width)) for _, rows in kept]
+        blocks = [rows[start : start + BLOCK].T for _, rows in kept]
         columns = {
             "module": pa.repeat(module, len(kept)),
             "index": np.full(len(kept), start, np.int32),

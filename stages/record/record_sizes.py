@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.subjects.activations import ModuleUnits
-from stages.record.kept_sequences import counts, polarities, uniform_ids
+from stages.record.sequences import counts, polarities, uniform_ids
 from stages.settings import PerSplit, Record
 
 UNIT_BYTES = 1250

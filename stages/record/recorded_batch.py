@@ -1,18 +1,19 @@
-"""What every module needs to know of a batch, worked out once.
+"""What every module needs to know of a batch, worked out once: the positions that count, the tokens whose mean activation is
+recorded, and the keys of neighbourhoods.
 
 Shapes: B sequences, T tokens, padded on the right.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from stages.evidence import SPLITS
-from stages.record.kept_sequences import in_histogram, split_numbers
-from stages.record.token_table import TokenTable
+from stages.record.sequences import in_histogram, split_numbers
 from stages.settings import Record
 
 Ints = npt.NDArray[np.int64]
@@ -21,6 +22,68 @@ INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio, odd: the increment of SplitMix64 (Steele, Lea and Flood 2014)."""
 MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 """The multipliers of its finaliser."""
+BYTES_PER_SUM = 8
+GRID_BITS = 30
+"""Activations are rounded to multiples of 2**-GRID_BITS before they are added up as float64. As long as a sum stays
+below 2**(53 - GRID_BITS) = 8.4 million, no addition rounds, so the order of adding cannot matter."""
+GRID = 1.5 * 2.0 ** (52 - GRID_BITS)
+"""Adding and subtracting this float64 rounds to a multiple of 2**-GRID_BITS."""
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The tokens whose mean activation is recorded, counted beforehand over the `explain` sequences of the whole corpus.
+
+    Memory is bounded by `record.token_memory_mb`: a sum for each token and unit takes 8 bytes. If not all tokens fit, those with
+    at least a certain count are covered, the smallest count for which they fit. The table of top tokens is exact for these.
+    """
+
+    token_ids: Ints
+    """(V,) ids, rising."""
+    min_count: int
+    """Every token with at least this many occurrences is covered."""
+
+    def rows(self, token_ids: Ints) -> Ints:
+        """The row of each token, -1 where it is not covered; of any shape."""
+        if not self.token_ids.size:
+            return np.full(token_ids.shape, -1, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self.token_ids, token_ids), self.token_ids.size - 1)
+        return np.where(self.token_ids[place] == token_ids, place, -1).astype(np.int64)
+
+
+def count_tokens(
+    corpus: Iterable[pa.RecordBatch], config: Record, special_ids: Collection[int] = ()
+) -> tuple[Ints, Ints]:
+    """Token ids, rising, and their occurrences in the `explain` sequences, skipped positions and special tokens left out.
+
+    Args:
+        corpus: batches with the columns seq_id and token_ids.
+        special_ids: the tokenizer's special tokens, which do not count where `record.skip_special` is on.
+    """
+    occurrences = np.zeros(0, np.int64)
+    special = np.fromiter(special_ids if config.skip_special else (), np.int64)
+    for batch in corpus:
+        column = batch.column("token_ids")
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+        flat = column.flatten().to_numpy(zero_copy_only=False)
+        places = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        explain = split_numbers(batch.column("seq_id").to_numpy(zero_copy_only=False)) == SPLITS.index("explain")
+        counted = (places >= config.skip_positions) & ~np.isin(flat, special) & np.repeat(explain, lengths)
+        found = np.bincount(flat[counted], minlength=len(occurrences))
+        found[: len(occurrences)] += occurrences
+        occurrences = found
+    ids = np.flatnonzero(occurrences)
+    return ids, occurrences[ids]
+
+
+def cover_tokens(ids: Ints, occurrences: Ints, units: int, config: Record) -> TokenTable:
+    """The tokens that are covered for a number of units, all modules together."""
+    capacity = config.token_memory_mb * 2**20 // (BYTES_PER_SUM * max(units, 1))
+    least = config.min_token_count if config.top_tokens else np.iinfo(np.int64).max
+    frequent = np.sort(occurrences[occurrences >= least])[::-1]
+    if len(frequent) > capacity:
+        least = int(frequent[capacity]) + 1
+    return TokenTable(ids[occurrences >= least], least)
 
 
 @dataclass(frozen=True)

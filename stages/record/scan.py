@@ -9,8 +9,12 @@ of a document are shorter, 1 % of those of the demo, and 0.5 % of what a pass co
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from importlib.util import find_spec
+from itertools import chain
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -18,19 +22,23 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.activations import ActivationSource
+from pipeline.subjects.activations import ActivationSource, ModuleUnits
 from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
-from stages.record.partial_tables import PARTIALS
-from stages.record.recorder import Recorder
-from stages.record.sequences import (
-    Sequences,
-    padded_batches,
-    sequence_shards,
-    sequences_between,
-    special_ids,
+from stages.record.backends.contract import Accumulator
+from stages.record.partial_tables import (
+    PARTIAL_EXEMPLARS,
+    PARTIAL_TOKENS,
+    PARTIAL_UNIFORM,
+    PARTIAL_UNITS,
+    PARTIALS,
+    exemplar_rows,
+    token_rows,
+    uniform_rows,
+    unit_rows,
 )
-from stages.record.token_table import TokenTable, count_tokens, cover_tokens
+from stages.record.recorded_batch import Batch, TokenTable, count_tokens, cover_tokens, make_batch
+from stages.record.sequences import Sequences, padded_batches, sequence_shards, sequences_between, special_ids
 from stages.settings import Record
 
 LATER = {
@@ -38,6 +46,7 @@ LATER = {
     *("shard_sequences", "shard_units"),
 }
 """Settings that do not change what is scanned."""
+Backend = Literal["auto", "numba", "torch", "triton"]
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -77,7 +86,7 @@ def token_table(tables: Tables, units: int, config: RunConfig, special: Collecti
 
 
 def scan(
-    source: ActivationSource, recorder: Recorder, sequences: Sequences, batch_size: int, total: int | None = None
+    source: ActivationSource, recorder: "Recorder", sequences: Sequences, batch_size: int, total: int | None = None
 ) -> None:
     """Run over some sequences, a batch at a time, and record what the units do.
 
@@ -90,6 +99,117 @@ def scan(
             recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
             source.run(batch, recorder.add)
             bar.update(len(batch.seq_ids))
+
+
+class Recorder:
+    """The partial evidence of all units of some modules, over any part of the corpus: activations in, partial tables out.
+
+    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (see record_sizes):
+
+        units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
+        covered tokens x units x 8 bytes, at most `record.token_memory_mb`,
+        units x 1 to 2 KB for the statistics.
+
+    Args:
+        modules: the units of each module.
+        config: what is kept.
+        tokens: the tokens whose mean activation is wanted.
+        seq_len: tokens of the longest sequence.
+        special_ids: the tokenizer's special tokens, left out of everything where `record.skip_special` is on.
+        backend: "auto" chooses for each module by where its activations are.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, ModuleUnits],
+        config: Record,
+        tokens: TokenTable,
+        seq_len: int,
+        special_ids: Collection[int] = frozenset(),
+        backend: Backend = "auto",
+    ) -> None:
+        self.modules, self.config, self.tokens, self.seq_len = modules, config, tokens, seq_len
+        self.special_ids, self.backend = special_ids, backend
+        self.accumulators: dict[str, Accumulator] = {}
+        self._lengths: dict[int, int] = {}
+        self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
+        self._batch: Batch | None = None
+
+    def begin(self, token_ids: npt.NDArray[Any], lengths: npt.NDArray[Any], seq_ids: npt.NDArray[Any]) -> None:
+        """Announce the batch whose activations follow.
+
+        Args:
+            token_ids: (B, T) ids, padded on the right with anything.
+            lengths: (B,) real tokens of each sequence.
+            seq_ids: (B,) numbers of the sequences, none of which was added before.
+        """
+        self._batch = make_batch(token_ids, lengths, seq_ids, self.config, self.tokens, self.special_ids)
+        self._lengths.update(zip(self._batch.seq_ids.tolist(), self._batch.lengths.tolist(), strict=True))
+        self._occurrences[self._batch.token_rows] += np.diff(self._batch.starts)
+
+    def add(self, module: str, activations: Any) -> None:
+        """Add a module's activations on the current batch: a (B, T, U) torch tensor, or SparseActivations."""
+        assert self._batch is not None, "begin() announces a batch first"
+        if module not in self.accumulators:
+            units, tokens = self.modules[module], len(self.tokens.token_ids)
+            shape = (units.width, self.seq_len, tokens, self.config, units.signed)
+            device = None if units.sparse else activations.device
+            self.accumulators[module] = open_sums(self.backend, device, *shape, sparse=units.sparse)
+        self.accumulators[module].add(activations, self._batch)
+
+    def tables(self) -> dict[str, Iterator[pa.Table]]:
+        """The rows of each partial table by its name, sorted by module (as given) and index.
+
+        They are made while they are iterated over, some units at a time, so that memory holds only those.
+        """
+        states = [(module, self.accumulators[module]) for module in self.modules if module in self.accumulators]
+        tokens, occurrences, lengths = self.tokens, self._occurrences, self._lengths
+        made = {
+            PARTIAL_UNITS.name: ([unit_rows(module, state.sums(), tokens.min_count)] for module, state in states),
+            PARTIAL_TOKENS.name: (token_rows(module, state.sums(), tokens, occurrences) for module, state in states),
+            PARTIAL_UNIFORM.name: (
+                uniform_rows(module, state.uniform(), self.modules[module].width) for module, state in states
+            ),
+            PARTIAL_EXEMPLARS.name: (exemplar_rows(module, state.sums(), lengths) for module, state in states),
+        }
+        return {name: chain.from_iterable(pieces) for name, pieces in made.items()}
+
+
+def open_sums(backend: Backend, device: Any, *shape: Any, sparse: bool = False) -> Accumulator:
+    """The empty state of a module.
+
+    Args:
+        device: the torch device of its activations.
+        shape: units, tokens of the longest sequence, tokens of the token table, the settings, and whether units are signed.
+        sparse: whether activations come as SparseActivations.
+    """
+    if sparse:
+        from stages.record.backends.numba.sparse_sums import SparseSums
+
+        return SparseSums(*shape)
+    chosen = backend_for(device) if backend == "auto" else backend
+    if chosen == "numba":
+        from stages.record.backends.numba.numba_sums import NumbaSums
+
+        return NumbaSums(*shape)
+    if chosen == "torch":
+        from stages.record.backends.torch_sums import TorchSums
+
+        return TorchSums(device, *shape)
+    from stages.record.backends.triton_sums import TritonSums
+
+    return TritonSums(device, *shape)
+
+
+def backend_for(device: Any) -> Backend:
+    """The fastest backend for activations on a torch device that gives the right results there."""
+    if device.type == "cpu":
+        return "numba"
+    if device.type == "cuda" and find_spec("triton"):
+        from stages.record.backends.triton_check import triton_agrees
+
+        return "triton" if triton_agrees(device) else "torch"
+    return "torch"
 
 
 def check(config: RunConfig) -> None:

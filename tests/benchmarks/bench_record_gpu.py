@@ -29,8 +29,8 @@ from transformers import GPT2Config, GPT2Model
 from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.architecture import stack
-from stages.record.recorder import Recorder
-from stages.record.token_table import TokenTable
+from stages.record.recorded_batch import TokenTable
+from stages.record.scan import Recorder
 from stages.settings import Record
 
 SIZES = {

@@ -10,9 +10,7 @@ import pyarrow as pa
 
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
-from stages.record.backends.contract import DenseRows, TopK, UnitSums
-from stages.record.histogram import BINS
-from stages.record.kept_sequences import SIGNS, counts, split_numbers, uniform_ids
+from stages.record.backends.contract import TopK, UnitSums
 from stages.record.partial_tables import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -24,7 +22,9 @@ from stages.record.partial_tables import (
     uniform_rows,
     unit_rows,
 )
-from stages.record.token_table import TokenTable
+from stages.record.recorded_batch import TokenTable
+from stages.record.sequences import SIGNS, counts, split_numbers, uniform_ids
+from stages.record.unit_statistics import BINS
 from stages.settings import Record
 
 MODULE = "layers.0.mlp"
@@ -61,7 +61,7 @@ def pieces(table: str, units: int, part: int) -> Iterator[pa.Table]:
             rows = token_rows(MODULE, sums, TokenTable(TOKEN_IDS, 3), counted)
         elif table == PARTIAL_UNIFORM.name:
             kept = [seq_id for seq_id in uniform_ids(Record()).tolist() if seq_id in lengths]
-            drawn = {seq_id: DenseRows(rng.standard_normal((TOKENS, width), np.float32)) for seq_id in kept}
+            drawn = {seq_id: rng.standard_normal((TOKENS, width), np.float32).T for seq_id in kept}
             rows = uniform_rows(MODULE, drawn, width)
         else:
             rows = exemplar_rows(MODULE, sums, lengths)

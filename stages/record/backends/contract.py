@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from stages.record.recorded_batch import Batch
@@ -26,8 +25,8 @@ class Accumulator(Protocol):
         """The statistics and the top-k so far."""
         ...
 
-    def uniform(self) -> "Mapping[int, UniformRows]":
-        """The uniformly kept sequences by seq_id."""
+    def uniform(self) -> "Mapping[int, Vectors]":
+        """(U, T) activations on the uniformly kept sequences by seq_id, NaN at the positions that do not count."""
         ...
 
 
@@ -45,11 +44,11 @@ class UnitSums:
     above: Array
     """(U,) int64 tokens above the threshold."""
     power_sums: Array
-    """(4, 2, U) float64, as in `moments`."""
+    """(4, 2, U) float64, as in `unit_statistics`."""
     histogram: Array
     """(U, BINS) int64"""
     top: "dict[str, TopK]"
-    """By polarity, as in `kept_sequences.polarities`."""
+    """By polarity, as in `sequences.polarities`."""
     token_sums: Array
     """(V, U) float64"""
 
@@ -71,28 +70,9 @@ class TopK:
 
 
 class Vectors(Protocol):
-    """(U, K, T) activations: an array, or an object that makes one for a slice of units."""
+    """Activations of U units: an array, or an object that makes one for a slice of units."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, units: slice, /) -> Array: ...
-
-
-class UniformRows(Protocol):
-    """The activations of a module's U units on one uniformly kept sequence of T tokens."""
-
-    def block(self, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """(T, stop - start) activations of some units, NaN at the positions that do not count."""
-        ...
-
-
-@dataclass(frozen=True)
-class DenseRows:
-    """UniformRows as one array."""
-
-    values: npt.NDArray[np.float32]
-    """(T, U)"""
-
-    def block(self, start: int, stop: int) -> npt.NDArray[np.float32]:
-        return self.values[:, start:stop]

@@ -1,5 +1,6 @@
-"""Copies of a batch to a device, and of results back to the CPU."""
+"""What all accumulators on a device have: copies of a batch there, statistics of units, and copies of results to the CPU."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,11 @@ import numpy.typing as npt
 import torch
 
 from stages.evidence import SPLITS
+from stages.record.backends.contract import TopK, UnitSums
 from stages.record.recorded_batch import Batch
+from stages.record.sequences import uniform_ids
+from stages.record.unit_statistics import BINS
+from stages.settings import Record
 
 Tensor = torch.Tensor
 
@@ -59,24 +64,43 @@ def put_batch(batch: Batch, device: torch.device) -> DeviceBatch:
     )
 
 
-class Copy:
-    """A copy of a tensor to the CPU that may still be under way."""
+class DeviceState:
+    """Statistics of U units, and the uniformly kept sequences."""
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._event: Any = None
-        if tensor.device.type == "cuda":
-            self._there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            self._there.copy_(tensor, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record(torch.cuda.current_stream(tensor.device))
-        else:
-            self._there = tensor.cpu()
+    def __init__(self, width: int, covered: int, config: Record, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.n_tokens = 0
 
-    def wait(self) -> npt.NDArray[Any]:
-        """Wait for the copy, and return it as an array."""
-        if self._event is not None:
-            self._event.synchronize()
-        return self._there.numpy()
+        def full(value: float, *shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.full(shape, value, dtype=dtype, device=device)
+
+        self.minimum = full(np.inf, width, dtype=torch.float32)
+        self.maximum = full(-np.inf, width, dtype=torch.float32)
+        self.above = full(0, width, dtype=torch.int64)
+        self.nonfinite = full(0, width, dtype=torch.int64)
+        self.power_sums = full(0, 4, 2, width, dtype=torch.float64)
+        self.histogram = full(0, width, BINS, dtype=torch.int32)
+        self.token_sums = full(0, covered, width, dtype=torch.float64)
+        self._uniform_ids = frozenset(uniform_ids(config).tolist())
+        self._uniform: dict[int, Tensor] = {}
+        """(T, U) activations by seq_id, in the type in which they came."""
+
+    def keep_uniform(self, x: Tensor, batch: Batch, counted: Tensor) -> None:
+        """Copy the sequences of a (B, T, U) batch that are kept for every unit; counted: (B, T)."""
+        for b, seq_id in enumerate(batch.seq_ids.tolist()):
+            if seq_id in self._uniform_ids:
+                part = slice(0, int(batch.lengths[b]))
+                self._uniform[seq_id] = x[b, part].masked_fill(counted[b, part, None] == 0, torch.nan)
+
+    def unit_sums(self, top: dict[str, TopK]) -> UnitSums:
+        """The state with the top-k by polarity."""
+        names = ("minimum", "maximum", "above", "power_sums", "token_sums", "nonfinite", "histogram")
+        found = {name: getattr(self, name).cpu().numpy() for name in names}
+        nonfinite, histogram = found.pop("nonfinite"), found.pop("histogram").astype(np.int64)
+        return UnitSums(self.n_tokens, nonfinite, histogram=histogram, top=top, **found)
+
+    def uniform(self) -> Mapping[int, npt.NDArray[np.float32]]:
+        return {seq_id: rows.float().cpu().numpy().T for seq_id, rows in self._uniform.items()}
 
 
 @dataclass(frozen=True)

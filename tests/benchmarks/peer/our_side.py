@@ -17,7 +17,7 @@ from pipeline.schemas import UNITS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
-from stages.record.recorder import Recorder
+from stages.record.scan import Recorder
 from stages.settings import SECTIONS
 from tests.benchmarks.peer.clock import MB, Cost, bare_forward, bytes_in, measured
 

@@ -18,9 +18,8 @@ from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBa
 from pipeline.subjects.kinds.precomputed_files import write_activations
 from stages.record.backends.contract import UnitSums
 from stages.record.record_sizes import record_sizes
-from stages.record.recorder import Recorder
-from stages.record.scan import SCAN, scan
-from stages.record.token_table import TokenTable
+from stages.record.recorded_batch import TokenTable
+from stages.record.scan import SCAN, Recorder, scan
 from stages.settings import SECTIONS, Explain, Record
 from stages.units import refuse_unknown_units
 
@@ -88,7 +87,7 @@ def recorded(source: ActivationSource) -> dict[str, UnitSums]:
     """The sums over all rows."""
     recorder = Recorder(source.modules, Record(batch_size=2), TokenTable(np.arange(300), 1), 8)
     scan(source, recorder, [(number, ids.tolist()) for number, ids in enumerate(IDS[::-1])], 2)
-    return recorder.sums()
+    return {module: state.sums() for module, state in recorder.accumulators.items()}
 
 
 def test_modules_are_recorded_together_as_each_alone(place: Path) -> None:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stages.evidence import SPLITS, split_of
-from stages.record.backends.contract import DenseRows, TopK, UnitSums
-from stages.record.histogram import BINS, INNER_EDGES, ZERO_BIN
-from stages.record.kept_sequences import NO_SEQUENCE, counts, uniform_ids
+from stages.record.backends.contract import TopK, UnitSums
 from stages.record.partial_tables import exemplar_rows, token_rows, uniform_rows, unit_rows
-from stages.record.token_table import TokenTable
+from stages.record.recorded_batch import TokenTable
+from stages.record.sequences import NO_SEQUENCE, counts, uniform_ids
+from stages.record.unit_statistics import BINS, INNER_EDGES, ZERO_BIN
 from stages.settings import PerSplit, Record
 
 MODULE = "layers.0.mlp"
@@ -102,7 +102,7 @@ class World:
     def partial(self, seq_ids: range) -> dict[str, list[pa.Table]]:
         """The partial tables in pieces."""
         sums = self.unit_sums(seq_ids)
-        kept = {int(s): DenseRows(self.activations[s]) for s in uniform_ids(self.config) if s in seq_ids}
+        kept = {int(s): self.activations[s].T for s in uniform_ids(self.config) if s in seq_ids}
         lengths = {s: len(self.activations[s]) for s in seq_ids}
         return {
             "partial_units": [unit_rows(MODULE, sums, 1)],

@@ -19,7 +19,7 @@ from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from stages import STAGES
 from stages.evidence import SPLITS, RecordedUnits, split_of
-from stages.record import embeddings, likeness
+from stages.record import likeness, negatives
 from stages.record.negatives import KINDS
 from stages.settings import SECTIONS, Explain
 from stages.units import chosen_units
@@ -45,8 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_pool() -> Iterator[None]:
     """Fewer sequences and units to look among than there are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embeddings, "POOL", POOL)
-        patch.setattr(embeddings, "REACH", 4 * POOL)
+        patch.setattr(likeness, "POOL", POOL)
+        patch.setattr(negatives, "REACH", 4 * POOL)
         patch.setattr(likeness, "OTHERS", OTHERS)
         yield
 

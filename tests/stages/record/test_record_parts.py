@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.evidence import SPLITS, split_of
-from stages.record import moments
-from stages.record.histogram import BINS, INNER_EDGES, bin_edges, join_zero_bins, quantiles, trimmed
-from stages.record.kept_sequences import in_histogram, pool_ids, random_ids, uniform_ids
-from stages.record.token_table import count_tokens, cover_tokens
-from stages.record.unit_totals import highest
+from stages.record import unit_statistics as moments
+from stages.record.recorded_batch import count_tokens, cover_tokens
+from stages.record.sequences import in_histogram, pool_ids, random_ids, uniform_ids
+from stages.record.unit_statistics import BINS, INNER_EDGES, bin_edges, highest, join_zero_bins, quantiles, trimmed
 from stages.settings import PerSplit, Record
 from tests.tiers import examples
 

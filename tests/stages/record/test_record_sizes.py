@@ -19,9 +19,9 @@ from stages.corpus import build_corpus
 from stages.record.merge import Partials, merge
 from stages.record.partial_tables import PARTIALS
 from stages.record.record_sizes import FIRING, RecordSizes, record_sizes, recorder_bytes, sizes_of, tokens_with
-from stages.record.recorder import Recorder
+from stages.record.recorded_batch import TokenTable, count_tokens, cover_tokens
+from stages.record.scan import Recorder
 from stages.record.sequences import padded_batches, special_ids
-from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import SECTIONS, Record
 from tests.pipeline.subjects.conftest import save_tiny_llama
 from tests.pipeline.subjects.saes.layouts import draw, saelens_6

@@ -10,14 +10,13 @@ import pyarrow as pa
 import torch
 
 from pipeline.subjects.activations import ModuleUnits, TokenBatch
-from stages.record import backends
+from stages.record import scan
 from stages.record.backends.contract import Accumulator
 from stages.record.merge import merge
 from stages.record.partial_tables import BLOCK, BY_BLOCK, PARTIALS
-from stages.record.recorded_batch import make_batch
-from stages.record.recorder import Recorder
+from stages.record.recorded_batch import TokenTable, count_tokens, cover_tokens, make_batch
+from stages.record.scan import Recorder
 from stages.record.sequences import padded_batches
-from stages.record.token_table import TokenTable, count_tokens, cover_tokens
 from stages.settings import PerSplit, Record
 from tests.stages.record.ways import Way, backend_of, device_of
 
@@ -130,7 +129,7 @@ def accumulate(
 
 def open_sums(shape: tuple[Any, ...], backend: Way) -> Accumulator:
     """The empty state of a module."""
-    return backends.open_sums(backend_of(backend), device_of(backend), *shape)
+    return scan.open_sums(backend_of(backend), device_of(backend), *shape)
 
 
 def rows_about(partial: dict[str, pa.Table], module: str, start: int, stop: int) -> dict[str, pa.Table]:

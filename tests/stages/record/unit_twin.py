@@ -92,7 +92,7 @@ class Unit:
         return float(mean), second, third / second**1.5, fourth / second**2
 
     def histogram(self) -> dict[tuple[float, float], int]:
-        """Tokens in each bin that holds one, by a loop over the edges; see `kept_sequences.in_histogram` for the sequences."""
+        """Tokens in each bin that holds one, by a loop over the edges; see `sequences.in_histogram` for the sequences."""
         steps = [2.0**power * part for power in range(-21, 11) for part in (1, 1.25, 1.5, 1.75)][:-1]
         values = self.counted_on(s for s in range(len(self.sequences)) if s < 128 or s % 256 < 32)
         bins = {(-steps[0], steps[0]): int((np.abs(values) < steps[0]).sum())}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from stages.record.backends import Backend
+from stages.record.scan import Backend
 
 Way = Literal["numba", "torch", "triton", "cuda"]
 """`torch` on the CPU; `cuda` is torch on a GPU; `triton` on a GPU, or interpreted on the CPU (slow) with TRITON_INTERPRET=1."""

@@ -11,8 +11,8 @@ Shapes: B sequences, T tokens, U units, V tokens of the token table.
 import numpy as np
 from numba import njit, prange
 
-from stages.record.histogram import BINS, OFFSET, SHIFT
-from stages.record.token_table import GRID
+from stages.record.recorded_batch import GRID
+from stages.record.unit_statistics import BINS, OFFSET, SHIFT
 
 NEGATED, LARGEST, FIRING, NONFINITE = range(4)
 """What is found of a unit's sequence: the largest of -x, the largest of x, how many activations are above the threshold,
@@ -127,7 +127,7 @@ def fold(found, powers, totals, rests, minimum, maximum, above, nonfinite):
     """Add what `measure` found to the running state of U units.
 
     Args:
-        totals, rests: (4, U) leading parts and rests of the power sums, see `moments`.
+        totals, rests: (4, U) leading parts and rests of the power sums, see `unit_statistics`.
     """
     width = minimum.size
     for block in prange(-(-width // BLOCK)):
@@ -144,7 +144,7 @@ def fold(found, powers, totals, rests, minimum, maximum, above, nonfinite):
 
 @njit(cache=True, nogil=True)
 def add_exactly(total, rest, value):
-    """Add float64 to running pairs, by two-sum (see `moments`)."""
+    """Add float64 to running pairs, by two-sum (see `unit_statistics`)."""
     for u in range(total.size):
         new = total[u] + value[u]
         back = new - total[u]
@@ -175,7 +175,7 @@ def count_bins(bits, places, starts, sequences, histogram):
 
 @njit(cache=True, nogil=True)
 def histogram_bin(bits):
-    """The histogram's bin of a float32 by its bits (see `histogram`)."""
+    """The histogram's bin of a float32 by its bits (see `unit_statistics`)."""
     magnitude = I32(I32((bits & MAGNITUDE) >> I32(SHIFT)) - I32(OFFSET))
     magnitude = magnitude if magnitude > I32(0) else I32(0)
     magnitude = magnitude if magnitude < LAST else LAST
@@ -198,6 +198,6 @@ def add_tokens(rows, positions, starts, table_rows, token_sums):
 
 @njit(cache=True, nogil=True)
 def add_on_grid(row, sums):
-    """Add a row of activations, rounded so that no addition rounds (see `token_table`)."""
+    """Add a row of activations, rounded so that no addition rounds (see `recorded_batch.GRID`)."""
     for u in range(sums.size):
         sums[u] += (F64(row[u]) + GRID) - GRID

@@ -15,9 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
 
-from stages.evidence import SPLITS
-from stages.record.kept_sequences import NO_SEQUENCE
-
 BLOCK = 16
 """Units that a thread takes at a time: those that share a cache line of activations."""
 
@@ -39,20 +36,6 @@ class Slots(NamedTuple):
     """(S, U) int64 seq_id of that slot."""
 
 
-def empty_slots(width: int, seq_len: int, starts: npt.NDArray[np.int64]) -> Slots:
-    """Slots without sequences; starts: (S + 1,) as `kept_sequences.slot_starts`."""
-    shape = (width, int(starts[-1]))
-    worst = np.where(np.diff(starts) > 0, -np.inf, np.inf).astype(np.float32)
-    return Slots(
-        values=np.full(shape, -np.inf, np.float32),
-        seq_ids=np.full(shape, NO_SEQUENCE),
-        keys=np.zeros(shape, np.int64),
-        vectors=np.zeros((*shape, seq_len), np.float32),
-        worst_values=np.repeat(worst[:, None], width, axis=1),
-        worst_ids=np.full((len(SPLITS), width), NO_SEQUENCE),
-    )
-
-
 @njit(cache=True, nogil=True, parallel=True)
 def keep_top_k(
     activations, largest, sign, places, place_starts, seq_ids, splits, all_keys, starts, distinct,
@@ -65,7 +48,7 @@ def keep_top_k(
         largest: (B, U) largest activations in the polarity.
         sign: 1 for the polarity +, -1 for -.
         places, place_starts, seq_ids, splits, all_keys: of the batch.
-        starts: as `kept_sequences.slot_starts`; distinct: whether equal neighbourhoods count once.
+        starts: as `sequences.slot_starts`; distinct: whether equal neighbourhoods count once.
         values, ids, keys, vectors, worst_values, worst_ids: the arrays of Slots, as prange takes no tuple.
     """
     width = values.shape[0]

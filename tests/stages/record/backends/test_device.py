@@ -13,14 +13,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.subjects.activations import ModuleUnits, SparseActivations
-from stages.record import backends
-from stages.record.backends import device, triton
+from stages.record import scan
+from stages.record.backends import device, torch_sums, triton_check
 from stages.record.backends.contract import Accumulator
 from stages.record.backends.device import DeviceBatch, DeviceVectors, put_batch
-from stages.record.backends.sparse.sparse_sums import SparseSums
-from stages.record.backends.torch import torch_sums
+from stages.record.backends.numba.sparse_sums import SparseSums
 from stages.record.recorded_batch import Batch, make_batch
-from stages.record.recorder import Recorder
+from stages.record.scan import Recorder
 from tests.stages.record.twin import SEQ_LEN, SMALL, Corpus, batches, make_corpus, open_sums, record, token_table
 from tests.stages.record.ways import BACKENDS, GPU, KERNELS, Way, device_of
 
@@ -145,7 +144,7 @@ def same_state(one: Accumulator, other: Accumulator) -> None:
         shown = [np.asarray(sums.top[polarity].vectors[slice(0, len(used))])[used][:, :3] for sums in (first, second)]
         np.testing.assert_array_equal(shown[0], shown[1])
     for seq_id, rows in one.uniform().items():
-        np.testing.assert_array_equal(rows.block(0, 7), other.uniform()[seq_id].block(0, 7))
+        np.testing.assert_array_equal(rows[0:7], other.uniform()[seq_id][0:7])
 
 
 def test_units_that_are_worked_on_apart_come_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +209,7 @@ def test_triples_may_be_overwritten_once_they_were_given(where: str) -> None:
 def test_activations_that_do_not_fit_on_the_gpu_lie_in_pinned_memory_and_are_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from stages.record.backends.triton import triton_sums
+    from stages.record.backends import triton_sums
 
     corpus = make_corpus("tied", sequences=61)
     before = record(corpus, backend="triton")
@@ -220,10 +219,10 @@ def test_activations_that_do_not_fit_on_the_gpu_lie_in_pinned_memory_and_are_the
 
 def test_the_fastest_is_chosen_for_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     for there, agrees, expected in ((True, True, "triton"), (True, False, "torch"), (False, True, "torch")):
-        monkeypatch.setattr(backends, "find_spec", lambda _, there=there: there or None)
-        monkeypatch.setattr(triton, "triton_agrees", lambda _, agrees=agrees: agrees)
+        monkeypatch.setattr(scan, "find_spec", lambda _, there=there: there or None)
+        monkeypatch.setattr(triton_check, "triton_agrees", lambda _, agrees=agrees: agrees)
         devices = [torch.device(name) for name in ("cuda", "mps", "cpu")]
-        assert [backends.backend_for(there) for there in devices] == [expected, "torch", "numba"]
+        assert [scan.backend_for(there) for there in devices] == [expected, "torch", "numba"]
 
 
 @pytest.mark.skipif(not GPU, reason="no GPU")
@@ -235,7 +234,8 @@ def test_a_recorder_takes_the_activations_of_a_gpu_by_itself() -> None:
         found.begin(batch.token_ids, batch.lengths, batch.seq_ids)
         for name, values in activations.items():
             found.add(name, values.cuda())
-    for module, sums in found.sums().items():
+    for module, state in found.accumulators.items():
+        sums = state.sums()
         expected = open_sums(
             (corpus.widths[module], SEQ_LEN, len(token_table(corpus, SMALL).token_ids), SMALL), "numba"
         )

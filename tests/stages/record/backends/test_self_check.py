@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from stages.record.backends import backend_for, triton
+from stages.record.backends import triton_check
 from stages.record.backends.contract import UnitSums
 from stages.record.backends.numba.numba_sums import NumbaSums
-from stages.record.backends.torch.torch_sums import TorchSums
+from stages.record.backends.torch_sums import TorchSums
+from stages.record.scan import backend_for
 from tests.stages.record.ways import GPU, KERNELS
 
 CPU = torch.device("cpu")
@@ -21,17 +22,17 @@ def numba_sums(*arguments: object) -> NumbaSums:
 
 
 def test_what_is_made_up_gives_the_same_by_another_backend() -> None:
-    by_torch = triton.parts(triton.made_up_sums(TorchSums, CPU))
-    by_numba = triton.parts(triton.made_up_sums(numba_sums, CPU))  # type: ignore[arg-type]
+    by_torch = triton_check.parts(triton_check.made_up_sums(TorchSums, CPU))
+    by_numba = triton_check.parts(triton_check.made_up_sums(numba_sums, CPU))  # type: ignore[arg-type]
     assert list(by_torch) == list(by_numba)
     for name, values in by_torch.items():
-        np.testing.assert_allclose(values, by_numba[name], rtol=triton.ROUNDING, err_msg=name)
+        np.testing.assert_allclose(values, by_numba[name], rtol=triton_check.ROUNDING, err_msg=name)
     assert by_torch["n_nonfinite"].sum() > 0
 
 
 def test_a_difference_anywhere_is_found(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    right = triton.made_up_sums(TorchSums, CPU)
-    wrong = replace(right, above=right.above + (np.arange(triton.UNITS) == 7))
+    right = triton_check.made_up_sums(TorchSums, CPU)
+    wrong = replace(right, above=right.above + (np.arange(triton_check.UNITS) == 7))
     assert answer(monkeypatch, right)
     assert not answer(monkeypatch, wrong)
     assert "triton finds other above" in caplog.text
@@ -39,27 +40,27 @@ def test_a_difference_anywhere_is_found(monkeypatch: pytest.MonkeyPatch, caplog:
 
 def answer(monkeypatch: pytest.MonkeyPatch, by_triton: UnitSums) -> bool:
     """What the self-check says if triton's sums are these."""
-    made_up_sums = triton.made_up_sums
+    made_up_sums = triton_check.made_up_sums
 
     def made_up(kind: type, device: torch.device) -> UnitSums:
         return made_up_sums(kind, device) if kind is TorchSums else by_triton
 
     stand_in = type("Module", (), {"TritonSums": object})
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "stages.record.backends.triton.triton_sums", stand_in)
-        patch.setattr(triton, "made_up_sums", made_up)
-        triton.triton_agrees.cache_clear()
-        found = triton.triton_agrees(CPU)
-    triton.triton_agrees.cache_clear()
+        patch.setitem(sys.modules, "stages.record.backends.triton_sums", stand_in)
+        patch.setattr(triton_check, "made_up_sums", made_up)
+        triton_check.triton_agrees.cache_clear()
+        found = triton_check.triton_agrees(CPU)
+    triton_check.triton_agrees.cache_clear()
     return found
 
 
 def test_kernels_that_fail_are_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setitem(sys.modules, "stages.record.backends.triton.triton_sums", None)
-    triton.triton_agrees.cache_clear()
-    assert not triton.triton_agrees(CPU)
+    monkeypatch.setitem(sys.modules, "stages.record.backends.triton_sums", None)
+    triton_check.triton_agrees.cache_clear()
+    assert not triton_check.triton_agrees(CPU)
     assert "recording by torch, as triton fails" in caplog.text
-    triton.triton_agrees.cache_clear()
+    triton_check.triton_agrees.cache_clear()
 
 
 def test_a_cpu_is_for_numba() -> None:
@@ -68,4 +69,4 @@ def test_a_cpu_is_for_numba() -> None:
 
 @pytest.mark.skipif(not KERNELS, reason="no GPU with triton, nor its interpreter")
 def test_the_kernels_agree_here() -> None:
-    assert triton.triton_agrees(torch.device("cuda" if GPU else "cpu"))
+    assert triton_check.triton_agrees(torch.device("cuda" if GPU else "cpu"))

@@ -12,13 +12,12 @@ from pipeline.subjects.activations import ModuleUnits, SparseActivations
 from stages.evidence import split_of
 from stages.record.backends.contract import Accumulator, TopK
 from stages.record.backends.numba.numba_sums import NumbaSums
-from stages.record.backends.sparse.sparse_sums import Pool, SparseSums
-from stages.record.histogram import join_zero_bins
-from stages.record.kept_sequences import slot_starts
+from stages.record.backends.numba.sparse_sums import Pool, SparseSums
 from stages.record.merge import merge
 from stages.record.recorded_batch import make_batch
-from stages.record.recorder import Recorder
-from stages.record.sequences import padded_batches
+from stages.record.scan import Recorder
+from stages.record.sequences import padded_batches, slot_starts
+from stages.record.unit_statistics import join_zero_bins
 from stages.settings import PerSplit, Record
 from tests.stages.record.twin import (
     SEQ_LEN,
@@ -137,7 +136,7 @@ def test_triples_are_recorded_as_the_same_activations_with_their_zeros(kind: str
     assert set(sparse_rows) == set(dense_rows)
     for seq_id, rows in sparse_rows.items():
         for start, stop in ((0, U), (2, 5), (U - 1, U)):
-            np.testing.assert_array_equal(rows.block(start, stop), dense_rows[seq_id].block(start, stop))
+            np.testing.assert_array_equal(rows[start:stop], dense_rows[seq_id][start:stop])
 
 
 @pytest.mark.parametrize("kind", ["random", "tied"])

@@ -12,10 +12,10 @@ import torch
 from pipeline.subjects.activations import ModuleUnits
 from stages.evidence import SPLITS, split_of
 from stages.record.backends.contract import UnitSums
-from stages.record.kept_sequences import polarities
 from stages.record.record_sizes import recorder_bytes
 from stages.record.recorded_batch import counted_positions, neighbourhood_keys
-from stages.record.recorder import Recorder
+from stages.record.scan import Recorder
+from stages.record.sequences import polarities
 from stages.settings import Record
 from tests.stages.record.test_record_twin import check_against_twin
 from tests.stages.record.twin import SMALL, Corpus, accumulate, batches, make_corpus, token_table
@@ -133,8 +133,8 @@ def test_a_sequence_without_a_position_that_counts_is_no_exemplar(backend: Way) 
     found = accumulate(corpus, MODULE, range(20), SMALL, backend)
     for top in found.sums().top.values():
         assert 6 not in top.seq_ids
-    assert np.isnan(found.uniform()[6].block(2, 5)).all()
-    np.testing.assert_array_equal(found.uniform()[3].block(2, 3)[:, 0], Unit(corpus, MODULE, 2, SMALL).shown(3))
+    assert np.isnan(found.uniform()[6][2:5]).all()
+    np.testing.assert_array_equal(found.uniform()[3][2:3][0], Unit(corpus, MODULE, 2, SMALL).shown(3))
 
 
 def test_equal_neighbourhoods_have_equal_keys_whatever_stands_elsewhere() -> None:

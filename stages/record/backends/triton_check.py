@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 
 from stages.record.backends.contract import UnitSums
-from stages.record.recorded_batch import make_batch
-from stages.record.token_table import TokenTable
+from stages.record.recorded_batch import TokenTable, make_batch
 from stages.settings import PerSplit, Record
 
 LOG = logging.getLogger(__name__)
@@ -24,10 +23,10 @@ ROUNDING = 1e-12
 @cache
 def triton_agrees(device: torch.device) -> bool:
     """The self-check of a device; says in the log why triton cannot be used there."""
-    from stages.record.backends.torch.torch_sums import TorchSums
+    from stages.record.backends.torch_sums import TorchSums
 
     try:
-        from stages.record.backends.triton.triton_sums import TritonSums
+        from stages.record.backends.triton_sums import TritonSums
 
         ours, theirs = (parts(made_up_sums(kind, device)) for kind in (TritonSums, TorchSums))
     except Exception as error:  # noqa: BLE001 - whatever a compiler or a driver raises, there is another way

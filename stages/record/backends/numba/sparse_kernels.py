@@ -12,7 +12,7 @@ from numba import njit, prange
 
 from stages.record.backends.numba.numba_measure import histogram_bin
 from stages.record.backends.numba.numba_top_k import Slots, beats, insert
-from stages.record.token_table import GRID
+from stages.record.recorded_batch import GRID
 
 F64 = np.float64
 

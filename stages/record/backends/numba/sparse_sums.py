@@ -1,6 +1,6 @@
 """The running state of a module whose activations are mostly zero, computed from the others alone.
 
-The result equals that of the numba backend for the same activations with their zeros, up to the rounding of the power sums,
+The result equals that of `numba_sums` for the same activations with their zeros, up to the rounding of the power sums,
 with one exception: only sequences on which a unit fires are kept as `top`. Statistics count the zeros, and `random`
 sequences are kept for every unit, so a unit that never fires has rows too.
 
@@ -11,7 +11,7 @@ Memory: rows of activations are held for slots in use alone, and the uniformly k
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,13 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from stages.record.backends.contract import TopK, UniformRows, UnitSums
-from stages.record.backends.device import Copy
-from stages.record.backends.numba import use_torch_threads
-from stages.record.backends.numba.numba_top_k import Slots, empty_slots
-from stages.record.backends.sparse.sparse_kernels import keep_firing, sum_up
-from stages.record.histogram import BINS
-from stages.record.kept_sequences import SIGNS, polarities, slot_starts, uniform_ids
+from stages.record.backends.contract import TopK, UnitSums, Vectors
+from stages.record.backends.numba.numba_sums import CpuState, empty_slots
+from stages.record.backends.numba.numba_top_k import Slots
+from stages.record.backends.numba.sparse_kernels import keep_firing, sum_up
 from stages.record.recorded_batch import Batch
+from stages.record.sequences import SIGNS, polarities
+from stages.record.unit_statistics import BINS
 from stages.settings import Record
 
 Floats = npt.NDArray[np.float32]
@@ -36,45 +35,41 @@ ZERO_BIN = BINS // 2
 """The histogram's bin of 0.0."""
 
 
-class SparseSums:
+class SparseSums(CpuState):
     """Accumulator of SparseActivations for U units of sequences of at most T tokens with V covered tokens."""
 
     def __init__(self, width: int, seq_len: int, covered: int, config: Record, signed: bool = False) -> None:
         """signed: whether activations can be negative, so that the polarity `-` is kept too."""
-        use_torch_threads()
-        self.width, self.config = width, config
-        self.n_tokens = 0
-        self.power_totals, self.power_rests = np.zeros((4, width)), np.zeros((4, width))
-        self.minimum = np.full(width, np.inf, np.float32)
-        self.maximum = np.full(width, -np.inf, np.float32)
-        self.above, self.nonfinite = np.zeros(width, np.int64), np.zeros(width, np.int64)
+        super().__init__(width, covered, config, BINS)
         self.entries = np.zeros(width, np.int64)
         """Activations that are not zero."""
-        self.histogram = np.zeros((width, BINS), np.int32)
-        self.token_sums = np.zeros((covered, width))
-        self.slot_starts = slot_starts(config)
         parts = min(torch.get_num_threads(), max(width, 1))
         self.top = {sign: Pool(width, seq_len, self.slot_starts, parts) for sign in polarities(config, signed)}
-        self._uniform_ids = uniform_ids(config)
-        self._uniform: dict[int, UniformRows] = {}
-        self._coming: tuple[Copy, Batch] | None = None
-        """The last batch: int32 positions, units and bits of its activations."""
+        self._uniform: dict[int, Vectors] = {}
+        self._coming: tuple[torch.Tensor, Any, Batch] | None = None
+        """The last batch: int32 positions, units and bits of its activations, and the event that says that they are there."""
 
     def add(self, activations: Any, batch: Batch) -> None:
         """Add SparseActivations."""
         bits = activations.values.detach().float().view(torch.int32)
         self._take()
-        self._coming = Copy(torch.stack([activations.positions.int(), activations.units.int(), bits])), batch
+        given = torch.stack([activations.positions.int(), activations.units.int(), bits])
+        there = given.to("cpu", non_blocking=True)  # from a GPU to pinned memory
+        self._coming = there, torch.cuda.current_stream(given.device).record_event() if given.is_cuda else None, batch
 
     def _take(self) -> None:
         """Add the last batch, if it has not been added."""
-        if self._coming is not None:
-            (positions, units, bits), batch = self._coming[0].wait(), self._coming[1]
-            self._coming = None
-            shown = batch.counted.ravel()[positions]
-            rows = np.searchsorted(positions[shown], np.arange(batch.counted.size + 1))
-            shape = (batch.counted.size, self.width)
-            self._add(sparse.csr_array((bits[shown].view(np.float32), units[shown], rows), shape), batch)
+        if self._coming is None:
+            return
+        there, copied, batch = self._coming
+        self._coming = None
+        if copied is not None:
+            copied.synchronize()
+        positions, units, bits = there.numpy()
+        shown = batch.counted.ravel()[positions]
+        rows = np.searchsorted(positions[shown], np.arange(batch.counted.size + 1))
+        shape = (batch.counted.size, self.width)
+        self._add(sparse.csr_array((bits[shown].view(np.float32), units[shown], rows), shape), batch)
 
     def _add(self, activations: sparse.csr_array, batch: Batch) -> None:
         """Add (B * T, U) activations at the positions that count."""
@@ -92,13 +87,13 @@ class SparseSums:
         for polarity, pool in self.top.items():
             pool.reserve(given[0])
             keep_firing(pool.share, *given, np.float32(SIGNS[polarity]), *about, pool.rows, pool.used, *pool.slots)
-        for b in np.flatnonzero(np.isin(batch.seq_ids, self._uniform_ids)).tolist():
-            length = int(batch.lengths[b])
-            kept = activations[b * tokens : b * tokens + length].tocsc()
-            self._uniform[int(batch.seq_ids[b])] = SparseRows(kept, batch.counted[b, :length].copy())
+        for b, seq_id in enumerate(batch.seq_ids.tolist()):
+            if seq_id in self.uniform_ids:
+                length = int(batch.lengths[b])
+                kept = activations[b * tokens : b * tokens + length].T.tocsr()
+                self._uniform[seq_id] = SparseRows(kept, batch.counted[b, :length].copy())
 
-    def uniform(self) -> Mapping[int, UniformRows]:
-        """The uniformly kept sequences by seq_id."""
+    def uniform(self) -> Mapping[int, Vectors]:
         self._take()
         return self._uniform
 
@@ -106,18 +101,13 @@ class SparseSums:
         self._take()
         zeros = self.n_tokens - self.entries
         zero = np.where(zeros > 0, np.float32(0), np.float32(np.nan))
-        histogram = self.histogram.astype(np.int64)
-        histogram[:, ZERO_BIN] += zeros
-        return UnitSums(
-            n_tokens=self.n_tokens,
-            n_nonfinite=self.nonfinite,
+        found = self.unit_sums({polarity: pool.top() for polarity, pool in self.top.items()})
+        found.histogram[:, ZERO_BIN] += zeros
+        return replace(
+            found,
             minimum=np.fmin(self.minimum, zero),
             maximum=np.fmax(self.maximum, zero),
             above=self.above + (zeros if self.config.density_threshold < 0 else 0),
-            power_sums=np.stack([self.power_totals, self.power_rests], axis=1),
-            histogram=histogram,
-            top={polarity: pool.top() for polarity, pool in self.top.items()},
-            token_sums=self.token_sums,
         )
 
 
@@ -165,8 +155,8 @@ class PooledVectors:
     def shape(self) -> tuple[int, int, int]:
         return (*self.rows.shape, self.pool.shape[1])
 
-    def __getitem__(self, part: slice) -> Floats:
-        rows = self.rows[part]
+    def __getitem__(self, units: slice) -> Floats:
+        rows = self.rows[units]
         found = np.full((*rows.shape, self.pool.shape[1]), np.nan, np.float32)
         found[rows >= 0] = self.pool[rows[rows >= 0]]
         return found
@@ -174,15 +164,18 @@ class PooledVectors:
 
 @dataclass(frozen=True)
 class SparseRows:
-    """The activations of a module on one sequence; see UniformRows."""
+    """(U, T) activations of a module on one sequence, NaN at the positions that do not count."""
 
-    values: sparse.csc_array
-    """(T, U)"""
+    values: sparse.csr_array
+    """(U, T)"""
     counted: npt.NDArray[np.bool_]
     """(T,)"""
 
-    def block(self, start: int, stop: int) -> Floats:
-        """(T, stop - start) activations of some units, NaN at the positions that do not count."""
-        found: Floats = self.values[:, start:stop].toarray()
-        found[~self.counted] = np.nan
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape
+
+    def __getitem__(self, units: slice) -> Floats:
+        found: Floats = self.values[units].toarray()
+        found[:, ~self.counted] = np.nan
         return found

@@ -14,12 +14,10 @@ import torch
 
 from stages.evidence import SPLITS
 from stages.record.backends.contract import TopK, UnitSums
-from stages.record.backends.device import DeviceBatch, DeviceVectors, on_device
-from stages.record.backends.torch.torch_sums import DeviceState
-from stages.record.backends.triton.triton_kernels import add_tokens, count_bins, fold, measure
-from stages.record.backends.triton.triton_top_k import keep_top_k
-from stages.record.kept_sequences import NO_SEQUENCE, counts, polarities, slot_starts
+from stages.record.backends.device import DeviceBatch, DeviceState, DeviceVectors, on_device
+from stages.record.backends.triton_kernels import add_tokens, count_bins, fold, keep_top_k, measure
 from stages.record.recorded_batch import Batch
+from stages.record.sequences import NO_SEQUENCE, counts, polarities, slot_starts
 from stages.settings import Record
 
 MEASURED, FOLDED, ADDED = 128, 32, 512
