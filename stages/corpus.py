@@ -11,8 +11,8 @@ from tqdm import tqdm
 from pipeline import schemas
 from pipeline.config import Corpus, RunConfig
 from pipeline.corpora.corpus_sources import check_corpus, corpus_identity, open_corpus
-from pipeline.corpora.document import Document
 from pipeline.corpora.windows import (
+    Document,
     Window,
     check_precomputed_corpus,
     cut_windows,
@@ -35,7 +35,7 @@ FEW = 1000
 
 def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> pa.Table:
     """The rows of the table `corpus`, numbered in the order of the windows; `opening` tokens stand first in each."""
-    from pipeline.subjects.token_text import TokenTexts
+    from pipeline.subjects.vocabulary import TokenTexts
 
     texts = TokenTexts(tokenizer)
     ids = [[*opening, *window.token_ids.tolist()] for window in windows]

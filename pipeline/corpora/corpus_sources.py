@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
 
 from pipeline.config import Corpus
 from pipeline.corpora import wikipedia
-from pipeline.corpora.document import Document
 from pipeline.corpora.hub_datasets import hub_commit, read_hub
 from pipeline.corpora.text_files import corpus_files, read_file
+from pipeline.corpora.windows import Document
 from pipeline.errors import UserError
 from pipeline.subjects.loading.model_source import content_hash
 
@@ -59,41 +59,26 @@ def corpus_identity(config: Corpus) -> str:
     """
     if config.source == wikipedia.SPEC:
         return content_hash(wikipedia.sample_file())
-    _refuse_unknown_scheme(config.source)
     if config.source.startswith("hub:"):
         return hub_commit(config.source)
     digest = hashlib.sha256()
     for name, file in corpus_files(config.source):
-        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
-        digest.update(_edges(file))
+        size = file.stat().st_size
+        digest.update(f"{name}\0{size}\0".encode())
+        try:
+            with file.open("rb") as stream:
+                digest.update(stream.read(EDGE))
+                stream.seek(max(EDGE, size - EDGE))
+                digest.update(stream.read(EDGE))
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}); check its permissions") from None
     return digest.hexdigest()
 
 
 def _all_documents(config: Corpus) -> Iterator[Document]:
     if config.source == wikipedia.SPEC:
         return wikipedia.read_wikipedia()
-    _refuse_unknown_scheme(config.source)
     if config.source.startswith("hub:"):
         return read_hub(config)
-    return _file_documents(config)
-
-
-def _file_documents(config: Corpus) -> Iterator[Document]:
-    for name, file in corpus_files(config.source):
-        yield from read_file(name, file, config.text_field)
-
-
-def _edges(file: Path) -> bytes:
-    """The first and the last bytes of a file."""
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(EDGE)
-            stream.seek(max(EDGE, file.stat().st_size - EDGE))
-            return head + stream.read(EDGE)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); check its permissions") from None
-
-
-def _refuse_unknown_scheme(source: str) -> None:
-    if source.startswith("package:"):
-        raise UserError(f"corpus.source = {source!r}: no such sample; allowed: {wikipedia.SPEC}")
+    files = corpus_files(config.source)
+    return chain.from_iterable(read_file(name, file, config.text_field) for name, file in files)

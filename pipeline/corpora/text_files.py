@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.corpora.document import PIECE_CHARACTERS, Document, in_pieces
+from pipeline.corpora.windows import PIECE_CHARACTERS, Document, in_pieces
 from pipeline.errors import UserError
 
 KINDS = {
@@ -50,22 +50,15 @@ def corpus_files(source: str) -> list[tuple[str, Path]]:
             for name, file in inside
             if kind_of(file) is not None and not any(part.startswith((".", "_")) for part in name.parts)
         )
-        if not files:
-            raise UserError(
-                f"corpus.source = {source!r}: the folder holds no file that can be read; readable: {READABLE}"
-            )
-        return files
+        problem = "the folder holds no file that can be read"
+    else:
+        files = [(path.name, path)] if path.exists() and kind_of(path) is not None else []
+        problem = f"{path.suffix or 'no suffix'} is not a kind of file that is read"
     if not path.exists():
-        raise UserError(
-            f"corpus.source = {source!r}: there is no such file or folder; "
-            f"give a file or folder ({READABLE}), hub:NAME, or package:gensim-wikipedia"
-        )
-    if kind_of(path) is None:
-        raise UserError(
-            f"corpus.source = {source!r}: {path.suffix or 'no suffix'} is not a kind of file "
-            f"that is read; readable: {READABLE}"
-        )
-    return [(path.name, path)]
+        problem = "there is no such file or folder; give hub:NAME, package:gensim-wikipedia, or a file or folder"
+    if not files:
+        raise UserError(f"corpus.source = {source!r}: {problem}; readable: {READABLE}")
+    return files
 
 
 def kind_of(file: Path) -> str | None:
@@ -83,15 +76,10 @@ def read_file(name: str, file: Path, text_field: str) -> Iterator[Document]:
     Raises:
         UserError: the file is broken, is not UTF-8, or lacks the field; the message names line or row.
     """
-    match kind_of(file):
-        case "text":
-            return _read_text(name, file)
-        case "jsonl":
-            return _read_jsonl(name, file, text_field)
-        case "parquet":
-            return _read_parquet(name, file, text_field)
-        case kind:
-            return _read_csv(name, file, text_field, "\t" if kind == "tsv" else ",")
+    kind = kind_of(file)
+    if kind == "text":
+        return _read_text(name, file)
+    return (_read_jsonl if kind == "jsonl" else _read_table)(name, file, text_field)
 
 
 def _read_text(name: str, file: Path) -> Iterator[Document]:
@@ -148,11 +136,9 @@ def _text_of_record(raw: bytes, file: Path, line: int, text_field: str) -> str:
         raise UserError(
             f"{file} line {line} is a {type(record).__name__}, not a JSON object with a field {text_field!r}"
         )
+    fields = ", ".join(map(repr, record)) or "none"
     if text_field not in record:
-        fields = ", ".join(map(repr, record)) or "none"
-        raise UserError(
-            f"{file} line {line} has no field {text_field!r}; set corpus.text_field to one of its fields: {fields}"
-        )
+        raise UserError(f"{file} line {line} has no field {text_field!r}; set corpus.text_field to one of: {fields}")
     text = record[text_field]
     if text is not None and not isinstance(text, str):
         raise UserError(
@@ -162,52 +148,51 @@ def _text_of_record(raw: bytes, file: Path, line: int, text_field: str) -> str:
     return text or ""
 
 
-def _read_csv(name: str, file: Path, text_field: str, separator: str) -> Iterator[Document]:
-    """The rows below the header; a cell with quotes around it may hold separators and ends of lines."""
+def _read_table(name: str, file: Path, text_field: str) -> Iterator[Document]:
+    """The rows of a CSV or Parquet file."""
+    import pandas as pd
+    import pyarrow as pa
+
+    row, kind = 0, "Parquet" if kind_of(file) == "parquet" else "CSV"
+    try:
+        for texts in (_parquet_texts if kind == "Parquet" else _csv_texts)(file, text_field):
+            for text in texts:
+                yield from in_pieces(f"{name}:{row}", text if isinstance(text, str) else "")
+                row += 1
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: the text after row {row} is not UTF-8 ({error.reason}); convert the file, for example with iconv -t UTF-8, "
+            "or write it again"
+        ) from None
+    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
+        raise UserError(
+            f"{file} cannot be read as {kind} after row {row} ({error}); mend the row, or fetch the file again where it is cut off"
+        ) from None
+
+
+def _csv_texts(file: Path, text_field: str) -> Iterator[Any]:
+    """A column of the rows below the header; a cell with quotes around it may hold separators and ends of lines."""
     import pandas as pd
 
-    row = 0
+    separator = "\t" if kind_of(file) == "tsv" else ","
     with _opened(file) as stream:
-        try:
-            for rows in pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, chunksize=ROWS):
-                if text_field not in rows:
-                    raise _no_column(file, text_field, list(map(str, rows)))
-                for text in rows[text_field]:
-                    yield from in_pieces(f"{name}:{row}", text if isinstance(text, str) else "")
-                    row += 1
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{file}: the text after row {row} is not UTF-8 ({error.reason}); convert the file, for example with "
-                "iconv -t UTF-8"
-            ) from None
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise UserError(f"{file} cannot be read as CSV after row {row} ({error}); mend the row") from None
+        for rows in pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, chunksize=ROWS):
+            if text_field not in rows:
+                raise _no_column(file, text_field, list(map(str, rows)))
+            yield rows[text_field]
+
+
+def _parquet_texts(file: Path, text_field: str) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file, page_checksum_verification=True) as table:
+        _check_column(table.schema_arrow, file, text_field)
+        for batch in table.iter_batches(batch_size=ROWS, columns=[text_field]):
+            yield batch.column(0).to_pylist()
 
 
 def _no_column(file: Path, text_field: str, columns: list[str]) -> UserError:
     return UserError(f"{file} has no column {text_field!r}; set corpus.text_field to one of: {', '.join(columns)}")
-
-
-def _read_parquet(name: str, file: Path, text_field: str) -> Iterator[Document]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    row = 0
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as table:
-            _check_column(table.schema_arrow, file, text_field)
-            for batch in table.iter_batches(batch_size=ROWS, columns=[text_field]):
-                for text in batch.column(0).to_pylist():
-                    yield from in_pieces(f"{name}:{row}", text or "")
-                    row += 1
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file}: the text after row {row} is not UTF-8 ({error.reason}); write the file again"
-        ) from None
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{file} cannot be read as Parquet after row {row} ({error}); it may be cut off, fetch it again"
-        ) from None
 
 
 def _check_column(schema: Any, file: Path, text_field: str) -> None:
@@ -228,8 +213,9 @@ def _check_column(schema: Any, file: Path, text_field: str) -> None:
 @contextmanager
 def _opened(file: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked where its suffix says that it is compressed."""
+    opened: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _zstd}.get(file.suffix.lower(), open)
     try:
-        with _unpacked(file) as stream:
+        with opened(file, "rb") as stream:
             yield stream
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         raise UserError(
@@ -237,22 +223,13 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
         ) from None
 
 
-def _unpacked(file: Path) -> Any:
-    suffix = file.suffix.lower()
-    if suffix == ".gz":
-        return gzip.open(file, "rb")
-    if suffix == ".bz2":
-        return bz2.open(file, "rb")
-    if suffix == ".xz":
-        return lzma.open(file, "rb")
-    if suffix == ".zst":
-        import io
+def _zstd(file: Path, mode: str) -> Any:
+    import io
 
-        import pyarrow as pa
+    import pyarrow as pa
 
-        packed: Any = pa.CompressedInputStream(pa.OSFile(str(file), "rb"), "zstd")
-        return io.BufferedReader(packed, 1 << 20)
-    return file.open("rb")
+    packed: Any = pa.CompressedInputStream(pa.OSFile(str(file), mode), "zstd")
+    return io.BufferedReader(packed, 1 << 20)
 
 
 def _not_utf8(file: Path, line: int, error: UnicodeDecodeError) -> UserError:

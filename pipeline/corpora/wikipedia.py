@@ -6,11 +6,11 @@ Of wiki markup, templates, tables, references, links and headings go, sentences 
 import bz2
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipeline.corpora.document import Document, in_pieces
+from pipeline.corpora.windows import Document, in_pieces
 from pipeline.errors import UserError
 from pipeline.subjects.loading.model_source import package_folder
 
@@ -114,26 +114,27 @@ def clean_wikitext(markup: str) -> str:
     external links) are left out. Templates that stand for text, such as units and foreign words, are written out.
     """
     text = _REMOVED.sub("", _SELF_CLOSED.sub("", _COMMENT.sub("", markup)))
-    text = _BREAK.sub("\n", text)
-    text = _without_templates(text)
-    text = _without_links(_EXTERNAL.sub(r"\1", text))
+    text = _inside_out(_BREAK.sub("\n", text), (_TEMPLATE, _render), (_TABLE, lambda _: ""))
+    text = _EXTERNAL.sub(r"\1", text.replace("{{", "").replace("}}", ""))
+    text = _inside_out(text, (_LINK, _label)).replace("[[", "").replace("]]", "")
     text = _MAGIC.sub("", _QUOTES.sub("", _TAG.sub("", text)))
     text = html.unescape(text)
     return "\n\n".join(paragraph for paragraph in map(_tidy, _prose_lines(text)) if paragraph)
 
 
-def _without_templates(text: str) -> str:
-    """Templates and tables, from the inside out."""
+def _inside_out(text: str, *replaced: tuple[re.Pattern[str], Callable[[re.Match[str]], str]]) -> str:
+    """Replace what patterns match, until nothing is left that they do: what is nested goes from the inside out."""
     before = None
     while before != text:
         before = text
-        text = _TABLE.sub("", _TEMPLATE.sub(lambda match: _render(match[1]), text))
-    return text.replace("{{", "").replace("}}", "")
+        for pattern, shown in replaced:
+            text = pattern.sub(shown, text)
+    return text
 
 
-def _render(inside: str) -> str:
+def _render(template: re.Match[str]) -> str:
     """What a template shows."""
-    name, *arguments = _ARGUMENT.split(inside)
+    name, *arguments = _ARGUMENT.split(template[1])
     name = name.strip().lower().replace("_", " ")
     positional = [argument.strip() for argument in arguments if "=" not in argument.split("[[")[0]]
     if name in {"convert", "cvt"} and len(positional) >= 2:
@@ -154,16 +155,8 @@ def _render(inside: str) -> str:
     return front + positional[place - 1 if place > 0 else -1]
 
 
-def _without_links(text: str) -> str:
-    """Links by their labels, from the inside out; images and categories go."""
-    before = None
-    while before != text:
-        before = text
-        text = _LINK.sub(_label, text)
-    return text.replace("[[", "").replace("]]", "")
-
-
 def _label(match: re.Match[str]) -> str:
+    """What a link shows; images and categories show nothing."""
     target, *rest = match[1].split("|")
     if _NAMESPACE.match(target):
         return ""
@@ -180,24 +173,16 @@ def _prose_lines(text: str) -> list[str]:
             if len(heading[1]) == 2:
                 skipping = heading[2].lower() in BACK_MATTER
             continue
-        item = _LIST.match(line)
-        line = _LIST.sub("", line)
-        if (
-            skipping
-            or line.startswith(("|", "!", "{|", "#REDIRECT", "File:", "Image:"))
-            or (item and len(line.split()) < MIN_ITEM_WORDS)
-        ):
-            continue
-        lines.append(line)
+        line, items = _LIST.subn("", line)
+        caption = line.startswith(("|", "!", "{|", "#REDIRECT", "File:", "Image:"))
+        if not (skipping or caption or (items and len(line.split()) < MIN_ITEM_WORDS)):
+            lines.append(line)
     return lines
 
 
 def _tidy(line: str) -> str:
     """Mend what removed markup left behind: empty brackets, doubled spaces; drop lines without a word."""
-    before = None
-    while before != line:
-        before = line
-        line = _EMPTY_BRACKETS.sub("", line)
+    line = _inside_out(line, (_EMPTY_BRACKETS, lambda _: ""))
     line = _CLOSE_BRACKET.sub(")", _OPEN_BRACKET.sub("(", line))
     line = _SPACE_AFTER.sub("(", _SPACE_BEFORE.sub(r"\1", _SPACES.sub(" ", line))).strip()
     return line if len(line.split()) >= MIN_LINE_WORDS and any(character.isalpha() for character in line) else ""

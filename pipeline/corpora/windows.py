@@ -1,6 +1,8 @@
-"""Text, or precomputed sequences, to windows of token ids, and a uniform sample of them."""
+"""From documents to windows of token ids, and a uniform sample of these."""
 
 import hashlib
+import heapq
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +12,49 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import Corpus
-from pipeline.corpora.document import Document
 from pipeline.errors import UserError
 from pipeline.subjects.kinds.precomputed_files import activation_files
-from pipeline.subjects.token_text import LONGEST_CHARACTER
 
-BATCH_CHARACTERS = 1 << 17
-"""Documents are tokenised together until they have this many characters."""
+PIECE_CHARACTERS = 1 << 17
+"""Longer documents come in pieces of about this many characters, so that memory stays bounded; shorter ones are tokenised together
+until they have as many."""
+LONGEST_CHARACTER = 4
+"""Bytes, and so tokens, of a character at most."""
 ROWS = 4096
 """Rows of a file of precomputed activations whose tokens are read at a time."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document, or the next piece of a long one."""
+
+    doc_id: str
+    """Where it stands, such as `corpus/a.jsonl:17`; unique within the corpus."""
+    text: str
+    continues: bool = False
+    """Whether the text goes on from the piece before, which has the same `doc_id`."""
+
+
+def in_pieces(doc_id: str, text: str) -> Iterator[Document]:
+    """A document cut, where it is long, after paragraphs, lines or words; nothing where it is blank.
+
+    Halves of surrogate pairs, which are no text, become U+FFFD.
+    """
+    if not text or text.isspace():
+        return
+    text = _SURROGATES.sub("\ufffd", text)
+    start = 0
+    while start < len(text):
+        stop = start + PIECE_CHARACTERS
+        if stop < len(text):
+            middle = start + PIECE_CHARACTERS // 2
+            ends = ((text.rfind(end, middle, stop), length) for end, length in (("\n\n", 2), ("\n", 1), (" ", 0)))
+            stop = next((place + length for place, length in ends if place >= 0), stop)
+        yield Document(doc_id, text[start:stop], continues=start > 0)
+        start = stop
 
 
 @dataclass(frozen=True)
@@ -37,11 +71,6 @@ class Window:
     token_ids: Ids
     before: tuple[int, ...] = ()
     """The tokens in front of it, as many as a character that it begins within can have there."""
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """A total order of all windows."""
-        return self.key, self.ordinal, self.start
 
 
 def window_key(seed: int, ordinal: int, start: int) -> int:
@@ -101,8 +130,12 @@ def precomputed_windows(folder: Path, config: Corpus, seed: int, vocabulary: int
                 if config.max_documents is not None and ordinal >= config.max_documents:
                     return
                 if len(ids) >= config.min_tokens:
-                    place = f"{file.path.name}:{row}"
-                    _refuse_unknown(place, int(ids.min()), int(ids.max()), vocabulary)
+                    place, unknown = f"{file.path.name}:{row}", ids[(ids < 0) | (ids >= vocabulary)]
+                    if len(unknown):
+                        raise UserError(
+                            f"{place} holds the token id {unknown[0]}, but the tokenizer of subject.model knows 0 to "
+                            f"{vocabulary - 1}; name the model whose tokenizer made these ids, and leave padding out by `lengths`"
+                        )
                     yield _window(seed, ordinal, 0, place, ids.tolist(), ())
                 ordinal += 1
 
@@ -119,31 +152,9 @@ def check_precomputed_corpus(folder: Path, config: Corpus) -> None:
         raise UserError(f'corpus.bos = "yes", but sequences of {config.source!r} are taken as they are; leave it out')
 
 
-def _refuse_unknown(place: str, least: int, most: int, vocabulary: int) -> None:
-    if least < 0 or most >= vocabulary:
-        raise UserError(
-            f"{place} holds the token id {least if least < 0 else most}, but the tokenizer of subject.model knows 0 to "
-            f"{vocabulary - 1}; name the model whose tokenizer made these ids, and leave padding out by `lengths`"
-        )
-
-
 def sample_windows(windows: Iterable[Window], limit: int) -> list[Window]:
-    """The `limit` windows with the smallest keys, by key: a uniform sample in random order.
-
-    At most twice `limit` windows are held at a time.
-    """
-    kept: list[Window] = []
-    threshold: tuple[int, int, int] | None = None
-    for window in windows:
-        if threshold is not None and window.rank >= threshold:
-            continue
-        kept.append(window)
-        if len(kept) >= 2 * limit:
-            kept.sort(key=lambda one: one.rank)
-            del kept[limit:]
-            threshold = kept[-1].rank
-    kept.sort(key=lambda one: one.rank)
-    return kept[:limit]
+    """The `limit` windows with the smallest keys, by key: a uniform sample in random order; no more of them are held."""
+    return heapq.nsmallest(limit, windows, key=lambda window: (window.key, window.ordinal, window.start))
 
 
 def tokenize(documents: Iterable[Document], tokenizer: Any) -> Iterator[tuple[Document, list[int]]]:
@@ -166,7 +177,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     for document in documents:
         batch.append(document)
         size += len(document.text)
-        if size >= BATCH_CHARACTERS:
+        if size >= PIECE_CHARACTERS:
             yield batch
             batch, size = [], 0
     if batch:

@@ -71,7 +71,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
 
 def listable(tokenizer: Any, model: Any) -> dict[int, str]:
     """The texts of those tokens of a model that stand for text, without unused rows of its embedding."""
-    from pipeline.subjects.token_text import TokenTexts
+    from pipeline.subjects.vocabulary import TokenTexts
 
     texts = TokenTexts(tokenizer)
     size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])

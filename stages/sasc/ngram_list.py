@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from pipeline.config import RunConfig
 from pipeline.corpora.corpus_sources import open_corpus
-from pipeline.corpora.document import Document
-from pipeline.corpora.windows import tokenize
+from pipeline.corpora.windows import Document, tokenize
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS
@@ -103,7 +102,7 @@ def _counted(counts: Mapping[str, int], read: Callable[[str], Ngram]) -> pa.Tabl
 def _forms(context: Context) -> Iterator[list[str]]:
     """The forms in each document, or in each piece of a long one."""
     from pipeline.subjects.loading.model_loading import load_tokenizer
-    from pipeline.subjects.token_text import TokenTexts
+    from pipeline.subjects.vocabulary import TokenTexts
 
     config = context.config
     sizes = sorted(set(config[Sasc].sizes))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pipeline.corpora.document import Document
+from pipeline.corpora.windows import Document
 
 SEPARATOR = "\x1f"
 """Between the words of a form; in texts it counts as white space."""

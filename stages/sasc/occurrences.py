@@ -13,7 +13,7 @@ from pipeline.config import RunConfig
 from pipeline.subjects.activations import Activations, SparseActivations
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.text_functions import Pool, pooled
-from pipeline.subjects.token_text import TokenTexts
+from pipeline.subjects.vocabulary import TokenTexts
 from stages.sasc import Sasc
 from stages.sasc.ngram_pieces import read_tokens, read_words, token_forms, word_forms, word_spans, words_key
 from stages.settings import Record

@@ -14,7 +14,7 @@ from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.kinds.callables import TooSlow, load_function, open_function, shown, time_limit, told
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.module_kinds import parse_module
-from pipeline.subjects.token_text import TokenTexts
+from pipeline.subjects.vocabulary import TokenTexts
 
 KEPT_BYTES = 1 << 26
 """Memory for answers that are remembered."""

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from pipeline.config import Corpus
 from pipeline.corpora.corpus_sources import corpus_identity, open_corpus
-from pipeline.corpora.hub_datasets import HubDataset, parse_hub
+from pipeline.corpora.hub_datasets import parse_hub
 from pipeline.errors import UserError
 from pipeline.subjects.loading.hub import resolve_on_hub
 from tests.pipeline.subjects.loading.small_hub import COMMIT, small_hub
@@ -24,15 +24,15 @@ ROWS: list[dict[str, Any]] = [{"text": "one", "id": 1}, {"text": None, "id": 2},
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("hub:texts", HubDataset("texts", "main", None)),
-        ("hub:org/texts", HubDataset("org/texts", "main", None)),
-        ("hub:org/texts/20231101.en", HubDataset("org/texts", "main", "20231101.en")),
-        ("hub:org/texts@v1", HubDataset("org/texts", "v1", None)),
-        ("hub:org/texts@v1/en", HubDataset("org/texts", "v1", "en")),
-        ("hub:texts@v1/en", HubDataset("texts", "v1", "en")),
+        ("hub:texts", ("texts", "main", None)),
+        ("hub:org/texts", ("org/texts", "main", None)),
+        ("hub:org/texts/20231101.en", ("org/texts", "main", "20231101.en")),
+        ("hub:org/texts@v1", ("org/texts", "v1", None)),
+        ("hub:org/texts@v1/en", ("org/texts", "v1", "en")),
+        ("hub:texts@v1/en", ("texts", "v1", "en")),
     ],
 )
-def test_names_are_read(source: str, expected: HubDataset) -> None:
+def test_names_are_read(source: str, expected: tuple[str, str, str | None]) -> None:
     assert parse_hub(source) == expected
 
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpora.document import PIECE_CHARACTERS, Document
 from pipeline.corpora.text_files import corpus_files, read_file
+from pipeline.corpora.windows import PIECE_CHARACTERS, Document
 from pipeline.errors import UserError
 
 RECORDS: list[dict[str, Any]] = [

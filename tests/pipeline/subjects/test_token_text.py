@@ -10,9 +10,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.subjects.loading.model_loading import load_tokenizer
-from pipeline.subjects.token_text import REPLACEMENT, TokenTexts
+from pipeline.subjects.vocabulary import TokenTexts
 from tests.tiers import examples
 
+REPLACEMENT = "\ufffd"
 TEXT = "The quick brown fox's 12 jumps, over\tthe (lazy) dog.\n\nCafé  au lait — “quoted”!"
 CORPUS = [TEXT, "the dog jumps over the fox", "quick, quick, lazy lazy coffee Café au lait"] * 4
 

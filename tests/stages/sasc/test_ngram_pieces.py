@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.corpora.document import Document
+from pipeline.corpora.windows import Document
 from stages.sasc.ngram_pieces import (
     Ngram,
     forms_of_tokens,

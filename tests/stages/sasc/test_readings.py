@@ -10,7 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.subjects.activation_sources import open_source
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.loading.model_loading import load_tokenizer
-from pipeline.subjects.token_text import TokenTexts
+from pipeline.subjects.vocabulary import TokenTexts
 from stages.sasc import Sasc
 from stages.sasc.occurrences import Places
 from tests.stages.sasc.small_run import GOOD, occurrences, run_file, run_ngrams, table
