@@ -23,10 +23,7 @@ KINDS = {
 }
 """Endings of each kind of file."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-READABLE = (
-    f"{', '.join(ending for kind, endings in KINDS.items() if kind != 'parquet' for ending in endings)} "
-    f"(each also with {', '.join(COMPRESSED)}), {', '.join(KINDS['parquet'])}"
-)
+READABLE = ".txt, .text, .jsonl, .ndjson, .csv, .tsv, .tab (each also with .gz, .bz2, .xz, .zst), .parquet, .pq"
 ROWS = 256
 """Rows of a table read at a time."""
 MAX_LINE = 1 << 28

@@ -1,4 +1,4 @@
-"""Sparse autoencoders and transcoders: their files, their encoders, and the sites of their latents.
+"""Sparse autoencoders and transcoders: their files, their encoders, and the hook points of their latents.
 
 Shapes: N tokens, D dimensions of what is encoded, U latents.
 """

@@ -96,15 +96,6 @@ def gemma_scope_place(file: Path) -> Place | None:
     return Place(int(layer[1]) if layer else None, GEMMA_SCOPE[name], name, before_gain=name == "transcoders")
 
 
-def refuse_hidden(name: str) -> None:
-    """Raises UserError for places within attention, whatever the run file says of them."""
-    if name.endswith(("hook_z", "hook_q", "hook_k", "hook_v")):
-        raise UserError(
-            f"the sparse coder reads {name!r}, the heads' own values, which cannot be recorded; "
-            "choose one that reads the residual stream, attn_out, mlp_in, mlp_out or mlp"
-        )
-
-
 def coder_path(settings: SparseCoder, layer: int) -> Path:
     """The folder or file of a layer's coder."""
     path = Path(settings.path.replace("{layer}", str(layer))).expanduser()
@@ -116,11 +107,7 @@ def coder_path(settings: SparseCoder, layer: int) -> Path:
 
 
 def coder_format(settings: SparseCoder, path: Path) -> str:
-    """The format of a coder.
-
-    Raises:
-        UserError: the folder holds no coder.
-    """
+    """The format of a coder; raises UserError where the folder holds none."""
     form = _known(settings, path)
     if form is not None:
         return form
