@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import pairwise
+from itertools import accumulate, groupby
 
 import numpy as np
 
@@ -17,14 +17,11 @@ OPEN, CLOSE = "«", "»"
 
 EMPTY = r"\empty"
 _ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
-_CODED = re.compile(f"[\\\\\ufffd{OPEN}{CLOSE}]")  # printable characters that a text does not show as they are
-_SHOWN_TOKENS_KEPT = 65_536
-_MARK = re.compile(
-    r"<(?=[^<>\s]*>)|\[(?=/?[A-Z_]+\])|<(?=[|｜])"
-)  # begins <end>, </s>, <|im_end|>, [INST] and the like
+_MARK = re.compile(r"<(?=[^<>\s]*>)|\[(?=/?[A-Z_]+\])|<(?=[|｜])")
+"""Begins <end>, </s>, <|im_end|>, [INST] and the like."""
 
 
-@lru_cache(maxsize=_SHOWN_TOKENS_KEPT)
+@lru_cache(maxsize=65_536)
 def show_token(token: str) -> str:
     """A token's text on one line; different tokens are shown differently.
 
@@ -47,46 +44,24 @@ def marked_text(tokens: Sequence[str], marked: Sequence[bool]) -> str:
     before the OPEN, unless it is the whole token; so a token is marked if its last character stands between the marks.
     Empty tokens are left out, except from a text in which one of them is marked: there, each is `\\empty`.
     """
-    text, flags = "".join(tokens), bytes(marked)
-    coded = [match.start() for match in _MARK.finditer(text)]
-    empties = "" in tokens and any(mark and not token for token, mark in zip(tokens, marked, strict=True))
-    shown: list[str] = []
-    start = begin = 0
-    while start < len(tokens):
-        stop = flags.find(1 - flags[start], start) % (len(tokens) + 1)  # -1 becomes the end
-        run = tokens[start:stop]
-        inside = ""
-        for part in run if empties else ["".join(run)]:
-            inside += EMPTY if empties and not part else _translated(text, begin, begin + len(part), coded)
-            begin += len(part)
-        space = " " if flags[start] and len(run[0]) > 1 and run[0][0] == " " else ""
-        shown.append(f"{space}{OPEN}{inside[len(space) :]}{CLOSE}" if flags[start] else inside)
+    text = "".join(tokens)
+    coded = {match.start() for match in _MARK.finditer(text)}
+    characters = [_coded(c) if c in (OPEN, CLOSE) or place in coded else _shown(c) for place, c in enumerate(text)]
+    ends = accumulate(map(len, tokens))
+    parts = ["".join(characters[end - len(token) : end]) for token, end in zip(tokens, ends, strict=True)]
+    if any(mark and not token for token, mark in zip(tokens, marked, strict=True)):
+        parts = [part or EMPTY for part in parts]
+    shown, start = "", 0
+    for mark, run in groupby(marked, bool):
+        first, stop = tokens[start], start + len(list(run))
+        inside = "".join(parts[start:stop])
+        space = " " if mark and len(first) > 1 and first[0] == " " else ""
+        shown += f"{space}{OPEN}{inside[len(space) :]}{CLOSE}" if mark else inside
         start = stop
-    return "".join(shown)
+    return shown
 
 
-def _translated(text: str, start: int, stop: int, coded: Sequence[int]) -> str:
-    """The characters of text[start:stop] as shown, those at the places `coded` by their code."""
-    if not coded:
-        return _plainly(text[start:stop])
-    places = [place for place in coded if start <= place < stop]
-    parts = [_plainly(text[before + 1 : after]) for before, after in pairwise([start - 1, *places, stop])]
-    return parts[0] + "".join(_coded(text[place]) + part for place, part in zip(places, parts[1:], strict=True))
-
-
-def _plainly(text: str) -> str:
-    return text if text.isprintable() and not _CODED.search(text) else text.translate(_TABLE)
-
-
-class _Table(dict[int, str]):
-    """What each character of a marked text is shown as, found out when it is first met."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        self[code] = _coded(character) if character in (OPEN, CLOSE) else _shown(character)
-        return self[code]
-
-
+@cache
 def _shown(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]
@@ -96,9 +71,6 @@ def _shown(character: str) -> str:
 def _coded(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-_TABLE = _Table()
 
 
 def token_lines(tokens: Sequence[str], values: Iterable[int | str]) -> str:
