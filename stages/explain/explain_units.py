@@ -49,6 +49,9 @@ class Explainer(Protocol):
         ...
 
 
+TRUNCATED = "the token limit cut the explanation off, and no reply was whole; raise explain.max_tokens"
+
+
 class ExplanationError(Exception):
     """This unit could not be explained; the run goes on."""
 
@@ -94,22 +97,11 @@ async def explain_unit(name: str, explainer: Explainer, evidence: Evidence, seed
         name: that of the explainer.
     """
 
+    unit = {"module": evidence.module, "index": evidence.index, "polarity": evidence.polarity, "explainer": name}
+
     def row(number: int, candidate: Candidate, status: str, error: str | None = None) -> dict[str, Any]:
-        return {
-            "module": evidence.module,
-            "index": evidence.index,
-            "polarity": evidence.polarity,
-            "explainer": name,
-            "candidate": number,
-            "text": candidate.text or None,
-            "model": candidate.model,
-            "prompt_id": candidate.prompt_id,
-            "prompt_tokens": candidate.prompt_tokens,
-            "completion_tokens": candidate.completion_tokens,
-            "dropped": candidate.dropped or None,
-            "status": status,
-            "error": error,
-        }
+        said = vars(candidate) | {"text": candidate.text or None, "dropped": candidate.dropped or None}
+        return {**unit, "candidate": number, **said, "status": status, "error": error}
 
     await asyncio.sleep(0)  # an interruption takes effect between units
     if not any(np.nanmax(exemplar.activations, initial=0.0) > 0 for exemplar in evidence.exemplars):
@@ -128,9 +120,6 @@ async def explain_unit(name: str, explainer: Explainer, evidence: Evidence, seed
         row(number, candidate, *(("truncated", TRUNCATED) if candidate.truncated else ("ok",)))
         for number, candidate in enumerate(candidates)
     ]
-
-
-TRUNCATED = "the token limit cut the explanation off, and no reply was whole; raise explain.max_tokens"
 
 
 def check(config: RunConfig) -> None:

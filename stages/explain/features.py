@@ -7,7 +7,8 @@ holds, F features, C cells of a grouping: a feature within one sequence, or with
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +38,7 @@ TABLE_WEIGHT = 0.3
 """Weight of a token of the corpus-wide table beside one of an exemplar, as exemplars are like what is scored."""
 
 
-@dataclass(frozen=True, order=True)
-class Feature:
+class Feature(NamedTuple):
     """One thing that holds of some tokens."""
 
     kind: str
@@ -84,7 +84,7 @@ class Observations:
     @cached_property
     def counts(self) -> Floats:
         """(F,) tokens that hold each feature."""
-        return np.bincount(self.columns, minlength=len(self.features)).astype(np.float64)
+        return summed(self.columns, np.ones(len(self.columns)), len(self.features))
 
     @cached_property
     def lexical(self) -> npt.NDArray[np.bool_]:
@@ -163,18 +163,21 @@ def _of_table(evidence: Evidence, index: dict[Feature, int], mean: float) -> tup
             if np.isfinite(activation):
                 seen[token] += 1
                 mass[token] += float(activation)
-    known: list[tuple[int, float, int]] = []
+    columns, totals, numbers = list[int](), list[float](), list[int]()
     for row in evidence.top_tokens:
         feature = _feature_of(row, index)
         others = row.count - seen[row.token]
         if feature.text and others > 0 and np.isfinite(row.mean_activation):
-            total = row.mean_activation * row.count - mass[row.token] - mean * others
-            known.append((index.setdefault(feature, len(index)), total, others))
-    sums, counts = np.zeros(len(index)), np.zeros(len(index))
-    for column, total, others in known:
-        sums[column] += TABLE_WEIGHT * total
-        counts[column] += TABLE_WEIGHT * others
-    return sums, counts
+            columns.append(index.setdefault(feature, len(index)))
+            totals.append(row.mean_activation * row.count - mass[row.token] - mean * others)
+            numbers.append(others)
+    place, size = np.array(columns, np.int64), len(index)
+    return summed(place, TABLE_WEIGHT * np.array(totals), size), summed(place, TABLE_WEIGHT * np.array(numbers), size)
+
+
+def summed(bins: Ints, values: Floats, size: int) -> Floats:
+    """The summed values of each bin."""
+    return np.bincount(bins, values, size).astype(np.float64)
 
 
 def _feature_of(row: TopToken, index: dict[Feature, int]) -> Feature:
@@ -199,10 +202,10 @@ def _lexical(text: Text, found: list[list[Feature]]) -> None:
     """Add the words and the tokens that they are made of; a word of one token holds two features that say the same."""
     for index, (word, name) in enumerate(zip(text.words, text.names, strict=True)):
         for position in range(word.start, word.stop):
-            found[position].append(_feature(WORD, name or ("\t" if "\t" in text.tokens[position] else " ")))
+            found[position].append(Feature(WORD, name or ("\t" if "\t" in text.tokens[position] else " ")))
             piece = text.tokens[position].strip().lower()
             if piece.isalnum() and text.lettered[index]:
-                found[position].append(_feature(PIECE, piece))
+                found[position].append(Feature(PIECE, piece))
 
 
 def _rules(text: Text, found: list[list[Feature]], vocabulary: frozenset[str]) -> None:
@@ -213,12 +216,10 @@ def _rules(text: Text, found: list[list[Feature]], vocabulary: frozenset[str]) -
         if before and name:
             _add(found, span, AFTER, before)
         if text.lettered[index] and name.isalpha() and len(name) > 5:
-            for suffix in SUFFIXES:
-                if name.endswith(suffix):
-                    _add(found, span, FORM, f"ending in -{suffix}")
-            for prefix in PREFIXES:
-                if name.startswith(prefix):
-                    _add(found, span, FORM, f"beginning with {prefix}-")
+            affixes = [f"ending in -{suffix}" for suffix in SUFFIXES if name.endswith(suffix)]
+            affixes += [f"beginning with {prefix}-" for prefix in PREFIXES if name.startswith(prefix)]
+            for affix in affixes:
+                _add(found, span, FORM, affix)
         if text.sentence_starts[index]:
             _add(found, span, PLACE, "first word of a sentence")
         before = "" if name == "\n" else name or before
@@ -230,11 +231,5 @@ def _rules(text: Text, found: list[list[Feature]], vocabulary: frozenset[str]) -
 
 
 def _add(found: list[list[Feature]], positions: Sequence[int], kind: str, text: str) -> None:
-    feature = _feature(kind, text)
     for position in positions:
-        found[position].append(feature)
-
-
-@lru_cache(maxsize=2**16)
-def _feature(kind: str, text: str) -> Feature:
-    return Feature(kind, text)
+        found[position].append(Feature(kind, text))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stages.explain.features import AFTER, PIECE, PLACE, WORD, Feature, Floats, Grouping, Ints, Observations
+from stages.explain.features import AFTER, PIECE, PLACE, WORD, Feature, Floats, Grouping, Ints, Observations, summed
 
 SHRINK_WORD = 2.0
 """Tokens at the unit's mean that a word or piece is averaged with, so that one lucky token is not believed."""
@@ -74,14 +74,14 @@ def _whole(observed: Observations) -> npt.NDArray[np.bool_]:
 def _within(held: Ints, observed: Observations) -> npt.NDArray[np.bool_]:
     """(F,) words and pieces of which most tokens are among those given: they would say the same again."""
     among = np.isin(observed.rows, held).astype(np.float64)
-    return observed.lexical & (_sums(observed.columns, among, len(observed.features)) > SAME * observed.counts)
+    return observed.lexical & (summed(observed.columns, among, len(observed.features)) > SAME * observed.counts)
 
 
 def _gains(residual: Floats, observed: Observations) -> tuple[Floats, Floats]:
     """(F,) shrunken strengths, and the squared error that each feature would take away."""
     lexical = observed.lexical
     shrink = np.where(lexical, SHRINK_WORD, SHRINK_RULE) * observed.widths
-    sums = _sums(observed.columns, residual[observed.rows], len(observed.features))
+    sums = summed(observed.columns, residual[observed.rows], len(observed.features))
     total = sums + np.where(lexical, observed.table_sums, 0.0)
     number = observed.counts + np.where(lexical, observed.table_counts, 0.0)
     strength = total / (number + shrink)
@@ -92,15 +92,10 @@ def _gains(residual: Floats, observed: Observations) -> tuple[Floats, Floats]:
 
 def _left_out(residual: Floats, observed: Observations, cells: Grouping, sums: Floats, shrink: Floats) -> Floats:
     """(F,) squared error taken away in each group by the strength that the other groups give."""
-    inside = _sums(cells.of_pair, residual[observed.rows], len(cells.feature))  # (C,)
+    inside = summed(cells.of_pair, residual[observed.rows], len(cells.feature))  # (C,)
     outside = sums[cells.feature] - inside
     strength = outside / (observed.counts[cells.feature] - cells.count + shrink[cells.feature])
-    return _sums(cells.feature, 2 * strength * inside - strength**2 * cells.count, len(sums))
-
-
-def _sums(bins: Ints, values: Floats, size: int) -> Floats:
-    """The summed values of each bin."""
-    return np.bincount(bins, values, size).astype(np.float64)
+    return summed(cells.feature, 2 * strength * inside - strength**2 * cells.count, len(sums))
 
 
 NAMED_MARKS = {
@@ -145,11 +140,9 @@ def compose(findings: Sequence[Finding], spellings: Mapping[str, str], label: st
 
 def _clauses(findings: Sequence[Finding], spellings: Mapping[str, str]) -> list[str]:
     """Findings of one degree as clauses, by falling strength."""
-    groups: dict[str, list[Finding]] = {}
-    for finding in findings:
-        groups.setdefault(finding.feature.kind, []).append(finding)
     clauses: list[tuple[float, str]] = []
-    for kind, members in groups.items():
+    for kind in dict.fromkeys(finding.feature.kind for finding in findings):
+        members = [finding for finding in findings if finding.feature.kind == kind]
         if kind in (WORD, PIECE, AFTER):
             clauses += _lexical(kind, members, spellings)
         else:
@@ -164,8 +157,7 @@ def _lexical(kind: str, members: Sequence[Finding], spellings: Mapping[str, str]
     for member in members:
         text = member.feature.text
         written = text if kind == PIECE else spellings.get(text, text)
-        name = mark_name(written)
-        if name:
+        if name := mark_name(written):
             clauses.append((member.strength, before + name))
         elif is_quotable(written):
             quoted.append((member.strength, written))

@@ -5,7 +5,7 @@
 
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,11 +97,11 @@ def look_alikes(evidence: Evidence, highlights: Highlights) -> list[str]:
     words = {seq_id: set(map(_folded, exemplar.tokens)) for seq_id, exemplar in low.items()}
     spread = Counter(itertools.chain.from_iterable(words.values()))
     heat = _heat(highlights)
-    likeness = {
-        seq_id: math.fsum(heat[word] / spread[word] for word in shared & heat.keys())
-        for seq_id, shared in words.items()
-    }
-    chosen = sorted(low, key=lambda seq_id: (-likeness[seq_id], seq_id))[:OTHERS]
+
+    def likeness(seq_id: int) -> float:
+        return math.fsum(heat[word] / spread[word] for word in words[seq_id] & heat.keys())
+
+    chosen = sorted(low, key=lambda seq_id: (-likeness(seq_id), seq_id))[:OTHERS]
     return [marked_text(low[seq_id].tokens, [False] * len(low[seq_id].tokens)) for seq_id in chosen]
 
 
@@ -153,22 +153,8 @@ class Notes:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Which of `pairs`, `needs` and `promoted` there are."""
-        there = {
-            "pairs": any(text.pairs for text in self.texts),
-            "needs": any(text.needs for text in self.texts),
-            "promoted": bool(self.promoted),
-        }
-        return tuple(kind for kind, is_there in there.items() if is_there)
-
-    @property
-    def shown(self) -> list[NotedText] | list[str]:
-        """The texts as values of a prompt: bare where there is nothing beside them."""
-        return self.texts if self.kinds else [text.text for text in self.texts]
-
-    @property
-    def values(self) -> dict[str, list[str]]:
-        """The other values of a prompt that knows notes."""
-        return {"promoted": self.promoted} if self.kinds else {}
+        found = [kind for kind in ("pairs", "needs") if any(getattr(text, kind) for text in self.texts)]
+        return (*found, "promoted") if self.promoted else tuple(found)
 
 
 def take_notes(evidence: Evidence, highlights: Highlights) -> Notes:
@@ -193,13 +179,8 @@ def token_names(tokens: Sequence[str]) -> list[str]:
 
     A token that the text holds once has no number.
     """
-    counts = Counter(tokens)
-    seen: Counter[str] = Counter()
-    names = []
-    for token in tokens:
-        seen[token] += 1
-        names.append(quoted(token) + (f" #{seen[token]}" if counts[token] > 1 else ""))
-    return names
+    counts, seen = Counter(tokens), defaultdict[str, "itertools.count[int]"](lambda: itertools.count(1))
+    return [quoted(token) + (f" #{next(seen[token])}" if counts[token] > 1 else "") for token in tokens]
 
 
 def top_pairs(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
@@ -239,19 +220,12 @@ class MarkedTextExplainer:
         evidence = evidence.around(self.settings.context)
         highlights = highlight(evidence)
         notes = take_notes(evidence, highlights)
-        prompt = self.prompts[1 if notes.kinds else 0]
-        parts = (few_shot(prompt), Part("exemplar", notes.shown, "texts", least=1))
-        others = (
-            (Part("counter-example", self.find_others(evidence, highlights), "others"),) if self.find_others else ()
-        )
-        return await ask_in_words(
-            self.asker, self.settings, prompt, (*others, *parts), seed, notes.kinds, **notes.values
-        )
-
-
-def _contrastive(settings: Explain, asker: Asker, prompts: Sequence[Prompt]) -> MarkedTextExplainer:
-    others = hard_negatives if settings.negatives == "hard" else look_alikes
-    return MarkedTextExplainer(settings, asker, prompts, others)
+        prompt, values = self.prompts[1 if notes.kinds else 0], {"promoted": notes.promoted} if notes.kinds else {}
+        texts = Part("exemplar", notes.texts if notes.kinds else highlights.texts, "texts", least=1)
+        parts = [few_shot(prompt), texts]
+        if self.find_others:
+            parts.insert(0, Part("counter-example", self.find_others(evidence, highlights), "others"))
+        return await ask_in_words(self.asker, self.settings, prompt, parts, seed, notes.kinds, **values)
 
 
 MAX_ACTIVATION = Method(
@@ -261,6 +235,8 @@ MAX_ACTIVATION = Method(
 )
 CONTRASTIVE = Method(
     "as max_activation, with texts beside them that look alike and that the unit does not respond to",
-    _contrastive,
+    lambda settings, asker, prompts: MarkedTextExplainer(
+        settings, asker, prompts, hard_negatives if settings.negatives == "hard" else look_alikes
+    ),
     prompts=("explain/contrastive.v1", "explain/contrastive.v2"),
 )

@@ -36,19 +36,13 @@ class Part:
     step: int = 1
     """How many are left out at a time."""
 
-    def fewer(self) -> Iterator[int]:
-        """Ever smaller numbers of items, down to `least`."""
-        if len(self.items) > self.least:
-            yield from range(len(self.items) - self.step, self.least, -self.step)
-            yield self.least
-
 
 @dataclass(frozen=True)
 class Question:
     """What an explainer asks about one unit."""
 
     prompt_id: str
-    parts: tuple[Part, ...]
+    parts: Sequence[Part]
     """In the order in which they are left out of a prompt that does not fit: all of the first, then of the second."""
     write: Callable[..., tuple[Message, ...]]
     """The conversation that shows the given items, by what they fill."""
@@ -96,7 +90,8 @@ def shapes(parts: Sequence[Part]) -> Iterator[tuple[int, ...]]:
     shown = [len(part.items) for part in parts]
     yield tuple(shown)
     for place, part in enumerate(parts):
-        for shown[place] in part.fewer():
+        while shown[place] > part.least:
+            shown[place] = max(shown[place] - part.step, part.least)
             yield tuple(shown)
 
 
@@ -131,17 +126,9 @@ class _Drawn:
     def request(self, attempt: int) -> Request:
         """For what is missing, each time with another seed."""
         seed = int(np.random.SeedSequence([self.seed, attempt]).generate_state(1)[0])
-        asked = self.question
-        return Request(
-            self.messages,
-            asked.max_tokens,
-            self.missing,
-            asked.temperature,
-            asked.stop,
-            seed,
-            asked.schema,
-            attempt=attempt,
-        )
+        asked, shown = self.question, self.messages
+        drawn = (asked.max_tokens, self.missing, asked.temperature, asked.stop, seed, asked.schema)
+        return Request(shown, *drawn, attempt=attempt)
 
     def take(self, reply: Reply) -> Use:
         """Keep what can be used of a reply."""
@@ -161,17 +148,10 @@ class _Drawn:
         whole = [said for said in spent if said.whole]
         kept = whole + list(spent)[len(whole) :][: max(self.missing, 0)]
         spent[kept[0]] += self.wasted + sum(tokens for said, tokens in spent.items() if said not in kept)
+        prompts = [self.prompt_tokens] + [0] * len(kept)
         return [
-            Candidate(
-                said.text,
-                self.question.prompt_id,
-                model,
-                self.prompt_tokens if said is kept[0] else 0,
-                spent[said],
-                dropped,
-                not said.whole,
-            )
-            for said in kept
+            Candidate(said.text, self.question.prompt_id, model, read, spent[said], dropped, not said.whole)
+            for said, read in zip(kept, prompts, strict=False)
         ]
 
 
@@ -184,7 +164,7 @@ async def ask_in_words(
     asker: Asker,
     settings: Explain,
     prompt: Prompt,
-    parts: tuple[Part, ...],
+    parts: Sequence[Part],
     seed: int,
     notes: tuple[str, ...] = (),
     **values: object,
@@ -205,16 +185,11 @@ async def ask_in_words(
         own = {"number": len(neurons) + 1, "as_json": as_json, "notes": notes, **values}
         return (*before, Message("user", prompt.part("neuron", **own, **shown)))
 
-    question = Question(
-        prompt.id,
-        parts,
-        write,
-        lambda reply: read_explanation(reply, instruction),
-        settings.max_tokens or MAX_TOKENS,
-        settings.temperature,
-        STOP,
-        SCHEMA if as_json else None,
-    )
+    def read(reply: Completion) -> Said:
+        return read_explanation(reply, instruction)
+
+    most, schema = settings.max_tokens or MAX_TOKENS, SCHEMA if as_json else None
+    question = Question(prompt.id, parts, write, read, most, settings.temperature, STOP, schema)
     return await ask(asker, question, settings.candidates, seed)
 
 

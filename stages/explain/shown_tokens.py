@@ -52,15 +52,8 @@ class TokenActivationExplainer:
             Part("few-shot example", few_shot_neurons(self.prompt), "neurons"),
             Part("exemplar", exemplars, "exemplars", least=1),
         )
-        question = Question(
-            self.prompt.id,
-            parts,
-            self.conversation,
-            self.read,
-            self.settings.max_tokens or MAX_TOKENS,
-            self.settings.temperature,
-            stop=("\n",),
-        )
+        most, temperature = self.settings.max_tokens or MAX_TOKENS, self.settings.temperature
+        question = Question(self.prompt.id, parts, self.conversation, self.read, most, temperature, stop=("\n",))
         return await ask(self.asker, question, self.settings.candidates, seed)
 
     def conversation(self, neurons: Sequence[FewShotNeuron], exemplars: Sequence[Exemplar]) -> tuple[Message, ...]:
@@ -85,10 +78,8 @@ def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
 def _neuron(prompt: Prompt, number: int, records: Sequence[tuple[Sequence[str], Sequence[int]]]) -> str:
     values = [value for _, row in records for value in row]
     sparse = sum(value > 0 for value in values) < SPARSE * len(values)
-    nonzero = [
-        token_lines([token for token, value in zip(tokens, row, strict=True) if value], filter(None, row))
-        for tokens, row in records
-    ]
+    pairs = [[(token, value) for token, value in zip(*record, strict=True) if value] for record in records]
+    nonzero = [token_lines(*zip(*kept, strict=True)) if kept else "" for kept in pairs]
     shown = [token_lines(tokens, row) for tokens, row in records]
     return prompt.part("neuron", number=number, records=shown, nonzero=nonzero if sparse else [])
 

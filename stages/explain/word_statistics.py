@@ -45,15 +45,10 @@ _FORM = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*(?:,? [^\W\d_]+(?:['’-][^\W
 
 
 class StatisticsExplainer:
-    """Explains a unit by the words and rules that account for most of its activation.
-
-    Args:
-        language_model: gives the words a label ("words about music"); None leaves labels out.
-        candidates: how many candidates `explain` gives at most.
-        prompt: that of the label.
-    """
+    """Explains a unit by the words and rules that account for most of its activation."""
 
     def __init__(self, language_model: "LoadedModel | None", candidates: int, prompt: Prompt = LABEL) -> None:
+        """language_model: gives the words a label ("words about music") by the prompt; None leaves labels out."""
         self._candidates = candidates
         self._labeller = None if language_model is None else Labeller(language_model, prompt)
 
@@ -67,16 +62,17 @@ class StatisticsExplainer:
         spellings = spelled(evidence)
         found = select(observed, LEXICAL + RULES, MOST_FINDINGS)
         label = self._label(observed, spellings)
+        shared = label.text if label else ""
         made = [
-            self._candidate(compose(found, spellings, label.text if label else ""), label),
-            self._candidate(compose(select(observed, LEXICAL, MOST_FINDINGS), spellings), None),
-            self._candidate(compose(select(observed, RULES, MOST_RULES), spellings), None),
-            self._candidate(label.text if label else "", label),
+            (compose(found, spellings, shared), label),
+            (compose(select(observed, LEXICAL, MOST_FINDINGS), spellings), None),
+            (compose(select(observed, RULES, MOST_RULES), spellings), None),
+            (shared, label),
         ]
         differing: dict[str, Candidate] = {}
-        for candidate in made:
-            if candidate.text:
-                differing.setdefault(candidate.text, candidate)
+        for text, labelled in made:
+            differing.setdefault(text, self._candidate(text, labelled))
+        differing.pop("", None)
         if not differing:
             raise ExplanationError(
                 f"no word or rule carries the activation of unit {evidence.index} of {evidence.module} ({evidence.polarity})"
@@ -94,9 +90,8 @@ class StatisticsExplainer:
     def _candidate(self, text: str, label: "Label | None") -> Candidate:
         if label is None or self._labeller is None:
             return Candidate(text)
-        return Candidate(
-            text, self._labeller.prompt.id, self._labeller.name, label.prompt_tokens, label.completion_tokens
-        )
+        by = self._labeller
+        return Candidate(text, by.prompt.id, by.name, label.prompt_tokens, label.completion_tokens)
 
 
 def label_words(findings: Sequence[Finding], spellings: dict[str, str]) -> list[str]:
@@ -117,12 +112,9 @@ def spelled(evidence: Evidence) -> dict[str, str]:
             values = exemplar.activations[word.start : word.stop]
             if word.text and np.isfinite(values).any():
                 mass[word.text.lower()][word.text] += max(float(np.nanmax(values)), 0.0)
-    chosen = {}
-    for name, spellings in mass.items():
-        best = max(sorted(spellings), key=lambda spelling: spellings[spelling])
-        own = name in spellings and spellings[name] >= OWN_SPELLING * spellings[best]
-        chosen[name] = name if own else best
-    return chosen
+    best = {name: max(sorted(found), key=lambda spelling: found[spelling]) for name, found in mass.items()}
+    own = {name for name, found in mass.items() if name in found and found[name] >= OWN_SPELLING * found[best[name]]}
+    return {name: name if name in own else spelling for name, spelling in best.items()}
 
 
 @dataclass(frozen=True)
@@ -212,9 +204,8 @@ def clean(written: str, words: Sequence[str]) -> str:
     parts = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
     given = {word.lower() for word in words}
     repeated = any(parts.count(part) > 1 for part in parts if len(part) > 3)
-    echo = sum(part in given for part in parts)
-    content = [part for part in parts if part not in GENERIC and len(part) > 2]
-    if len(parts) > MOST_WORDS or repeated or echo > 1 or not content:
+    content = any(part not in GENERIC and len(part) > 2 for part in parts)
+    if len(parts) > MOST_WORDS or repeated or sum(part in given for part in parts) > 1 or not content:
         return ""
     return text[0].lower() + text[1:] if parts[0] in GENERIC else text
 
