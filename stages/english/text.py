@@ -5,7 +5,7 @@ Shapes: T tokens of a text, W words of it.
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,18 +90,12 @@ class Text:
     @cached_property
     def places(self) -> dict[str, list[int]]:
         """Where each word stands, by the word in lower case with its apostrophes straight."""
-        found: dict[str, list[int]] = {}
-        for index, name in enumerate(self.names):
-            found.setdefault(name.replace("’", "'"), []).append(index)
-        return found
+        return _places(name.replace("’", "'") for name in self.names)
 
     @cached_property
     def token_places(self) -> dict[str, list[int]]:
         """Where each token stands, by the token in lower case without the white space around it."""
-        found: dict[str, list[int]] = {}
-        for index, token in enumerate(self.tokens):
-            found.setdefault(token.strip().lower(), []).append(index)
-        return found
+        return _places(token.strip().lower() for token in self.tokens)
 
     @cached_property
     def sentence_starts(self) -> npt.NDArray[np.bool_]:
@@ -163,6 +157,13 @@ class Text:
         return self.words[index].text == "." and (
             before.lower() in LISTS["abbreviations"] or (len(before) == 1 and before.isupper())
         )
+
+
+def _places(names: Iterable[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        found.setdefault(name, []).append(index)
+    return found
 
 
 def is_mark(word: str) -> bool:

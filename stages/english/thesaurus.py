@@ -5,6 +5,7 @@ over 33,000 words.
 """
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import cache
@@ -40,10 +41,7 @@ def shared_heads(ngrams: Sequence[str]) -> list[str]:
     heads, sizes = thesaurus()
     words = dict.fromkeys(word for ngram in ngrams for word in content_words(ngram))
     known = [found for word in words if (found := heads_of(word, heads))]
-    counts: dict[str, int] = {}
-    for found in known:
-        for head in sorted(found):
-            counts[head] = counts.get(head, 0) + 1
+    counts = Counter(head for found in known for head in sorted(found))
     often = [head for head, count in counts.items() if count >= LEAST]
     number, size = (np.asarray([numbers[head] for head in often], int) for numbers in (counts, sizes))
     chance = np.asarray(hypergeom.sf(number - 1, len(heads), size, len(known))) * len(sizes)
@@ -67,10 +65,7 @@ def thesaurus() -> tuple[Heads, Mapping[str, int]]:
         word = text.lower()
         if word.isalpha() and content_words(word) == [word]:
             heads.setdefault(word, set()).update(name for node in nodes for name in _above(node))
-    sizes: dict[str, int] = {}
-    for found in heads.values():
-        for name in found:
-            sizes[name] = sizes.get(name, 0) + 1
+    sizes = Counter(name for found in heads.values() for name in found)
     return {word: frozenset(found) for word, found in heads.items()}, sizes
 
 
@@ -101,8 +96,6 @@ def _senses() -> Mapping[str, Sequence[Any]]:
 def _above(node: Any) -> Iterator[str]:
     """The heads that a place of the thesaurus lies under, without what is no part of their names."""
     while node is not None:
-        if node.typeToString() == "Headword":
-            name = " ".join(content_words(node.key))
-            if name:
-                yield name
+        if node.typeToString() == "Headword" and (name := " ".join(content_words(node.key))):
+            yield name
         node = node.parent

@@ -117,14 +117,16 @@ async def process(shard: Shard, context: Context) -> Rows:
     config, model = context.config, context.config[Judge].engine
     asker = open_asker(model, context)
     published = context.once(f"published of {module} {polarity}", lambda _: _published(module, polarity, context))
-    exemplars = await asyncio.to_thread(_report_exemplars, module, indices, polarity, RecordedUnits.of(context))
+    recorded, unit = RecordedUnits.of(context), (module, indices, ("report",), polarity)
+    exemplars = await asyncio.to_thread(recorded.exemplars, *unit)
+    hard = await asyncio.to_thread(recorded.exemplars, *unit, NEGATIVES)
     in_process = model is None or model.base_url is None
 
     async def judge(index: int) -> list[tuple[list[Row], Row]]:
         own = [row for row in published if row["index"] == index]
         others = [row for row in published if row["index"] != index]
         return [
-            await judge_explanation(row, others, exemplars[index], asker, config, method)
+            await judge_explanation(row, others, exemplars[index] + hard[index], asker, config, method)
             for row in own
             for method in config[Judge].methods
         ]
@@ -135,15 +137,6 @@ async def process(shard: Shard, context: Context) -> Rows:
         JUDGEMENTS.name: JUDGEMENTS.of_rows([row for texts, _ in judged for row in texts]),
         EXAMPLE_SCORES.name: EXAMPLE_SCORES.of_rows([score for _, score in judged]),
     }
-
-
-def _report_exemplars(
-    module: str, indices: list[int], polarity: str, recorded: RecordedUnits
-) -> dict[int, list[Exemplar]]:
-    """The exemplars of some units, and their hard negatives where there are any."""
-    found = recorded.exemplars(module, indices, ("report",), polarity)
-    hard = recorded.exemplars(module, indices, ("report",), polarity, NEGATIVES)
-    return {index: [*found[index], *hard[index]] for index in indices}
 
 
 def _published(module: str, polarity: str, context: Context) -> list[Row]:
@@ -175,7 +168,11 @@ async def judge_explanation(
             "model": asker.engine.name,
             "prompt_id": prompt.id,
         }
-        rows += [{**said, **vars(item), **_told(answer)} for item, answer in zip(items, found, strict=True)]
+        rows += [
+            {**said, **vars(item), **vars(answer), "error": answer.error or None}
+            | {"status": "failed" if answer.says is None else "ok"}
+            for item, answer in zip(items, found, strict=True)
+        ]
     return rows, {**keys, "text": row["text"], **_score(rows, len(controls))}
 
 
@@ -193,10 +190,6 @@ async def _answers(asker: Asker, prompt: Prompt, text: str, items: Sequence[Item
 
     starts = range(0, len(items), judge.texts)
     return [answer for part in await bounded_gather(ask, starts, max(len(starts), 1)) for answer in part]
-
-
-def _told(answer: Answer) -> Row:
-    return {**vars(answer), "status": "failed" if answer.says is None else "ok", "error": answer.error or None}
 
 
 def _score(rows: Sequence[Row], controls: int) -> Row:

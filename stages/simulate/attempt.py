@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import count, islice
 from typing import Any, TextIO
 
 import numpy as np
@@ -28,15 +29,12 @@ def simulate_lines(simulator: str, model: str, explanation: str, lines: TextIO, 
         UserError: a line is not a list of strings, or a sequence could not be simulated.
     """
     loaded = open_attempt(simulator, model)
-    batch: list[list[str]] = []
-    done = 0
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            batch.append(_tokens(line, number))
-        if len(batch) == BATCH:
-            done += _write(loaded, explanation, batch, done, out)
-            batch = []
-    _write(loaded, explanation, batch, done, out)
+    sequences = (_tokens(line, number) for number, line in enumerate(lines, start=1) if line.strip())
+    numbers = count(1)
+    while batch := list(islice(sequences, BATCH)):
+        for result, number in zip(asyncio.run(loaded.simulate(explanation, batch)), numbers, strict=False):
+            out.write(json.dumps([round(value, 4) for value in _values(result, number)]) + "\n")
+        out.flush()
 
 
 def show_text(simulator: str, model: str, explanation: str, text: str, *, color: bool) -> str:
@@ -84,15 +82,6 @@ def _tokens(line: str, number: int) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(token, str) for token in value):
         raise UserError(f"line {number} is not a list of strings: {line.strip()[:80]}")
     return value
-
-
-def _write(simulator: Simulator, explanation: str, batch: Sequence[list[str]], done: int, out: TextIO) -> int:
-    results: Iterable[Simulation] = asyncio.run(simulator.simulate(explanation, batch)) if batch else []
-    for number, result in enumerate(results, start=done + 1):
-        values = _values(result, number)
-        out.write(json.dumps([round(float(value), 4) for value in values]) + "\n")
-    out.flush()
-    return len(batch)
 
 
 def _values(result: Simulation, number: int) -> Sequence[float]:

@@ -231,10 +231,9 @@ def _read_item(item: str, taken: Taken, scope: Scope) -> tuple[Rule | None, Scop
     forms, meaning = read_forms(text)
     if affixed:
         return Rule(quoted=tuple(affixed), forms=forms, places=here), "either"
-    if not (forms or meaning or here or _ANY.search(text)):
-        return None, scope
-    scope = _scope(text, "either") if text else scope
-    if not (forms or meaning or here):
+    named = bool(forms or meaning or here)
+    scope = _scope(text, "either") if text and (named or _ANY.search(text)) else scope
+    if not named:
         return None, scope
     edge = any(place.kind in {"first", "last"} for place in here) and not re.search("word", text, re.I)
     marks = edge or bool(re.search("token|thing", text, re.I))

@@ -18,7 +18,7 @@ An explanation is read into rules (`reader`), which are applied to the words of 
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +89,6 @@ class Meaning:
         self.vocabulary = frozenset(words := whole_words(embedder.tokenizer))
         self._embedder = embedder
         self._common = words[:COMMON] or ["the", "of", "and"]
-        self._common_vectors: Floats | None = None
         self._listing = Listing(*lister, self._common) if lister is not None else None
         self._vectors: dict[str, Floats] = {}
         self._phrase = lru_cache(self._listing.most_phrases if self._listing else MOST_PHRASES)(self._read_phrase)
@@ -115,9 +114,11 @@ class Meaning:
         self._vectors.update(zip(missing, self._embedder.encode(missing), strict=True))
         return np.array([self._vectors[word] for word in lowered]).reshape(len(lowered), self._embedder.width)
 
+    @cached_property
+    def _common_vectors(self) -> Floats:
+        return self._embedder.encode(self._common)
+
     def _read_phrase(self, phrase: str) -> _Phrase:
-        if self._common_vectors is None:
-            self._common_vectors = self._embedder.encode(self._common)
         bare = INTRODUCTIONS.sub("", phrase).strip() or phrase
         vector = self._embedder.encode([phrase, bare]).mean(axis=0)
         vector = vector / max(float(np.linalg.norm(vector)), 1e-9)
@@ -132,9 +133,8 @@ class Listing:
     def __init__(self, language_model: "LoadedModel", prompt: Prompt, common: Sequence[str]) -> None:
         self._subject, self._prompt = language_model, prompt
         self._common = list(common)
-        self._tokens: dict[str, int] = {}
-        self._unrelated: Floats | None = None
-        self._anchor = self._ids([ANCHOR])[0]
+        self._anchor = self._ids(ANCHOR)
+        self._first = lru_cache(MOST_WORDS)(self._find_first)
         self.most_phrases = min(MOST_PHRASES, max(16, PHRASE_BYTES // (4 * len(language_model.tokenizer))))
         """Results of `read` that fit into PHRASE_BYTES."""
 
@@ -143,8 +143,6 @@ class Listing:
 
         Mean and deviation are those of the common words' first tokens.
         """
-        if self._unrelated is None:
-            self._unrelated = np.mean([self._log_probabilities(name) for name in UNRELATED], axis=0, dtype=np.float32)
         gain = self._log_probabilities(phrase) - self._unrelated
         firsts = self._firsts(self._common)
         common = gain[firsts[firsts >= 0]]
@@ -158,13 +156,19 @@ class Listing:
         best = np.maximum(listed[written], listed[lowered])
         return np.where((written >= 0) & (lowered >= 0), best, np.float32(np.nan))
 
+    @cached_property
+    def _unrelated(self) -> Floats:
+        """(V,) mean over unrelated phrases."""
+        found: Floats = np.mean([self._log_probabilities(name) for name in UNRELATED], axis=0, dtype=np.float32)
+        return found
+
     def _log_probabilities(self, phrase: str) -> Floats:
         """(V,) of the token after the prompt; phrases are run one by one, so that none depends on its neighbours."""
         import torch
 
         model = self._subject.model
         prompt = self._prompt.render(explanation=phrase[:LONGEST_LISTED])
-        ids = torch.tensor([self._ids([prompt], special=True)[0]], device=self._subject.device)
+        ids = torch.tensor([self._ids(prompt, special=True)], device=self._subject.device)
         options = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
         with torch.inference_mode():
             logits = model(input_ids=ids, use_cache=False, **options).logits[0, -1].float()
@@ -173,36 +177,28 @@ class Listing:
 
     def _firsts(self, words: Sequence[str]) -> npt.NDArray[np.int64]:
         """(N,) the first token of each word after the prompt; -1 where the tokenizer joins it with what stands before."""
-        missing = sorted({word for word in words if word not in self._tokens})
-        if len(self._tokens) + len(missing) > MOST_WORDS:
-            self._tokens.clear()
-            missing = sorted(set(words))
-        if missing:
-            size = len(self._anchor)
-            for word, ids in zip(missing, self._ids([f"{ANCHOR} {word[:100]}" for word in missing]), strict=True):
-                self._tokens[word] = ids[size] if ids[:size] == self._anchor and len(ids) > size else -1
-        return np.array([self._tokens[word] for word in words], dtype=np.int64)
+        return np.array([self._first(word) for word in words], dtype=np.int64)
 
-    def _ids(self, texts: list[str], special: bool = False) -> list[list[int]]:
-        ids: list[list[int]] = self._subject.tokenizer(texts, add_special_tokens=special)["input_ids"]
+    def _find_first(self, word: str) -> int:
+        ids, size = self._ids(f"{ANCHOR} {word[:100]}"), len(self._anchor)
+        return ids[size] if ids[:size] == self._anchor and len(ids) > size else -1
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        ids: list[int] = self._subject.tokenizer(text, add_special_tokens=special)["input_ids"]
         return ids
 
 
 class WordSimulator:
-    """Reads an explanation into rules of form, position and meaning, and gives each token the best rule's value.
-
-    Args:
-        embedder: embeds words and phrases; its vocabulary, ordered by frequency, gives the common words.
-        language_model: lists what an explanation calls up; without one, meaning is by embedding alone.
-        prompt: asks it for the list.
-    """
+    """Reads an explanation into rules of form, position and meaning, and gives each token the best rule's value."""
 
     def __init__(
-        self,
-        embedder: "Embedder",
-        language_model: "LoadedModel | None" = None,
-        prompt: Prompt = WORD_LIST,
+        self, embedder: "Embedder", language_model: "LoadedModel | None" = None, prompt: Prompt = WORD_LIST
     ) -> None:
+        """The embedder's vocabulary, by frequency, gives the common words.
+
+        Args:
+            language_model: lists, asked by the prompt, what an explanation calls up; without one, meaning is by embedding alone.
+        """
         self.model = language_model.name if language_model else ""
         self.prompt_id = prompt.id if language_model else ""
         self._meaning = Meaning(embedder, None if language_model is None else (language_model, prompt))
@@ -233,9 +229,8 @@ class WordSimulator:
         words = sorted(
             {word.text for text in texts for word, said in zip(text.words, text.lettered, strict=True) if said}
         )
-        return {
-            phrase: dict(zip(words, self._meaning.values(phrase, words).tolist(), strict=True)) for phrase in phrases
-        }
+        values = {phrase: self._meaning.values(phrase, words).tolist() for phrase in phrases}
+        return {phrase: dict(zip(words, found, strict=True)) for phrase, found in values.items()}
 
 
 def _build(settings: Simulate, model: Any, prompts: Sequence[Prompt]) -> Simulator:
