@@ -11,10 +11,9 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.runner import Stages
 from pipeline.execution.stage import ModelUse
-from pipeline.llm.endpoint import open_endpoint
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities
 from pipeline.llm.endpoint.client import listed_models
-from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+from pipeline.llm.endpoint.completions import EndpointCapabilities
+from pipeline.llm.endpoint.endpoint_engine import EndpointEngine, open_endpoint
 from pipeline.llm.endpoint.secrets import Secrets
 from pipeline.llm.engine import EngineError, Request
 
@@ -71,10 +70,10 @@ async def _visit(use: ModelUse, config: RunConfig, example: Example) -> Visit:
         visit.lines.append(("endpoint", Secrets.of(model).endpoint))
         live = model.model_copy(update={"mode": "live"})
         engine = open_endpoint(live, config.root / "_replies", WORKER, config.budget)
-        can = await engine.probed(anew=True)
+        can = await engine.capabilities(anew=True)
         visit.lines += [("answers", "yes"), *_capabilities(can, engine)]
         last = "well"
-        use.check(can.of_engine())
+        use.check(can)
         if can.other_models:
             raise UserError(f"engine.model = {model.model!r} is unknown{listed_models(can.other_models)}")
         visit.trial = await _tried(engine, example)

@@ -53,7 +53,7 @@ def load_engine(engine: LanguageModel | None, context: Context) -> Engine:
         from pipeline.llm.in_process import InProcessEngine
 
         return InProcessEngine(load_engine_model(engine))
-    from pipeline.llm.endpoint import open_endpoint
+    from pipeline.llm.endpoint.endpoint_engine import open_endpoint
 
     return open_endpoint(engine, context.config.root / "_replies", context.worker, context.config.budget)
 

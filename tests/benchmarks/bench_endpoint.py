@@ -35,9 +35,9 @@ from pipeline.commands.run import run_pipeline
 from pipeline.config import Budget, LanguageModel
 from pipeline.config.run_file import parse_config
 from pipeline.execution.runner import run_stage
-from pipeline.llm.endpoint import open_endpoint
-from pipeline.llm.endpoint.capabilities import body_of
 from pipeline.llm.endpoint.client import CHAT, Client
+from pipeline.llm.endpoint.completions import body_of
+from pipeline.llm.endpoint.endpoint_engine import open_endpoint
 from pipeline.llm.endpoint.faults import parsed_reply
 from pipeline.llm.engine import Message, Request
 from stages import STAGES
@@ -120,7 +120,7 @@ async def in_turns(url: str, folder: Path, rounds: int) -> list[tuple[Round, Rou
     """Rounds of the engine and of the bare loop."""
     config = LanguageModel(model="m", base_url=url, concurrency=PLACES)
     engine, client = open_endpoint(config, folder, "bench", Budget()), Client(config)
-    can = await engine.probed()
+    can = await engine.capabilities()
 
     async def bare(request: Request) -> None:
         body = {"model": "m", **body_of(request, can)[1], "seed": request.seed}

@@ -57,8 +57,7 @@ import numpy.typing as npt
 
 from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint import open_endpoint
-from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+from pipeline.llm.endpoint.endpoint_engine import EndpointEngine, open_endpoint
 from pipeline.llm.engine import Engine
 from pipeline.llm.in_process import InProcessEngine
 from pipeline.llm.load import load_engine_model

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.batch_files import BatchInterface, Json, RequestFiles, Timing, read_results
-from pipeline.llm.endpoint.budget import Reservation, Tokens, prompt_bound
+from pipeline.llm.endpoint.budget import Tokens, most_tokens
 from pipeline.llm.endpoint.faults import QUOTED, Fault, embedded_status, read_refusal
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Endpoint, Outcome, Outgoing, Sender
@@ -20,8 +20,6 @@ MOST_REQUESTS = 50_000
 MOST_BYTES = 150_000_000
 """Of one batch; OpenAI takes 200 MB."""
 
-Asked = dict[bytes, tuple[Outgoing, asyncio.Future[Outcome]]]
-
 
 @dataclass
 class Batch:
@@ -29,16 +27,12 @@ class Batch:
 
     name: str = ""
     """Of its file; empty while it is not written."""
-    keys: set[bytes] = field(default_factory=set)
-    """Requests whose replies are not stored."""
-    asked: Asked = field(default_factory=dict)
+    open: dict[bytes, Tokens] = field(default_factory=dict)
+    """Keys of the requests whose replies are not stored, and what is reserved for each."""
+    asked: dict[bytes, tuple[Outgoing, asyncio.Future[Outcome]]] = field(default_factory=dict)
     """Those of them that somebody waits for."""
     size: int = 0
     work: asyncio.Task[None] | None = None
-
-    def takes(self, outgoing: Outgoing) -> bool:
-        """Whether there is room for one more."""
-        return len(self.keys) < MOST_REQUESTS and self.size + len(outgoing.content) <= MOST_BYTES
 
 
 class BatchSender(Sender):
@@ -56,9 +50,8 @@ class BatchSender(Sender):
         self._timing, self._run = timing or Timing(), cache.folder.parent.name
         self._files = RequestFiles(cache.folder / "batches", cache.worker)
         self._interface = BatchInterface(endpoint.client, endpoint.config.retries, self._timing)
-        self._open: dict[str, Batch] = {}
+        self._collecting: dict[str, Batch] = {}
         self._batches: dict[bytes, Batch] = {}
-        self._reserved: dict[bytes, Reservation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking_up: asyncio.Task[None] | None = None
 
@@ -73,7 +66,7 @@ class BatchSender(Sender):
             if number:
                 await asyncio.sleep(self._timing.poll)
             if outgoing.key not in self._batches:
-                self._reserved[outgoing.key] = await self._endpoint.reserve(outgoing)
+                await self._endpoint.budget.reserve(outgoing.most)
                 self._collect(outgoing)
             outcome = await self._in_batch(self._batches[outgoing.key], outgoing)
             if isinstance(outcome, Answer):
@@ -100,19 +93,20 @@ class BatchSender(Sender):
             batch = Batch(name)
             for key, body in self._files.read(name):
                 if self._endpoint.cache.get(key) is None and key not in self._batches:
-                    self._reserved[key] = await self._endpoint.budget.reserve((prompt_bound(body), limit_of(body)))
+                    batch.open[key] = most_tokens(body)
+                    await self._endpoint.budget.reserve(batch.open[key])
                     self._batches[key] = batch
-                    batch.keys.add(key)
-            if not batch.keys:
-                self._files.delete(name)
+            if not batch.open:
+                self._files.path(name).unlink(missing_ok=True)
 
     def _collect(self, outgoing: Outgoing) -> None:
         """Put a request into the next batch to its path."""
         path = outgoing.ask.path
-        if path not in self._open or not self._open[path].takes(outgoing):
-            self._open[path] = Batch()
-        batch = self._batches[outgoing.key] = self._open[path]
-        batch.keys.add(outgoing.key)
+        batch = self._collecting.setdefault(path, Batch())
+        if len(batch.open) >= MOST_REQUESTS or batch.size + len(outgoing.content) > MOST_BYTES:
+            batch = self._collecting[path] = Batch()
+        self._batches[outgoing.key] = batch
+        batch.open[outgoing.key] = outgoing.most
         batch.size += len(outgoing.content)
 
     async def _in_batch(self, batch: Batch, outgoing: Outgoing) -> Outcome:
@@ -153,61 +147,51 @@ class BatchSender(Sender):
         for key in due.intersection(batch.asked):
             self._hand_out(batch, key, {"error": {"message": said}})
         file.unlink(missing_ok=True)
-        if batch_id is None or not batch.keys:
+        if batch_id is None or not batch.open:
             self._forget(batch)
 
     async def _submit(self, batch: Batch, path: str) -> str:
         """Submit what was collected, and give the batch's id."""
-        if self._open.get(path) is batch:
-            del self._open[path]
+        if self._collecting.get(path) is batch:
+            del self._collecting[path]
         batch.name = await asyncio.to_thread(self._files.write, [outgoing for outgoing, _ in batch.asked.values()])
         try:
             batch_id = await self._interface.submit(self._files.path(batch.name), path, self._run)
         except EngineError:
             self._forget(batch)
             raise
-        tqdm.write(f"batch {batch_id} of {len(batch.keys):,} requests is submitted; it may take up to a day")
+        tqdm.write(f"batch {batch_id} of {len(batch.open):,} requests is submitted; it may take up to a day")
         return batch_id
 
     def _hand_out(self, batch: Batch, key: bytes, row: Json) -> None:
         """Store what a result is, and give it to who waits for it."""
-        outgoing, future = batch.asked[key]
-        reserved = self._reserved[key]
-        outcome = self._outcome(outgoing, row, reserved.most)
-        took = self._endpoint.store(outgoing, outcome, reserved.most)
-        self._endpoint.budget.settle(self._reserved.pop(key), took)
-        batch.keys.discard(key)
-        del self._batches[key], batch.asked[key]
+        outgoing, future = batch.asked.pop(key)
+        outcome = self._outcome(outgoing, row)
+        self._endpoint.settle(outgoing, outcome)
+        del self._batches[key], batch.open[key]
         if not future.done():
             future.set_result(outcome)
 
     def _forget(self, batch: Batch) -> None:
         """Give up a batch, of which nothing is left or which was not submitted."""
-        for key in batch.keys:
-            self._endpoint.budget.settle(self._reserved.pop(key), (0, 0))
+        for key, most in batch.open.items():
+            self._endpoint.budget.settle(most, (0, 0))
             del self._batches[key]
-        batch.keys.clear()
-        self._files.delete(batch.name)
+        batch.open.clear()
+        self._files.path(batch.name).unlink(missing_ok=True)
 
-    def _outcome(self, outgoing: Outgoing, row: Json, most: Tokens) -> Outcome:
+    def _outcome(self, outgoing: Outgoing, row: Json) -> Outcome:
         """What a line of results means."""
         response, error = row.get("response"), row.get("error")
         status = response.get("status_code") if isinstance(response, dict) else None
-        secrets, model = self._endpoint.client.secrets, self._endpoint.config.model
+        client = self._endpoint.client
         if not isinstance(response, dict) or not isinstance(status, int):
             words = error.get("message") or error.get("code") if isinstance(error, dict) else None
-            return Fault(secrets.redact(str(words or "no result"))[:QUOTED])
+            return Fault(client.secrets.redact(str(words or "no result"))[:QUOTED])
         body = response.get("body")
         if status == 200 and (status := embedded_status(body) or 200) == 200:
             try:
-                return self._endpoint.read(outgoing, body, most)
+                return self._endpoint.read(outgoing, body)
             except Fault as fault:
                 return fault
-        return read_refusal(status, {}, json.dumps(body).encode(), secrets, model)
-
-
-def limit_of(body: Json) -> int:
-    """The tokens that the replies to a request may have."""
-    prompts = body.get("prompt")
-    several = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
-    return int(body.get("max_completion_tokens") or body.get("max_tokens") or 0) * int(body.get("n") or 1) * several
+        return read_refusal(status, {}, json.dumps(body).encode(), client.secrets, self._endpoint.config.model)

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.client import CHAT, ERRORS, Client
+from pipeline.llm.endpoint.client import ERRORS, Client
 from pipeline.llm.endpoint.faults import Fault, NotFound, parsed_reply
 from pipeline.llm.endpoint.response_cache import is_at_work
 from pipeline.llm.endpoint.sender import Outgoing
@@ -78,10 +78,6 @@ class RequestFiles:
         except FileNotFoundError:
             return
 
-    def delete(self, name: str) -> None:
-        """Forget a batch whose replies are stored."""
-        self.path(name).unlink(missing_ok=True)
-
 
 class BatchInterface:
     """An endpoint's batches; calls are tried again, with growing waits, where it does not answer."""
@@ -103,15 +99,12 @@ class BatchInterface:
             raise UserError(
                 f'{self._client.secrets.endpoint} has no batch interface; write mode = "live" for its engine'
             ) from None
-        url: Literal["/v1/chat/completions", "/v1/completions"]
-        url = "/v1/chat/completions" if path == CHAT else "/v1/completions"
-        metadata, tries = {"run": run[:512], "requests": requests.stem}, 0
+        metadata = {"run": run[:512], "requests": requests.stem}
 
         async def create() -> str:
-            nonlocal tries
-            tries += 1
-            if tries > 1 and (found := await self.find(requests.stem)) is not None:
+            if (found := await self.find(requests.stem)) is not None:  # by a try whose answer was lost
                 return found
+            url: Any = f"/v1{path}"
             batch = await self._openai.batches.create(
                 completion_window="24h", endpoint=url, input_file_id=uploaded.id, metadata=metadata
             )

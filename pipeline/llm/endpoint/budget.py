@@ -9,7 +9,6 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,14 +37,6 @@ Amount = npt.NDArray[np.float64]
 """(2,) tokens, and what they cost (0 where the price is not known)."""
 
 
-@dataclass(frozen=True)
-class Reservation:
-    """What one request could take."""
-
-    most: Tokens
-    amount: Amount
-
-
 class SharedBudget:
     """Keeps a worker within the budget of the run: `reserve`, send, `settle`.
 
@@ -71,7 +62,7 @@ class SharedBudget:
             with self._shares() as shares:
                 shares.executemany(SET_SHARE, [(worker, *amount.tolist()) for worker, amount in spent.items()])
 
-    async def reserve(self, most: Tokens) -> Reservation:
+    async def reserve(self, most: Tokens) -> None:
         """Set aside what a request could take; where that is too much, wait for others in flight to settle.
 
         Raises:
@@ -86,11 +77,10 @@ class SharedBudget:
             await self._settled.wait()
         self._reserved = self._reserved + amount
         self._in_flight += 1
-        return Reservation(most, amount)
 
-    def settle(self, reserved: Reservation, took: Tokens) -> None:
+    def settle(self, most: Tokens, took: Tokens) -> None:
         """Put what a request took in place of what was set aside for it."""
-        self._reserved = self._reserved - reserved.amount
+        self._reserved = self._reserved - self._amount(most)
         self._in_flight -= 1
         self._spent = self._spent + self._amount(took)
         self._settled.set()
@@ -149,20 +139,20 @@ class SharedBudget:
         return f"the budget is used up: {'; '.join(lines)}; raise it and run the same command to go on"
 
 
-def prompt_bound(body: Mapping[str, Any]) -> int:
-    """Tokens of a request's prompt at most: as many as its texts have bytes in UTF-8, and what a chat template adds.
+def most_tokens(body: Mapping[str, Any]) -> Tokens:
+    """Tokens of a request's prompts and replies at most.
 
-    A JSON schema counts to the texts, for some servers show it to the model.
+    A prompt has as many as its texts have bytes in UTF-8, and what a chat template adds. A JSON schema counts to the texts,
+    for some servers show it to the model.
     """
-    texts = [message["content"] for message in body.get("messages", ())]
-    tokens = TOKENS_A_PROMPT + TOKENS_A_MESSAGE * len(texts)
-    prompts = body.get("prompt", ())
-    for prompt in [prompts] if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)) else prompts:
-        if isinstance(prompt, str):
-            texts.append(prompt)
-        else:
-            tokens += len(prompt)
-    if "response_format" in body:
-        texts.append(body["response_format"])
+    messages, prompts = body.get("messages", ()), body.get("prompt", [])
+    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
+        prompts = [prompts]
+    texts = [message["content"] for message in messages] + [prompt for prompt in prompts if isinstance(prompt, str)]
+    texts += [body["response_format"]] if "response_format" in body else []
     texts = [text if isinstance(text, str) else json.dumps(text) for text in texts]
-    return tokens + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    read = TOKENS_A_PROMPT + TOKENS_A_MESSAGE * len(messages)
+    read += sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    read += sum(len(prompt) for prompt in prompts if not isinstance(prompt, str))
+    replies = int(body.get("n") or 1) * max(len(prompts), 1)
+    return read, replies * int(body.get("max_completion_tokens") or body.get("max_tokens") or 0)

@@ -5,13 +5,13 @@ import json
 import logging
 import re
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError, Timeout
-from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream, AiohttpTransport
+from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
@@ -26,8 +26,6 @@ PLAIN = "/completions"
 CONNECT_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 50.0
 """Seconds after which an unused connection is not used again; servers close theirs after a minute or so."""
-LARGEST_REPLY = 64 * 1024 * 1024
-"""Bytes of a reply at most: the log-probabilities of 32,000 tokens fit, an endless reply does not fill the memory."""
 LISTED = 20
 """Models of an endpoint that a message names at most."""
 
@@ -57,11 +55,11 @@ class Client:
         self.openai = AsyncOpenAI(
             base_url=self.secrets.endpoint,
             api_key="none",
-            default_headers={"Accept-Encoding": "identity"} | self.secrets.headers,
+            default_headers=self.secrets.headers,
             default_query=dict(parse_qsl(self.secrets.query, keep_blank_values=True)),
             max_retries=0,
             http_client=DefaultAioHttpClient(
-                transport=_Transport(self.secrets.endpoint),
+                transport=_transport(self.secrets.endpoint),
                 timeout=Timeout(config.timeout, connect=CONNECT_SECONDS),
                 follow_redirects=False,
                 event_hooks={"request": [self._only_own_headers]},
@@ -165,50 +163,18 @@ def listed_models(names: Sequence[str]) -> str:
     return f"; the endpoint lists {', '.join(names[:LISTED])}{more}" if names else ""
 
 
-class _Transport(AiohttpTransport):
-    """openai's aiohttp transport, by the environment's proxy, with a bound on the size of replies."""
-
-    def __init__(self, endpoint: str) -> None:
-        super().__init__()
-        parts = urlsplit(endpoint)
-        bypassed = urllib.request.proxy_bypass(parts.hostname or "")
-        proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
-        self.client = lambda: aiohttp.ClientSession(
-            connector=_Connector(ssl=self.ssl_context, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=proxy,
-        )
-
-    async def handle_async_request(self, request: Any) -> Any:
-        """As the transport of openai does.
-
-        Raises:
-            aiohttp.ClientPayloadError: the reply is compressed, which was not asked for, as its size is then not known.
-        """
-        response = await super().handle_async_request(request)
-        if "content-encoding" in response.headers:
-            await response.aclose()
-            raise aiohttp.ClientPayloadError("the reply is compressed, which was not asked for")
-        if request.url.path.endswith(PLAIN):  # files of batches may be larger
-            response.stream = _BoundedStream(response.stream)
-        return response
-
-
-class _BoundedStream(AiohttpResponseStream):
-    """The body of a reply, up to LARGEST_REPLY bytes."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for chunk in self._stream:
-            if (size := size + len(chunk)) > LARGEST_REPLY:
-                raise aiohttp.ClientPayloadError(f"a reply of more than {LARGEST_REPLY:,} bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+def _transport(endpoint: str) -> AiohttpTransport:
+    """openai's aiohttp transport by the environment's proxy, with as many connections as requests are in flight."""
+    parts = urlsplit(endpoint)
+    bypassed = urllib.request.proxy_bypass(parts.hostname or "")
+    proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
+    transport = AiohttpTransport()
+    transport.client = lambda: aiohttp.ClientSession(
+        connector=_Connector(ssl=transport.ssl_context, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=proxy,
+    )
+    return transport
 
 
 class _Connector(aiohttp.TCPConnector):

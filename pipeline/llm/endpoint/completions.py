@@ -1,4 +1,4 @@
-"""Replies of an endpoint: checked and reduced to what is read of them, then made into Completions.
+"""What a model behind an endpoint understands, requests made accordingly, and their replies.
 
 A kept reply is JSON: {"model": text, "replies": [{"text", "finish", "refusal", "tokens": [[text, [[text, log-probability],
 ...]], ...]}, ...]}. A reply of another form raises one of `faults.UNLIKE`, and the sender tries again.
@@ -7,17 +7,114 @@ A kept reply is JSON: {"model": text, "replies": [{"text", "finish", "refusal", 
 import math
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
+from pipeline.llm.endpoint.client import CHAT, PLAIN
 from pipeline.llm.endpoint.response_cache import Answer
-from pipeline.llm.engine import Completion, Refused, ReplyToken
+from pipeline.llm.endpoint.sender import Ask
+from pipeline.llm.engine import Capabilities, Completion, Message, Refused, ReplyToken, Request
+
+STOPS = 4
+"""Stop texts that servers take at most; a reply is cut at the others here."""
+_STRIDE = 7919  # between the draws of one attempt and the next; a prime, so that neighbouring seeds do not meet soon
 
 ROUNDING = 1e-3
 """A log-probability up to here above 0 is 0, rounded by the server; more is garbage."""
 
 Json = dict[str, Any]
 Alternatives = list[tuple[str, float]]
+LimitField = Literal["max_tokens", "max_completion_tokens"]
+
+
+@dataclass(frozen=True)
+class PromptLogprobs:
+    """How an endpoint gives the log-probabilities of the tokens of a prompt, which is sent as token ids."""
+
+    way: Literal["", "prompt_logprobs", "echo"] = ""
+    """By vLLM's field `prompt_logprobs`; by `echo` with `logprobs`, as SGLang does; empty where neither works."""
+    alternatives: int = 0
+    """Tokens to ask for at each place of the prompt."""
+    listed: int = 0
+    """Tokens that were given for so many, at least."""
+    token_ids: bool = False
+    """Whether it names the tokens of its reply by their ids (vLLM's `return_tokens_as_token_ids`)."""
+    spelling: tuple[tuple[int, str], ...] = ()
+    """The text by which it names each token that numbers are written with."""
+
+
+@dataclass(frozen=True)
+class EndpointCapabilities(Capabilities):
+    """What a model behind an endpoint understands; kept as JSON in the response cache."""
+
+    chat: bool = True
+    """Answers /chat/completions; else only /completions."""
+    limit_field: LimitField = "max_tokens"
+    """The field that limits the tokens of a reply."""
+    temperature: bool = True
+    stop: bool = True
+    """Whether these fields are taken; models that reason refuse them."""
+    context: int | None = None
+    """Tokens of prompt and reply together, as /models says; None where it does not."""
+    other_models: tuple[str, ...] = ()
+    """The models that /models lists, where this one is not among them."""
+    reading: PromptLogprobs = field(default_factory=PromptLogprobs)
+
+
+def asks(request: Request, can: EndpointCapabilities) -> list[Ask]:
+    """The requests to send for `request`: one, or one for each reply where the server gives only one.
+
+    The i-th of them has the seed of the request plus i, and a raised `attempt` has other seeds. Where the server knows no
+    seed, the number stands for the draw in the response cache, so that another seed is still another reply. A temperature
+    of 0 has neither.
+    """
+    drawn = request.temperature > 0
+    replies = request.n if can.n and drawn else 1
+    path, body = body_of(request, can)
+    if replies > 1:
+        body["n"] = replies
+    keep = partial(keep_replies, wanted=replies, logprobs=min(request.logprobs, can.logprobs) > 0)
+    found = []
+    for number in range(request.n // replies if drawn else 1):
+        draw = (request.seed + number + _STRIDE * request.attempt) % 2**31
+        attempt = request.attempt if can.seed or not drawn else draw
+        seed = {"seed": draw} if can.seed and drawn else {}
+        found.append(Ask(path, body | seed, keep, attempt))
+    return found
+
+
+def body_of(request: Request, can: EndpointCapabilities) -> tuple[str, dict[str, Any]]:
+    """Path and body of a request for one reply, without a seed."""
+    body: dict[str, Any] = {}
+    if can.chat:
+        body["messages"] = [{"role": message.role, "content": message.content.lstrip()} for message in request.messages]
+    else:
+        body["prompt"] = plain_text(request.messages)
+    body[can.limit_field] = request.max_tokens
+    if can.temperature:
+        body["temperature"] = request.temperature
+    if can.stop and request.stop:
+        body["stop"] = list(request.stop)[:STOPS]
+    if can.chat and request.schema is not None and can.json_schema:
+        schema = {"name": "reply", "strict": True, "schema": dict(request.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if alternatives := min(request.logprobs, can.logprobs):
+        body |= {"logprobs": True, "top_logprobs": alternatives} if can.chat else {"logprobs": alternatives}
+    return CHAT if can.chat else PLAIN, body
+
+
+def plain_text(messages: Sequence[Message]) -> str:
+    """The messages for a model without chat, joined as `Message` says."""
+    parts = [messages[0].content]
+    for message in messages[1:]:
+        if message.role != "assistant":
+            parts.append("\n\n")
+        elif not message.content[:1].isspace():
+            parts.append(" ")
+        parts.append(message.content)
+    return "".join(parts)
 
 
 def keep_replies(reply: Mapping[str, Any], wanted: int, logprobs: bool) -> Json:

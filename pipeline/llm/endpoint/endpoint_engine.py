@@ -5,21 +5,26 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
+from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
 from pipeline.execution.fingerprint import canonical
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities, asks
-from pipeline.llm.endpoint.client import listed_models
-from pipeline.llm.endpoint.completions import completions
+from pipeline.llm.endpoint.batch import BatchSender
+from pipeline.llm.endpoint.budget import SharedBudget
+from pipeline.llm.endpoint.client import Client, listed_models
+from pipeline.llm.endpoint.completions import EndpointCapabilities, asks, completions
 from pipeline.llm.endpoint.number_scorers import PromptScorer, ReplyScorer
 from pipeline.llm.endpoint.probe import Probe
-from pipeline.llm.endpoint.sender import Endpoint, Sender
+from pipeline.llm.endpoint.response_cache import ResponseCache
+from pipeline.llm.endpoint.sender import Endpoint, LiveSender, Sender
 from pipeline.llm.engine import (
-    Capabilities,
     Completion,
     EngineError,
     Message,
@@ -34,6 +39,7 @@ BYTES_A_TOKEN = 3.5
 """Of English text, for a tokenizer that is not at hand."""
 TOKENS_A_MESSAGE = 4
 """What a chat template adds to a message."""
+_CAPABILITIES = TypeAdapter(EndpointCapabilities)
 
 
 class EndpointEngine:
@@ -69,19 +75,14 @@ class EndpointEngine:
         size = sum(len(message.content.encode()) for message in messages)
         return math.ceil(size / BYTES_A_TOKEN) + TOKENS_A_MESSAGE * len(messages)
 
-    async def capabilities(self) -> Capabilities:
-        """What the probe found.
-
-        Raises:
-            UserError: the endpoint does not answer, or the key or the model is wrong.
-        """
-        return (await self.probed()).of_engine()
-
-    async def probed(self, *, anew: bool = False) -> EndpointCapabilities:
+    async def capabilities(self, *, anew: bool = False) -> EndpointCapabilities:
         """What the probe found, the last time that it was made.
 
         Args:
             anew: ask the endpoint whatever is known.
+
+        Raises:
+            UserError: the endpoint does not answer, or the key or the model is wrong.
         """
         if self._probing is None or anew:
             self._probing = asyncio.create_task(self._probe(anew))
@@ -95,7 +96,7 @@ class EndpointEngine:
 
     async def complete(self, request: Request) -> list[Completion]:
         """As `Engine.complete`; what a server without `n` is asked several times counts its prompt each time."""
-        can = await self.probed()
+        can = await self.capabilities()
         if self.context is not None and self._encoder is not None:
             needed = len(self._encoder.conversation(request.messages).ids) + request.max_tokens
             if needed > self.context:
@@ -106,7 +107,7 @@ class EndpointEngine:
 
     async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
         """As `Engine.score`; `pipeline.llm.endpoint.number_scorers` says what is exact and what is a lower bound."""
-        can = await self.probed()
+        can = await self.capabilities()
         if self._scorer is None:
             self._scorer = self._make_scorer(can)
         scorer = self._scorer
@@ -143,31 +144,24 @@ class EndpointEngine:
         )
 
     async def _probe(self, anew: bool) -> EndpointCapabilities:
-        cache, fact = self._endpoint.cache, self._fact()
+        cache, config = self._endpoint.cache, self._config
+        has_tokenizer = config.tokenizer or self._encoder is not None
+        facts = {"url": config.base_url, "model": config.model, "tokenizer": has_tokenizer, "body": config.body}
+        # The address may hold a password, so it is hashed with all else that the outcome depends on.
+        fact = "probe.v2." + hashlib.sha256(canonical(facts).encode()).hexdigest()[:32]
         asked_anew = f"{fact}.anew"  # by the doctor, as another worker: the newer of the two facts counts
         known = [found for found in (cache.get_fact(fact), cache.get_fact(asked_anew)) if found]
         if known and not anew:
-            can = EndpointCapabilities.from_json(max(known, key=lambda found: float(found["time"])))
+            can = _CAPABILITIES.validate_python(max(known, key=lambda found: float(found["time"])))
         else:
             now = time.time()
             attempt = int(1000 * now) * 10 if anew else 0
-            probe = Probe(self._live, self._endpoint.client, self._config, self._encoder, attempt)
-            can = await probe.capabilities()
-            cache.put_fact(asked_anew if anew else fact, can.to_json() | {"time": now})
+            can = await Probe(self._live, self._endpoint.client, config, self._encoder, attempt).capabilities()
+            cache.put_fact(asked_anew if anew else fact, asdict(can) | {"time": now})
         if can.other_models and not anew:
             tqdm.write(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}")
-        self.context = self._config.context or can.context
+        self.context = config.context or can.context
         return can
-
-    def _fact(self) -> str:
-        """Names the probe's outcome by all that it depends on; the address may hold a password, so it is hashed."""
-        values = {
-            "url": self._config.base_url,
-            "model": self._config.model,
-            "tokenizer": self._config.tokenizer or self._encoder is not None,
-            "body": self._config.body,
-        }
-        return "probe.v1." + hashlib.sha256(canonical(values).encode()).hexdigest()[:32]
 
     @cached_property
     def _encoder(self) -> PromptEncoder | None:
@@ -182,3 +176,16 @@ async def _safely(scorer: PromptScorer | ReplyScorer, prompt: NumberPrompt) -> N
         return await scorer.score(prompt)
     except EngineError as error:
         return NumberScores(None, None, str(error))
+
+
+def open_endpoint(config: LanguageModel, folder: Path, worker: str, budget: Budget) -> EndpointEngine:
+    """The engine over an endpoint, with the replies in FOLDER/WORKER.sqlite; its `aclose` lets go of that file.
+
+    Raises:
+        UserError: no key, or another process works as the same worker.
+    """
+    client = Client(config)  # before a file is made
+    cache = ResponseCache(folder, worker)
+    endpoint = Endpoint(config, client, cache, SharedBudget(budget, config, cache))
+    live = LiveSender(endpoint)
+    return EndpointEngine(endpoint, BatchSender(endpoint) if config.mode == "batch" else live, live)

@@ -25,9 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.execution.concurrency import gather_all
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities, body_of
 from pipeline.llm.endpoint.client import PLAIN
-from pipeline.llm.endpoint.completions import keep_replies
+from pipeline.llm.endpoint.completions import EndpointCapabilities, body_of, keep_replies
 from pipeline.llm.endpoint.prompt_logprobs import Row, keep_next, keep_prompt, next_body, prompt_body
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Ask, Sender
@@ -106,7 +105,7 @@ class PromptScorer:
             ids = [*ids, wanted[0]]  # a token must stand where alternatives are to be listed
         keep = partial(keep_prompt, ids=ids, places=places, wanted=wanted, reading=self._reading)
         body, kept = prompt_body(ids, self._reading), _number(places, wanted)
-        answer = await self._sender.ask(Ask(PLAIN, body, tokens_at_most=1, keep=keep, attempt=kept))
+        answer = await self._sender.ask(Ask(PLAIN, body, keep=keep, attempt=kept))
         spent.add(answer)
         return _array(answer.body["rows"])
 
@@ -149,7 +148,6 @@ class PromptScorer:
                 Ask(
                     PLAIN,
                     next_body(part, self._reading),
-                    tokens_at_most=len(part),
                     keep=partial(keep_next, prompts=len(part), wanted=wanted, reading=self._reading),
                     attempt=_number(wanted),
                 )
@@ -178,7 +176,7 @@ class ReplyScorer:
         keep = partial(keep_replies, wanted=1, logprobs=True)
         spent = _Spent()
         for attempt in range(TRIES):
-            answer = await self._sender.ask(Ask(path, body, tokens_at_most=2, keep=keep, attempt=attempt))
+            answer = await self._sender.ask(Ask(path, body, keep=keep, attempt=attempt))
             spent.add(answer)
             reply = answer.body["replies"][0]
             if reply["tokens"] and not reply["refusal"]:

@@ -13,9 +13,15 @@ from typing import Any
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities, LimitField, body_of
 from pipeline.llm.endpoint.client import Client
-from pipeline.llm.endpoint.completions import in_order, keep_replies
+from pipeline.llm.endpoint.completions import (
+    EndpointCapabilities,
+    LimitField,
+    PromptLogprobs,
+    body_of,
+    in_order,
+    keep_replies,
+)
 from pipeline.llm.endpoint.faults import UNLIKE, NotFound, Rejected
 from pipeline.llm.endpoint.prompt_logprobs import ALTERNATIVES, TRIES, find_reading
 from pipeline.llm.endpoint.sender import Ask, Sender
@@ -31,7 +37,12 @@ SCHEMA = {
     "required": ["answer"],
     "additionalProperties": False,
 }
-LIMIT_FIELDS: tuple[LimitField, ...] = ("max_tokens", "max_completion_tokens")
+KINDS: tuple[tuple[bool, LimitField], ...] = (
+    (True, "max_tokens"),
+    (True, "max_completion_tokens"),
+    (False, "max_tokens"),
+)
+"""What is tried, in this order: chat or not, and the field that limits a reply."""
 CONTEXT_KEYS = ("max_model_len", "context_length", "max_context_length", "context_window")
 YES = "Reply with the word yes."
 _MARK = "\n\n\n"
@@ -64,11 +75,11 @@ class Probe:
         try:
             await self._find_kind()
             await self._find_plain_fields()
-            checks: list[Awaitable[Any]] = [
-                self._logprobs(), self._json_schema(), self._n(), self._seed(),
-                find_reading(self._sender, self._encoder, self._first), self._client.models(),
-            ]  # fmt: skip
-            logprobs, schema, n, seed, reading, models = await gather_all(checks)
+            checks: list[Awaitable[Any]] = [self._logprobs(), self._json_schema(), self._n(), self._seed()]
+            if self._encoder is not None:
+                checks.append(find_reading(self._sender, self._encoder, self._first))
+            logprobs, schema, n, seed, *found = await gather_all(checks)
+            models = await self._client.models()
         except Rejected as error:
             raise UserError(f"{self._config.model} refuses a plain request: {error}") from None
         except EngineError as error:
@@ -76,9 +87,12 @@ class Probe:
                 f"what {self._config.model} can do could not be found out: {error}; run again once its endpoint answers"
             ) from None
         names = tuple(str(entry.get("id")) for entry in models)
+        reading: PromptLogprobs = found[0] if found else PromptLogprobs()
         return replace(
             self._can,
             logprobs=logprobs,
+            reply_numbers=logprobs > 0 or bool(reading.way),
+            prompt_numbers=bool(reading.way),
             json_schema=schema,
             n=n,
             seed=seed,
@@ -89,18 +103,16 @@ class Probe:
 
     async def _find_kind(self) -> None:
         """Chat or plain completions, and the field that limits a reply."""
-        refused: Exception | None = None
-        for chat in (True, False):
-            for field in LIMIT_FIELDS if chat else LIMIT_FIELDS[:1]:
-                self._can = EndpointCapabilities(chat=chat, limit_field=field, temperature=False, stop=False)
-                try:
-                    thinks = all([_is_cut(await self._send(self._request(YES, 16), attempt)) for attempt in range(2)])
-                except NotFound as error:
-                    refused = refused or error
-                    break
-                except Rejected as error:
-                    refused = refused or error
-                    continue
+        refused: UserError | Rejected | None = None
+        for chat, field in KINDS:
+            if isinstance(refused, NotFound) and chat:
+                continue
+            self._can = EndpointCapabilities(chat=chat, limit_field=field, temperature=False, stop=False)
+            try:
+                thinks = all([_is_cut(await self._send(self._request(YES, 16), attempt)) for attempt in range(2)])
+            except (NotFound, Rejected) as error:
+                refused = refused or error
+            else:
                 self._room = REASONING_ROOM if thinks else 0
                 return
         assert refused is not None
@@ -172,8 +184,7 @@ class Probe:
         tried = replace(self._can, logprobs=request.logprobs, json_schema=request.schema is not None)
         path, body = body_of(request, tried)
         body |= fields
-        room = body[self._can.limit_field] * body.get("n", 1)
-        answer = await self._sender.ask(Ask(path, body, room, keep=_with_choices, attempt=self._first + attempt))
+        answer = await self._sender.ask(Ask(path, body, keep=_with_choices, attempt=self._first + attempt))
         return answer.body
 
 

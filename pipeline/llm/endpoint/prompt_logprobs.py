@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.llm.endpoint.capabilities import PromptLogprobs
 from pipeline.llm.endpoint.client import PLAIN
-from pipeline.llm.endpoint.completions import checked, in_order
+from pipeline.llm.endpoint.completions import PromptLogprobs, checked, in_order
 from pipeline.llm.endpoint.faults import UNLIKE, NotFound, Rejected
 from pipeline.llm.endpoint.sender import Ask, Sender
 from pipeline.llm.numbers import number_tokens
@@ -100,7 +99,7 @@ def _first(choice: Json, reading: PromptLogprobs) -> Find:
     return lambda token: entries.get(names[token])
 
 
-async def find_reading(sender: Sender, encoder: PromptEncoder | None, first_attempt: int) -> PromptLogprobs:
+async def find_reading(sender: Sender, encoder: PromptEncoder, first_attempt: int) -> PromptLogprobs:
     """The first way that works, tried on a prompt which ends with all tokens that numbers are written with.
 
     A way works if its answer names every token of the prompt at its place, with alternatives, and the token behind a prompt
@@ -109,8 +108,6 @@ async def find_reading(sender: Sender, encoder: PromptEncoder | None, first_atte
     Raises:
         EngineError: no answer at all.
     """
-    if encoder is None:
-        return PromptLogprobs()
     wanted = number_tokens(encoder).wanted
     start = len(encoder.encode(TEXT))
     ids = [*encoder.encode(TEXT), *wanted]
@@ -168,7 +165,7 @@ def _checked_behind(reply: Json, found: PromptLogprobs, wanted: Sequence[int]) -
 
 
 async def _send(sender: Sender, body: dict[str, Any], attempt: int) -> dict[str, Any]:
-    answer = await sender.ask(Ask(PLAIN, body, tokens_at_most=2, keep=_choices, attempt=attempt))
+    answer = await sender.ask(Ask(PLAIN, body, keep=_choices, attempt=attempt))
     return answer.body
 
 

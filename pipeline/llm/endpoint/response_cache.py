@@ -144,7 +144,7 @@ class ResponseCache:
 
 def read_other(file: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
     """What `read` finds in another worker's file; None where its worker has it open, or it had to be set aside."""
-    other = sqlite3.connect(file, timeout=1.0, isolation_level=None)
+    other = sqlite3.connect(file, timeout=BUSY_SECONDS / 50, isolation_level=None)
     try:
         other.executescript(TABLES)
         return read(other)

@@ -43,7 +43,7 @@ async def answers(
     sender = BatchSender(endpoint, QUICK)
     bodies = [question(number) if path == "/chat/completions" else plain(number) for number in numbers]
     try:
-        asks = (sender.ask(Ask(path, body, 3, kept)) for body in bodies)
+        asks = (sender.ask(Ask(path, body, kept)) for body in bodies)
         return list(await asyncio.gather(*asks, return_exceptions=True))
     finally:
         await sender.aclose()

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Budget, LanguageModel
-from pipeline.llm.endpoint import open_endpoint
-from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+from pipeline.llm.endpoint.endpoint_engine import EndpointEngine, open_endpoint
 
 
 @asynccontextmanager

@@ -9,9 +9,8 @@ from typing import Any
 from pipeline.config import Budget, LanguageModel
 from pipeline.llm.endpoint.budget import SharedBudget
 from pipeline.llm.endpoint.client import CHAT, Client
-from pipeline.llm.endpoint.live import Backoff, LiveSender
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
-from pipeline.llm.endpoint.sender import Ask, Endpoint, Sender
+from pipeline.llm.endpoint.sender import Ask, Backoff, Endpoint, LiveSender, Sender
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 
 
@@ -48,7 +47,7 @@ def texts(reply: dict[str, Any]) -> dict[str, Any]:
 
 async def ask(sender: Sender, name: object = 1, attempt: int = 0) -> Answer:
     body = {"messages": [{"role": "user", "content": f"question {name}"}], "max_tokens": 10}
-    return await sender.ask(Ask(CHAT, body, 10, texts, attempt))
+    return await sender.ask(Ask(CHAT, body, texts, attempt))
 
 
 def echo(body: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.budget import TOKENS_A_MESSAGE, TOKENS_A_PROMPT, SharedBudget, prompt_bound
+from pipeline.llm.endpoint.budget import TOKENS_A_MESSAGE, TOKENS_A_PROMPT, SharedBudget, most_tokens
 from pipeline.llm.endpoint.response_cache import ResponseCache
+from tests.tiers import examples
 
 ENGINE = LanguageModel(model="m", base_url="http://host/v1", price_in=1.0, price_out=4.0)
 
@@ -31,9 +32,10 @@ def test_costs_follow_from_prices_and_are_unknown_without() -> None:
 def test_without_a_limit_nothing_waits(tmp_path: Path) -> None:
     async def main() -> None:
         free, _ = opened(tmp_path)
-        amounts = [await free.reserve((10**9, 10**9)) for _ in range(100)]
-        for amount in amounts:
-            free.settle(amount, (1, 1))
+        for _ in range(100):
+            await free.reserve((10**9, 10**9))
+        for _ in range(100):
+            free.settle((10**9, 10**9), (1, 1))
         free.close()
 
     asyncio.run(main())
@@ -46,12 +48,12 @@ def test_requests_in_flight_never_pass_the_limit_and_nearly_all_of_it_is_used(
     spent = [0, 0.0]
 
     async def ask(book: SharedBudget) -> None:
-        reserved = await book.reserve((200, 60))
+        await book.reserve((200, 60))
         await asyncio.sleep(random.random() / 1000)
         read, written = random.randrange(100, 200), random.randrange(60)
         spent[0] += read + written
         spent[1] += (read + 4 * written) / 1e6
-        book.settle(reserved, (read, written))
+        book.settle((200, 60), (read, written))
 
     async def main() -> list[BaseException | None]:
         book, _ = opened(tmp_path, **limits)
@@ -82,24 +84,24 @@ def test_what_was_spent_before_counts_and_a_raised_limit_goes_on(tmp_path: Path)
 def test_cancelled_waits_reserve_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         book, _ = opened(tmp_path, max_tokens_total=100)
-        first = await book.reserve((80, 0))
+        await book.reserve((80, 0))
         waiting = asyncio.create_task(book.reserve((50, 0)))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        book.settle(first, (40, 0))
+        book.settle((80, 0), (40, 0))
         await book.reserve((60, 0))
 
     asyncio.run(main())
 
 
 def test_workers_that_start_die_and_come_back_in_any_order_keep_one_limit(tmp_path: Path) -> None:
-    draw = random.Random(0)
-    limit, spent = 30_000, {f"{worker}-of-4": 0 for worker in range(4)}
+    draw, steps = random.Random(0), examples(5_000)
+    limit, spent = 30 * steps, {f"{worker}-of-4": 0 for worker in range(4)}
     at_work: dict[str, tuple[SharedBudget, ResponseCache]] = {}
 
     async def main() -> None:
-        for _ in range(1000):
+        for _ in range(steps):
             worker = draw.choice([*spent])
             if worker not in at_work:
                 at_work[worker] = opened(tmp_path, worker, max_tokens_total=limit)
@@ -111,13 +113,13 @@ def test_workers_that_start_die_and_come_back_in_any_order_keep_one_limit(tmp_pa
             else:
                 book, cache = at_work[worker]
                 try:
-                    reserved = await book.reserve((250, 50))
+                    await book.reserve((250, 50))
                 except UserError:
                     continue
                 took = draw.randrange(50, 300)
                 spent[worker] += took
                 cache.put_lost(took, 0, model="m", why="", cost=None)
-                book.settle(reserved, (took, 0))
+                book.settle((250, 50), (took, 0))
             assert sum(spent.values()) <= limit
 
     asyncio.run(main())
@@ -126,13 +128,19 @@ def test_workers_that_start_die_and_come_back_in_any_order_keep_one_limit(tmp_pa
 
 def test_a_prompt_has_no_more_tokens_than_bytes() -> None:
     body = {"messages": [{"role": "user", "content": "\u00e9" * 500}, {"role": "user", "content": "abc"}]}
-    assert prompt_bound(body) == 1003 + 2 * TOKENS_A_MESSAGE + TOKENS_A_PROMPT
+    assert most_tokens(body)[0] == 1003 + 2 * TOKENS_A_MESSAGE + TOKENS_A_PROMPT
 
 
 def test_every_form_of_prompt_is_counted() -> None:
     for prompt, tokens in (([1, 2, 3], 3), ([[1, 2], [3]], 3), (["ab", "c"], 3), ("abc", 3), ([], 0)):
-        assert prompt_bound({"prompt": prompt}) == tokens + TOKENS_A_PROMPT
-    assert prompt_bound({"messages": [], "response_format": {"schema": "x" * 100}}) > 100 + TOKENS_A_PROMPT
+        assert most_tokens({"prompt": prompt})[0] == tokens + TOKENS_A_PROMPT
+    assert most_tokens({"messages": [], "response_format": {"schema": "x" * 100}})[0] > 100 + TOKENS_A_PROMPT
+
+
+def test_every_form_of_limit_is_counted() -> None:
+    for fields, tokens in (({"max_tokens": 3}, 3), ({"max_completion_tokens": 3, "n": 2}, 6), ({}, 0)):
+        assert most_tokens({"messages": [], **fields})[1] == tokens
+    assert most_tokens({"prompt": [[1], [2, 3]], "max_tokens": 3})[1] == 6
 
 
 def test_once_a_request_was_refused_no_smaller_one_is_sent_either(tmp_path: Path) -> None:

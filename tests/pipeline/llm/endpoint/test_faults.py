@@ -18,8 +18,8 @@ from pipeline.llm.endpoint.faults import (
     read_refusal,
     wished_wait,
 )
-from pipeline.llm.endpoint.live import LONGEST, Backoff
 from pipeline.llm.endpoint.secrets import Secrets
+from pipeline.llm.endpoint.sender import LONGEST, Backoff
 from pipeline.llm.engine import PromptTooLong
 
 SECRETS = Secrets("https://ann:password1@host/v1", {"Authorization": "Bearer sk-secret-123"})

@@ -1,17 +1,18 @@
 """What the probe finds out about servers that ignore, refuse or cap what they are asked for."""
 
 import asyncio
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities, PromptLogprobs
+from pipeline.llm.endpoint.completions import EndpointCapabilities, PromptLogprobs
 from pipeline.llm.endpoint.probe import context_of
-from pipeline.llm.engine import Capabilities
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer, serving
 from tests.pipeline.llm.endpoint.opened import opened
 from tests.pipeline.llm.endpoint.served_model import ServedModel
@@ -20,7 +21,7 @@ from tests.pipeline.llm.endpoint.served_model import ServedModel
 def probed(server: ModelServer, folder: Path, **settings: Any) -> EndpointCapabilities:
     async def main() -> EndpointCapabilities:
         async with opened(server.url, folder, **settings) as engine:
-            return await engine.probed()
+            return await engine.capabilities()
 
     return asyncio.run(main())
 
@@ -29,11 +30,10 @@ def test_everything_that_works_is_found(model: ServedModel, tmp_path: Path, toke
     with serving(model, context=400) as server:
         can = probed(server, tmp_path, tokenizer=tokenizer_folder)
     assert replace(can, reading=PromptLogprobs()) == EndpointCapabilities(
-        logprobs=20, json_schema=True, n=True, seed=True, context=400
+        20, reply_numbers=True, prompt_numbers=True, json_schema=True, n=True, seed=True, context=400
     )
     assert (can.reading.way, can.reading.listed, can.reading.token_ids) == ("prompt_logprobs", 20, True)
-    assert can.of_engine() == Capabilities(20, True, True, True, True, True)
-    assert EndpointCapabilities.from_json(can.to_json()) == can
+    assert TypeAdapter(EndpointCapabilities).validate_python(json.loads(json.dumps(asdict(can)))) == can
 
 
 def test_what_is_ignored_in_silence_is_found_to_be_missing(
@@ -43,7 +43,6 @@ def test_what_is_ignored_in_silence_is_found_to_be_missing(
     with serving(model, **ignored) as server:
         can = probed(server, tmp_path, tokenizer=tokenizer_folder)
     assert can == EndpointCapabilities()
-    assert can.of_engine() == Capabilities()
 
 
 def test_what_is_refused_is_left_out_of_later_requests(model: ServedModel, tmp_path: Path) -> None:
@@ -104,7 +103,7 @@ def test_one_odd_reply_does_not_count_as_missing(model: ServedModel, tmp_path: P
     with serving(model) as server:
         server.spoil = spoil
         can = probed(server, tmp_path, tokenizer=tokenizer_folder)
-    assert can.of_engine() == Capabilities(20, True, True, True, True, True)
+    assert (can.logprobs, can.reply_numbers, can.prompt_numbers, can.json_schema, can.n, can.seed) == (20, *[True] * 5)
 
 
 def test_a_server_that_does_not_answer_is_not_called_unable(model: ServedModel, tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def test_a_server_that_does_not_answer_is_not_called_unable(model: ServedModel, 
 def test_the_probe_is_kept_and_a_wish_makes_it_anew(model: ServedModel, tmp_path: Path) -> None:
     async def twice(url: str) -> tuple[EndpointCapabilities, EndpointCapabilities]:
         async with opened(url, tmp_path) as engine:
-            return await engine.probed(), await engine.probed(anew=True)
+            return await engine.capabilities(), await engine.capabilities(anew=True)
 
     with serving(model, json_schema=False) as server:
         assert not probed(server, tmp_path).json_schema

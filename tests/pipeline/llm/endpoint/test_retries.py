@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.faults import NotFound, Rejected
-from pipeline.llm.endpoint.live import Backoff
 from pipeline.llm.endpoint.response_cache import Answer
+from pipeline.llm.endpoint.sender import Backoff
 from pipeline.llm.engine import EngineError, PromptTooLong
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 from tests.pipeline.llm.endpoint.sending import ask, echo, sending

@@ -15,9 +15,8 @@ from pipeline.config import LanguageModel
 from pipeline.config.run_file import load_config
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.client import CHAT
-from pipeline.llm.endpoint.live import LiveSender
 from pipeline.llm.endpoint.secrets import Secrets
-from pipeline.llm.endpoint.sender import Ask
+from pipeline.llm.endpoint.sender import Ask, LiveSender
 from pipeline.llm.engine import EngineError
 from stages.settings import SECTIONS
 from tests.pipeline.llm.endpoint.loopback import Loopback
@@ -153,7 +152,7 @@ def test_a_key_reaches_no_log_error_traceback_or_file(
         sender = LiveSender(endpoint)
         server.script.append(fault)
         try:
-            await sender.ask(Ask(CHAT, {"messages": [], "seed": fault}, 1))
+            await sender.ask(Ask(CHAT, {"messages": [], "seed": fault}))
         except (EngineError, UserError) as error:
             told.append(str(error) + "".join(traceback.format_exception(error)) + repr(vars(error)))
             contexts.append(error.__context__)
@@ -187,7 +186,7 @@ def test_without_a_key_no_authorization_is_sent(tmp_path: Path, monkeypatch: pyt
     async def main(server: Loopback) -> None:
         config = engine(base_url=server.base_url)
         endpoint = endpoint_of(config, tmp_path)
-        await LiveSender(endpoint).ask(Ask(CHAT, {"messages": []}, 1))
+        await LiveSender(endpoint).ask(Ask(CHAT, {"messages": []}))
         await endpoint.client.models()
         await endpoint.aclose()
 
@@ -204,7 +203,7 @@ import asyncio, logging, sys
 from pathlib import Path
 logging.basicConfig(level=logging.DEBUG)
 from pipeline.config import LanguageModel
-from pipeline.llm.endpoint.live import LiveSender
+from pipeline.llm.endpoint.sender import LiveSender
 from pipeline.llm.endpoint.sender import Ask
 from tests.pipeline.llm.endpoint.sending import endpoint_of
 
@@ -213,8 +212,8 @@ async def main():
     endpoint = endpoint_of(config, Path(sys.argv[2]))
     sender = LiveSender(endpoint)
     await endpoint.client.models()
-    await sender.ask(Ask("/chat/completions", {"messages": []}, 1))
-    await sender.ask(Ask("/chat/completions", {"messages": [], "n": 1}, 1))
+    await sender.ask(Ask("/chat/completions", {"messages": []}))
+    await sender.ask(Ask("/chat/completions", {"messages": [], "n": 1}))
 
 asyncio.run(main(), debug=True)
 """

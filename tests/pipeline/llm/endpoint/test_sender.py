@@ -18,9 +18,8 @@ from pipeline.execution.concurrency import TURN
 from pipeline.llm.endpoint import client
 from pipeline.llm.endpoint.client import PLAIN
 from pipeline.llm.endpoint.faults import Rejected
-from pipeline.llm.endpoint.live import LiveSender
 from pipeline.llm.endpoint.response_cache import Answer
-from pipeline.llm.endpoint.sender import Ask, Sender
+from pipeline.llm.endpoint.sender import Ask, LiveSender, Sender
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 from tests.pipeline.llm.endpoint.sending import ask, echo, endpoint_of, fill_disk, sending
 
@@ -45,7 +44,7 @@ def test_all_that_makes_a_reply_another_one_is_in_the_key(tmp_path: Path) -> Non
             for name, attempt in ((1, 0), (2, 0), (1, 1), (1, 0)):
                 await ask(sender, name, attempt)
             body = {"messages": [{"role": "user", "content": "question 1"}], "max_tokens": 10}
-            await sender.ask(Ask(PLAIN, body, 1))
+            await sender.ask(Ask(PLAIN, body))
         for settings in ({"model": "other"}, {"body": {"top_k": 1}}, {}, {"headers": {"X-A": "b"}}, {"retries": 1}):
             async with sending(server, tmp_path, **settings) as sender:
                 await ask(sender)
@@ -195,7 +194,7 @@ ASKS = """
 import asyncio, sys
 from pathlib import Path
 from pipeline.config import LanguageModel
-from pipeline.llm.endpoint.live import LiveSender
+from pipeline.llm.endpoint.sender import LiveSender
 from pipeline.llm.endpoint.sender import Ask
 from tests.pipeline.llm.endpoint.sending import endpoint_of
 
@@ -204,7 +203,7 @@ async def main():
     sender = LiveSender(endpoint)
     async def ask(number):
         body = {"messages": [{"role": "user", "content": f"question {number}"}], "max_tokens": 10}
-        await sender.ask(Ask("/chat/completions", body, 10, lambda reply: {"texts": []}))
+        await sender.ask(Ask("/chat/completions", body, lambda reply: {"texts": []}))
         print(number, flush=True)
     await asyncio.gather(*(ask(number) for number in range(300)))
 

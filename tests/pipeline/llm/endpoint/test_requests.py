@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.llm.endpoint.capabilities import EndpointCapabilities, asks, plain_text
+from pipeline.llm.endpoint.completions import EndpointCapabilities, asks, plain_text
 from pipeline.llm.engine import Message, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
 from tests.pipeline.llm.conftest import byte_tokenizer
@@ -19,7 +19,7 @@ REQUEST = Request(
 def test_one_request_asks_for_all_replies_where_the_server_can() -> None:
     (ask,) = asks(REQUEST, ALL)
     assert ask.path == "/chat/completions"
-    assert (ask.tokens_at_most, ask.attempt) == (90, 0)
+    assert ask.attempt == 0
     assert ask.body == {
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}],
         "max_tokens": 30,
@@ -46,7 +46,7 @@ def test_only_what_works_is_asked_for() -> None:
 def test_without_n_each_reply_is_a_draw_of_its_own(seed: bool) -> None:
     can = replace(ALL, n=False, seed=seed)
     found = asks(REQUEST, can)
-    assert [ask.tokens_at_most for ask in found] == [30, 30, 30]
+    assert [ask.body["max_tokens"] for ask in found] == [30, 30, 30]
     draws = {(ask.body.get("seed"), ask.attempt) for ask in found}
     assert len(draws) == 3
     again = {(ask.body.get("seed"), ask.attempt) for ask in asks(replace(REQUEST, attempt=1), can)}
