@@ -34,3 +34,12 @@ def test_links_between_documents_lead_somewhere() -> None:
     for path in [*DOCUMENTS, Path("CONTRIBUTING.md").absolute()]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
             assert (path.parent / link).exists(), f"{path.name} links to {link}"
+
+
+def test_files_that_contributing_names_are_there() -> None:
+    text = Path("CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert len(text.encode()) <= 7 * 1024
+    found = re.findall(r"`((?:docs|outputs|pipeline|prompts|stages|tests)/[\w./-]*)`", text)
+    assert len(found) > 40
+    for name in found:
+        assert Path(name).exists(), name

@@ -11,19 +11,19 @@ from stages.methods import refuse_model
 READINGS = {
     "alone": "stages.sasc.readings:ALONE",
     "in_context": "stages.sasc.readings:IN_CONTEXT",
-    "recorded": "stages.sasc.reading_recorded:METHOD",
+    "recorded": "stages.sasc.readings:RECORDED",
 }
 """As `sasc.reading` has it: a `Reading`."""
 
 SUMMARISERS = {
     "embedded": "stages.sasc.summarise_embedded:METHOD",
-    "language_model": "stages.sasc.summarise_language_model:METHOD",
+    "language_model": "stages.sasc.by_language_model:SUMMARISER",
 }
 """As `sasc.explainer` has it: a `Method` that makes a `Summariser` from the section Sasc."""
 
 SYNTHESIZERS = {
     "retrieved": "stages.sasc.texts_retrieved:METHOD",
-    "language_model": "stages.sasc.texts_written:METHOD",
+    "language_model": "stages.sasc.by_language_model:SYNTHESIZER",
 }
 """As `sasc.synthesizer` has it: a `Method` that makes a `Synthesizer` from the context of its stage."""
 

@@ -2,24 +2,26 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
-from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage, Unit
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
+from pipeline.schemas import UNIT_KEYS
+from pipeline.storage.tables import Tables
 from stages.explain.explain_units import Candidate, ExplanationError
 from stages.methods import build_method, model_use, prompt_digests
 from stages.sasc import SUMMARISERS, Sasc
 from stages.sasc.ngram_pieces import normalised_text
-from stages.sasc.sasc_contracts import Kept, Summariser
-from stages.sasc.sasc_estimates import made_up_themes
 from stages.sasc.sasc_tables import NGRAMS, RESPONSES, THEMES
 from stages.sasc.sasc_units import Row, rows_by_unit, unit_shards
 from stages.units import draw, unit_name
@@ -28,6 +30,21 @@ DRAWS = 4
 """Draws for each candidate at most; one that leads to an explanation that is there already is drawn anew."""
 FAILING = 3
 """Give up after this many draws without an explanation; what was found before is used."""
+MADE_UP = "words of kind {} about life in towns and villages, such as streets, markets and neighbours"
+Kept = Sequence[tuple[str, float]]
+"""N-grams with their responses, by falling response."""
+
+
+class Summariser(Protocol):
+    """Says what drawn n-grams share."""
+
+    async def explain(self, drawn: Sequence[str], kept: Kept, seed: int) -> Candidate:
+        """One explanation of the drawn n-grams, which are by rank and among the kept ones.
+
+        Raises:
+            ExplanationError: nothing can be said of them.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,16 +86,9 @@ async def process(shard: Shard, context: Context) -> Rows:
 
 
 async def explain_unit(summariser: Summariser, unit: Row, ngrams: list[Row], config: RunConfig) -> list[Row]:
-    """Rows of the themes of one unit; a unit that cannot be explained has one row that says why.
-
-    Args:
-        unit: its row of `responses`.
-        ngrams: its rows of `ngrams`.
-    """
+    """Rows of the themes of one unit, from its rows of `responses` and `ngrams`; if it cannot be explained, one row says why."""
     await asyncio.sleep(0)  # an interruption takes effect between units
-    keys = {name: unit[name] for name in ("module", "index", "polarity")} | {
-        "explainer": f"sasc_{config[Sasc].explainer}"
-    }
+    keys = {name: unit[name] for name in UNIT_KEYS} | {"explainer": f"sasc_{config[Sasc].explainer}"}
     nothing = keys | asdict(Candidate("")) | {"candidate": 0, "text": None, "ngrams_shown": []}
     if unit["status"] != "ok":
         return [nothing | {"status": unit["status"], "error": unit["error"]}]
@@ -106,9 +116,6 @@ async def themes(summariser: Summariser, kept: Kept, sasc: Sasc, seed: int) -> l
 
     The tokens that a repeated explanation took are added to the first one of it, those of failing draws to the first of all.
 
-    Args:
-        kept: n-grams with their responses, by falling response.
-
     Raises:
         ExplanationError: nothing can be said of any draw; it carries the tokens that all of them took.
     """
@@ -126,8 +133,7 @@ async def themes(summariser: Summariser, kept: Kept, sasc: Sasc, seed: int) -> l
         if len(found) == sasc.candidates or len(failures) == FAILING:
             break
     if not found:
-        tokens = (sum(getattr(error, name) for error in failures) for name in ("prompt_tokens", "completion_tokens"))
-        raise ExplanationError(str(failures[-1]), *tokens) from failures[-1]
+        raise ExplanationError(str(failures[-1]), *_tokens(failures)) from failures[-1]
     first, *others = found.values()
     return [_charged(first, *failures), *others]
 
@@ -145,10 +151,14 @@ def draws(ngrams: Sequence[str], sasc: Sasc, rng: np.random.Generator) -> Iterat
 
 def _charged(theme: Theme, *spent: Candidate | ExplanationError) -> Theme:
     """The theme with the tokens of others added to its own."""
-    prompt_tokens = sum(one.prompt_tokens for one in (theme.candidate, *spent))
-    completion_tokens = sum(one.completion_tokens for one in (theme.candidate, *spent))
+    prompt_tokens, completion_tokens = _tokens([theme.candidate, *spent])
     candidate = replace(theme.candidate, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     return replace(theme, candidate=candidate)
+
+
+def _tokens(spent: Sequence[Candidate | ExplanationError]) -> tuple[int, int]:
+    """Of all prompts and of all replies."""
+    return sum(one.prompt_tokens for one in spent), sum(one.completion_tokens for one in spent)
 
 
 def check(config: RunConfig) -> None:
@@ -156,6 +166,19 @@ def check(config: RunConfig) -> None:
     check_engine(config[Sasc].explain_engine)
     refuse_unknown_prompts(config.run.prompts)
     settings(config)
+
+
+def made_up_themes(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
+    """As many explanations as a unit may have, of those of the units that respond to n-grams."""
+    rows = tables.read(RESPONSES, pc.field("status") == "ok", ["module", "polarity", "index"]).to_pydict()
+    answered, count = set(zip(*rows.values(), strict=True)), config[Sasc].candidates
+    listed = [
+        {"module": module, "polarity": polarity, "index": index, "candidate": number, "status": "ok",
+         "text": MADE_UP.format(place * count + number)}
+        for place, (module, polarity, index) in enumerate(units) if (module, polarity, index) in answered
+        for number in range(count)
+    ]  # fmt: skip
+    return {THEMES.name: THEMES.of_rows(listed)}
 
 
 EXPLAIN = Stage(

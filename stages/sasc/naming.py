@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.english.word_classes import COMMON, FUNCTION_WORDS, content_words, stems, whole_words
-from stages.sasc.sasc_contracts import Kept
+from stages.sasc.explain_ngrams import Kept
 
 if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder

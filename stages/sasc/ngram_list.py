@@ -14,21 +14,24 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
+from pipeline.config.section import choice
 from pipeline.corpora.corpus_sources import open_corpus
 from pipeline.corpora.windows import Document, tokenize
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.module_kinds import PRECOMPUTED
-from stages.sasc import Sasc
+from pipeline.subjects.module_kinds import PRECOMPUTED, needs_model
+from pipeline.subjects.vocabulary import TokenTexts
+from stages.sasc import READINGS, Sasc
 from stages.sasc.ngram_pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
-from stages.sasc.sasc_estimates import sizes
 from stages.sasc.sasc_tables import NGRAM_LIST
+from stages.sasc.sasc_units import units_to_explain
 
 MOST_FORMS = 1_000_000
 """Forms in the table in memory, of about 200 bytes each."""
 DUCKDB_MEMORY = "1GB"
+FORMS = pa.schema([("key", pa.string()), ("text", pa.string()), ("n", pa.int8()), ("count", pa.int64())])
 MOST_FREQUENT = """
 SELECT best.text, best.n, count FROM (
     SELECT first({'text': text, 'n': n} ORDER BY count DESC, text, n) AS best, sum(count)::BIGINT AS count
@@ -70,8 +73,6 @@ def most_frequent(
     Args:
         documents: the forms in each document.
         read: from a form to what it says.
-        limit: n-grams at most.
-        min_count: occurrences that an n-gram needs.
         most: forms in memory at a time.
     """
     import duckdb
@@ -93,16 +94,14 @@ def most_frequent(
 
 
 def _counted(counts: Mapping[str, int], read: Callable[[str], Ngram]) -> pa.Table:
-    ngrams = [read(form) for form in counts]
-    columns = {name: [getattr(ngram, name) for ngram in ngrams] for name in ("key", "text")}
-    numbers = {"n": pa.array([ngram.n for ngram in ngrams], pa.int8()), "count": pa.array(counts.values(), pa.int64())}
-    return pa.table({name: pa.array(texts, pa.string()) for name, texts in columns.items()} | numbers)
+    rows = [(*read(form), count) for form, count in counts.items()]
+    columns = zip(*rows, strict=True) if rows else [()] * len(FORMS)
+    return pa.table([pa.array(values, field.type) for values, field in zip(columns, FORMS, strict=True)], schema=FORMS)
 
 
 def _forms(context: Context) -> Iterator[list[str]]:
     """The forms in each document, or in each piece of a long one."""
     from pipeline.subjects.loading.model_loading import load_tokenizer
-    from pipeline.subjects.vocabulary import TokenTexts
 
     config = context.config
     sizes = sorted(set(config[Sasc].sizes))
@@ -110,14 +109,15 @@ def _forms(context: Context) -> Iterator[list[str]]:
         yield from forms_of_words(_documents(context), sizes)
         return
     tokenizer = load_tokenizer(config.subject.model, config.subject.trust_remote_code)
-    joined = TokenTexts(tokenizer).joined
-    if not config.corpus.source.startswith(PRECOMPUTED):
-        yield from forms_of_tokens(tokenize(_documents(context), tokenizer), joined, sizes)
-        return
-    special = set(tokenizer.all_special_ids)
-    for seq_id, ids in _sequences(context, "token_ids"):
-        text = [token for token in ids if token not in special]
-        yield from forms_of_tokens([(Document(str(seq_id), ""), text)], joined, sizes)
+    if config.corpus.source.startswith(PRECOMPUTED):
+        special = set(tokenizer.all_special_ids)
+        found: Iterable[tuple[Document, list[int]]] = (
+            (Document(str(seq_id), ""), [token for token in ids if token not in special])
+            for seq_id, ids in _sequences(context, "token_ids")
+        )
+    else:
+        found = tokenize(_documents(context), tokenizer)
+    yield from forms_of_tokens(found, TokenTexts(tokenizer).joined, sizes)
 
 
 def _documents(context: Context) -> Iterator[Document]:
@@ -136,6 +136,22 @@ def _documents(context: Context) -> Iterator[Document]:
 def _sequences(context: Context, column: str) -> Iterator[tuple[int, list[Any]]]:
     for batch in context.tables.batches(CORPUS, columns=["seq_id", column]):
         yield from zip(batch["seq_id"].to_pylist(), batch[column].to_pylist(), strict=True)
+
+
+def sizes(config: RunConfig) -> dict[str, str]:
+    """Upper bounds of what functions of texts are asked."""
+    sasc, units = config[Sasc], units_to_explain(config)
+    asked = {module for module, _, _ in units}
+    in_model = sum(needs_model([module]) for module in asked)
+    found = {
+        "units explained by n-grams": f"{len(units):,}, with {sasc.nulls:,} null units",
+        "n-grams": f"{sasc.max_ngrams:,} at most",
+    }
+    if boxes := len(asked) - in_model:
+        found["n-grams evaluated by black boxes"] = f"{boxes * sasc.max_ngrams:,} at most"
+    if in_model:
+        found |= choice(READINGS, sasc.reading).sizes(config, in_model)
+    return found | {"texts for and against explanations": f"{len(units) * sasc.candidates * 2 * sasc.texts:,} at most"}
 
 
 LIST = Stage(

@@ -13,18 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
-from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks, numbered_shards
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, Unit, chunks, numbered_shards
+from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import modules_of
+from stages.estimates import filled
 from stages.sasc import Sasc
-from stages.sasc.sasc_estimates import made_up_ngrams
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS, NGRAMS, RESPONSES
-from stages.sasc.sasc_units import polarities_of, with_nulls
+from stages.sasc.sasc_units import polarities_of, units_to_explain, with_nulls
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHARD_UNITS = 512
+SEQUENCES = 64
+"""Sequences that made-up n-grams are taken from."""
 EXAMPLE = 40
 """Characters of an n-gram in a message."""
 
@@ -69,17 +72,17 @@ def merge(partials: pa.Table, polarities: Sequence[str], kept: int, ngrams: "pd.
         kept: n-grams for each unit and polarity.
         ngrams: the list, by ngram_id.
     """
-    responses: list[pd.DataFrame] = []
-    top: list[pd.DataFrame] = []
+    import pandas as pd
+
+    given, found = pc.field("polarity"), []
     for polarity in polarities:
-        given = pc.field("polarity")
-        found = _merge_polarity(partials.filter(given.is_null() | (given == polarity)), polarity, kept, ngrams)
-        for rows, tables in zip(found, (responses, top), strict=True):
-            tables.append(rows.assign(module=partials["module"][0].as_py(), polarity=polarity))
-    return {
-        RESPONSES.name: _in_unit_order(responses, RESPONSES.schema),
-        NGRAMS.name: _in_unit_order(top, NGRAMS.schema),
-    }
+        tables = _merge_polarity(partials.filter(given.is_null() | (given == polarity)), polarity, kept, ngrams)
+        found.append([rows.assign(module=partials["module"][0].as_py(), polarity=polarity) for rows in tables])
+    merged = {}
+    for table, frames in zip((RESPONSES, NGRAMS), zip(*found, strict=True), strict=True):
+        rows = pd.concat(frames).sort_values("index", kind="stable")
+        merged[table.name] = pa.Table.from_pandas(rows[table.schema.names], table.schema, preserve_index=False)
+    return merged
 
 
 def _merge_polarity(
@@ -143,12 +146,30 @@ def _outcome(unit: Any, ngrams: "pd.DataFrame") -> tuple[str, str | None]:
     return ("dead", "the response to all n-grams is the same") if unit.constant else ("ok", None)
 
 
-def _in_unit_order(frames: "Sequence[pd.DataFrame]", schema: pa.Schema) -> pa.Table:
-    """Rows by unit; of a unit, those of the first frame first."""
-    import pandas as pd
+def made_up_ngrams(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
+    """Responses of all units that are explained; of the units given, n-grams drawn from the corpus."""
+    modules, polarities, indices = zip(*units_to_explain(config), strict=True)
+    responses = {"module": modules, "polarity": polarities, "index": indices, "status": ["ok"] * len(modules)}
+    sequences = tables.read(CORPUS, columns=["tokens"]).slice(0, SEQUENCES)["tokens"].to_pylist() if units else []
+    listed, generator = _distinct_ngrams(config[Sasc], sequences), np.random.default_rng(config.run.seed)
+    rows = [
+        {"module": module, "polarity": polarity, "index": index, "rank": rank, "text": listed[place], "response": -float(rank)}
+        for module, polarity, index in units
+        for rank, place in enumerate(generator.permutation(len(listed))[: config[Sasc].kept].tolist())
+    ]  # fmt: skip
+    return {RESPONSES.name: filled(RESPONSES, responses), NGRAMS.name: NGRAMS.of_rows(rows)}
 
-    rows = pd.concat(frames).sort_values("index", kind="stable")
-    return pa.Table.from_pandas(rows[schema.names], schema, preserve_index=False)
+
+def _distinct_ngrams(sasc: Sasc, sequences: Sequence[list[str]]) -> list[str]:
+    """The n-grams of some sequences of tokens, words told by the white space between them."""
+    between = "" if sasc.pieces == "tokens" else " "
+    pieces = ["".join(tokens).split() if between else tokens for tokens in sequences]
+    sizes = sorted(set(sasc.sizes))
+    return list(
+        dict.fromkeys(
+            between.join(own[start : start + n]) for own in pieces for n in sizes for start in range(len(own) - n + 1)
+        )
+    )
 
 
 MERGE = Stage(

@@ -4,10 +4,12 @@ Black boxes are asked about n-grams as texts, whatever sasc.reading is. A module
 stop the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,7 +21,6 @@ from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.sasc import READINGS, Sasc
-from stages.sasc.sasc_contracts import Ngrams, Reading
 from stages.sasc.sasc_tables import NGRAM_LIST, NGRAM_PARTIALS
 from stages.sasc.sasc_units import NULL_BOX, asked_modules, chosen_units, with_nulls
 from stages.settings import Record
@@ -34,6 +35,36 @@ BLOCK_BYTES = 1 << 26
 """Memory for answers of a black box at a time."""
 BLOCK = 1024
 """N-grams that a black box is asked about at a time, at least."""
+Chosen = Mapping[str, Sequence[int]]
+"""Indices of the units to explain, by module."""
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """Some n-grams of the list."""
+
+    ids: npt.NDArray[np.int64]
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How units of the model respond to n-grams."""
+
+    summary: str
+    """One line for people."""
+    scan: Callable[[Context, Ngrams, Chosen], dict[str, pa.Table]]
+    """Rows of NGRAM_PARTIALS by module."""
+    parts: Callable[[RunConfig, Tables, str], Iterable[dict[str, Any]]] | None = None
+    """What the shards of a module cover, each with the whole list. None for shards of sasc.shard_ngrams n-grams of all modules."""
+    reads: tuple[str, ...] = ()
+    """Stages that it reads, beside the list and the corpus."""
+    record: frozenset[str] = frozenset()
+    """Settings of the section Record that change what it reads."""
+    check: Callable[[RunConfig], None] = lambda _: None
+    """Raises ValueError where the run file does not record what it reads."""
+    sizes: Callable[[RunConfig, int], dict[str, str]] = lambda *_: {}
+    """For estimates: what the model is asked for, in words, given how many of its modules are read."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:

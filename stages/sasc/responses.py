@@ -1,9 +1,9 @@
-"""What is kept of responses to n-grams while they come: exact sums, and the top-k n-grams.
+"""What is kept of responses to n-grams while they come: exact sums, the top-k n-grams, and means over occurrences.
 
 The result depends neither on the order in which n-grams come nor on their spread over shards: sums carry what float64 rounds
 away, and ties have a total order, by response and then by ngram_id.
 
-Shapes: B n-grams of a batch, U units, K n-grams kept of each unit.
+Shapes: B n-grams or sequences of a batch, T tokens, M occurrences, L tokens of each, U units, N n-grams, K n-grams kept of each unit.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from pipeline.subjects.activations import with_float64
+from pipeline.subjects.activations import Activations, SparseActivations, with_float64
+from pipeline.subjects.text_functions import Pool, pooled
 from stages.record.unit_statistics import SPLITTER
 from stages.sasc import Sasc
 from stages.sasc.sasc_tables import NGRAM_PARTIALS
 
 AT_ONCE = 1 << 16
 """Candidates gathered before the top-k are picked, at least."""
+GATHERED = 1 << 22
+"""Activations gathered at a time."""
 TERMS = 3
 """Numbers that a sum consists of."""
 NONE = np.iinfo(np.int64).max
@@ -37,8 +40,7 @@ class ModuleResponses:
         """
         Args:
             indices: numbers of the U units in the module.
-            largest: n-grams with the largest responses that are kept.
-            smallest: n-grams with the smallest responses.
+            largest, smallest: n-grams with such responses that are kept.
             polarity: the one that the responses are for; None for both.
         """
         self.module, self.indices, self.polarity = module, list(indices), polarity
@@ -71,11 +73,7 @@ class ModuleResponses:
         self._smallest.add(ids, -doubles)
 
     def rows(self, error: str | None = None) -> pa.Table:
-        """Rows of NGRAM_PARTIALS, by unit.
-
-        Args:
-            error: why the units give no responses.
-        """
+        """Rows of NGRAM_PARTIALS, by unit; `error` says why there are no responses."""
         units = len(self.indices)
         columns = {
             "module": pa.repeat(self.module, units),
@@ -152,38 +150,33 @@ def top_k(units: Ints, values: Doubles, ids: Ints, kept: int) -> Ints:
 class Sums:
     """Sums of x and of x^2 of each unit, as TERMS numbers that add up to them.
 
-    What additions of float64 round away is kept (Knuth's two-sum) and added up likewise: once of float32, twice of float64,
-    which gives about 106 and 159 bits. So another order of adding changes the sums, and what is made of them, far below the
-    last bit of what is published.
+    What additions of float64 round away is kept (Knuth's two-sum) and added up likewise, which gives about 159 bits. So another
+    order of adding changes the sums, and what is made of them, far below the last bit of what is published.
     """
 
     def __init__(self, units: int) -> None:
-        self._rows = [torch.zeros(0, units, dtype=torch.float64)] * 2
+        self._rows = [torch.zeros(TERMS, units, dtype=torch.float64)] * 2
 
     def add(self, values: torch.Tensor) -> None:
-        """Add (B, U) finite values: float32, whose squares are exact in float64, or float64, whose squares take two."""
+        """Add (B, U) finite values: float32 or float64, whose squares take two numbers."""
         wide = values.double()
-        parts = [wide * wide]
-        if values.dtype == torch.float64:
-            high = SPLITTER * wide  # Dekker 1971
-            high = high - (high - wide)
-            low = wide - high
-            parts.append(((high * high - parts[0]) + 2.0 * high * low) + low * low)
-        depth = len(parts)
-        for power, rows in enumerate(([wide], parts)):
-            self._rows[power] = _distilled(torch.cat([self._rows[power].to(wide.device), *rows]), depth)
+        squares, high = wide * wide, SPLITTER * wide  # Dekker 1971
+        high = high - (high - wide)
+        low = wide - high
+        lost = ((high * high - squares) + 2.0 * high * low) + low * low
+        for power, rows in enumerate(([wide], [squares, lost])):
+            self._rows[power] = _distilled(torch.cat([self._rows[power].to(wide.device), *rows]))
 
     def terms(self) -> Doubles:
         """(U, 2, TERMS) of x and of x^2."""
-        padded = [torch.nn.functional.pad(rows, (0, 0, 0, TERMS - len(rows))) for rows in self._rows]
-        found: Doubles = torch.stack(padded).permute(2, 0, 1).cpu().numpy()
+        found: Doubles = torch.stack(self._rows).permute(2, 0, 1).cpu().numpy()
         return found
 
 
-def _distilled(rows: torch.Tensor, depth: int) -> torch.Tensor:
-    """(depth + 1, U) float64 whose sum is that of the rows (B, U): the sum as rounded, what it lacks, what that lacks, and so on."""
+def _distilled(rows: torch.Tensor) -> torch.Tensor:
+    """(TERMS, U) float64 whose sum is that of the rows (B, U): the sum as rounded, what it lacks, and what that lacks."""
     terms = []
-    for _ in range(depth):
+    for _ in range(TERMS - 1):
         lost = []
         while len(rows) > 1:
             half = len(rows) // 2
@@ -195,3 +188,53 @@ def _distilled(rows: torch.Tensor, depth: int) -> torch.Tensor:
         terms.append(rows)
         rows = torch.cat(lost) if lost else torch.zeros_like(rows)
     return torch.cat([*terms, rows.sum(dim=0, keepdim=True)])
+
+
+class Means:
+    """Mean responses of U units over the occurrences of N n-grams, summed on the CPU, always in the same order."""
+
+    def __init__(self, ngrams: int, units: Sequence[int], pool: Pool) -> None:
+        """
+        Args:
+            units: indices of the U units among those that activations are given of.
+            pool: how the activations on the tokens of an occurrence become one number.
+        """
+        self._units, self._pool = list(units), pool
+        self._counts = np.zeros(ngrams, np.int64)
+        self._sums = torch.zeros(ngrams, len(units), dtype=torch.float64)
+
+    def add(self, activations: Activations, spans: Ints) -> None:
+        """Add the occurrences in a batch: (M, 4) a row of it, an n-gram, its first token and the one after its last."""
+        self._counts += np.bincount(spans[:, 1], minlength=len(self._counts))
+        wide = _columns(activations, self._units)
+        lengths = spans[:, 3] - spans[:, 2]
+        for length in np.unique(lengths).tolist():
+            found = spans[lengths == length]
+            size = max(1, GATHERED // (length * len(self._units)))
+            for start in range(0, len(found), size):
+                rows, ngrams, first, _ = torch.from_numpy(found[start : start + size].T.copy())
+                positions = first[:, None] + torch.arange(length)
+                own = wide[rows[:, None].to(wide.device), positions.to(wide.device)]  # (M, L, U)
+                responses = pooled(own, torch.ones(own.shape[:2], dtype=torch.bool, device=wide.device), self._pool)
+                self._sums.index_add_(0, ngrams, responses.cpu().double())
+
+    def responses(self) -> tuple[Ints, torch.Tensor]:
+        """The numbers of the n-grams that occur, and their (M, U) mean responses."""
+        seen = np.flatnonzero(self._counts)
+        return seen, self._sums[seen] / torch.from_numpy(self._counts[seen])[:, None]
+
+
+def _columns(activations: Activations, units: Sequence[int]) -> torch.Tensor:
+    """(B, T, U) of some units."""
+    if not isinstance(activations, SparseActivations):
+        found: torch.Tensor = activations[..., torch.as_tensor(units, device=activations.device)]
+        return found
+    texts, tokens, width = activations.shape
+    device = activations.values.device
+    column = torch.full((width,), -1, device=device)
+    column[torch.as_tensor(units, device=device)] = torch.arange(len(units), device=device)
+    places = column[activations.units]
+    kept = places >= 0
+    dense = torch.zeros(texts * tokens, len(units), device=device)
+    dense[activations.positions[kept], places[kept]] = activations.values[kept].float()
+    return dense.reshape(texts, tokens, len(units))

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config import BlackBox, RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.stage import Shard, chunks, numbered_shards
+from pipeline.execution.stage import Shard, Unit, chunks, numbered_shards
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits
@@ -54,9 +54,6 @@ def _listed(config: RunConfig) -> dict[str, list[int]] | None:
 def chosen_units(config: RunConfig, modules: Mapping[str, ModuleUnits]) -> dict[str, list[int]]:
     """Indices of the units to explain, rising, by module.
 
-    Args:
-        modules: what the modules of the run file are, in its order.
-
     Raises:
         UserError: sasc.units lists a module or a unit that is not there.
     """
@@ -78,13 +75,23 @@ def units_of(config: RunConfig, module: str, width: int) -> list[int]:
 
 
 def polarities_of(config: RunConfig, module: str, signed: bool) -> list[str]:
-    """The polarities in which a module's units are explained; null units in one, as the opposite of a direction is as random.
-
-    Args:
-        signed: whether the module's units have negative activations.
-    """
+    """The polarities in which a module's units are explained; null units in one, as the opposite of a direction is as random."""
     wanted: list[str] = list(dict.fromkeys(config[Sasc].polarities))
     return wanted[:1] if module == NULLS else [polarity for polarity in wanted if polarity == "+" or signed]
+
+
+def units_to_explain(config: RunConfig) -> list[Unit]:
+    """The units that SASC explains, null units last; for estimates."""
+    from pipeline.subjects.activation_sources import describe_modules
+
+    config = with_nulls(config)
+    modules = describe_modules(config)
+    return [
+        (module, polarity, index)
+        for module, indices in chosen_units(config, modules).items()
+        for polarity in polarities_of(config, module, modules[module].signed)
+        for index in indices
+    ]
 
 
 def unit_shards(config: RunConfig, tables: Tables) -> list[Shard]:

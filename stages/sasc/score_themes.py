@@ -74,10 +74,6 @@ def score_unit(config: RunConfig, unit: Row, themes: Sequence[Row], texts: Seque
     """Rows of the scores of one unit: the chosen explanation with its score, the others without.
 
     A unit that gives no number for a text of any explanation has no score at all: nothing else that it says can be relied on.
-
-    Args:
-        unit: its row of `responses`.
-        themes, texts: its rows of `themes` and `synthetic_texts`.
     """
     import pandas as pd
 
@@ -139,8 +135,8 @@ def _too_few(texts: "pd.DataFrame", half: str) -> str:
 
 def _responses(texts: "pd.DataFrame", half: str) -> tuple[Values, Values]:
     """Responses to the relevant and to the baseline texts of a half."""
-    kinds, values = texts["kind"][texts["half"] == half], texts["response"][texts["half"] == half].to_numpy()
-    return values[kinds == "relevant"], values[kinds == "baseline"]
+    own = texts[texts["half"] == half]
+    return own["response"][own["kind"] == "relevant"].to_numpy(), own["response"][own["kind"] == "baseline"].to_numpy()
 
 
 def sasc_score(relevant: Responses, baseline: Responses, sigma: float) -> float:

@@ -18,8 +18,8 @@ from stages.english.thesaurus import shared_heads, thesaurus_version
 from stages.explain.explain_units import Candidate, ExplanationError
 from stages.methods import Method
 from stages.sasc import Sasc
+from stages.sasc.explain_ngrams import Kept
 from stages.sasc.naming import Naming
-from stages.sasc.sasc_contracts import Kept
 
 LABEL = Prompt("explain/label.v1")
 LABEL_TOKENS = 10
@@ -42,7 +42,7 @@ FORMS_NAMED = 2
 """Forms named at most."""
 ZIPF_RANK = 2.7
 """What Zipf's law adds to the rank of a word (Mandelbrot 1953)."""
-_PIECE = re.compile(r"(?:[^\W_]|['’])+|[\W_]")
+_PIECE = re.compile(r" ?(?:(?:[^\W_]|['’])+|[\W_])")
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,7 @@ class EmbeddedSummariser:
     """
 
     def __init__(self, naming: Naming, asker: Asker | None = None, prompt: Prompt = LABEL) -> None:
-        """
-        Args:
-            prompt: that of the label.
-        """
+        """prompt: that of the label."""
         self._naming = naming
         self._forms = SharedForms(naming.common, naming.vocabulary)
         self._asker, self._prompt = asker, prompt
@@ -91,9 +88,7 @@ class EmbeddedSummariser:
             text += f"; form: {', '.join(forms)}"
         if self._asker is None:
             return Candidate(text)
-        prompt_tokens, completion_tokens = (
-            sum(numbers) for numbers in zip(*(theme.spent for theme in found), strict=True)
-        )
+        prompt_tokens, completion_tokens = map(sum, zip(*(theme.spent for theme in found), strict=True))
         return Candidate(text, self._prompt.id, self._asker.engine.name, prompt_tokens, completion_tokens)
 
     async def _theme(self, drawn: Sequence[str], kept: Kept, seed: int, themes: int) -> Theme:
@@ -128,7 +123,7 @@ class SharedForms:
     def __init__(self, common: Sequence[str], vocabulary: frozenset[str]) -> None:
         """
         Args:
-            common: common words, the commonest first: how usual a form is in running text is told by them and Zipf's law.
+            common: the commonest first; they and Zipf's law tell how usual a form is in running text.
             vocabulary: English words in lower case, by which inflections are told.
         """
         self._vocabulary = vocabulary
@@ -148,19 +143,9 @@ class SharedForms:
 
     def _have(self, ngrams: Sequence[str]) -> npt.NDArray[np.float64]:
         """(N, forms) 1 where a word of an n-gram has the form, else 0."""
-        texts = [Text.read(_tokens(ngram)) for ngram in ngrams]
+        texts = [Text.read(_PIECE.findall(" ".join(ngram.split()))) for ngram in ngrams]
         found = [[(form(text, self._vocabulary) > 0.5).any() for form in FORMS.values()] for text in texts]
         return np.asarray(found, dtype=np.float64)
-
-
-def _tokens(ngram: str) -> list[str]:
-    """The n-gram in pieces that begin with white space where a word does."""
-    words = [_PIECE.findall(word) for word in ngram.split()]
-    return [
-        (" " if number and not place else "") + piece
-        for number, word in enumerate(words)
-        for place, piece in enumerate(word)
-    ]
 
 
 def _build(sasc: Sasc, asker: Asker | None, prompts: Sequence[Prompt]) -> EmbeddedSummariser:

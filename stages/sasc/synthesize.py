@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from pipeline.subjects.module_kinds import modules_of, needs_model, source_ident
 from stages.methods import build_method, model_use, prompt_digests
 from stages.sasc import SYNTHESIZERS, Sasc
 from stages.sasc.ngram_pieces import normalised_text
-from stages.sasc.sasc_contracts import Synthesizer, Texts
 from stages.sasc.sasc_tables import SYNTHETIC_TEXTS, THEMES
 from stages.sasc.sasc_units import Row, rows_by_unit, unit_shards, with_nulls
 from stages.units import draw, unit_name
@@ -27,6 +27,33 @@ from stages.units import draw, unit_name
 KINDS = ("relevant", "baseline")
 HALVES = ("select", "report")
 """The half that chooses among the candidates of a unit, and the one that publishes the winner's score."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts for and against an explanation; there may be fewer than were wanted.
+
+    Its pairs are of the relevant and of the baseline texts.
+    """
+
+    relevant: list[str]
+    baseline: list[str]
+    origin: str
+    """written by a language model, or retrieved from the corpus."""
+    model: str = ""
+    prompt_ids: tuple[str, str] = ("", "")
+    prompt_tokens: tuple[int, int] = (0, 0)
+    completion_tokens: tuple[int, int] = (0, 0)
+    errors: tuple[str, str] = ("", "")
+    """Why there are fewer texts of a kind than were wanted."""
+
+
+class Synthesizer(Protocol):
+    """Provides texts for and against an explanation."""
+
+    async def write(self, explanation: str, count: int, seed: int) -> Texts:
+        """Up to `count` texts of each kind, all different."""
+        ...
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -119,10 +146,7 @@ def deal(sets: Sequence[Sequence[str]]) -> list[list[str]]:
     Candidates of a unit share texts. One that published the winner's score and chose against a rival would have helped to
     choose after all. Each text goes to the half that evens out the sets it is in: those in many sets first, then by their
     places in the sets, so that both halves hold texts near to the explanation and less near ones. A set that shares nothing
-    is dealt in turn.
-
-    Args:
-        sets: the texts for each candidate of one unit, and those against each, in an order that is always the same.
+    is dealt in turn. The sets are the texts for each candidate of one unit, and those against each.
     """
     holders: dict[str, list[int]] = {}
     for number, texts in enumerate(sets):

@@ -16,8 +16,8 @@ from pipeline.subjects.loading.model_source import resolve_model
 from stages.methods import Method
 from stages.sasc import Sasc
 from stages.sasc.ngram_pieces import normalised_text
-from stages.sasc.sasc_contracts import Texts
-from stages.sasc.usable_texts import usable
+from stages.sasc.synthesize import Texts
+from stages.sasc.text_lists import usable
 from stages.units import draw
 
 if TYPE_CHECKING:

@@ -64,13 +64,13 @@ from pipeline.llm.load import load_engine_model
 from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import Embedder, load_embedder
 from stages.asking import Asker
-from stages.sasc import Sasc, summarise_language_model, texts_written
+from stages.sasc import Sasc
+from stages.sasc.by_language_model import SUMMARISE, SYNTHESIZER, LanguageModelSummariser, LanguageModelSynthesizer
+from stages.sasc.explain_ngrams import Summariser
 from stages.sasc.naming import Naming
-from stages.sasc.sasc_contracts import Summariser, Synthesizer
 from stages.sasc.summarise_embedded import EmbeddedSummariser
-from stages.sasc.summarise_language_model import LanguageModelSummariser
+from stages.sasc.synthesize import Synthesizer
 from stages.sasc.texts_retrieved import RetrievedSynthesizer
-from stages.sasc.texts_written import LanguageModelSynthesizer
 from tests.benchmarks.recovery.concepts import Concept, load_concepts
 from tests.benchmarks.recovery.figures import Figures, as_json, by_kind, figures, table
 from tests.benchmarks.recovery.harness import Outcome, explain_half
@@ -183,13 +183,13 @@ def _method(
     summariser: Summariser
     if explainer == "language_model":
         assert asker is not None, "the options were looked at"
-        summariser = LanguageModelSummariser(asker, Prompt(summarise_language_model.PROMPT))
+        summariser = LanguageModelSummariser(asker, Prompt(SUMMARISE))
     else:
         summariser = EmbeddedSummariser(Naming(embedder), _labeller(options))
     synthesizer: Synthesizer = RetrievedSynthesizer(passages, embedder)
     if options.synthesizer == "language_model":
         assert asker is not None, "the options were looked at"
-        synthesizer = LanguageModelSynthesizer(asker, texts_written.METHOD.load_prompts(""))
+        synthesizer = LanguageModelSynthesizer(asker, SYNTHESIZER.load_prompts(""))
     return SascMethod(summariser, synthesizer, embedder, Sasc())
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stages.sasc import Sasc
-from stages.sasc.explain_ngrams import themes
-from stages.sasc.sasc_contracts import Summariser, Synthesizer
+from stages.sasc.explain_ngrams import Summariser, themes
 from stages.sasc.score_themes import sasc_score
+from stages.sasc.synthesize import Synthesizer
 from tests.benchmarks.recovery.modules import Array, Encoder
 
 

@@ -16,8 +16,8 @@ from pipeline.execution.runner import run_stage
 from pipeline.llm.engine import Engine
 from stages import STAGES
 from stages.asking import Asker
+from stages.sasc.by_language_model import SYNTHESIZER, LanguageModelSynthesizer
 from stages.sasc.ngram_pieces import word_spans
-from stages.sasc.texts_written import METHOD, LanguageModelSynthesizer
 from stages.settings import SECTIONS, Record
 from tests.pipeline.subjects.conftest import save_tiny_llama
 
@@ -101,7 +101,7 @@ BOTH = ("simulation", "sasc")
 
 def writer(engine: Engine) -> LanguageModelSynthesizer:
     """A language model that writes texts for and against explanations."""
-    return LanguageModelSynthesizer(Asker(engine), METHOD.load_prompts(""))
+    return LanguageModelSynthesizer(Asker(engine), SYNTHESIZER.load_prompts(""))
 
 
 def run_file(

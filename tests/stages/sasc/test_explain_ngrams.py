@@ -11,8 +11,8 @@ from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.explain.explain_units import Candidate, ExplanationError
 from stages.sasc import Sasc
+from stages.sasc.by_language_model import SUMMARISE, LanguageModelSummariser
 from stages.sasc.explain_ngrams import draws, themes
-from stages.sasc.summarise_language_model import PROMPT, LanguageModelSummariser
 from tests.stages.explain.scripted import ScriptedEngine, says
 
 NGRAMS = [f"n-gram {number}" for number in range(75)]
@@ -102,6 +102,6 @@ def test_unless_set_30_of_the_top_50_of_75_ngrams_are_shown_for_each_of_5_candid
 def test_ngrams_are_shown_on_a_line_each_and_once() -> None:
     engine = ScriptedEngine(says("the sea"))
     drawn = [" sea", "sea", "a\r\nb", "\n", "می\u200cرود", "\u2028x\tz"]
-    asyncio.run(LanguageModelSummariser(Asker(engine), Prompt(PROMPT)).explain(drawn, [], 0))
+    asyncio.run(LanguageModelSummariser(Asker(engine), Prompt(SUMMARISE)).explain(drawn, [], 0))
     lines = [line.removeprefix("- ") for line in engine.question.split("\n") if line.startswith("- ")]
     assert lines == ["sea", "a\\r\\nb", "'\\n'", "می\u200cرود", "x\\tz"]

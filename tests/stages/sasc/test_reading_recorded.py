@@ -21,7 +21,7 @@ from stages import STAGES
 from stages.evidence import Exemplar
 from stages.sasc import Sasc
 from stages.sasc.ngram_scan import SCAN
-from stages.sasc.reading_recorded import mean_responses
+from stages.sasc.readings import mean_responses
 from stages.settings import Record
 from tests.stages.sasc.small_run import BOTH, GOOD, occurrences, run_file, run_ngrams, table
 

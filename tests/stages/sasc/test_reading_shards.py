@@ -36,7 +36,7 @@ def keys_of(config: RunConfig) -> list[Mapping[str, Any]]:
 @pytest.mark.parametrize("reading", [pytest.param("in_context", marks=pytest.mark.slow), "recorded"])
 def test_rows_do_not_depend_on_the_shards(place: Path, reading: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_ngrams(reading_run(place, f"whole-{reading}", reading))
-    monkeypatch.setattr("stages.sasc.reading_recorded.SHARD_UNITS", 7)
+    monkeypatch.setattr("stages.sasc.readings.SHARD_UNITS", 7)
     monkeypatch.setattr("stages.sasc.ngram_merge.SHARD_UNITS", 9)
     config = reading_run(place, f"cut-{reading}", reading, shard_ngrams=25)
     cut = run_ngrams(config)
@@ -67,7 +67,7 @@ def test_an_interrupted_scan_keeps_its_shards_and_processes_share_the_rest(
     place: Path, reading: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm = run_ngrams(reading_run(place, f"calm-{reading}", reading))
-    monkeypatch.setattr("stages.sasc.reading_recorded.SHARD_UNITS", 7)
+    monkeypatch.setattr("stages.sasc.readings.SHARD_UNITS", 7)
     config = reading_run(place, f"interrupted-{reading}", reading, shard_ngrams=25)
     done: list[Shard] = []
 

@@ -12,7 +12,7 @@ from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from pipeline.subjects.vocabulary import TokenTexts
 from stages.sasc import Sasc
-from stages.sasc.occurrences import Places
+from stages.sasc.ngram_pieces import Places
 from tests.stages.sasc.small_run import GOOD, occurrences, run_file, run_ngrams, table
 
 MODULES = ["layers.0.mlp", "layers.1.sae:small", "layers.0.directions:axes"]

@@ -12,9 +12,9 @@ from pipeline.subjects.loading.model_loading import load_language_model
 from stages.asking import Asker
 from stages.english.word_classes import content_words
 from stages.explain.explain_units import ExplanationError
+from stages.sasc.by_language_model import SUMMARISE, LanguageModelSummariser
 from stages.sasc.naming import Naming
 from stages.sasc.summarise_embedded import LABEL, LABEL_TOKENS, EmbeddedSummariser, SharedForms
-from stages.sasc.summarise_language_model import PROMPT, LanguageModelSummariser
 from tests.stages.explain.scripted import ScriptedEngine, says
 
 SHIPS = ["the harbour", "ships", "sailed from the", "a captain", "the coast", "anchor", "her sailors", "ocean waves"]
@@ -213,7 +213,7 @@ def test_a_language_model_is_shown_the_drawn_ngrams_in_order(as_json: bool) -> N
     reply = '{"explanation": "ships and the sea"}' if as_json else "ships and the sea"
     engine = ScriptedEngine(says(reply), json_schema=as_json)
     candidate = asyncio.run(
-        LanguageModelSummariser(Asker(engine), Prompt(PROMPT)).explain(SHIPS, ranked_by_place(SHIPS), 0)
+        LanguageModelSummariser(Asker(engine), Prompt(SUMMARISE)).explain(SHIPS, ranked_by_place(SHIPS), 0)
     )
     assert candidate.text == "ships and the sea"
     assert candidate.prompt_id == "sasc/summarise.v1"

@@ -12,9 +12,8 @@ import pytest
 import stages.sasc.synthesize
 from pipeline.execution.stage import Context, Shard
 from stages.sasc.ngram_pieces import normalised_text
-from stages.sasc.sasc_contracts import Synthesizer, Texts
 from stages.sasc.sasc_units import Row
-from stages.sasc.synthesize import HALVES, SYNTHESIZE, deal, process, unit_rows
+from stages.sasc.synthesize import HALVES, SYNTHESIZE, Synthesizer, Texts, deal, process, unit_rows
 from stages.sasc.texts_retrieved import RetrievedSynthesizer
 from tests.stages.explain.scripted import ScriptedEngine
 from tests.stages.sasc.small_run import GOOD, run_file, writer

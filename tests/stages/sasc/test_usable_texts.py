@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.prompts import Prompt
-from stages.sasc.usable_texts import is_text, leaks, usable
+from stages.sasc.text_lists import is_text, leaks, usable
 
 EXPLANATION = 'ships at sea in the evening, or the phrase "at the end of the day"'
 REQUEST = "\n".join(
