@@ -22,7 +22,6 @@ from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbe
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import PRECOMPUTED, needs_model
-from pipeline.subjects.vocabulary import TokenTexts
 from stages.sasc import READINGS, Sasc
 from stages.sasc.ngram_pieces import Ngram, forms_of_tokens, forms_of_words, read_tokens, read_words
 from stages.sasc.sasc_tables import NGRAM_LIST
@@ -102,6 +101,7 @@ def _counted(counts: Mapping[str, int], read: Callable[[str], Ngram]) -> pa.Tabl
 def _forms(context: Context) -> Iterator[list[str]]:
     """The forms in each document, or in each piece of a long one."""
     from pipeline.subjects.loading.model_loading import load_tokenizer
+    from pipeline.subjects.vocabulary import TokenTexts
 
     config = context.config
     sizes = sorted(set(config[Sasc].sizes))

@@ -9,15 +9,17 @@ Shapes: T tokens of a sequence, N n-grams.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.corpora.windows import Document
-from pipeline.subjects.vocabulary import TokenTexts
 from stages.sasc import Sasc
 from stages.settings import Record
+
+if TYPE_CHECKING:
+    from pipeline.subjects.vocabulary import TokenTexts
 
 SEPARATOR = "\x1f"
 """Between the words of a form; in texts it counts as white space."""
@@ -136,7 +138,7 @@ def forms_of_tokens(
 class Places:
     """Where the n-grams of a list stand in sequences of the corpus."""
 
-    def __init__(self, texts: Sequence[str], config: RunConfig, token_texts: TokenTexts) -> None:
+    def __init__(self, texts: Sequence[str], config: RunConfig, token_texts: "TokenTexts") -> None:
         """
         Args:
             texts: the N n-grams.
@@ -152,6 +154,7 @@ class Places:
     def of(cls, texts: Sequence[str], config: RunConfig) -> "Places":
         """Those of a run's n-grams."""
         from pipeline.subjects.loading.model_loading import load_tokenizer
+        from pipeline.subjects.vocabulary import TokenTexts
 
         subject = config.subject
         return cls(texts, config, TokenTexts(load_tokenizer(subject.model, subject.trust_remote_code)))
