@@ -27,6 +27,10 @@ MOST_TEXTS = 65_536
 Activations = npt.NDArray[np.float32]
 
 
+SPLIT_OF_RESIDUE = ("explain", "select", "explain", "report")
+"""The split of a sequence by seq_id % 4."""
+
+
 def split_of(seq_id: int) -> str:
     """The split that a sequence belongs to, for every unit alike.
 
@@ -34,7 +38,7 @@ def split_of(seq_id: int) -> str:
     `select` and `report`. Because the split belongs to the sequence, corpus-wide statistics that are taken over
     `explain` alone cannot leak what a score is computed on.
     """
-    return ("explain", "select", "explain", "report")[seq_id % 4]
+    return SPLIT_OF_RESIDUE[seq_id % len(SPLIT_OF_RESIDUE)]
 
 
 @dataclass(frozen=True)

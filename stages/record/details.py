@@ -31,15 +31,10 @@ if TYPE_CHECKING:
     from pipeline.subjects.activation_sources import HookPoint
 
 
-def is_heads(module: str) -> bool:
-    """Whether the units of a module are attention heads."""
-    return kind_of(module).moves
-
-
 def is_detailed(module: str, config: RunConfig) -> bool:
     """Whether anything is to be found out about the exemplars of a module."""
     attributed = config[Record].attribution != "none" and kind_of(module).any_text
-    return attributed or bool(is_heads(module) and config[Record].pairs)
+    return attributed or bool(kind_of(module).moves and config[Record].pairs)
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -54,7 +49,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "explain": config[Explain].model_dump(include={"units", "polarities"}),
         "attribution": config[Record].attribution,
         "details": config[Record].details,
-        "pairs": config[Record].pairs if any(is_heads(module) for module in modules) else 0,
+        "pairs": config[Record].pairs if any(kind_of(module).moves for module in modules) else 0,
     }
 
 
@@ -62,41 +57,34 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:
     """Shards of the units to be explained in modules that have details."""
     if not any(is_detailed(module, config) for module in modules_of(config)):
         return []
-    parts = [shard.key for shard in unit_shards(config, tables, config[Explain].shard_units)]
-    wanted = [part for part in parts if is_detailed(part["module"], config)]
-    return numbered_shards(wanted)
+    shards = unit_shards(config, tables, config[Explain].shard_units)
+    return numbered_shards(shard.key for shard in shards if is_detailed(shard.key["module"], config))
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Look into the exemplars of some units."""
-    config, module = context.config, shard.key["module"]
+    record, module = context.config[Record], shard.key["module"]
     rows = exemplars_of(context, module, shard.key["indices"], shard.key["polarity"])
     token_ids = token_ids_of(context.tables, rows["seq_id"].tolist())
-    nothing: dict[int, Any] = dict.fromkeys(rows.index)
-    found = {"attribution": nothing, "pairs": nothing}
-    if config[Record].attribution != "none":
-        found["attribution"] = attributions(context, module, rows, token_ids)
-    if is_heads(module) and config[Record].pairs:
-        found["pairs"] = pairs_of(context, module, rows, token_ids)
+    attributed = attributions(context, module, rows, token_ids) if record.attribution != "none" else {}
+    moved = pairs_of(context, module, rows, token_ids) if kind_of(module).moves and record.pairs else {}
     columns = {
         "module": [module] * len(rows),
         **{name: rows[name] for name in ("index", "polarity", "seq_id")},
-        **{name: [values[row] for row in rows.index] for name, values in found.items()},
+        "attribution": [attributed.get(row) for row in rows.index],
+        "pairs": [moved.get(row) for row in rows.index],
     }
-    schema = DETAILS.schema
-    arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in schema]  # NaN is null
-    return {DETAILS.name: pa.table(arrays, schema=schema)}
+    arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in DETAILS.schema]  # NaN is null
+    return {DETAILS.name: pa.table(arrays, schema=DETAILS.schema)}
 
 
 def exemplars_of(context: Context, module: str, indices: Sequence[int], polarity: str) -> "pd.DataFrame":
     """The exemplars of some units to look into, by unit and rank; one in several bands is listed once."""
-    field, record = ds.field, context.config[Record]
     where = context.tables.is_unit(module, indices, polarity)
-    if record.details == "shown":
-        where &= (field("band") == "top") & (field("split") == "explain")
+    if context.config[Record].details == "shown":
+        where &= (ds.field("band") == "top") & (ds.field("split") == "explain")
     names = ["index", "polarity", "rank", "seq_id", "peak", "activations"]
-    rows = context.tables.read(EXEMPLARS, where, names).to_pandas()
-    rows = rows.sort_values(["index", "rank"], kind="stable")
+    rows = context.tables.read(EXEMPLARS, where, names).to_pandas().sort_values(["index", "rank"], kind="stable")
     return rows.drop_duplicates(["index", "seq_id"]).reset_index(drop=True)
 
 
@@ -118,17 +106,17 @@ def attributions(
             source = context.latest("source", module, lambda config: open_source(config, [module]))
             values = [occlusion(source, module, ids, one, neutral, config[Record].batch_size) for one in wanted]
         else:
-            base_model, hook_point = model_at(context, module)
-            values = list(integrated_gradients(base_model, hook_point, ids, wanted, neutral))
-        found.update(zip(here.index, values, strict=True))
-    finite = {row: np.where(np.isfinite(values), values, np.float32(np.nan)) for row, values in found.items()}
-    return {row: values if rows["polarity"][row] == "+" else -values for row, values in finite.items()}
+            values = list(integrated_gradients(*model_at(context, module), ids, wanted, neutral))
+        for row, polarity, mattering in zip(here.index, here["polarity"], values, strict=True):
+            finite = np.where(np.isfinite(mattering), mattering, np.float32(np.nan))
+            found[row] = finite if polarity == "+" else -finite
+    return found
 
 
 def pairs_of(
     context: Context, module: str, rows: "pd.DataFrame", token_ids: Mapping[int, Sequence[int]]
 ) -> dict[int, Any]:
-    """For each row the largest pairs of positions; None if the model does not show them."""
+    """For each row the largest pairs of positions; none if the model does not show them."""
     import torch
 
     from pipeline.subjects.activation_sources import input_device
@@ -136,12 +124,10 @@ def pairs_of(
 
     record = context.config[Record]
     base_model, hook_point = model_at(context, module)
-    device = input_device(base_model)
-    found: dict[int, Any] = dict.fromkeys(rows.index)
+    found: dict[int, Any] = {}
     for seq_id, here in by_sequence(rows):
-        movements = head_movements(
-            base_model, hook_point, {"input_ids": torch.tensor([token_ids[seq_id]], device=device)}
-        )
+        input_ids = torch.tensor([token_ids[seq_id]], device=input_device(base_model))
+        movements = head_movements(base_model, hook_point, {"input_ids": input_ids})
         if movements is None:
             break
         for row, index, activations in zip(here.index, here["index"], here["activations"], strict=True):

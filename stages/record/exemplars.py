@@ -21,11 +21,6 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 BANDS = ("top", "quantile", "random")
-COLUMNS = {
-    **dict.fromkeys(("unit", "sign", "split", "rank", "seq_id", "key", "length"), np.int64),
-    "value": np.float32,
-}
-"""Of the top exemplars: units count from 0, and the value is the largest activation in the polarity."""
 EXPONENT = np.uint32(0x7F800000)
 """Bits that are all 1 where a float32 is not finite."""
 SIGNIFICANT = 24
@@ -41,8 +36,9 @@ class TopExemplars:
 
     def __init__(self, start: int, stop: int, config: Record) -> None:
         self.start, self.config = start, config
-        self.rows = pd.DataFrame({name: np.zeros(0, kind) for name, kind in COLUMNS.items()})
-        """M rows by unit, sign, split and rank."""
+        names = ("unit", "sign", "split", "rank", "seq_id", "key", "length")
+        self.rows = pd.DataFrame({name: np.zeros(0, np.int64) for name in names} | {"value": np.zeros(0, np.float32)})
+        """M rows by unit, sign, split and rank; units count from 0, and the value is the largest activation in the polarity."""
         self.vectors = np.zeros((0, 0), np.float32)
         """(M, T) their activations."""
         self._worst = np.full((stop - start, 2, len(SPLITS)), -np.inf, np.float32)
@@ -50,11 +46,9 @@ class TopExemplars:
 
     def add(self, partial: pa.Table) -> None:
         """Add rows of PARTIAL_EXEMPLARS."""
-        rows = partial.select(["index", "polarity", "seq_id", "key", "value"]).to_pandas()
-        rows = rows.rename(columns={"index": "unit", "polarity": "sign"}).assign(
-            unit=lambda rows: rows["unit"] - self.start
-        )
-        rows["split"] = split_numbers(rows["seq_id"])
+        rows = partial.drop_columns(["module", "activations"]).to_pandas()
+        rows = rows.rename(columns={"index": "unit", "polarity": "sign"})
+        rows["unit"], rows["split"] = rows["unit"] - self.start, split_numbers(rows["seq_id"])
         vectors, rows["length"] = activation_rows(partial["activations"])
         reached = self._worst[rows["unit"], (rows["sign"] < 0).astype(int), rows["split"]]
         asked = rows["sign"].isin([SIGNS[polarity] for polarity in self.config.polarities])
@@ -126,7 +120,8 @@ def final_rows(
         sign = SIGNS[polarity]
         rows = evenly.assign(sign=sign, value=peaks(vectors[evenly.index], sign)[1])
         rows = rows[rows["value"] > -np.inf]
-        parts += [quantile_rows(rows, top.rows, limits, config), random_rows(rows, config)]
+        random = ranked(rows[rows["seq_id"].isin(random_ids(config))], "random")
+        parts += [quantile_rows(rows, top.rows, limits, config), random]
     rows = pd.concat(parts)
     rows = rows.sort_values(["unit", "sign", "band", "split", "rank"], ascending=[True, False, True, True, True])
     return exemplar_table(module, top.start, rows, vectors[rows.index], config.activation_bits)
@@ -136,19 +131,14 @@ def quantile_rows(rows: pd.DataFrame, top: pd.DataFrame, boundaries: Floats, con
     """The `quantile` exemplars of a polarity; within unit and split they rank by their band of values, then by seq_id."""
     names, chosen = ["unit", "sign", "seq_id"], rows[rows["seq_id"].isin(pool_ids(config))]
     chosen = chosen[~pd.MultiIndex.from_frame(chosen[names]).isin(pd.MultiIndex.from_frame(top[names]))]
-    between = (boundaries[chosen["unit"]] <= chosen["value"].to_numpy()[:, None]).sum(axis=1)
-    chosen = chosen.assign(between=between)
+    chosen = chosen.assign(between=(boundaries[chosen["unit"]] <= chosen["value"].to_numpy()[:, None]).sum(axis=1))
     limits = np.asarray(counts(config.per_band))[chosen["split"]]
     chosen = chosen[chosen.groupby(["unit", "split", "between"]).cumcount() < limits]
-    return _ranked(chosen.sort_values(["unit", "split", "between", "seq_id"]), "quantile")
+    return ranked(chosen.sort_values(["unit", "split", "between", "seq_id"]), "quantile")
 
 
-def random_rows(rows: pd.DataFrame, config: Record) -> pd.DataFrame:
-    """The `random` exemplars of a polarity, which rank by seq_id."""
-    return _ranked(rows[rows["seq_id"].isin(random_ids(config))], "random")
-
-
-def _ranked(rows: pd.DataFrame, band: str) -> pd.DataFrame:
+def ranked(rows: pd.DataFrame, band: str) -> pd.DataFrame:
+    """Rows of a band in the order of their ranks within unit and split, with these."""
     return rows.assign(band=BANDS.index(band), rank=rows.groupby(["unit", "split"]).cumcount())
 
 

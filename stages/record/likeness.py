@@ -20,7 +20,7 @@ from pipeline.execution.stage import Context
 from pipeline.schemas import EXEMPLARS, TableSchema, column
 from pipeline.storage.tables import Tables
 from stages.evidence import SPLITS, RecordedUnits
-from stages.record.sequences import split_numbers
+from stages.record.sequences import first_of_splits, split_numbers
 from stages.settings import Simulate
 from stages.units import draw, module_widths
 
@@ -57,9 +57,7 @@ Floats = npt.NDArray[np.float32]
 
 def pool_of(start: int, stop: int) -> npt.NDArray[np.int64]:
     """The seq_ids from `start` to `stop` that are in the pool, rising."""
-    seq_ids = np.arange(stop, dtype=np.int64)
-    splits = split_numbers(seq_ids)
-    found = np.sort(np.concatenate([seq_ids[splits == number][:POOL] for number in range(len(SPLITS))]))
+    found = first_of_splits(stop, [POOL] * len(SPLITS))
     return found[found >= start]
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.schemas import TableSchema, column
-from stages.record.backends.contract import TopK, UnitSums, Vectors
+from stages.record.backends.contract import UnitSums, Vectors
 from stages.record.recorded_batch import TokenTable
 from stages.record.sequences import POLARITIES, SIGNS
 from stages.record.unit_statistics import join_zero_bins
@@ -132,13 +132,12 @@ def exemplar_rows(module: str, sums: UnitSums, lengths: Mapping[int, int]) -> It
     polarities = [polarity for polarity in POLARITIES if polarity in sums.top]
     for start in range(0, len(sums.minimum) if polarities else 0, UNITS_AT_ONCE):
         part = slice(start, start + UNITS_AT_ONCE)
-        values, seq_ids, keys = (
+        values, seq_ids, keys, vectors = (
             np.stack([getattr(sums.top[polarity], name)[part] for polarity in polarities], axis=1)
-            for name in ("values", "seq_ids", "keys")
+            for name in ("values", "seq_ids", "keys", "vectors")
         )
         used = np.isfinite(values)  # (U, P, K)
         unit, polarity, _ = np.nonzero(used)
-        sizes = _sizes(seq_ids[used], lengths)
         columns = {
             "module": pa.repeat(module, len(unit)),
             "index": (unit + start).astype(np.int32),
@@ -146,7 +145,7 @@ def exemplar_rows(module: str, sums: UnitSums, lengths: Mapping[int, int]) -> It
             "seq_id": seq_ids[used],
             "key": keys[used],
             "value": values[used],
-            "activations": _bytes(_vectors([sums.top[polarity] for polarity in polarities], part, used), sizes),
+            "activations": _bytes(vectors[used], [lengths[seq_id] for seq_id in seq_ids[used].tolist()]),
         }
         yield pa.table(columns, schema=PARTIAL_EXEMPLARS.schema)
 
@@ -158,15 +157,15 @@ def uniform_rows(module: str, uniform: Mapping[int, Vectors], width: int) -> Ite
         uniform: the uniformly kept sequences by seq_id.
         width: units of the module.
     """
-    kept = sorted(uniform.items())
-    for start in range(0, width if kept else 0, BLOCK):
-        blocks = [rows[start : start + BLOCK].T for _, rows in kept]
+    seq_ids = sorted(uniform)
+    for start in range(0, width if seq_ids else 0, BLOCK):
+        blocks = [uniform[seq_id][start : start + BLOCK].T for seq_id in seq_ids]  # (T, BLOCK)
         columns = {
-            "module": pa.repeat(module, len(kept)),
-            "index": np.full(len(kept), start, np.int32),
-            "width": np.full(len(kept), min(BLOCK, width - start), np.int32),
-            "seq_id": np.asarray([seq_id for seq_id, _ in kept], np.int64),
-            "activations": pa.array([np.ascontiguousarray(block, "<f4").tobytes() for block in blocks], pa.binary()),
+            "module": pa.repeat(module, len(seq_ids)),
+            "index": np.full(len(seq_ids), start, np.int32),
+            "width": np.full(len(seq_ids), min(BLOCK, width - start), np.int32),
+            "seq_id": np.asarray(seq_ids, np.int64),
+            "activations": pa.array([block.astype("<f4").tobytes() for block in blocks], pa.binary()),
         }
         yield pa.table(columns, schema=PARTIAL_UNIFORM.schema)
 
@@ -200,27 +199,10 @@ def activation_rows(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], n
     return vectors, lengths
 
 
-def _vectors(top: list[TopK], part: slice, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """(N, T) activations of the slots (U, P, K) that are used."""
-    vectors = np.empty((int(used.sum()), top[0].vectors.shape[2]), np.float32)
-    unit, polarity, slot = np.nonzero(used)
-    for number, sums in enumerate(top):
-        own = polarity == number
-        vectors[own] = sums.vectors[part][unit[own], slot[own]]
-    return vectors
-
-
-def _sizes(seq_ids: npt.NDArray[np.int64], lengths: Mapping[int, int]) -> npt.NDArray[np.int64]:
-    """The number of tokens of each sequence."""
-    distinct, places = np.unique(seq_ids, return_inverse=True)
-    return np.asarray([lengths[seq_id] for seq_id in distinct.tolist()], dtype=np.int64)[places]
-
-
-def _bytes(vectors: npt.NDArray[np.float32], sizes: npt.NDArray[np.int64]) -> pa.Array:
+def _bytes(vectors: npt.NDArray[np.float32], sizes: list[int]) -> pa.Array:
     """(N, T) vectors as a column of bytes, each row cut to its size."""
-    offsets = np.concatenate([[0], np.cumsum(4 * sizes)]).astype(np.int32)
-    within = np.arange(vectors.shape[1]) < sizes[:, None]
-    flat = vectors.ravel() if within.all() else vectors[within]
+    offsets = np.concatenate([[0], 4 * np.cumsum(sizes)]).astype(np.int32)
+    flat = vectors[np.arange(vectors.shape[1]) < np.asarray(sizes)[:, None]]
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(flat, "<f4"))]
     return pa.Array.from_buffers(pa.binary(), len(sizes), buffers)
 

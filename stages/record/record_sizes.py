@@ -28,8 +28,6 @@ SIGN_AND_EXPONENT = 2.6
 """Bits that are left of these two; those of the mantissa are noise to a compressor."""
 ABOVE_ZIPF = 1.4
 """Tokens of English text that occur at least m times, over those by the law of Zipf and Mandelbrot; 1.0 to 1.6 as measured."""
-
-
 MANY_PARTIALS = 8
 """From this many times the disk of the final rows on, the estimate says how partial records can be fewer."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.subjects.activations import TokenBatch
 from stages.evidence import SPLITS
 from stages.record.sequences import in_histogram, split_numbers
 from stages.settings import Record
@@ -88,7 +89,7 @@ def cover_tokens(ids: Ints, occurrences: Ints, units: int, config: Record) -> To
 
 @dataclass(frozen=True)
 class Batch:
-    """The sequences of a batch."""
+    """The sequences of a batch, as every module needs them."""
 
     lengths: Ints
     """(B,) real tokens."""
@@ -116,37 +117,26 @@ class Batch:
     """What a backend makes once for all modules: copies of the above on a device, scratch buffers."""
 
 
-def make_batch(
-    token_ids: npt.NDArray[Any],
-    lengths: npt.NDArray[Any],
-    seq_ids: npt.NDArray[Any],
-    config: Record,
-    tokens: TokenTable,
-    special_ids: Collection[int] = (),
-) -> Batch:
-    """Prepare (B, T) token ids with their (B,) lengths and seq_ids."""
-    lengths, seq_ids = np.asarray(lengths, np.int64), np.asarray(seq_ids, np.int64)
-    splits = split_numbers(seq_ids)
-    counted = counted_positions(token_ids, lengths, config, special_ids)
+def make_batch(batch: TokenBatch, config: Record, tokens: TokenTable, special_ids: Collection[int] = ()) -> Batch:
+    """Prepare a batch, padded with anything."""
+    token_ids, splits = batch.token_ids, split_numbers(batch.seq_ids)
+    counted = counted_positions(token_ids, batch.lengths, config, special_ids)
     sequence, places = np.nonzero(counted)
     explain = (splits == SPLITS.index("explain"))[:, None]
     rows = np.where(counted & explain, tokens.rows(token_ids), -1).ravel()
     order = np.argsort(rows, kind="stable")
     order = order[np.searchsorted(rows[order], 0) :]
     distinct, starts = np.unique(rows[order], return_index=True)
-    if config.distinct:
-        keys = neighbourhood_keys(np.asarray(token_ids, np.int64), lengths, config.distinct_context)
-    else:
-        keys = np.zeros(token_ids.shape, np.int64)
+    keys = neighbourhood_keys(token_ids, batch.lengths, config.distinct_context)
     return Batch(
-        lengths=lengths,
-        seq_ids=seq_ids,
+        lengths=batch.lengths,
+        seq_ids=batch.seq_ids,
         splits=splits,
         counted=counted,
-        binned=in_histogram(seq_ids),
+        binned=in_histogram(batch.seq_ids),
         places=places,
-        place_starts=np.searchsorted(sequence, np.arange(len(seq_ids) + 1)),
-        keys=keys,
+        place_starts=np.searchsorted(sequence, np.arange(len(splits) + 1)),
+        keys=keys if config.distinct else np.zeros_like(keys),
         positions=order,
         starts=np.append(starts, len(order)).astype(np.int64),
         token_rows=distinct.astype(np.int64),
@@ -176,9 +166,8 @@ def neighbourhood_keys(token_ids: Ints, lengths: Ints, context: int) -> Ints:
     hashes, and a key is the same on every machine and in every batch. Keys of the padding mean nothing.
     """
     batch, length = token_ids.shape
-    padded = np.full((batch, length + 2 * context), -1, np.int64)
     real = np.arange(length) < lengths[:, None]
-    padded[:, context : context + length] = np.where(real, token_ids, -1)
+    padded = np.pad(np.where(real, token_ids, -1), ((0, 0), (context, context)), constant_values=-1)
     keys = np.zeros((batch, length), np.uint64)
     for place in range(2 * context + 1):
         keys = _mixed(keys * INCREMENT + padded[:, place : place + length].astype(np.uint64) + INCREMENT)

@@ -14,7 +14,6 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -22,7 +21,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
-from pipeline.subjects.activations import ActivationSource, ModuleUnits
+from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
 from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.record.backends.contract import Accumulator
@@ -96,7 +95,7 @@ def scan(
     """
     with tqdm(total=total, desc="sequences", unit="sequence", leave=False, disable=None) as bar:
         for batch in padded_batches(sequences, batch_size):
-            recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+            recorder.begin(batch)
             source.run(batch, recorder.add)
             bar.update(len(batch.seq_ids))
 
@@ -135,16 +134,10 @@ class Recorder:
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
         self._batch: Batch | None = None
 
-    def begin(self, token_ids: npt.NDArray[Any], lengths: npt.NDArray[Any], seq_ids: npt.NDArray[Any]) -> None:
-        """Announce the batch whose activations follow.
-
-        Args:
-            token_ids: (B, T) ids, padded on the right with anything.
-            lengths: (B,) real tokens of each sequence.
-            seq_ids: (B,) numbers of the sequences, none of which was added before.
-        """
-        self._batch = make_batch(token_ids, lengths, seq_ids, self.config, self.tokens, self.special_ids)
-        self._lengths.update(zip(self._batch.seq_ids.tolist(), self._batch.lengths.tolist(), strict=True))
+    def begin(self, batch: TokenBatch) -> None:
+        """Announce the batch whose activations follow; none of its sequences was added before."""
+        self._batch = make_batch(batch, self.config, self.tokens, self.special_ids)
+        self._lengths.update(zip(batch.seq_ids.tolist(), batch.lengths.tolist(), strict=True))
         self._occurrences[self._batch.token_rows] += np.diff(self._batch.starts)
 
     def add(self, module: str, activations: Any) -> None:

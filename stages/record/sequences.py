@@ -27,7 +27,7 @@ from pipeline.execution.stage import Shard, numbered_shards
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import TokenBatch
-from stages.evidence import SPLITS, split_of
+from stages.evidence import SPLIT_OF_RESIDUE, SPLITS
 from stages.settings import PerSplit, Record
 
 POLARITIES = ("+", "-")
@@ -60,15 +60,8 @@ def slot_starts(config: Record) -> Ids:
 
 def random_ids(config: Record) -> Ids:
     """The seq_ids of the `random` sequences, rising, whether or not the corpus has that many."""
-    missing = dict(zip(SPLITS, counts(config.random), strict=True))
-    chosen: list[int] = []
-    seq_id = 0
-    while any(missing.values()):
-        if missing[split_of(seq_id)]:
-            missing[split_of(seq_id)] -= 1
-            chosen.append(seq_id)
-        seq_id += 1
-    return np.asarray(chosen, dtype=np.int64)
+    wanted = counts(config.random)
+    return first_of_splits(len(SPLIT_OF_RESIDUE) * max(wanted), wanted)
 
 
 def pool_ids(config: Record) -> Ids:
@@ -84,9 +77,15 @@ def uniform_ids(config: Record) -> Ids:
 
 def split_numbers(seq_ids: npt.ArrayLike) -> Ids:
     """Positions in SPLITS of the splits of some sequences."""
-    distinct, places = np.unique(np.asarray(seq_ids, dtype=np.int64), return_inverse=True)
-    numbers = np.asarray([SPLITS.index(split_of(seq_id)) for seq_id in distinct.tolist()], dtype=np.int64)
-    return numbers[places]
+    numbers = np.asarray([SPLITS.index(split) for split in SPLIT_OF_RESIDUE], np.int64)
+    return numbers[np.asarray(seq_ids, np.int64) % len(numbers)]
+
+
+def first_of_splits(total: int, wanted: Sequence[int]) -> Ids:
+    """Of the seq_ids below `total` the first so many of each split, rising."""
+    seq_ids = np.arange(total, dtype=np.int64)
+    splits = split_numbers(seq_ids)
+    return np.sort(np.concatenate([seq_ids[splits == number][:count] for number, count in enumerate(wanted)]))
 
 
 def in_histogram(seq_ids: Ids) -> npt.NDArray[np.bool_]:

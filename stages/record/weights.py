@@ -53,8 +53,7 @@ def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - th
     """A shard for each module of the model; none where no tokens are to be listed."""
     if not config[Record].weight_tokens:
         return []
-    modules = modules_of_the_model(config)
-    return numbered_shards({"module": module} for module in modules)
+    return numbered_shards({"module": module} for module in modules_of_the_model(config))
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
@@ -75,8 +74,7 @@ def listable(tokenizer: Any, model: Any) -> dict[int, str]:
 
     texts = TokenTexts(tokenizer)
     size = min(len(tokenizer), model.get_input_embeddings().weight.shape[0])
-    found = {token_id: texts.one(token_id) for token_id in range(size)}
-    return {token_id: text for token_id, text in found.items() if text}
+    return {token_id: text for token_id in range(size) if (text := texts.one(token_id))}
 
 
 def token_rows(model: Any, hook_point: "HookPoint", texts: Mapping[int, str], count: int) -> pa.Table:
@@ -105,7 +103,7 @@ def token_rows(model: Any, hook_point: "HookPoint", texts: Mapping[int, str], co
 
 def ends(
     vectors: "torch.Tensor", tokens: "torch.Tensor", texts: Mapping[int, str], count: int
-) -> tuple[pa.Array, pa.Array]:
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """For each unit the lists of tokens with the largest and with the smallest product; null for a vector that is zero or not finite.
 
     Args:
@@ -118,32 +116,28 @@ def ends(
 
     left_out = torch.tensor(sorted(set(range(len(tokens))) - texts.keys()), dtype=torch.long, device=tokens.device)
     count = min(count, len(tokens) - len(left_out))
-    known: list[Any] = []
-    found: dict[int, list[Any]] = {1: [], -1: []}
+    found: dict[int, list[pa.Array]] = {1: [], -1: []}
     with torch.inference_mode(), tqdm(total=len(vectors), desc="units", unit="unit", leave=False, disable=None) as bar:
         for start in range(0, len(vectors), BLOCK):
             block = vectors[start : start + BLOCK]
             products = (block @ tokens.T).float()  # (U, D), (D, V) -> (U, V)
-            known.append((products.isfinite().all(dim=1) & block.any(dim=1)).cpu().numpy())
-            for sign, parts in found.items():
-                parts.append((sign * products).index_fill_(1, left_out, -torch.inf).topk(count))
+            known = (products.isfinite().all(dim=1) & block.any(dim=1)).cpu().numpy()
+            for sign, lists in found.items():
+                values, ids = (sign * products).index_fill_(1, left_out, -torch.inf).topk(count)
+                lists.append(token_lists(values.cpu().numpy(), ids.cpu().numpy(), sign, known, texts))
             bar.update(len(block))
-    some = np.concatenate([np.zeros(0, bool), *known])
-    most, least = (token_lists(parts, sign, some, count, texts) for sign, parts in found.items())
+    most, least = (pa.chunked_array(lists, LIST) for lists in found.values())
     return most, least
 
 
-def token_lists(parts: list[Any], sign: int, known: Any, count: int, texts: Mapping[int, str]) -> pa.Array:
+def token_lists(values: Any, ids: Any, sign: int, known: Any, texts: Mapping[int, str]) -> pa.Array:
     """Lists of a table, by falling product times sign, ties by rising token id.
 
     Args:
-        parts: results of topk, (U, count) each.
+        values, ids: (U, count) products times sign, and tokens.
         known: (U,) whether there is a list.
     """
-    values, ids = (
-        np.concatenate([np.zeros((0, count), np.float32), *(part[number].cpu().numpy() for part in parts)])
-        for number in (0, 1)
-    )
+    offsets = np.concatenate([[0], np.cumsum(known * values.shape[1])]).astype(np.int32)
     order = np.lexsort((ids, -values), axis=1)
     values, ids = (np.take_along_axis(part, order, axis=1)[known].ravel() for part in (values, ids))
     columns = {
@@ -152,7 +146,6 @@ def token_lists(parts: list[Any], sign: int, known: Any, count: int, texts: Mapp
         "value": pa.array(sign * values),
     }
     entries = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
-    offsets = np.concatenate([[0], np.cumsum(known * count)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), entries, mask=pa.array(~known)).cast(LIST)
 
 

@@ -98,7 +98,7 @@ def measure(subject: Subject, sequences: Any, bare_every: int) -> Times:
     def recording(batch: TokenBatch) -> None:
         nonlocal inside
         started, wall = time.process_time(), time.perf_counter()
-        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        recorder.begin(batch)
         inside = time.process_time() - started
         subject.source.run(batch, receive)
         times.recording.append(time.process_time() - started)

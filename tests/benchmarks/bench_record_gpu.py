@@ -79,7 +79,7 @@ def measure(
                 source.base_model(input_ids=torch.from_numpy(batch.token_ids).to(device), use_cache=False)
 
         def recording(batch: TokenBatch = batch) -> None:
-            recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+            recorder.begin(batch)
             source.run(batch, recorder.add)
 
         before = timed(device, bare)

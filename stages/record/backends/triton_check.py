@@ -1,4 +1,4 @@
-"""Recording on a GPU by kernels of triton, which are trusted once they find what torch finds there on made-up activations."""
+"""The self-check of the kernels of triton: they are trusted once they find what torch finds there on made-up activations."""
 
 import logging
 from functools import cache
@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from stages.record.backends.contract import UnitSums
+from pipeline.subjects.activations import TokenBatch
+from stages.record.backends.torch_sums import TorchSums
 from stages.record.recorded_batch import TokenTable, make_batch
 from stages.settings import PerSplit, Record
 
@@ -22,13 +23,11 @@ ROUNDING = 1e-12
 
 @cache
 def triton_agrees(device: torch.device) -> bool:
-    """The self-check of a device; says in the log why triton cannot be used there."""
-    from stages.record.backends.torch_sums import TorchSums
-
+    """Whether triton can be used on a device; says in the log why not."""
     try:
         from stages.record.backends.triton_sums import TritonSums
 
-        ours, theirs = (parts(made_up_sums(kind, device)) for kind in (TritonSums, TorchSums))
+        ours, theirs = (made_up_sums(kind, device) for kind in (TritonSums, TorchSums))
     except Exception as error:  # noqa: BLE001 - whatever a compiler or a driver raises, there is another way
         LOG.warning("recording by torch, as triton fails on %s: %s: %s", device, type(error).__name__, error)
         return False
@@ -42,8 +41,8 @@ def triton_agrees(device: torch.device) -> bool:
     return not different
 
 
-def made_up_sums(kind: type, device: torch.device) -> UnitSums:
-    """What an accumulator finds of made-up activations, with ties, NaN and both signs."""
+def made_up_sums(kind: type, device: torch.device) -> dict[str, npt.NDArray[Any]]:
+    """What an accumulator finds of made-up activations, with ties, NaN and both signs; the top-k in one order."""
     rng = np.random.default_rng(0)
     values = rng.integers(-40, 40, (SEQUENCES, TOKENS, UNITS)) / np.float32(16)
     values[rng.random(values.shape) < 0.001] = np.nan
@@ -52,20 +51,14 @@ def made_up_sums(kind: type, device: torch.device) -> UnitSums:
     accumulator = kind(device, UNITS, TOKENS, len(tokens.token_ids), CONFIG)
     for start in range(0, SEQUENCES, BATCH):
         part = slice(start, start + BATCH)
-        batch = make_batch(token_ids[part], lengths[part], np.arange(SEQUENCES)[part], CONFIG, tokens)
-        accumulator.add(torch.from_numpy(values[part]).to(device, torch.float32), batch)
-    found: UnitSums = accumulator.sums()
-    return found
-
-
-def parts(sums: UnitSums) -> dict[str, npt.NDArray[Any]]:
-    """The parts of the sums by name, with sorted top-k, as that is kept in no order."""
+        batch = TokenBatch(token_ids[part], lengths[part], np.arange(SEQUENCES)[part])
+        accumulator.add(torch.from_numpy(values[part]).to(device, torch.float32), make_batch(batch, CONFIG, tokens))
+    sums = accumulator.sums()
     names = ("n_nonfinite", "minimum", "maximum", "above", "histogram", "token_sums")
     found = {name: getattr(sums, name) for name in names} | {"power sums": sums.power_sums.sum(axis=1)}
     for polarity, top in sums.top.items():
         order = np.lexsort((top.seq_ids, top.values), axis=1)
         for name in ("values", "seq_ids", "keys"):
             found[f"{name} of {polarity}"] = np.take_along_axis(getattr(top, name), order, axis=1)
-        vectors = np.take_along_axis(top.vectors[slice(0, UNITS)], order[:, :, None], axis=1)
-        found[f"activations of {polarity}"] = vectors
+        found[f"activations of {polarity}"] = np.take_along_axis(top.vectors[0:UNITS], order[:, :, None], axis=1)
     return found

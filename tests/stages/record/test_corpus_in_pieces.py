@@ -139,7 +139,8 @@ class Counting:
         self.modules = {"m": ModuleUnits(1)}
         self.seen = 0
 
-    def begin(self, token_ids: Any, lengths: Any, seq_ids: Any) -> None:
+    def begin(self, batch: TokenBatch) -> None:
+        token_ids, lengths, seq_ids = batch.token_ids, batch.lengths, batch.seq_ids
         assert seq_ids.tolist() == list(range(self.seen + 320, self.seen + 320 + len(seq_ids)))
         counted = np.arange(token_ids.shape[1]) < lengths[:, None]
         expected = IDS[seq_ids][:, : token_ids.shape[1]]

@@ -17,6 +17,7 @@ from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
+from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages.record.merge import MERGE
 from stages.record.scan import SCAN, scan
@@ -46,8 +47,8 @@ class Seen:
     def __init__(self) -> None:
         self.activations: dict[str, dict[int, npt.NDArray[np.float32]]] = {name: {} for name in MODULES}
 
-    def begin(self, token_ids: Any, lengths: Any, seq_ids: Any) -> None:
-        self.rows = list(zip(seq_ids.tolist(), lengths.tolist(), strict=True))
+    def begin(self, batch: TokenBatch) -> None:
+        self.rows = list(zip(batch.seq_ids.tolist(), batch.lengths.tolist(), strict=True))
 
     def add(self, module: str, activations: torch.Tensor) -> None:
         for values, (seq_id, length) in zip(activations, self.rows, strict=True):

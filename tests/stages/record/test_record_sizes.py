@@ -13,7 +13,7 @@ from pipeline.schemas import EXEMPLARS, UNITS
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activation_sources import describe_modules
-from pipeline.subjects.activations import ModuleUnits, SparseActivations
+from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.corpus import build_corpus
 from stages.record.merge import Partials, merge
@@ -51,7 +51,7 @@ def scanned(
     recorder = Recorder(modules, config[Record], tokens, LENGTH)
     sequences = [(start + n, rng.integers(0, VOCABULARY, LENGTH).tolist()) for n in range(count)]
     for batch in padded_batches(sequences, config[Record].batch_size):
-        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        recorder.begin(batch)
         for name, units in modules.items():
             drawn = torch.from_numpy(rng.standard_normal((32, LENGTH, units.width), np.float32))
             recorder.add(name, firing(drawn, rng) if units.sparse else drawn)
@@ -111,7 +111,7 @@ def test_memory_of_the_demo_is_right_within_a_fifth_before_its_corpus_is_there()
     recorder = Recorder(modules, config[Record], tokens, config.corpus.seq_len)
     ids = np.asarray([row for row in corpus["token_ids"].to_pylist()[:40] if len(row) == 64][:32])
     for start in range(0, 160, 32):
-        recorder.begin(ids, np.full(32, 64), np.arange(start, start + 32))
+        recorder.begin(TokenBatch(ids, np.full(32, 64), np.arange(start, start + 32)))
         recorder.add("layers.4.mlp", torch.randn(32, 64, 1536))
     assert held(recorder.accumulators) == pytest.approx(record_sizes(config).memory, rel=0.2)
 

@@ -102,7 +102,7 @@ def scan_arrays(corpus: Corpus, start: int, stop: int, config: Record, backend: 
     table = token_table(corpus, config)
     recorder = Recorder(modules, config, table, seq_len, corpus.special_ids, backend_of(backend))
     for batch, activations in batches(corpus, start, stop, config):
-        recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        recorder.begin(batch)
         for name, values in activations.items():
             recorder.add(name, values.to(device_of(backend)))
     return whole_tables(recorder)
@@ -122,7 +122,7 @@ def accumulate(
     shape = (corpus.widths[module], max(len(ids) for ids in corpus.token_ids), len(tokens.token_ids), config, signed)
     found = open_sums(shape, backend)
     for batch, activations in batches(corpus, part.start, part.stop, config):
-        prepared = make_batch(batch.token_ids, batch.lengths, batch.seq_ids, config, tokens, corpus.special_ids)
+        prepared = make_batch(batch, config, tokens, corpus.special_ids)
         found.add(activations[module].to(device_of(backend)), prepared)
     return found
 

@@ -12,8 +12,9 @@ import numba
 
 SOURCES = Path(__file__).parents[2]
 """stages/record, from which alone kernels import."""
-FILES = [(path, path.stat()) for path in sorted(SOURCES.rglob("*.py"))]
-STATES = [(str(path.relative_to(SOURCES)), state.st_mtime_ns, state.st_size) for path, state in FILES]
-CACHE = SOURCES / "__pycache__" / f"numba-{sha256(repr(STATES).encode()).hexdigest()[:16]}"
+STATE = sha256()
+for path in sorted(SOURCES.rglob("*.py")):
+    STATE.update(repr((str(path.relative_to(SOURCES)), path.stat().st_mtime_ns, path.stat().st_size)).encode())
+CACHE = SOURCES / "__pycache__" / f"numba-{STATE.hexdigest()[:16]}"
 
 numba.config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR", str(CACHE))

@@ -28,9 +28,9 @@ from stages.settings import Record
 
 
 class CpuState:
-    """What every accumulator on a CPU holds: the statistics of U units, with V covered tokens."""
+    """What every accumulator on a CPU holds: statistics and top-k of U units, with V covered tokens."""
 
-    def __init__(self, width: int, covered: int, config: Record, stride: int) -> None:
+    def __init__(self, width: int, seq_len: int, covered: int, config: Record, signed: bool, stride: int) -> None:
         """stride: counts from one unit's histogram to the next."""
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         self.width, self.config = width, config
@@ -42,10 +42,10 @@ class CpuState:
         self.histogram = np.zeros((width, stride), np.int32)
         self.token_sums = np.zeros((covered, width))
         self.slot_starts = slot_starts(config)
+        self.top = {sign: empty_slots(width, seq_len, self.slot_starts) for sign in polarities(config, signed)}
         self.uniform_ids = frozenset(uniform_ids(config).tolist())
 
-    def unit_sums(self, top: dict[str, TopK]) -> UnitSums:
-        """The state with the top-k by polarity."""
+    def sums(self) -> UnitSums:
         return UnitSums(
             n_tokens=self.n_tokens,
             n_nonfinite=self.nonfinite,
@@ -54,7 +54,7 @@ class CpuState:
             above=self.above,
             power_sums=np.stack([self.power_totals, self.power_rests], axis=1),
             histogram=self.histogram[:, :BINS].astype(np.int64),
-            top=top,
+            top={polarity: TopK(*slots[:4]) for polarity, slots in self.top.items()},
             token_sums=self.token_sums,
         )
 
@@ -63,8 +63,7 @@ class NumbaSums(CpuState):
     """Accumulator for U units of sequences of at most T tokens with V covered tokens."""
 
     def __init__(self, width: int, seq_len: int, covered: int, config: Record, signed: bool = True) -> None:
-        super().__init__(width, covered, config, STRIDE)
-        self.top = {sign: empty_slots(width, seq_len, self.slot_starts) for sign in polarities(config, signed)}
+        super().__init__(width, seq_len, covered, config, signed, STRIDE)
         self._uniform: dict[int, npt.NDArray[np.float32]] = {}
 
     def add(self, activations: Any, batch: Batch) -> None:
@@ -100,9 +99,6 @@ class NumbaSums(CpuState):
             batch.cache[self.width] = found, np.empty((sequences, 4, self.width))
         found, powers = batch.cache[self.width]
         return found, powers
-
-    def sums(self) -> UnitSums:
-        return self.unit_sums({polarity: TopK(*slots[:4]) for polarity, slots in self.top.items()})
 
     def uniform(self) -> Mapping[int, npt.NDArray[np.float32]]:
         return self._uniform

@@ -70,43 +70,35 @@ def end_of_run(i, last, positions, tokens):
 
 @njit(cache=True, nogil=True, parallel=True)
 def keep_firing(
-    share, starts, positions, values, sign, counted, seq_ids, splits, all_keys, slot_starts, distinct, rows, used,
-    top_values, ids, keys, pool, worst_values, worst_ids,
+    starts, positions, values, sign, counted, seq_ids, splits, all_keys, slot_starts, distinct,
+    top_values, ids, keys, vectors, worst_values, worst_ids,
 ):  # fmt: skip
     """Insert the sequences of a batch on which a unit fires and that belong to its top-k.
 
     Args:
-        share: units of each part; a part takes new rows of the pool without asking the others.
         starts, positions, values: as in `sum_up`.
         sign: 1 for the polarity +, -1 for -.
         counted, seq_ids, splits, all_keys: of the batch.
-        slot_starts, distinct: as in `numba_top_k.keep_top_k`.
-        rows: (U, K) row of the pool of each slot, -1 for an empty one; used: (parts,) rows of the pool in use.
-        top_values, ids, keys, pool, worst_values, worst_ids: as in Slots, but the vectors are rows of the pool (N, T).
+        slot_starts, distinct, top_values, ids, keys, vectors, worst_values, worst_ids: as in `numba_top_k.keep_top_k`.
     """
     tokens = counted.shape[1]
-    for part in prange(used.size):
-        slots = Slots(top_values, ids, keys, pool, worst_values, worst_ids)
-        for unit in range(part * share, min((part + 1) * share, starts.size - 1)):
-            i = starts[unit]
-            while i < starts[unit + 1]:
-                end = end_of_run(i, starts[unit + 1], positions, tokens)
-                best, place = peak_of_run(values, i, end, sign)
-                b = positions[i] // tokens
-                split = splits[b]
-                if best > 0 and beats(best, seq_ids[b], worst_values[split, unit], worst_ids[split, unit]):
-                    key = all_keys[b, positions[place] % tokens]
-                    slot = insert(unit, best, seq_ids[b], key, split, slot_starts, distinct, slots)
-                    if slot >= 0:
-                        if rows[unit, slot] < 0:
-                            rows[unit, slot] = used[part] * used.size + part
-                            used[part] += 1
-                        vector = pool[rows[unit, slot]]
-                        for t in range(tokens):
-                            vector[t] = 0 if counted[b, t] else np.nan
-                        for k in range(i, end):
-                            vector[positions[k] % tokens] = values[k]
-                i = end
+    for unit in prange(starts.size - 1):
+        slots = Slots(top_values, ids, keys, vectors, worst_values, worst_ids)
+        i = starts[unit]
+        while i < starts[unit + 1]:
+            end = end_of_run(i, starts[unit + 1], positions, tokens)
+            best, place = peak_of_run(values, i, end, sign)
+            b = positions[i] // tokens
+            split = splits[b]
+            if best > 0 and beats(best, seq_ids[b], worst_values[split, unit], worst_ids[split, unit]):
+                key = all_keys[b, positions[place] % tokens]
+                slot = insert(unit, best, seq_ids[b], key, split, slot_starts, distinct, slots)
+                if slot >= 0:
+                    for t in range(tokens):
+                        vectors[unit, slot, t] = 0 if counted[b, t] else np.nan
+                    for k in range(i, end):
+                        vectors[unit, slot, positions[k] % tokens] = values[k]
+            i = end
 
 
 @njit(cache=True, nogil=True)

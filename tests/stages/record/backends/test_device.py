@@ -60,10 +60,7 @@ def counted_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
 def prepared(corpus: Corpus, count: int) -> list[tuple[Batch, dict[str, Any]]]:
     """Batches as accumulators take them."""
     table = token_table(corpus, SMALL)
-    return [
-        (make_batch(batch.token_ids, batch.lengths, batch.seq_ids, SMALL, table), found)
-        for batch, found in batches(corpus, 0, count, SMALL)
-    ]
+    return [(make_batch(batch, SMALL, table), found) for batch, found in batches(corpus, 0, count, SMALL)]
 
 
 def state(corpus: Corpus, module: str, way: Way) -> Accumulator:
@@ -231,7 +228,7 @@ def test_a_recorder_takes_the_activations_of_a_gpu_by_itself() -> None:
     modules = {name: ModuleUnits(width) for name, width in corpus.widths.items()}
     found = Recorder(modules, SMALL, token_table(corpus, SMALL), SEQ_LEN)
     for batch, activations in batches(corpus, 0, 30, SMALL):
-        found.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+        found.begin(batch)
         for name, values in activations.items():
             found.add(name, values.cuda())
     for module, state in found.accumulators.items():

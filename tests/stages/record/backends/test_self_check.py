@@ -1,14 +1,13 @@
 """The kernels of triton are used where they find what torch finds."""
 
 import sys
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from stages.record.backends import triton_check
-from stages.record.backends.contract import UnitSums
 from stages.record.backends.numba.numba_sums import NumbaSums
 from stages.record.backends.torch_sums import TorchSums
 from stages.record.scan import backend_for
@@ -22,8 +21,8 @@ def numba_sums(*arguments: object) -> NumbaSums:
 
 
 def test_what_is_made_up_gives_the_same_by_another_backend() -> None:
-    by_torch = triton_check.parts(triton_check.made_up_sums(TorchSums, CPU))
-    by_numba = triton_check.parts(triton_check.made_up_sums(numba_sums, CPU))  # type: ignore[arg-type]
+    by_torch = triton_check.made_up_sums(TorchSums, CPU)
+    by_numba = triton_check.made_up_sums(numba_sums, CPU)  # type: ignore[arg-type]
     assert list(by_torch) == list(by_numba)
     for name, values in by_torch.items():
         np.testing.assert_allclose(values, by_numba[name], rtol=triton_check.ROUNDING, err_msg=name)
@@ -32,17 +31,17 @@ def test_what_is_made_up_gives_the_same_by_another_backend() -> None:
 
 def test_a_difference_anywhere_is_found(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     right = triton_check.made_up_sums(TorchSums, CPU)
-    wrong = replace(right, above=right.above + (np.arange(triton_check.UNITS) == 7))
+    wrong = right | {"above": right["above"] + (np.arange(triton_check.UNITS) == 7)}
     assert answer(monkeypatch, right)
     assert not answer(monkeypatch, wrong)
     assert "triton finds other above" in caplog.text
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, by_triton: UnitSums) -> bool:
+def answer(monkeypatch: pytest.MonkeyPatch, by_triton: dict[str, Any]) -> bool:
     """What the self-check says if triton's sums are these."""
     made_up_sums = triton_check.made_up_sums
 
-    def made_up(kind: type, device: torch.device) -> UnitSums:
+    def made_up(kind: type, device: torch.device) -> dict[str, Any]:
         return made_up_sums(kind, device) if kind is TorchSums else by_triton
 
     stand_in = type("Module", (), {"TritonSums": object})

@@ -12,11 +12,11 @@ from pipeline.subjects.activations import ModuleUnits, SparseActivations
 from stages.evidence import split_of
 from stages.record.backends.contract import Accumulator, TopK
 from stages.record.backends.numba.numba_sums import NumbaSums
-from stages.record.backends.numba.sparse_sums import Pool, SparseSums
+from stages.record.backends.numba.sparse_sums import SparseSums
 from stages.record.merge import merge
 from stages.record.recorded_batch import make_batch
 from stages.record.scan import Recorder
-from stages.record.sequences import padded_batches, slot_starts
+from stages.record.sequences import padded_batches
 from stages.record.unit_statistics import join_zero_bins
 from stages.settings import PerSplit, Record
 from tests.stages.record.twin import (
@@ -74,7 +74,7 @@ def feed(corpus: Corpus, config: Record, accumulators: dict[str, Accumulator], o
     table = token_table(corpus, config)
     batches = list(padded_batches(list(enumerate(corpus.token_ids)), config.batch_size))
     for tokens in batches[::order]:
-        batch = make_batch(tokens.token_ids, tokens.lengths, tokens.seq_ids, config, table, corpus.special_ids)
+        batch = make_batch(tokens, config, table, corpus.special_ids)
         padded = np.full((*tokens.token_ids.shape, U), 1e9, np.float32)
         for row, seq_id in enumerate(tokens.seq_ids):
             padded[row, : tokens.lengths[row]] = corpus.activations[MODULE][seq_id]
@@ -153,20 +153,6 @@ def test_the_order_of_the_batches_changes_nothing(kind: str) -> None:
     assert kept(first.top["+"], corpus) == kept(second.top["+"], corpus)
 
 
-def test_rows_are_held_for_slots_in_use_alone() -> None:
-    corpus = sparse_corpus("random")
-    sums = SparseSums(U, SEQ_LEN, 0, SMALL.model_copy(update={"top_tokens": 0}))
-    feed(corpus, SMALL.model_copy(update={"top_tokens": 0}), {"sparse": sums})
-    in_use = int(np.isfinite(sums.sums().top["+"].values).sum())
-    assert int(sums.top["+"].used.sum()) == in_use
-    for parts in (1, 3):
-        wide = Pool(999, SEQ_LEN, slot_starts(SMALL), parts)
-        wide.reserve(np.arange(1000) * 10 // 999)  # ten activations of all units together
-        assert len(wide.slots.vectors) <= 10 * parts
-        wide.reserve(np.arange(1000) * 10**6)
-        assert wide.slots.vectors.shape == (999 * 6, SEQ_LEN), "never more rows than slots"
-
-
 @pytest.mark.parametrize("threads", [2, 3, 20])
 def test_the_state_is_the_same_for_any_number_of_threads(threads: int) -> None:
     corpus = broken_corpus()
@@ -175,7 +161,6 @@ def test_the_state_is_the_same_for_any_number_of_threads(threads: int) -> None:
         for number in (1, threads):
             torch.set_num_threads(number)
             sums = SparseSums(U, SEQ_LEN, len(token_table(corpus, SMALL).token_ids), SMALL, signed=True)
-            assert len(sums.top["+"].used) == min(number, U)
             feed(corpus, SMALL, {"sparse": sums})
             found.append(sums.sums())
     finally:
@@ -203,7 +188,7 @@ def recorded(corpus: Corpus, sparse: bool) -> dict[str, list[dict[str, Any]]]:
         {MODULE: ModuleUnits(U, signed=False, sparse=sparse)}, SMALL, token_table(corpus, SMALL), SEQ_LEN, SPECIAL
     )
     for tokens in padded_batches(list(enumerate(corpus.token_ids)), SMALL.batch_size):
-        recorder.begin(tokens.token_ids, tokens.lengths, tokens.seq_ids)
+        recorder.begin(tokens)
         padded = np.zeros((*tokens.token_ids.shape, U), np.float32)
         for row, seq_id in enumerate(tokens.seq_ids):
             padded[row, : tokens.lengths[row]] = corpus.activations[MODULE][seq_id]

@@ -183,7 +183,7 @@ def test_a_recorder_takes_as_much_memory_as_stated() -> None:
         modules = {name: ModuleUnits(width) for name, width in corpus.widths.items()}
         recorder = Recorder(modules, config, tokens, 32, backend="numba")
         for batch, activations in batches(corpus, 0, 120, config):
-            recorder.begin(batch.token_ids, batch.lengths, batch.seq_ids)
+            recorder.begin(batch)
             for module in modules:
                 recorder.add(module, activations[module])
             del activations
