@@ -154,7 +154,6 @@ class Negative:
     index: int
     polarity: str
     band: str
-    """One of KINDS."""
     split: str
     rank: int
     seq_id: int

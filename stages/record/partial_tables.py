@@ -22,80 +22,64 @@ BLOCK = 64
 UNITS_AT_ONCE = 512
 """Units whose exemplars are copied into rows at a time, which bounds memory; a multiple of BLOCK."""
 
+
+def _table(name: str, version: int, units_per_group: int, *columns: pa.Field) -> TableSchema:
+    schema, folder = pa.schema([*columns]), f"_partials/{name}"
+    return TableSchema(
+        f"partial_{name}", version, schema, units_per_group=units_per_group, folder=folder, temporary=True
+    )
+
+
 _MODULE = column("module", pa.string(), "place in the subject, such as layers.3.mlp")
 _UNIT = [_MODULE, column("index", pa.int32(), "number of the unit in its module")]
 _BLOCK = [_MODULE, column("index", pa.int32(), "first unit of the block that the row is about")]
 
-PARTIAL_UNITS = TableSchema(
-    "partial_units",
+PARTIAL_UNITS = _table(
+    "units",
     2,
-    pa.schema(
-        [
-            *_UNIT,
-            column("polarities", pa.string(), "'+', '-' or '+-': those recorded"),
-            column("n_tokens", pa.int64(), "tokens scanned, NaN and infinite activations among them"),
-            column("n_nonfinite", pa.int64(), "tokens whose activation was NaN or infinite"),
-            column("n_above", pa.int64(), "tokens above the firing threshold"),
-            column("min", pa.float32(), "smallest finite activation, inf without any"),
-            column("max", pa.float32(), "largest finite activation, -inf without any"),
-            column("power_sums", pa.list_(pa.float64()), "sums of x, x^2, x^3, x^4, each as a leading part and a rest"),
-            column("histogram", pa.list_(pa.int64()), "tokens in each of the 255 bins"),
-            column("min_count", pa.int64(), "tokens with at least this many occurrences are in partial_tokens"),
-        ]
-    ),
-    units_per_group=BLOCK,
-    folder="_partials/units",
-    temporary=True,
+    BLOCK,
+    *_UNIT,
+    column("polarities", pa.string(), "'+', '-' or '+-': those recorded"),
+    column("n_tokens", pa.int64(), "tokens scanned, NaN and infinite activations among them"),
+    column("n_nonfinite", pa.int64(), "tokens whose activation was NaN or infinite"),
+    column("n_above", pa.int64(), "tokens above the firing threshold"),
+    column("min", pa.float32(), "smallest finite activation, inf without any"),
+    column("max", pa.float32(), "largest finite activation, -inf without any"),
+    column("power_sums", pa.list_(pa.float64()), "sums of x, x^2, x^3, x^4, each as a leading part and a rest"),
+    column("histogram", pa.list_(pa.int64()), "tokens in each of the 255 bins"),
+    column("min_count", pa.int64(), "tokens with at least this many occurrences are in partial_tokens"),
 )
 
-PARTIAL_EXEMPLARS = TableSchema(
-    "partial_exemplars",
+PARTIAL_EXEMPLARS = _table(
+    "exemplars",
     2,
-    pa.schema(
-        [
-            *_UNIT,
-            column("polarity", pa.int8(), "1 for '+', -1 for '-'"),
-            column("seq_id", pa.int64(), "the sequence in `corpus`"),
-            column("key", pa.int64(), "neighbourhood of the peak; sequences with equal ones count once"),
-            column("value", pa.float32(), "largest activation in the polarity, that of -x for '-'"),
-            column("activations", pa.binary(), "float32 of every token, NaN where it does not count"),
-        ]
-    ),
-    units_per_group=BLOCK,
-    folder="_partials/exemplars",
-    temporary=True,
+    BLOCK,
+    *_UNIT,
+    column("polarity", pa.int8(), "1 for '+', -1 for '-'"),
+    column("seq_id", pa.int64(), "the sequence in `corpus`"),
+    column("key", pa.int64(), "neighbourhood of the peak; sequences with equal ones count once"),
+    column("value", pa.float32(), "largest activation in the polarity, that of -x for '-'"),
+    column("activations", pa.binary(), "float32 of every token, NaN where it does not count"),
 )
 
-PARTIAL_UNIFORM = TableSchema(
-    "partial_uniform",
+PARTIAL_UNIFORM = _table(
+    "uniform",
     1,
-    pa.schema(
-        [
-            *_BLOCK,
-            column("width", pa.int32(), "units of the block"),
-            column("seq_id", pa.int64(), "the sequence in `corpus`"),
-            column("activations", pa.binary(), "float32 of every token of every unit of the block, by token"),
-        ]
-    ),
-    units_per_group=1,
-    folder="_partials/uniform",
-    temporary=True,
+    1,
+    *_BLOCK,
+    column("width", pa.int32(), "units of the block"),
+    column("seq_id", pa.int64(), "the sequence in `corpus`"),
+    column("activations", pa.binary(), "float32 of every token of every unit of the block, by token"),
 )
 
-PARTIAL_TOKENS = TableSchema(
-    "partial_tokens",
+PARTIAL_TOKENS = _table(
+    "tokens",
     1,
-    pa.schema(
-        [
-            *_BLOCK,
-            column("token_id", pa.int32(), "a token of the explain sequences"),
-            column("count", pa.int64(), "its occurrences in this part of the corpus"),
-            column("sums", pa.list_(pa.float64()), "sum of its activations for each unit of the block"),
-        ]
-    ),
-    units_per_group=1,
-    folder="_partials/tokens",
-    temporary=True,
+    1,
+    *_BLOCK,
+    column("token_id", pa.int32(), "a token of the explain sequences"),
+    column("count", pa.int64(), "its occurrences in this part of the corpus"),
+    column("sums", pa.list_(pa.float64()), "sum of its activations for each unit of the block"),
 )
 
 PARTIALS = (PARTIAL_UNITS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_EXEMPLARS)

@@ -88,7 +88,7 @@ def sizes_of(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: 
     """The sizes of recording some modules."""
     record, corpus = config[Record], config.corpus
     units = sum(module.width for module in modules.values())
-    sums = sum(module.width * _disk(module).token_sum for module in modules.values())
+    sums = sum(module.width * (SPARSE if module.sparse else DENSE).token_sum for module in modules.values())
     tokens = corpus.max_sequences * corpus.seq_len // 2  # half of the sequences are `explain`
     capacity = record.token_memory_mb * 2**20 // (8 * max(units, 1))
     covered = min(tokens_with(record.min_token_count, tokens, vocab_size), capacity) if record.top_tokens else 0
@@ -96,15 +96,13 @@ def sizes_of(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: 
     parts = -(-corpus.max_sequences // size)
     seen = min(covered, tokens_with(1, size * corpus.seq_len // 2, vocab_size))
     found = [_disk_of(module, config) for module in modules.values()]
-    states = [
-        _state_bytes(module, record, covered, corpus.seq_len, corpus.max_sequences) for module in modules.values()
-    ]
+    shape = (record, covered, corpus.seq_len, corpus.max_sequences)
     return RecordSizes(
         units=units,
         forward_passes=-(-corpus.max_sequences // record.batch_size),
         parts=parts,
-        memory=recorder_bytes(modules, record, covered, corpus.seq_len, corpus.max_sequences),
-        module=max(states),
+        memory=recorder_bytes(modules, *shape),
+        module=max(_state_bytes(module, *shape) for module in modules.values()),
         partials=parts * (sum(each for each, _, _ in found) + int(seen * sums)) + sum(n for _, n, _ in found),
         tables=sum(tables for _, _, tables in found),
     )
@@ -146,8 +144,9 @@ def tokens_with(occurrences: int, tokens: int, vocab_size: int) -> int:
 def _disk_of(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
     """Disk of a module's partials for each part of the corpus, of its uniformly kept sequences, and of its final rows."""
     record, sequences, length = config[Record], config.corpus.max_sequences, config.corpus.seq_len
-    disk = _disk(module)
-    share = SPARSE_TABLE if module.sparse else (record.activation_bits + SIGN_AND_EXPONENT) / 32
+    disk, share = DENSE, (record.activation_bits + SIGN_AND_EXPONENT) / 32
+    if module.sparse:
+        disk, share = SPARSE, SPARSE_TABLE
     signs = len(polarities(record, module.signed))
     size = min(record.shard_sequences, sequences)
     each = disk.partial_unit + signs * _kept(record.top, size) * (4 * length * disk.top + PARTIAL_ROW_BYTES)
@@ -158,10 +157,6 @@ def _disk_of(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
     # both polarities show the same random sequences, which compress to one
     final = disk.table_unit + rows * TABLE_ROW_BYTES + (top + random + bands) * 4 * length * share
     return int(module.width * each), int(module.width * uniform), int(module.width * final)
-
-
-def _disk(module: ModuleUnits) -> _Disk:
-    return SPARSE if module.sparse else DENSE
 
 
 def _kept(setting: PerSplit, sequences: int) -> int:

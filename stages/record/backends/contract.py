@@ -72,7 +72,4 @@ class TopK:
 class Vectors(Protocol):
     """Activations of U units: an array, or an object that makes one for a slice of units."""
 
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
     def __getitem__(self, units: slice, /) -> Array: ...

@@ -109,10 +109,6 @@ class DeviceVectors:
 
     values: Tensor
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.values.shape)
-
     def __getitem__(self, units: slice, /) -> npt.NDArray[np.float32]:
         found: npt.NDArray[np.float32] = self.values[units].cpu().numpy()
         return found

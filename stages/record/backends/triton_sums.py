@@ -5,7 +5,7 @@ activations of the top-k sequences would take more than half of the free memory 
 the CPU, to which the kernels write directly.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from math import prod
 from typing import Any
 
@@ -56,7 +56,7 @@ class TritonSums(DeviceState):
         ends = (2, len(x), self.width)
         high = torch.empty(ends, device=self.device)  # largest x and -x
         peaks = torch.empty(ends, dtype=torch.int32, device=self.device)  # their positions
-        with current(self.device):
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             self._measure(x, here, high, peaks)
             if self.polarities and self.values.shape[2]:
                 self._keep(x, here, high, peaks)
@@ -101,12 +101,6 @@ class TritonSums(DeviceState):
     def _top(self, p: int) -> TopK:
         values, seq_ids, keys = (part[p].cpu().numpy() for part in (self.values, self.seq_ids, self.keys))
         return TopK(values, seq_ids, keys, DeviceVectors(self.vectors[p]))
-
-
-def current(device: torch.device) -> AbstractContextManager[Any]:
-    """Makes kernels run on a device, as they do on the current one."""
-    there = device.type == "cuda" and device.index not in (None, torch.cuda.current_device())
-    return torch.cuda.device(device) if there else nullcontext()
 
 
 def memory_for_vectors(shape: tuple[int, ...], device: torch.device) -> Tensor:

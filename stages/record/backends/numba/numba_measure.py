@@ -104,7 +104,7 @@ def take_powers(flat, rows, first, second, third, fourth):
 
 @njit(cache=True, nogil=True)
 def read_finite(column, at, threshold, found, powers):
-    """Read a unit's sequence (T,) again, leaving out NaN and infinite activations."""
+    """Read a unit's sequence (T,) at some positions, leaving out NaN and infinite activations."""
     found[NEGATED:FIRING] = -np.inf
     found[FIRING:] = 0
     powers[:] = 0

@@ -10,11 +10,18 @@ Shapes: N activations, B sequences, T tokens, U units.
 import numpy as np
 from numba import njit, prange
 
-from stages.record.backends.numba.numba_measure import histogram_bin
+from stages.record.backends.numba.numba_measure import (
+    FIRING,
+    FOUND,
+    LARGEST,
+    NEGATED,
+    NONFINITE,
+    add_exactly,
+    histogram_bin,
+    read_finite,
+)
 from stages.record.backends.numba.numba_top_k import Slots, beats, insert
 from stages.record.recorded_batch import GRID
-
-F64 = np.float64
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -32,30 +39,21 @@ def sum_up(
         totals, rests, ...: as in SparseSums.
     """
     for unit in prange(starts.size - 1):
+        found, powers = np.empty(FOUND, np.float32), np.empty(4)
         i = starts[unit]
         while i < starts[unit + 1]:
             end = end_of_run(i, starts[unit + 1], positions, tokens)
-            first, second, third, fourth = F64(0), F64(0), F64(0), F64(0)
+            read_finite(values, range(i, end), threshold, found, powers)
+            add_exactly(totals[:, unit], rests[:, unit], powers)
+            minimum[unit], maximum[unit] = min(minimum[unit], -found[NEGATED]), max(maximum[unit], found[LARGEST])
+            above[unit] += np.int64(found[FIRING])
+            nonfinite[unit] += np.int64(found[NONFINITE])
+            entries[unit] += end - i
             for k in range(i, end):
-                x = F64(values[k])
-                entries[unit] += 1
                 if rows[positions[k]] >= 0:
-                    token_sums[rows[positions[k]], unit] += (x + GRID) - GRID
-                if not np.isfinite(values[k]):
-                    nonfinite[unit] += 1
-                    continue
-                first += x
-                second += x * x
-                third += x * (x * x)
-                fourth += (x * x) * (x * x)
-                above[unit] += values[k] > threshold
-                histogram[unit, histogram_bin(bits[k])] += 1
-                minimum[unit], maximum[unit] = min(minimum[unit], values[k]), max(maximum[unit], values[k])
-            for p, power in enumerate((first, second, third, fourth)):
-                new = totals[p, unit] + power
-                back = new - totals[p, unit]
-                rests[p, unit] += (totals[p, unit] - (new - back)) + (power - back)
-                totals[p, unit] = new
+                    token_sums[rows[positions[k]], unit] += (np.float64(values[k]) + GRID) - GRID
+                if np.isfinite(values[k]):
+                    histogram[unit, histogram_bin(bits[k])] += 1
             i = end
 
 

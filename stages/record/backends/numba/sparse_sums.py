@@ -114,10 +114,6 @@ class SparseRows:
     counted: npt.NDArray[np.bool_]
     """(T,)"""
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.values.shape
-
     def __getitem__(self, units: slice) -> Floats:
         found: Floats = self.values[units].toarray()
         found[:, ~self.counted] = np.nan
