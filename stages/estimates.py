@@ -101,18 +101,14 @@ def made_up_record(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> 
     distinct = list(dict.fromkeys(token for tokens in texts.values() for token in tokens))[: config[Record].top_tokens]
     top = [{"token_id": 0, "token": token, "mean_activation": 1.0, "count": 3} for token in distinct]
     given = {(module, index) for module, _, index in units}
-    top_tokens = [top if unit in given else None for unit in listed]
-    found = {
+    found: dict[str, list[Any]] = {
         "module": [module for module, _ in listed],
         "index": [index for _, index in listed],
         "min": [-1.0 if modules[module].signed else 0.0 for module, _ in listed],
-        "top_tokens": top_tokens,
-        "bottom_tokens": top_tokens,
+        "top_tokens": [top if unit in given else None for unit in listed],
     }
-    return {
-        UNITS.name: filled(UNITS, found),
-        EXEMPLARS.name: pa.Table.from_pylist(exemplars, schema=EXEMPLARS.schema),
-    }
+    found["bottom_tokens"] = found["top_tokens"]
+    return {UNITS.name: filled(UNITS, found), EXEMPLARS.name: EXEMPLARS.of_rows(exemplars)}
 
 
 def made_up_negatives(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
@@ -124,7 +120,7 @@ def made_up_negatives(config: RunConfig, tables: Tables, units: Sequence[Unit]) 
          "seq_id": seq_id, "peak": 0, "max_activation": 0.0, "activations": [0.0] * len(texts[seq_id]), "split": "explain"}
         for module, polarity, index in units for rank, seq_id in enumerate(known)
     ]  # fmt: skip
-    return {NEGATIVES.name: pa.Table.from_pylist(rows, schema=NEGATIVES.schema)}
+    return {NEGATIVES.name: NEGATIVES.of_rows(rows)}
 
 
 def made_up_explanations(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
@@ -185,4 +181,4 @@ def with_texts(
          "candidate": number, "text": next(texts), "status": "ok"}
         for (module, polarity, index), count in wanted.items() for number in range(count)
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=table.schema)
+    return table.of_rows(rows)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -139,9 +139,8 @@ class Evidence:
         exemplars = [exemplar.around(context) for exemplar in self.exemplars]
         details = {}
         for whole, part in zip(self.exemplars, exemplars, strict=True):
-            if whole.seq_id in self.details:
-                first = part.start - whole.start
-                details[whole.seq_id] = self.details[whole.seq_id].within(first, first + len(part.tokens))
+            if known := self.details.get(whole.seq_id):
+                details[whole.seq_id] = known.within(first := part.start - whole.start, first + len(part.tokens))
         negatives = [exemplar.around(context) for exemplar in self.negatives]
         return replace(self, exemplars=exemplars, negatives=negatives, details=details)
 
@@ -191,7 +190,7 @@ class RecordedUnits:
             PermissionError: the stage does not own one of the splits.
         """
         names = ["index", "band", "split", "rank", "seq_id"]
-        table = self._rows(of, module, indices, splits, polarity, [*names, "activations"])
+        table = self._rows(of, (module, indices, polarity), splits, [*names, "activations"])
         rows = list(zip(*(table[name].to_pylist() for name in names), range(table.num_rows), strict=True))
         rows.sort(key=lambda row: (BANDS.index(row[1]), splits.index(row[2]), row[3]))
         texts = self.tokens(table["seq_id"].to_pylist())
@@ -205,21 +204,15 @@ class RecordedUnits:
         self, module: str, indices: Sequence[int], splits: Sequence[str], polarity: str = "+"
     ) -> dict[int, list[tuple[int, str]]]:
         """(seq_id, split) of the exemplars of some units, without their activations; each once, in seq_id order."""
-        rows = self._rows(EXEMPLARS, module, indices, splits, polarity, ["index", "seq_id", "split"]).to_pylist()
-        pairs = sorted({(row["index"], row["seq_id"], row["split"]) for row in rows})
+        table = self._rows(EXEMPLARS, (module, indices, polarity), splits, ["index", "seq_id", "split"])
+        pairs = sorted({(row["index"], row["seq_id"], row["split"]) for row in table.to_pylist()})
         return {index: [(seq_id, split) for of, seq_id, split in pairs if of == index] for index in indices}
 
     def _rows(
-        self,
-        table: TableSchema,
-        module: str,
-        indices: Sequence[int],
-        splits: Sequence[str],
-        polarity: str,
-        columns: list[str],
+        self, table: TableSchema, unit: tuple[str, Sequence[int], str], splits: Sequence[str], columns: list[str]
     ) -> pa.Table:
         self._context.permit(splits)
-        where = self._tables.is_unit(module, indices, polarity) & pc.field("split").isin(list(splits))
+        where = self._tables.is_unit(*unit) & pc.field("split").isin(list(splits))
         return self._tables.read(table, where, columns)
 
     def evidence(self, module: str, indices: Sequence[int], polarity: str = "+") -> list[Evidence]:
@@ -229,30 +222,22 @@ class RecordedUnits:
         hard = self.exemplars(module, indices, ["explain"], polarity, NEGATIVES) if explain.negatives == "hard" else {}
         tokens, details = self.top_tokens(*unit), self.details(*unit)
         promoted = self.promoted_tokens(*unit) if explain.output_tokens else {}
-        return [
-            Evidence(
-                module,
-                index,
-                polarity,
-                exemplars[index],
-                tokens[index],
-                hard.get(index, []),
-                details[index],
-                promoted.get(index, []),
-            )
-            for index in indices
-        ]
+
+        def of(index: int) -> Evidence:
+            negatives, likely = hard.get(index, []), promoted.get(index, [])
+            return Evidence(module, index, polarity, exemplars[index], tokens[index], negatives, details[index], likely)
+
+        return [of(index) for index in indices]
 
     def top_tokens(self, module: str, indices: Sequence[int], polarity: str = "+") -> dict[int, list[TopToken]]:
         """The tokens with the highest mean activation, in the polarity, over the `explain` sequences."""
         name, sign = ("top_tokens", 1.0) if polarity == "+" else ("bottom_tokens", -1.0)
         rows = self._tables.read(UNITS, self._tables.is_unit(module, indices), ["index", name]).to_pylist()
-        return {
-            row["index"]: [
-                TopToken(one["token"], sign * one["mean_activation"], one["count"]) for one in row[name] or ()
-            ]
-            for row in rows
-        }
+
+        def listed(row: dict[str, Any]) -> list[TopToken]:
+            return [TopToken(one["token"], sign * one["mean_activation"], one["count"]) for one in row[name] or ()]
+
+        return {row["index"]: listed(row) for row in rows}
 
     def details(self, module: str, indices: Sequence[int], polarity: str) -> dict[int, dict[int, Detail]]:
         """By unit and seq_id, what else is known of the `top` exemplars of the `explain` split; empty where nothing is.

@@ -136,11 +136,11 @@ class FewShotNeuron:
 @cache
 def few_shot_neurons(prompt: Prompt) -> tuple[FewShotNeuron, ...]:
     """The invented neurons of a prompt that shows tokens with their activations."""
+
+    def record(lines: list[tuple[str, int]], revealed: int) -> FewShotRecord:
+        return FewShotRecord(tuple(token for token, _ in lines), tuple(value for _, value in lines), revealed)
+
     return tuple(
-        FewShotNeuron(neuron["explanation"], tuple(_record(**record) for record in neuron["record"]))
+        FewShotNeuron(neuron["explanation"], tuple(record(**one) for one in neuron["record"]))
         for neuron in prompt.examples()["neuron"]
     )
-
-
-def _record(lines: list[tuple[str, int]], revealed: int) -> FewShotRecord:
-    return FewShotRecord(tuple(token for token, _ in lines), tuple(value for _, value in lines), revealed)

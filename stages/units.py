@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.stage import Shard, chunks
+from pipeline.execution.stage import Shard, chunks, numbered_shards
 from pipeline.schemas import UNITS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import listed_units, modules_of
@@ -65,7 +65,8 @@ def draw(seed: int, name: str) -> np.random.Generator:
 
 def unit_shards(config: RunConfig, tables: Tables, size: int) -> list[Shard]:
     """Shards of at most `size` chosen units of one module and polarity."""
-    signed = signed_modules(tables)
+    rows = tables.read(UNITS, columns=["module", "min"])  # a module where nothing below 0 was seen has no polarity "-"
+    signed = set(rows["module"].filter(pc.less(pc.fill_null(rows["min"], -1.0), 0.0)).unique().to_pylist())
     parts = [
         {"module": module, "polarity": polarity, "indices": part}
         for module, indices in chosen_units(config, tables).items()
@@ -73,14 +74,7 @@ def unit_shards(config: RunConfig, tables: Tables, size: int) -> list[Shard]:
         if polarity == "+" or module in signed
         for part in chunks(indices, size)
     ]
-    return [Shard(f"part-{number:05d}", part) for number, part in enumerate(parts)]
-
-
-def signed_modules(tables: Tables) -> set[str]:
-    """The modules in which an activation below 0 was seen, or of which that is not known."""
-    rows = tables.read(UNITS, columns=["module", "min"])
-    below = pc.less(pc.fill_null(rows["min"], -1.0), 0.0)
-    return set(rows["module"].filter(below).unique().to_pylist())
+    return numbered_shards(parts)
 
 
 def unit_name(module: str, index: int, polarity: str) -> str:
@@ -95,20 +89,15 @@ def refuse_unknown_units(config: RunConfig) -> None:
         UserError: a listed module is not recorded, or it has no unit of that index.
     """
     wanted = config[Explain].units
-    if isinstance(wanted, dict):
-        from pipeline.subjects.activation_sources import describe_modules
+    if not isinstance(wanted, dict):
+        return
+    from pipeline.subjects.activation_sources import describe_modules
 
-        widths = {module: units.width for module, units in describe_modules(config).items()}
-        for module, indices in listed_units(config, wanted, "explain.units").items():
-            _refuse_missing(module, indices, widths)
-
-
-def _refuse_missing(module: str, indices: list[int], widths: dict[str, int]) -> None:
-    beyond = [index for index in indices if index >= widths[module]]
-    if beyond:
-        raise UserError(
-            f"explain.units names unit {beyond[0]} of {module!r}, which has units 0 to {widths[module] - 1}"
-        )
+    modules = describe_modules(config)
+    for module, indices in listed_units(config, wanted, "explain.units").items():
+        width = modules[module].width
+        if beyond := [index for index in indices if index >= width]:
+            raise UserError(f"explain.units names unit {beyond[0]} of {module!r}, which has units 0 to {width - 1}")
 
 
 def module_widths(tables: Tables) -> dict[str, int]:
