@@ -24,7 +24,6 @@ from pipeline.corpora.windows import (
 from pipeline.errors import UserError
 from pipeline.execution.progress import say
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage
-from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import PRECOMPUTED, module_identity, modules_of, needs_model, precomputed_folder
 from stages.estimates import corpus_sizes, made_up_corpus
@@ -99,12 +98,11 @@ def build_corpus(
 def _summary(kept: int, counts: Mapping[str, int], config: Corpus) -> str:
     documents = f" in {counts['documents']:,} documents" if counts["documents"] else ""
     line = f"corpus: {kept:,} sequences kept of {counts['windows']:,}{documents}"
-    if kept >= min(FEW, config.max_sequences):
-        return line
-    return (
-        f"{line}; these are few, and what units are found to do on them says little: give more text, or lower "
+    few = (
+        f"; these are few, and what units are found to do on them says little: give more text, or lower "
         f"corpus.seq_len = {config.seq_len} or corpus.min_tokens = {config.min_tokens}"
     )
+    return line if kept >= min(FEW, config.max_sequences) else line + few
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
@@ -119,19 +117,12 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
-    """One shard: the sample is drawn from the whole corpus."""
-    return [Shard("part-00000", {"sequences": "all"})]
-
-
 def _process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:  # noqa: ARG001 - there is one shard
     from pipeline.subjects.loading.model_loading import load_tokenizer
 
-    subject = context.config.subject
+    config, subject = context.config, context.config.subject
     tokenizer = load_tokenizer(subject.model, subject.trust_remote_code)
-    return {
-        "corpus": build_corpus(context.config.corpus, context.config.run.seed, tokenizer, _precomputed(context.config))
-    }
+    return {"corpus": build_corpus(config.corpus, config.run.seed, tokenizer, _precomputed(config))}
 
 
 def _precomputed(config: RunConfig) -> Path | None:
@@ -142,28 +133,22 @@ def _precomputed(config: RunConfig) -> Path | None:
 def _check(config: RunConfig) -> None:
     """The corpus can be opened, the modules exist, and a sequence fits into the model's context and begins as asked."""
     from pipeline.subjects.activation_sources import describe_modules
-    from pipeline.subjects.loading.model_loading import load_tokenizer
+    from pipeline.subjects.loading.model_loading import describe_model, load_tokenizer
 
-    folder = _precomputed(config)
+    folder, subject = _precomputed(config), config.subject
     if folder is None:
         check_corpus(config.corpus)
     else:
         check_precomputed_corpus(folder, config.corpus)
     if needs_model(modules_of(config)):
-        _refuse_long_sequences(config)
+        longest = describe_model(subject.model, subject.trust_remote_code).context_length
+        if longest is not None and config.corpus.seq_len > longest:
+            raise UserError(
+                f"corpus.seq_len = {config.corpus.seq_len}, but {subject.model} reads at most {longest} tokens; "
+                f"allowed: 2 to {longest}"
+            )
     describe_modules(config)
-    opening_token(load_tokenizer(config.subject.model, config.subject.trust_remote_code), config.corpus.bos)
-
-
-def _refuse_long_sequences(config: RunConfig) -> None:
-    from pipeline.subjects.loading.model_loading import describe_model
-
-    facts = describe_model(config.subject.model, config.subject.trust_remote_code)
-    if facts.context_length is not None and config.corpus.seq_len > facts.context_length:
-        raise UserError(
-            f"corpus.seq_len = {config.corpus.seq_len}, but {config.subject.model} reads at most "
-            f"{facts.context_length} tokens; allowed: 2 to {facts.context_length}"
-        )
+    opening_token(load_tokenizer(subject.model, subject.trust_remote_code), config.corpus.bos)
 
 
 CORPUS = Stage(
@@ -172,7 +157,7 @@ CORPUS = Stage(
     reads=(),
     writes=(schemas.CORPUS,),
     settings=_settings,
-    plan=_plan,
+    plan=lambda *_: [Shard("part-00000", {"sequences": "all"})],  # the sample is drawn from the whole corpus
     process=_process,
     check=_check,
     estimate=EstimateHints(corpus_sizes, made_up_corpus),

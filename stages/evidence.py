@@ -60,6 +60,11 @@ class Exemplar:
         """Position of the largest activation, the first one among equals."""
         return int(np.nanargmax(self.activations))
 
+    @property
+    def highest(self) -> float:
+        """The largest activation; NaN where none is finite."""
+        return float(np.fmax.reduce(self.activations))
+
     def around(self, context: int | None) -> "Exemplar":
         """The `context` tokens around the peak; all of them where it is None.
 

@@ -65,11 +65,10 @@ def _stems(word: str, ending: str) -> list[str]:
 
 def is_past(word: str, vocabulary: Vocabulary) -> bool:
     """Past-tense verbs and past participles in -ed, and the irregular past tenses."""
-    if word in LISTS["irregular past"]:
-        return True
     if not word.endswith("ed") or len(word) < 4 or word in LISTS["not past"]:
-        return False
-    return any(stem in vocabulary for stem in _stems(word, "ed")) or (len(word) > 6 and word not in vocabulary)
+        return word in LISTS["irregular past"]
+    known = any(stem in vocabulary for stem in _stems(word, "ed")) or word in LISTS["irregular past"]
+    return known or (len(word) > 6 and word not in vocabulary)
 
 
 def is_ing(word: str, vocabulary: Vocabulary) -> bool:
@@ -83,16 +82,10 @@ def is_plural(word: str, vocabulary: Vocabulary) -> bool:
     """Plural nouns; a verb in the third person looks the same and is taken for one."""
     if word in LISTS["irregular plurals"]:
         return True
-    if (
-        not word.endswith("s")
-        or word.endswith(("ss", "us", "is", "'s", "’s"))
-        or len(word) < 4
-        or word in LISTS["not plural"]
-    ):
+    other = word.endswith(("ss", "us", "is", "'s", "’s")) or word in LISTS["not plural"]
+    if not word.endswith("s") or len(word) < 4 or other:
         return False
-    if word.endswith("ies") and word[:-3] + "y" in vocabulary:
-        return True
-    singulars = [word[:-1]] + ([word[:-2]] if word.endswith("es") else [])
+    singulars = [word.removesuffix(ending) + last for ending, last in ENDINGS[:3] if word.endswith(ending)]
     return any(singular in vocabulary for singular in singulars) or word not in vocabulary
 
 

@@ -92,7 +92,7 @@ def look_alikes(evidence: Evidence, highlights: Highlights) -> list[str]:
     low = {
         exemplar.seq_id: exemplar
         for exemplar in evidence.exemplars
-        if exemplar.band != "top" and np.fmax.reduce(exemplar.activations) < LOW * highlights.highest
+        if exemplar.band != "top" and exemplar.highest < LOW * highlights.highest
     }
     words = {seq_id: set(map(_folded, exemplar.tokens)) for seq_id, exemplar in low.items()}
     spread = Counter(itertools.chain.from_iterable(words.values()))
@@ -110,7 +110,7 @@ def hard_negatives(evidence: Evidence, highlights: Highlights) -> list[str]:
 
     Left out are those with a token that is marked where it stands in an exemplar.
     """
-    low = [one for one in evidence.negatives if np.fmax.reduce(one.activations) < highlights.marked_from]
+    low = [one for one in evidence.negatives if one.highest < highlights.marked_from]
     kinds = [[one for one in low if one.band == kind] for kind in dict.fromkeys(one.band for one in low)]
     in_turn = [one for rank in itertools.zip_longest(*kinds) for one in rank if one is not None]
     return [marked_text(one.tokens, [False] * len(one.tokens)) for one in in_turn[:OTHERS]]

@@ -56,7 +56,7 @@ def detection_items(exemplars: Sequence[Exemplar], most: int, rng: np.random.Gen
     known = {exemplar.seq_id for exemplar in exemplars if exemplar.band == "top"}
     hard = [exemplar for exemplar in exemplars if exemplar.band in ("similar", "neighbour")]
     drawn = [exemplar for exemplar in exemplars if exemplar.band == "random" and exemplar.seq_id not in known]
-    peaks = [_highest(exemplar) for exemplar in drawn]
+    peaks = [exemplar.highest for exemplar in drawn]
     median = float(np.median(peaks)) if peaks else 0.0
     low = [exemplar for exemplar, peak in zip(drawn, peaks, strict=True) if peak <= median]
     count = min(len(top), most)
@@ -83,7 +83,7 @@ def fuzzing_items(exemplars: Sequence[Exemplar], most: int, rng: np.random.Gener
 
 def _marks(exemplar: Exemplar, *, right: bool, rng: np.random.Generator) -> list[bool] | None:
     """Which tokens are marked; None where there are not as many wrong ones as right ones."""
-    highest = _highest(exemplar)
+    highest = exemplar.highest
     values = np.nan_to_num(exemplar.activations, nan=-np.inf)
     responds = values >= HIGH * highest
     if highest <= 0:
@@ -96,10 +96,6 @@ def _marks(exemplar: Exemplar, *, right: bool, rng: np.random.Generator) -> list
     marked = np.zeros(len(values), bool)
     marked[rng.permutation(others)[: int(responds.sum())]] = True
     return list(marked.tolist())
-
-
-def _highest(exemplar: Exemplar) -> float:
-    return float(np.nanmax(exemplar.activations))
 
 
 DETECTION = JudgeMethod("which texts fit", "judge/detection.v1", detection_items)

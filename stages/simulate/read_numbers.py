@@ -50,7 +50,9 @@ class AllAtOnceSimulator:
             again: list[list[int]] = []
             for group, shown, score in zip(groups, texts, scores, strict=True):
                 spent = (score.prompt_tokens, score.completion_tokens)
-                again += _smaller(group, results.put(group, _simulations(score, shown), spent))
+                failed = results.put(group, _simulations(score, shown), spent)
+                if failed and len(group) > 1:  # nothing else can help a single sequence
+                    again += [failed] if len(failed) < len(group) else halves(failed)
             groups = again
         return results.simulations()
 
@@ -63,8 +65,8 @@ def number_prompt(prompt: Prompt, explanation: str, sequences: Sequence[Sequence
     for number, tokens in enumerate(sequences):
         if number:
             turn = number % len(neurons)
-            pieces.append(_heading(prompt, turn + 1) + _lines(neurons[turn], 1))
-        pieces.append(_heading(prompt, own))
+            pieces.append(prompt.render(part="heading", number=turn + 1) + _lines(neurons[turn], 1))
+        pieces.append(prompt.render(part="heading", number=own))
         for token in tokens:
             slots.append(len(pieces) + 1)
             pieces += [_shown(token), "\n"]
@@ -74,16 +76,9 @@ def number_prompt(prompt: Prompt, explanation: str, sequences: Sequence[Sequence
     return NumberPrompt(messages, tuple(pieces), tuple(slot - 1 for slot in slots))
 
 
-def _smaller(group: list[int], failed: list[int]) -> list[list[int]]:
-    """The failed sequences of a prompt in smaller groups; none for a single sequence, which nothing else can help."""
-    if len(group) == 1 or not failed:
-        return []
-    return [failed] if len(failed) < len(group) else halves(failed)
-
-
 def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
     for number, neuron in enumerate(few_shot_neurons(prompt), 1):
-        lines = "\n" + _heading(prompt, number) + _lines(neuron, 0)
+        lines = "\n" + prompt.render(part="heading", number=number) + _lines(neuron, 0)
         yield prompt.part("neuron", number=number, explanation=neuron.explanation), lines.removesuffix("\n")
 
 
@@ -95,10 +90,6 @@ def _lines(neuron: FewShotNeuron, place: int) -> str:
 
 def _shown(token: str) -> str:
     return show_token(token) + ("" if token[-1:].isalpha() else "\t")
-
-
-def _heading(prompt: Prompt, number: int) -> str:
-    return prompt.render(part="heading", number=number)
 
 
 def _simulations(scores: NumberScores, sequences: Sequence[Sequence[str]]) -> list[Simulation]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.llm.engine import NUMBERS, Completion, ReplyToken, Request
+from pipeline.llm.engine import NUMBERS, Completion, Request
 from stages.asking import json_objects
 from stages.few_shot import show_token
 from stages.methods import Method
@@ -138,14 +138,11 @@ class WrittenNumbers:
             if number is not None and text.startswith(before):
                 chances[number] += math.exp(log_probability)
         if shown == "1":
-            ten = chances[1] * self._zero_next(place + 1)
+            following = self._tokens[place + 1].alternatives if place + 1 < len(self._tokens) else ()
+            zero = sum(math.exp(log_probability) for text, log_probability in following if text == "0")
+            ten = chances[1] * min(zero, 1.0)
             chances[[1, 10]] += [-ten, ten]
         return chances
-
-    def _zero_next(self, place: int) -> float:
-        """Probability of a "0" as the next token."""
-        token = self._tokens[place] if place < len(self._tokens) else ReplyToken("", ())
-        return min(sum(math.exp(chance) for text, chance in token.alternatives if text == "0"), 1.0)
 
 
 ENTRY_TOKENS = 14
@@ -213,7 +210,10 @@ def _from_entries(number: int, entries: list[dict[str, Any]], length: int) -> Si
     values = np.zeros(length, dtype=np.float32)
     seen: set[int] = set()
     for pair in entries[0]["active"]:
-        token, value = pair if isinstance(pair, list) and len(pair) == 2 else _named(pair)
+        if isinstance(pair, list) and len(pair) == 2:
+            token, value = pair
+        else:
+            token, value = (pair.get("token"), pair.get("value")) if isinstance(pair, dict) else (pair, None)
         if not _whole(token, 1, length) or token in seen:
             return Simulation.failed(f"text {number} lists token {token!r}, not one of 1 to {length} once")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= SCALE:
@@ -223,26 +223,19 @@ def _from_entries(number: int, entries: list[dict[str, Any]], length: int) -> Si
     return Simulation.certain(values)
 
 
-def _named(pair: object) -> tuple[Any, Any]:
-    return (pair.get("token"), pair.get("value")) if isinstance(pair, dict) else (pair, None)
-
-
 def _whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _document(text: str) -> list[dict[str, Any]] | None:
     """The texts of the last JSON object in a reply that has the schema's outer form, whatever stands around it."""
-    documents = [value["texts"] for value in json_objects(text) if _has_form(value)]
-    return documents[-1] if documents else None
 
+    def has_form(entry: Any) -> bool:
+        form = isinstance(entry, dict) and isinstance(entry.get("text"), int | str)
+        return form and isinstance(entry.get("active"), list)
 
-def _has_form(value: dict[str, Any]) -> bool:
-    texts = value.get("texts")
-    return isinstance(texts, list) and all(
-        isinstance(entry, dict) and isinstance(entry.get("text"), int | str) and isinstance(entry.get("active"), list)
-        for entry in texts
-    )
+    lists = [texts for value in json_objects(text) if isinstance(texts := value.get("texts"), list)]
+    return next((texts for texts in reversed(lists) if all(map(has_form, texts))), None)
 
 
 GENERATED = Method(
