@@ -88,8 +88,10 @@ class ResponseCache:
         row = self._run(REPLY, (key,)).fetchone()
         if row is None and key in self._elsewhere:
             row = read_other(self._elsewhere[key], lambda other: other.execute(REPLY, (key,)).fetchone())
-        body = None if row is None else _unpacked(row[0])
-        return None if body is None else Answer(body, row[1], row[2])
+        try:
+            return row and Answer(json.loads(zlib.decompress(row[0])), row[1], row[2])
+        except (zlib.error, ValueError):  # its bytes are damaged
+            return None
 
     def put(self, key: bytes, answer: Answer, *, model: str, seconds: float, cost: float | None) -> None:
         """Store a reply; an earlier one with the same key gives way.
@@ -97,10 +99,9 @@ class ResponseCache:
         Raises:
             UserError: the disk is full.
         """
-        values = (answer.prompt_tokens, answer.completion_tokens, cost, model, seconds, time.time())
-        self._run(
-            "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (key, _packed(answer.body), *values)
-        )
+        body = zlib.compress(json.dumps(answer.body, separators=(",", ":")).encode(), 1)
+        row = (key, body, answer.prompt_tokens, answer.completion_tokens, cost, model, seconds, time.time())
+        self._run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def put_lost(self, prompt_tokens: int, completion_tokens: int, *, model: str, why: str, cost: float | None) -> None:
         """Count tokens that an endpoint may have counted for a reply that did not arrive or was of no use."""
@@ -131,15 +132,19 @@ class ResponseCache:
         self._own.close()
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        problem = ""
         try:
             return self._own.execute(statement, values)
-        except sqlite3.OperationalError as error:
-            problem = str(error)
         except sqlite3.DatabaseError as error:
-            problem = f"{error}, so it will be set aside"
-        self._problem = f"{self._file}: {problem}; free some space and check the disk, then run the same command again"
+            self._problem = (
+                f"{self._file}: {error}; free some space and check the disk, then run the same command again"
+            )
         raise UserError(self._problem)
+
+
+def _contents(file: sqlite3.Connection) -> tuple[list[bytes], dict[str, str], Totals]:
+    """The keys of the replies, the facts and the totals."""
+    keys = [key for (key,) in file.execute("SELECT key FROM replies")]
+    return keys, dict(file.execute("SELECT name, body FROM facts").fetchall()), file.execute(TOTALS).fetchone()
 
 
 def read_other(file: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -172,35 +177,24 @@ def _open_own(file: Path) -> sqlite3.Connection:
     Raises:
         UserError: another process has it, or it cannot be written.
     """
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            return _opened(file)
-        except sqlite3.DatabaseError as error:
-            if not _is_busy(error):
-                if isinstance(error, sqlite3.OperationalError):
-                    raise UserError(f"{file}: {error}; see to free space and the right to write there") from None
-                _set_aside(file, error)
-            elif time.monotonic() > deadline:
-                raise UserError(
-                    f"another process works on {file}; let it finish, or give this one another SHARD"
-                ) from None
-        time.sleep(0.02)
-
-
-def _opened(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(file, timeout=0.0, isolation_level=None)
+    connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
             connection.execute(f"PRAGMA {setting}")
         connection.executescript(TABLES)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        if verdict == "ok":
+            return connection
+        error = sqlite3.DatabaseError(verdict)
+    except sqlite3.DatabaseError as found:
+        error = found
+    connection.close()
+    if _is_busy(error):
+        raise UserError(f"another process works on {file}; let it finish, or give this one another SHARD")
+    if isinstance(error, sqlite3.OperationalError):
+        raise UserError(f"{file}: {error}; see to free space and the right to write there")
+    _set_aside(file, error)
+    return _open_own(file)
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
@@ -214,23 +208,3 @@ def _set_aside(file: Path, error: Exception) -> None:
         if part.exists():
             part.rename(part.with_name(part.name + ".corrupt"))
     tqdm.write(f"{file} is damaged ({error}) and now called {file.name}.corrupt; its replies will be asked for again")
-
-
-def _contents(file: sqlite3.Connection) -> tuple[list[bytes], dict[str, str], Totals]:
-    """The keys of the replies, the facts and the totals."""
-    keys = [key for (key,) in file.execute("SELECT key FROM replies")]
-    facts = dict(file.execute("SELECT name, body FROM facts").fetchall())
-    return keys, facts, file.execute(TOTALS).fetchone()
-
-
-def _packed(body: Json) -> bytes:
-    return zlib.compress(json.dumps(body, separators=(",", ":")).encode(), 1)
-
-
-def _unpacked(packed: bytes) -> Json | None:
-    """The document in a row; None where its bytes are damaged."""
-    try:
-        body: Json = json.loads(zlib.decompress(packed))
-    except (zlib.error, ValueError):
-        return None
-    return body
