@@ -15,9 +15,8 @@ from pipeline.llm.engine import (
     PromptTooLong,
     Request,
 )
-from pipeline.llm.numbers import NumberTokens, Probabilities, normalised, number_tokens
 from pipeline.llm.prefix_cache import Prefix, Row, check_reading, extend, read_rows
-from pipeline.llm.prompt_encoder import Prompt, PromptEncoder
+from pipeline.llm.prompt_encoder import NumberTokens, Probabilities, Prompt, PromptEncoder, normalised, number_tokens
 from pipeline.llm.sampling import MOST_ALTERNATIVES, sample
 from pipeline.subjects.loading.model_loading import LoadedModel
 
@@ -128,7 +127,7 @@ class InProcessEngine:
             values = read.cpu().numpy().astype(np.float64)
             ends = np.cumsum([len(rows[number].reads) for number in batch])
             for number, part in zip(batch, np.split(values, ends[:-1]), strict=True):
-                slots = part.reshape(-1, 1 + len(numbers.nodes), len(numbers.wanted))
+                slots = part.reshape(-1, 1 + len(numbers.beginnings), len(numbers.wanted))
                 results[number] = _scores(slots, numbers, tokens[number])
             await asyncio.sleep(0)
         return results
@@ -197,17 +196,18 @@ def _row(
     for piece in pieces:
         ids += piece
         ends.append(len(ids) - 1)
-    longest = max((node.depth + 1 for node in numbers.nodes), default=0)
+    longest = max(map(len, numbers.beginnings), default=0)
     positions = max([len(ids), *(ends[slot] + 1 + longest for slot in slots)])
     del ids[ends[slots[-1]] + 1 if slots else 1 :]  # nothing is read behind the last slot
     parents, reads = list(range(-1, len(ids) - 1)), []
     for slot in slots:
         reads.append(ends[slot])
-        first = len(ids)
-        for node in numbers.nodes:
+        first = len(ids) - 1
+        for beginning in numbers.beginnings:
+            before = numbers.after(beginning[:-1])
             reads.append(len(ids))
-            parents.append(ends[slot] if node.parent < 0 else first + node.parent)
-            ids.append(node.token)
+            parents.append(first + before if before else ends[slot])
+            ids.append(beginning[-1])
     return Row(ids, parents, reads), positions
 
 

@@ -1,8 +1,9 @@
-"""Conversations to token ids, piece by piece, so that positions are known and no text acts as a special token.
+"""Conversations and numbers to token ids, piece by piece, so that positions are known and no text acts as a special token.
 
 The tokenizer of a model that runs elsewhere is looked for here too.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import UserError
-from pipeline.llm.engine import Message
+from pipeline.llm.engine import NUMBERS, Message
+
+Probabilities = npt.NDArray[np.float64]
 
 _KEPT_LENGTH = 64  # characters of the longest pieces whose token ids are kept; token lines are shorter
 _PLACE = "CONTENT-OF-MESSAGE-{}-"  # stands for a message in a rendered chat template
@@ -145,6 +150,81 @@ def _without_system(messages: Sequence[Message]) -> list[Message]:
     return [Message("user", f"{messages[0].content}\n\n{messages[1].content}"), *messages[2:]]
 
 
+@dataclass(frozen=True)
+class NumberTokens:
+    """How a tokenizer writes the numbers, and their probabilities from those of tokens, W wanted tokens at S slots.
+
+    A number's probability is the product of its tokens' probabilities, each after the ones before it. Where a number's
+    tokens begin another number's ("1" begins "10" wherever each digit is a token), the shorter number gets only what the
+    longer one leaves: P(10) = P("1") P("0" | "1") and P(1) = P("1") (1 - P("0" | "1")). That is exact; it needs one more
+    token read for each such beginning.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    """Token ids of each of NUMBERS."""
+    beginnings: tuple[tuple[int, ...], ...]
+    """The N proper beginnings of numbers, the shorter ones first; none where each number is one token."""
+    wanted: tuple[int, ...]
+    """All tokens that numbers are written with, rising."""
+
+    def numbers(self, log_probabilities: Probabilities) -> Probabilities:
+        """Log-probabilities of the numbers.
+
+        Args:
+            log_probabilities: (S, 1 + N, W) of the wanted tokens, at the slot itself and after each beginning.
+
+        Returns:
+            (S, 11), not normalised.
+        """
+        return np.stack([self._number(ids, log_probabilities) for ids in self.ids], axis=1)
+
+    def written(self, tokens: tuple[int, ...], log_probabilities: Probabilities) -> Probabilities:
+        """(S,) log-probabilities of a number or a beginning, whatever follows it."""
+        places = [self.after(tokens[:end]) for end in range(len(tokens))]
+        columns = [self.wanted.index(token) for token in tokens]
+        return log_probabilities[:, places, columns].sum(axis=1)
+
+    def after(self, tokens: tuple[int, ...]) -> int:
+        """Where the log-probabilities after a beginning are; at 0 those of the slot itself."""
+        return 1 + self.beginnings.index(tokens) if tokens else 0
+
+    def _number(self, ids: tuple[int, ...], log_probabilities: Probabilities) -> Probabilities:
+        total, length = self.written(ids, log_probabilities), len(ids)
+        longer = {other[length] for other in self.ids if len(other) > length and other[:length] == ids}
+        if not longer:
+            return total
+        columns = [self.wanted.index(token) for token in longer]
+        left = 1.0 - np.exp(log_probabilities[:, self.after(ids), columns]).sum(axis=1)
+        return total + np.log(np.maximum(left, 1e-300))
+
+
+def number_tokens(encoder: PromptEncoder) -> NumberTokens:
+    """How the encoder's tokenizer writes the numbers after a tab.
+
+    Raises:
+        UserError: two numbers are written alike, as when the tokenizer has no digits.
+    """
+    ids = tuple(encoder.encode(str(number), before="\t") for number in NUMBERS)
+    if len(set(ids)) < len(ids) or not all(ids):
+        raise UserError(
+            f"the tokenizer writes the numbers 0 to 10 as {ids}, not all different; "
+            "all_at_once needs a model whose tokenizer tells them apart"
+        )
+    beginnings = {number[:end] for number in ids for end in range(1, len(number))}
+    wanted = sorted({token for number in ids for token in number})
+    return NumberTokens(ids, tuple(sorted(beginnings, key=lambda part: (len(part), part))), tuple(wanted))
+
+
+def normalised(logs: Probabilities) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Probabilities of the numbers from (S, 11) log-probabilities, each row summing to 1, and (S,) their sums before that.
+
+    A row without any number has a sum of 0 and NaN as its probabilities, so that nobody takes them for a value.
+    """
+    with np.errstate(under="ignore", invalid="ignore"):
+        total = np.logaddexp.reduce(logs, axis=1)
+        return np.exp(logs - total[:, None]).astype(np.float32), np.exp(total).astype(np.float32)
+
+
 def find_tokenizer(model: str, tokenizer: str | None, trust_remote_code: bool = False) -> Any:
     """The tokenizer that is set. Without one, that of the model's name if the hub's cache holds it, else None.
 
@@ -155,37 +235,27 @@ def find_tokenizer(model: str, tokenizer: str | None, trust_remote_code: bool = 
     Raises:
         UserError: the one that is set cannot be loaded.
     """
-    if tokenizer is not None and not (Path(tokenizer).expanduser() / "tokenizer.json").is_file():
-        from pipeline.subjects.loading.model_loading import load_tokenizer
-
-        return load_tokenizer(tokenizer, trust_remote_code)
-    folder = _cached(model) if tokenizer is None else Path(tokenizer).expanduser()
-    found = None if folder is None else _in_folder(folder, trust_remote_code)
-    if found is None and tokenizer is not None:
-        raise UserError(f"tokenizer = {tokenizer!r}: the folder holds no tokenizer that transformers can load")
-    return found
-
-
-def _cached(model: str) -> Path | None:
-    """The folder of the hub's cache with a model's tokenizer."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    try:
-        found = try_to_load_from_cache(model, "tokenizer.json") if "/" in model else None
-    except HFValidationError:
+    cached = None
+    if tokenizer is None and "/" in model:
+        with contextlib.suppress(HFValidationError):
+            cached = try_to_load_from_cache(model, "tokenizer.json")
+    if tokenizer is None and not isinstance(cached, str):
         return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _in_folder(folder: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
-    from pipeline.subjects.loading.model_loading import quiet_transformers
+    from pipeline.subjects.loading.model_loading import load_tokenizer, quiet_transformers
 
-    with quiet_transformers():
-        try:
-            found = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-        except (OSError, ValueError, KeyError, ImportError):
-            return None
-    return found if found.is_fast else None
+    folder = Path(cached).parent if isinstance(cached, str) else Path(tokenizer or "").expanduser()
+    if tokenizer is not None and not (folder / "tokenizer.json").is_file():
+        return load_tokenizer(tokenizer, trust_remote_code)
+    found = None
+    with quiet_transformers(), contextlib.suppress(OSError, ValueError, KeyError, ImportError):
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    if found is not None and found.is_fast:
+        return found
+    if tokenizer is not None:
+        raise UserError(f"tokenizer = {tokenizer!r}: the folder holds no tokenizer that transformers can load")
+    return None

@@ -12,7 +12,7 @@ beginning itself is; with ten as the only such number, that lowers an expected v
 counts whole for 1, and the expected value is too low by up to 9 times its probability. Tokenizers with "10" in one token are
 exact.
 
-Shapes: S slots, N nodes (beginnings of numbers), W wanted tokens.
+Shapes: S slots, N beginnings of numbers, W wanted tokens.
 """
 
 import hashlib
@@ -22,7 +22,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.execution.concurrency import gather_all
 from pipeline.llm.endpoint.client import PLAIN
@@ -30,9 +29,8 @@ from pipeline.llm.endpoint.completions import EndpointCapabilities, body_of, kee
 from pipeline.llm.endpoint.prompt_logprobs import Row, keep_next, keep_prompt, next_body, prompt_body
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Ask, Sender
-from pipeline.llm.engine import NUMBERS, EngineError, Message, NumberPrompt, NumberScores, PromptTooLong, Request
-from pipeline.llm.numbers import Probabilities, normalised, number_tokens
-from pipeline.llm.prompt_encoder import Prompt, PromptEncoder
+from pipeline.llm.engine import NUMBERS, EngineError, NumberPrompt, NumberScores, PromptTooLong, Request
+from pipeline.llm.prompt_encoder import Probabilities, PromptEncoder, normalised, number_tokens
 
 BRANCH_FROM = 0.02
 """Share of the coverage of a slot from which on the tokens behind a beginning of numbers are asked for."""
@@ -42,30 +40,13 @@ PROMPTS_AT_ONCE = 64
 """Prompts in one request at most."""
 
 
-class _Spent:
-    """Tokens of the requests for one prompt."""
-
-    def __init__(self) -> None:
-        self.prompt_tokens = self.completion_tokens = 0
-
-    def add(self, answer: Answer) -> None:
-        self.prompt_tokens += answer.prompt_tokens
-        self.completion_tokens += answer.completion_tokens
-
-    def scores(self, logs: Probabilities) -> NumberScores:
-        """Scores from (S, 11) log-probabilities; where a slot has no number, the probabilities are NaN and coverage 0."""
-        probabilities, coverage = normalised(logs)
-        coverage = np.minimum(coverage, 1.0)
-        return NumberScores(probabilities, coverage, "", self.prompt_tokens, self.completion_tokens)
-
-
 class PromptScorer:
     """Scores any prompt by the log-probabilities of its tokens."""
 
     def __init__(self, sender: Sender, encoder: PromptEncoder, can: EndpointCapabilities, context: int | None) -> None:
         self._sender, self._encoder, self._reading, self._context = sender, encoder, can.reading, context
         self._numbers = number_tokens(encoder)
-        self._conversation = lru_cache(maxsize=256)(self._encode)
+        self._conversation = lru_cache(maxsize=256)(encoder.conversation)
 
     async def score(self, prompt: NumberPrompt) -> NumberScores:
         """One request, and where beginnings of numbers are likely, further ones.
@@ -74,15 +55,24 @@ class PromptScorer:
             PromptTooLong, EngineError: as the endpoint answers.
         """
         ids, places = self._tokens(prompt)
-        longest = max((node.depth + 2 for node in self._numbers.nodes), default=1)
+        numbers = self._numbers
+        longest = 1 + max(map(len, numbers.beginnings), default=0)
         if self._context is not None and (needed := max(len(ids), max(places) + longest)) > self._context:
             raise PromptTooLong(f"{needed} tokens do not fit the model's context of {self._context}")
-        spent = _Spent()
-        logs = np.full((len(places), 1 + len(self._numbers.nodes), len(self._numbers.wanted)), -np.inf)
-        logs[:, 0] = await self._at_slots(ids, places, spent)
-        for depth in range(longest - 1):
-            await self._read_branches(ids, places, depth, logs, spent)
-        return spent.scores(self._numbers.numbers(logs))
+        answers: list[Answer] = []
+        logs = np.full((len(places), 1 + len(numbers.beginnings), len(numbers.wanted)), -np.inf)
+        logs[:, 0] = await self._at_slots(ids, places, answers)
+        for length in range(1, longest):
+            likely = [
+                (slot, beginning)
+                for beginning in numbers.beginnings
+                if len(beginning) == length
+                for slot in self._where_likely(beginning, logs)
+            ]
+            prompts = [[*ids[: places[slot]], *beginning] for slot, beginning in likely]
+            for (slot, beginning), row in zip(likely, await self._behind(prompts, answers), strict=True):
+                logs[slot, numbers.after(beginning)] = row
+        return _scores(numbers.numbers(logs), answers)
 
     def _tokens(self, prompt: NumberPrompt) -> tuple[list[int], list[int]]:
         """The token ids of the whole prompt, and for each slot the index of the token that follows it."""
@@ -93,70 +83,37 @@ class PromptScorer:
             starts.append(len(ids))
         return ids, [starts[slot] for slot in prompt.slots]
 
-    def _encode(self, messages: tuple[Message, ...]) -> Prompt:
-        return self._encoder.conversation(messages)
-
-    async def _at_slots(self, ids: list[int], places: list[int], spent: _Spent) -> Probabilities:
+    async def _at_slots(self, ids: list[int], places: list[int], answers: list[Answer]) -> Probabilities:
         """(S, W) log-probabilities at the slots."""
         if places == [len(ids)]:
-            return await self._behind([ids], spent)
+            return await self._behind([ids], answers)
         wanted = self._numbers.wanted
         if places[-1] == len(ids):
             ids = [*ids, wanted[0]]  # a token must stand where alternatives are to be listed
         keep = partial(keep_prompt, ids=ids, places=places, wanted=wanted, reading=self._reading)
-        body, kept = prompt_body(ids, self._reading), _number(places, wanted)
-        answer = await self._sender.ask(Ask(PLAIN, body, keep=keep, attempt=kept))
-        spent.add(answer)
-        return _array(answer.body["rows"])
+        ask = Ask(PLAIN, prompt_body(ids, self._reading), keep, _number(places, wanted))
+        answers.append(await self._sender.ask(ask))
+        return _array(answers[-1].body["rows"])
 
-    async def _read_branches(
-        self, ids: list[int], places: list[int], depth: int, logs: Probabilities, spent: _Spent
-    ) -> None:
-        """Fill in the log-probabilities behind the likely beginnings of `depth` + 1 tokens."""
-        branches = [
-            (slot, number, path)
-            for number, node in enumerate(self._numbers.nodes)
-            if node.depth == depth
-            for slot in range(len(places))
-            if (path := self._likely_path(logs[slot], number)) is not None
-        ]
-        if branches:
-            rows = await self._behind([[*ids[: places[slot]], *path] for slot, _, path in branches], spent)
-            for (slot, number, _), row in zip(branches, rows, strict=True):
-                logs[slot, 1 + number] = row
+    def _where_likely(self, beginning: tuple[int, ...], logs: Probabilities) -> list[int]:
+        """The slots where a beginning has BRANCH_FROM or more of the mass that was found, from (S, 1 + N, W)."""
+        numbers = self._numbers
+        first = sorted({numbers.wanted.index(tokens[0]) for tokens in numbers.ids})
+        with np.errstate(invalid="ignore"):
+            share = numbers.written(beginning, logs) - np.logaddexp.reduce(logs[:, 0, first], axis=1)
+        return np.flatnonzero(share >= np.log(BRANCH_FROM)).tolist()
 
-    def _likely_path(self, logs: Probabilities, number: int) -> list[int] | None:
-        """The tokens of a beginning, from its (1 + N, W) log-probabilities at a slot; None where it is unlikely."""
-        column = {token: place for place, token in enumerate(self._numbers.wanted)}
-        path: list[int] = []
-        total = 0.0
-        while number >= 0:
-            node = self._numbers.nodes[number]
-            path.insert(0, node.token)
-            total += float(logs[1 + node.parent, column[node.token]])
-            number = node.parent
-        first = sorted({column[tokens[0]] for tokens in self._numbers.ids})
-        found = total > -np.inf and total - np.logaddexp.reduce(logs[0, first]) >= np.log(BRANCH_FROM)
-        return path if found else None
-
-    async def _behind(self, prompts: list[list[int]], spent: _Spent) -> Probabilities:
+    async def _behind(self, prompts: list[list[int]], answers: list[Answer]) -> Probabilities:
         """(prompts, W) log-probabilities of the token behind each prompt."""
-        wanted = self._numbers.wanted
+        wanted, reading = self._numbers.wanted, self._reading
         parts = [prompts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(prompts), PROMPTS_AT_ONCE)]
-        answers = await gather_all(
-            self._sender.ask(
-                Ask(
-                    PLAIN,
-                    next_body(part, self._reading),
-                    keep=partial(keep_next, prompts=len(part), wanted=wanted, reading=self._reading),
-                    attempt=_number(wanted),
-                )
-            )
-            for part in parts
-        )
-        for answer in answers:
-            spent.add(answer)
-        return _array([row for answer in answers for row in answer.body["rows"]])
+        keeps = [partial(keep_next, prompts=len(part), wanted=wanted, reading=reading) for part in parts]
+        asks = [
+            Ask(PLAIN, next_body(part, reading), keep, _number(wanted)) for part, keep in zip(parts, keeps, strict=True)
+        ]
+        found = await gather_all(map(self._sender.ask, asks))
+        answers += found
+        return _array([row for answer in found for row in answer.body["rows"]])
 
 
 class ReplyScorer:
@@ -174,16 +131,25 @@ class ReplyScorer:
         request = Request(prompt.messages, max_tokens=2, temperature=0.0, logprobs=self._can.logprobs)
         path, body = body_of(request, self._can)
         keep = partial(keep_replies, wanted=1, logprobs=True)
-        spent = _Spent()
+        answers: list[Answer] = []
         for attempt in range(TRIES):
-            answer = await self._sender.ask(Ask(path, body, keep=keep, attempt=attempt))
-            spent.add(answer)
-            reply = answer.body["replies"][0]
+            answers.append(await self._sender.ask(Ask(path, body, keep, attempt)))
+            reply = answers[-1].body["replies"][0]
             if reply["tokens"] and not reply["refusal"]:
-                return spent.scores(reply_numbers(reply["tokens"])[None])
+                return _scores(reply_numbers(reply["tokens"])[None], answers)
         raise EngineError(
             f"refused: {reply['refusal'][:200]}" if reply["refusal"] else "an empty reply instead of a number"
         )
+
+
+def _scores(logs: Probabilities, answers: Sequence[Answer]) -> NumberScores:
+    """Scores from (S, 11) log-probabilities; where a slot has no number, the probabilities are NaN and coverage 0."""
+    probabilities, coverage = normalised(logs)
+    read, written = (
+        sum(answer.prompt_tokens for answer in answers),
+        sum(answer.completion_tokens for answer in answers),
+    )
+    return NumberScores(probabilities, np.minimum(coverage, 1.0), "", read, written)
 
 
 def reply_numbers(tokens: Sequence[Any]) -> Probabilities:
@@ -205,7 +171,7 @@ def reply_numbers(tokens: Sequence[Any]) -> Probabilities:
     return logs
 
 
-def _array(rows: Sequence[Row]) -> npt.NDArray[np.float64]:
+def _array(rows: Sequence[Row]) -> Probabilities:
     return np.array([[-np.inf if value is None else value for value in row] for row in rows], dtype=np.float64)
 
 

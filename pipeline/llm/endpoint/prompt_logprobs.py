@@ -20,8 +20,7 @@ from pipeline.llm.endpoint.client import PLAIN
 from pipeline.llm.endpoint.completions import PromptLogprobs, checked, in_order
 from pipeline.llm.endpoint.faults import UNLIKE, NotFound, Rejected
 from pipeline.llm.endpoint.sender import Ask, Sender
-from pipeline.llm.numbers import number_tokens
-from pipeline.llm.prompt_encoder import PromptEncoder
+from pipeline.llm.prompt_encoder import PromptEncoder, number_tokens
 
 TRIES = 3
 ALTERNATIVES = (20, 5)

@@ -9,8 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import UserError
 from pipeline.llm.engine import Message
-from pipeline.llm.numbers import number_tokens
-from pipeline.llm.prompt_encoder import PromptEncoder
+from pipeline.llm.prompt_encoder import PromptEncoder, number_tokens
 from pipeline.subjects.loading.model_loading import LoadedModel
 from tests.tiers import examples
 
@@ -91,5 +90,5 @@ def test_special_tokens_in_such_a_piece_are_letters_too(spaced: PreTrainedTokeni
 def test_numbers_are_written_as_they_are_after_a_tab(spaced: PreTrainedTokenizerFast, make_tiny: Make) -> None:
     numbers = number_tokens(PromptEncoder(spaced))
     assert [spaced.convert_ids_to_tokens(list(ids)) for ids in numbers.ids] == [list(str(n)) for n in range(11)]
-    assert [(node.parent, node.depth) for node in numbers.nodes] == [(-1, 0)]
-    assert number_tokens(PromptEncoder(make_tiny(ten=True).tokenizer)).nodes == ()
+    assert [len(beginning) for beginning in numbers.beginnings] == [1]
+    assert number_tokens(PromptEncoder(make_tiny(ten=True).tokenizer)).beginnings == ()

@@ -4,12 +4,11 @@ import itertools
 
 import numpy as np
 
-from pipeline.llm.numbers import Node, NumberTokens
+from pipeline.llm.prompt_encoder import NumberTokens
 
 # A made-up tokenizer over the tokens 0..3: numbers of one, two and three tokens, some beginning others.
 IDS = ((0,), (1,), (1, 0), (1, 2), (1, 0, 3), (2, 2), (2, 3), (3,), (0, 1), (2, 1), (2, 0))
-NODES = (Node(0, -1, 0), Node(1, -1, 0), Node(2, -1, 0), Node(0, 1, 1))
-BEGINNINGS = [(), (0,), (1,), (2,), (1, 0)]
+BEGINNINGS = ((0,), (1,), (2,), (1, 0))
 
 
 def test_each_number_gets_the_sequences_that_begin_with_it_and_with_no_longer_number() -> None:
@@ -21,6 +20,6 @@ def test_each_number_gets_the_sequences_that_begin_with_it_and_with_no_longer_nu
         begun = [number for number, ids in enumerate(IDS) if text[: len(ids)] == ids]
         if begun:
             expected[max(begun, key=lambda number: len(IDS[number]))] += probability
-    reads = np.log(np.array([[chances[beginning] for beginning in BEGINNINGS]]))  # (1, 1 + N, 4)
-    found = np.exp(NumberTokens(IDS, NODES, (0, 1, 2, 3)).numbers(reads))
+    reads = np.log(np.array([[chances[beginning] for beginning in ((), *BEGINNINGS)]]))  # (1, 1 + N, 4)
+    found = np.exp(NumberTokens(IDS, BEGINNINGS, (0, 1, 2, 3)).numbers(reads))
     np.testing.assert_allclose(found[0], expected, atol=1e-12)
