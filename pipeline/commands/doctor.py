@@ -14,7 +14,7 @@ from pipeline.execution.stage import ModelUse
 from pipeline.llm.endpoint.client import listed_models
 from pipeline.llm.endpoint.completions import EndpointCapabilities
 from pipeline.llm.endpoint.endpoint_engine import EndpointEngine, open_endpoint
-from pipeline.llm.endpoint.secrets import Secrets
+from pipeline.llm.endpoint.faults import Secrets
 from pipeline.llm.engine import EngineError, Request
 
 WORKER = "doctor"

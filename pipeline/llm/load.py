@@ -29,7 +29,7 @@ def check_engine(engine: LanguageModel | None) -> None:
     if engine is None:
         return
     if engine.base_url is not None:
-        from pipeline.llm.endpoint.secrets import Secrets
+        from pipeline.llm.endpoint.faults import Secrets
 
         Secrets.of(engine)
         return

@@ -15,8 +15,16 @@ from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.faults import QUOTED, UNLIKE, Fault, NotFound, embedded_status, parsed_reply, read_refusal
-from pipeline.llm.endpoint.secrets import Secrets
+from pipeline.llm.endpoint.faults import (
+    QUOTED,
+    UNLIKE,
+    Fault,
+    NotFound,
+    Secrets,
+    embedded_status,
+    parsed_reply,
+    read_refusal,
+)
 from pipeline.llm.engine import EngineError
 
 Json = dict[str, Any]

@@ -1,10 +1,18 @@
 """Scores prompts over an endpoint: the probabilities of the numbers at their slots.
 
 `PromptScorer` scores any prompt: the token ids of the whole prompt, made as the in-process engine makes them, go to
-/completions, which tells the alternatives at each place. `ReplyScorer` scores prompts whose only slot is the start of the
-reply, by the alternatives of the first token of a chat reply.
+/completions, which tells the alternatives at each place. Servers differ:
 
-Both give lower bounds. A number that is not among the alternatives counts 0, and the coverage is the mass that was found.
+- vLLM takes the field `prompt_logprobs` and names each token by its id. Its `return_tokens_as_token_ids` does the same for
+  the tokens of the reply.
+- SGLang and the hosted services that kept OpenAI's older interface take `echo` with `logprobs` and name tokens by their texts.
+- llama.cpp, Ollama and OpenAI give none. There `ReplyScorer` scores prompts whose only slot is the start of the reply, by the
+  alternatives of the first token of a chat reply.
+
+Of an answer only the wanted tokens at the wanted places are kept, as rows of log-probabilities with None where a token is not
+among the alternatives. An answer of another form raises one of `faults.UNLIKE`.
+
+Both scorers give lower bounds. A number that is not among the alternatives counts 0, and the coverage is the mass that was found.
 Where a number is written in several tokens ("1", "0"), `PromptScorer` asks for the tokens behind a beginning such as "1"
 only where the beginning has BRANCH_FROM or more of the mass that was found. Below, all of it counts for the number that the
 beginning itself is; with ten as the only such number, that lowers an expected value by less than 9 x BRANCH_FROM.
@@ -17,7 +25,7 @@ Shapes: S slots, N beginnings of numbers, W wanted tokens.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -25,8 +33,14 @@ import numpy as np
 
 from pipeline.execution.concurrency import gather_all
 from pipeline.llm.endpoint.client import PLAIN
-from pipeline.llm.endpoint.completions import EndpointCapabilities, body_of, keep_replies
-from pipeline.llm.endpoint.prompt_logprobs import Row, keep_next, keep_prompt, next_body, prompt_body
+from pipeline.llm.endpoint.completions import (
+    EndpointCapabilities,
+    PromptLogprobs,
+    body_of,
+    checked,
+    in_order,
+    keep_replies,
+)
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Ask, Sender
 from pipeline.llm.engine import NUMBERS, EngineError, NumberPrompt, NumberScores, PromptTooLong, Request
@@ -38,6 +52,11 @@ TRIES = 3
 """Replies drawn at most where one is a refusal or empty."""
 PROMPTS_AT_ONCE = 64
 """Prompts in one request at most."""
+ID_PREFIX = "token_id:"
+
+Json = Mapping[str, Any]
+Row = list[float | None]
+Find = Callable[[int], Any]
 
 
 class PromptScorer:
@@ -179,3 +198,68 @@ def _number(*kept: Sequence[int]) -> int:
     """A number for what is kept of a reply, so that the cache holds one for each choice of places and tokens."""
     digest = hashlib.sha256(json.dumps([list(part) for part in kept]).encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+def prompt_body(ids: Sequence[int], reading: PromptLogprobs) -> dict[str, Any]:
+    """Asks for the alternatives at every token of one prompt; the one token of the reply is left aside."""
+    body: dict[str, Any] = {"prompt": list(ids), "max_tokens": 1, "temperature": 0}
+    if reading.way == "echo":
+        return body | {"echo": True, "logprobs": reading.alternatives}
+    return body | {"prompt_logprobs": reading.alternatives}
+
+
+def next_body(prompts: Sequence[Sequence[int]], reading: PromptLogprobs) -> dict[str, Any]:
+    """Asks for the alternatives in the place of the one token behind each prompt, which prefix caches make cheap."""
+    body: dict[str, Any] = {"prompt": [list(ids) for ids in prompts], "max_tokens": 1, "temperature": 0}
+    body["logprobs"] = reading.alternatives
+    return body | ({"return_tokens_as_token_ids": True} if reading.token_ids else {})
+
+
+def keep_prompt(
+    reply: Json, ids: Sequence[int], places: Sequence[int], wanted: Sequence[int], reading: PromptLogprobs
+) -> dict[str, Any]:
+    """Rows for the tokens at `places`, each given all tokens before it."""
+    choice = in_order(reply)[0]
+    find = _echoed if reading.way == "echo" else _listed
+    return {"rows": [_row(find(choice, ids, place, reading), wanted) for place in places]}
+
+
+def keep_next(reply: Json, prompts: int, wanted: Sequence[int], reading: PromptLogprobs) -> dict[str, Any]:
+    """One row for each prompt."""
+    choices = in_order(reply)
+    if [int(choice["index"]) for choice in choices] != list(range(prompts)):
+        raise ValueError(f"{len(choices)} replies to {prompts} prompts")
+    return {"rows": [_row(_first(choice, reading), wanted) for choice in choices]}
+
+
+def _row(find: Find, wanted: Sequence[int]) -> Row:
+    values = [find(token) for token in wanted]
+    return [None if value is None or value == float("-inf") else checked(value) for value in values]
+
+
+def _listed(choice: Json, ids: Sequence[int], place: int, _: PromptLogprobs) -> Find:
+    """The alternatives at a place by `prompt_logprobs`: one entry by token id, the prompt's own token among them."""
+    listed = choice["prompt_logprobs"]
+    if len(listed) != len(ids):
+        raise ValueError(f"log-probabilities of {len(listed)} tokens for a prompt of {len(ids)}")
+    entries = listed[place]
+    checked(entries[str(ids[place])]["logprob"])
+    return lambda token: entries[str(token)]["logprob"] if str(token) in entries else None
+
+
+def _echoed(choice: Json, ids: Sequence[int], place: int, reading: PromptLogprobs) -> Find:
+    """The alternatives at a place by `echo`: texts, the prompt's own token by itself."""
+    logprobs = choice["logprobs"]
+    if len(logprobs["tokens"]) < len(ids):
+        raise ValueError(f"log-probabilities of {len(logprobs['tokens'])} tokens for a prompt of {len(ids)}")
+    own, entries, names = logprobs["token_logprobs"][place], logprobs["top_logprobs"][place], dict(reading.spelling)
+    checked(own)
+    return lambda token: own if token == ids[place] else entries.get(names[token])
+
+
+def _first(choice: Json, reading: PromptLogprobs) -> Find:
+    """The alternatives of the first token of a reply, by id where the server names ids, else by text."""
+    entries, names = choice["logprobs"]["top_logprobs"][0], dict(reading.spelling)
+    if any(key.startswith(ID_PREFIX) for key in entries):
+        return lambda token: entries.get(f"{ID_PREFIX}{token}")
+    return lambda token: entries.get(names[token])

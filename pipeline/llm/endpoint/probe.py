@@ -7,13 +7,12 @@ for TRIES times, as one odd reply of a busy server says nothing. A request witho
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
-from pipeline.llm.endpoint.client import Client
+from pipeline.llm.endpoint.client import PLAIN, Client
 from pipeline.llm.endpoint.completions import (
     EndpointCapabilities,
     LimitField,
@@ -23,10 +22,10 @@ from pipeline.llm.endpoint.completions import (
     keep_replies,
 )
 from pipeline.llm.endpoint.faults import UNLIKE, NotFound, Rejected
-from pipeline.llm.endpoint.prompt_logprobs import ALTERNATIVES, TRIES, find_reading
+from pipeline.llm.endpoint.number_scorers import ID_PREFIX, keep_next, keep_prompt, next_body, prompt_body
 from pipeline.llm.endpoint.sender import Ask, Sender
 from pipeline.llm.engine import EngineError, Message, Request
-from pipeline.llm.prompt_encoder import PromptEncoder
+from pipeline.llm.prompt_encoder import PromptEncoder, number_tokens
 
 REASONING_ROOM = 4_096
 """Tokens for the replies of a model that thinks before it writes."""
@@ -44,8 +43,16 @@ KINDS: tuple[tuple[bool, LimitField], ...] = (
 )
 """What is tried, in this order: chat or not, and the field that limits a reply."""
 CONTEXT_KEYS = ("max_model_len", "context_length", "max_context_length", "context_window")
+TRIES = 3
+ALTERNATIVES = (20, 5)
+"""Alternatives asked for at each token, until the endpoint takes a number."""
+WAYS = (
+    *(PromptLogprobs("prompt_logprobs", wanted, token_ids=True) for wanted in ALTERNATIVES),
+    *(PromptLogprobs("echo", wanted) for wanted in ALTERNATIVES),
+)
+"""Ways to read a prompt, the best first."""
+TEXT = "These are numbers:\t"
 YES = "Reply with the word yes."
-_MARK = "\n\n\n"
 
 Json = Mapping[str, Any]
 
@@ -75,11 +82,10 @@ class Probe:
         try:
             await self._find_kind()
             await self._find_plain_fields()
-            checks: list[Awaitable[Any]] = [self._logprobs(), self._json_schema(), self._n(), self._seed()]
-            if self._encoder is not None:
-                checks.append(find_reading(self._sender, self._encoder, self._first))
-            logprobs, schema, n, seed, *found = await gather_all(checks)
-            models = await self._client.models()
+            checks: list[Awaitable[Any]] = [
+                self._logprobs(), self._json_schema(), self._n(), self._seed(), self._reading(), self._client.models(),
+            ]  # fmt: skip
+            logprobs, schema, n, seed, reading, models = await gather_all(checks)
         except Rejected as error:
             raise UserError(f"{self._config.model} refuses a plain request: {error}") from None
         except EngineError as error:
@@ -87,7 +93,6 @@ class Probe:
                 f"what {self._config.model} can do could not be found out: {error}; run again once its endpoint answers"
             ) from None
         names = tuple(str(entry.get("id")) for entry in models)
-        reading: PromptLogprobs = found[0] if found else PromptLogprobs()
         return replace(
             self._can,
             logprobs=logprobs,
@@ -120,13 +125,12 @@ class Probe:
 
     async def _find_plain_fields(self) -> None:
         """Whether `temperature` and `stop` are taken at all."""
-        temperature = stop = await self._taken({"temperature": 0, "stop": [_MARK]})
+        temperature = stop = await self._taken(temperature=0, stop=["\n\n\n"])
         if not temperature:
-            temperature = await self._taken({"temperature": 0})
-            stop = await self._taken({"stop": [_MARK]})
+            temperature, stop = await self._taken(temperature=0), await self._taken(stop=["\n\n\n"])
         self._can = replace(self._can, temperature=temperature, stop=stop)
 
-    async def _taken(self, fields: dict[str, Any]) -> bool:
+    async def _taken(self, **fields: Any) -> bool:
         try:
             await self._send(self._request(YES, 16), **fields)
         except Rejected:
@@ -141,13 +145,12 @@ class Probe:
         return 0
 
     async def _json_schema(self) -> bool:
-        question = "What is the capital of France? Answer with one word."
-        return self._can.chat and bool(await self._seen(self._request(question, 48, schema=SCHEMA), _obeys))
+        request = self._request("What is the capital of France? Answer with one word.", 48, schema=SCHEMA)
+        return self._can.chat and bool(await self._seen(request, _obeys))
 
     async def _n(self) -> bool:
         request = self._request("Count from 1 to 100.", 8, temperature=1.0)
-        fields = {self._can.limit_field: 8, "n": 2}
-        return bool(await self._seen(request, partial(_counts_both, room=8), **fields))
+        return bool(await self._seen(request, _counts_both, **{self._can.limit_field: 8, "n": 2}))
 
     async def _seed(self) -> bool:
         """The same seed gives the same reply twice, and another seed another one."""
@@ -161,6 +164,33 @@ class Probe:
             if _text(same) and _text(same) == _text(again) != _text(other):
                 return True
         return False
+
+    async def _reading(self) -> PromptLogprobs:
+        """The first way to read a prompt that works, tried on a prompt which ends with all tokens that numbers are written with.
+
+        A way works if its answer names every token of the prompt at its place, with alternatives, and the token behind a
+        prompt is given alternatives too.
+        """
+        if self._encoder is None:
+            return PromptLogprobs()
+        wanted, before = number_tokens(self._encoder).wanted, self._encoder.encode(TEXT)
+        ids, ignored = [*before, *wanted], True
+        for attempt in range(TRIES):
+            if not ignored:
+                break
+            ignored = False
+            for way in WAYS:
+                try:
+                    found = _shown(await self._ask(PLAIN, prompt_body(ids, way), attempt), ids, len(before), way)
+                    behind = await self._ask(PLAIN, next_body([ids, ids[:-1]], way), attempt)
+                    return _checked_behind(behind, found, wanted)
+                except NotFound:
+                    return PromptLogprobs()
+                except Rejected:
+                    continue
+                except UNLIKE:
+                    ignored = True
+        return PromptLogprobs()
 
     def _request(
         self, text: str, room: int, temperature: float = 0.0, logprobs: int = 0, schema: Json | None = None
@@ -183,9 +213,10 @@ class Probe:
         """The reply to a request with what is known so far to work, what it tries, and further fields."""
         tried = replace(self._can, logprobs=request.logprobs, json_schema=request.schema is not None)
         path, body = body_of(request, tried)
-        body |= fields
-        answer = await self._sender.ask(Ask(path, body, keep=_with_choices, attempt=self._first + attempt))
-        return answer.body
+        return await self._ask(path, body | fields, attempt)
+
+    async def _ask(self, path: str, body: dict[str, Any], attempt: int) -> dict[str, Any]:
+        return (await self._sender.ask(Ask(path, body, _with_choices, self._first + attempt))).body
 
 
 def _with_choices(reply: dict[str, Any]) -> dict[str, Any]:
@@ -204,10 +235,10 @@ def _alternatives(reply: Json) -> int:
     return most if most > 1 else 0
 
 
-def _counts_both(reply: Json, room: int) -> bool:
-    """Whether there are two replies, and the tokens of both are counted; a server that counts one hides a cost."""
+def _counts_both(reply: Json) -> bool:
+    """Whether there are two replies of 8 tokens, and those of both are counted; a server that counts one hides a cost."""
     counted = reply["usage"].get("completion_tokens")
-    return len(reply["choices"]) == 2 and not (isinstance(counted, int) and counted <= room)
+    return len(reply["choices"]) == 2 and not (isinstance(counted, int) and counted <= 8)
 
 
 def _is_cut(reply: Json) -> bool:
@@ -224,17 +255,38 @@ def _obeys(reply: Json) -> bool:
 
 def _text(reply: Json) -> str:
     first = reply["choices"][0]
-    text = (first.get("message") or {}).get("content") or first.get("text") or ""
-    return text if isinstance(text, str) else ""
+    return str((first.get("message") or {}).get("content") or first.get("text") or "")
 
 
 def context_of(models: Sequence[Json], name: str) -> int | None:
     """The tokens that a list of models says a model reads at once; None where it does not say."""
     found = [entry for entry in models if entry.get("id") == name] or (models if len(models) == 1 else [])
-    for entry in found:
-        meta = entry.get("meta")
-        said = [entry.get(key) for key in CONTEXT_KEYS] + [meta.get("n_ctx") if isinstance(meta, dict) else None]
-        for value in said:
-            if isinstance(value, int) and value > 0:
-                return value
-    return None
+    said = [entry.get(key) for entry in found for key in CONTEXT_KEYS]
+    said += [meta.get("n_ctx") for entry in found if isinstance(meta := entry.get("meta"), dict)]
+    return next((value for value in said if isinstance(value, int) and value > 0), None)
+
+
+def _shown(reply: Json, ids: list[int], start: int, way: PromptLogprobs) -> PromptLogprobs:
+    """The way with what an answer shows of the prompt's tokens from `start` on; raises where it does not show it."""
+    choice, places = reply["choices"][0], range(start, len(ids))
+    if way.way == "echo":
+        listed = choice["logprobs"]["top_logprobs"]
+        names = [str(choice["logprobs"]["tokens"][place]) for place in places]
+    else:
+        listed = choice["prompt_logprobs"]
+        names = [str(listed[place][str(ids[place])].get("decoded_token")) for place in places]
+    fewest = min(way.alternatives, *(len(listed[place]) for place in places))
+    if fewest < 2:
+        raise ValueError("no alternatives to the prompt's own tokens")
+    found = replace(way, listed=fewest, spelling=tuple(zip(ids[start:], names, strict=True)))
+    keep_prompt(reply, ids, places, ids[start:], found)
+    return found
+
+
+def _checked_behind(reply: Json, found: PromptLogprobs, wanted: Sequence[int]) -> PromptLogprobs:
+    """The way with what an answer shows of the token behind a prompt; raises where it does not show it."""
+    keep_next(reply, 2, wanted, found)
+    token_ids = all(key.startswith(ID_PREFIX) for key in reply["choices"][0]["logprobs"]["top_logprobs"][-1])
+    if not token_ids and len({name for _, name in found.spelling}) < len(found.spelling):
+        raise ValueError("two tokens of numbers are named alike")
+    return replace(found, token_ids=found.token_ids and token_ids)

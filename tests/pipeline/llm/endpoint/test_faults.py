@@ -14,11 +14,11 @@ from pipeline.llm.endpoint.faults import (
     Fault,
     NotFound,
     Rejected,
+    Secrets,
     embedded_status,
     read_refusal,
     wished_wait,
 )
-from pipeline.llm.endpoint.secrets import Secrets
 from pipeline.llm.endpoint.sender import LONGEST, Backoff
 from pipeline.llm.engine import PromptTooLong
 

@@ -15,7 +15,7 @@ from pipeline.config import LanguageModel
 from pipeline.config.run_file import load_config
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.client import CHAT
-from pipeline.llm.endpoint.secrets import Secrets
+from pipeline.llm.endpoint.faults import Secrets
 from pipeline.llm.endpoint.sender import Ask, LiveSender
 from pipeline.llm.engine import EngineError
 from stages.settings import SECTIONS
