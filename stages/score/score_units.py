@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,7 +19,7 @@ from pipeline.storage.tables import Tables
 from stages.estimates import with_texts
 from stages.evidence import Exemplar, RecordedUnits
 from stages.score import SCORERS
-from stages.score.scorers import Explained, Floats, Ints, Pairs, Scorer, sequence_sums
+from stages.score.scorers import Explained, Pairs, Scorer, flat
 from stages.settings import Judge, Score, Simulate
 from stages.units import draw, unit_name, unit_shards
 
@@ -106,28 +105,15 @@ def pair(simulations: pa.Table, exemplars: Mapping[int, Sequence[Exemplar]]) -> 
         }
     )
     truths = truths.sort_values("is_random", kind="stable").drop_duplicates(KEYS, keep="last")
-    rows = simulations.select([*KEYS, "candidate", "control", "source", "status"]).to_pandas()
-    rows["simulated"] = np.arange(len(rows))
+    names = [*KEYS, "candidate", "control", "source", "expected", "coverage"]
+    rows = simulations.filter(pc.field("status") == "ok").select(names).to_pandas()
     rows["candidate"] = rows["candidate"].fillna(-1).astype(np.int64)
-    rows = rows[rows["status"] == "ok"].merge(truths, on=KEYS)
-    expected, lengths = _flat(simulations["expected"], rows["simulated"])
-    coverage, _ = _flat(simulations["coverage"], rows["simulated"])
-    wrong = rows[[len(true) != length for true, length in zip(rows["true"], lengths, strict=True)]]
+    rows = rows.merge(truths, on=KEYS)
+    wrong = rows[[len(true) != len(row) for true, row in zip(rows["true"], rows["expected"], strict=True)]]
     if len(wrong):
         index, seq_id = wrong.iloc[0][["index", "seq_id"]]
         raise ValueError(f"unit {index}, sequence {seq_id}: as many expected activations as tokens are needed")
-    true = np.concatenate([np.zeros(0), *rows["true"]]).astype(np.float64)
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    sums = sequence_sums(true, expected, starts, np.repeat(rows["index"].to_numpy(), lengths))
-    rows = rows.drop(columns=["simulated", "true"]).assign(place=np.arange(len(rows)))
-    return Pairs(rows, sums, starts, true, expected, coverage)
-
-
-def _flat(lists: pa.ChunkedArray, rows: npt.ArrayLike) -> tuple[Floats, Ints]:
-    """The values of some rows of a list column one after the other, and the length of each row."""
-    taken = lists.take(pa.array(rows)).combine_chunks()
-    lengths = taken.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    return taken.flatten().to_numpy(zero_copy_only=False).astype(np.float64), lengths
+    return Pairs.of(rows)
 
 
 def simulation_errors(simulations: pa.Table) -> dict[tuple[int, int], str]:
@@ -173,7 +159,7 @@ def _scored(explained: Explained) -> dict[str, Any]:
     report = explained.report
     found = {name: value for scorer in _SCORERS for name, value in scorer.score(explained).items()}
     return found | {
-        "coverage": report.mean_coverage(),
+        "coverage": flat(report.rows["coverage"]).mean() if len(report.rows) else np.nan,
         "n_sequences": len(report.rows),
         "n_tokens": int(report.sums[:, 0].sum()),
     }

@@ -6,8 +6,8 @@ A bootstrap resamples the sums of sequences and never tokens; scipy.stats has no
 Shapes: S sequences, N tokens of all of them, R resamples.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,27 +30,25 @@ SINGLE_CONTROLS = ("lookup", "top_token", "constant")
 
 @dataclass(frozen=True)
 class Pairs:
-    """Simulated sequences beside their true activations, each a row.
-
-    Shapes: R rows, N tokens of all rows of the shard.
-    """
+    """Simulated sequences beside their true activations."""
 
     rows: "pd.DataFrame"
-    """index, candidate (-1 for a control), control, source, split, is_random (a top sequence may have been drawn as well), and
-    place: the row's number in `starts`."""
+    """index, candidate (-1 for a control), control, source, split, is_random (a top sequence may have been drawn as well), and by
+    token true (NaN where a token does not count), expected and coverage."""
     sums: Floats
-    """(R, 6) as of `sequence_sums`."""
-    starts: Ints
-    """Where the tokens of each row start in `true`, `expected` and `coverage`, and where the last one's end."""
-    true: Floats
-    """(N,) NaN where a token does not count."""
-    expected: Floats
-    coverage: Floats
+    """(rows, 6) as of `sequence_sums`."""
+
+    @classmethod
+    def of(cls, rows: "pd.DataFrame") -> "Pairs":
+        """Pairs with their sums."""
+        lengths = rows["true"].map(len).to_numpy(np.int64)
+        starts, groups = np.concatenate([[0], np.cumsum(lengths)]), np.repeat(rows["index"].to_numpy(), lengths)
+        return cls(rows, sequence_sums(flat(rows["true"]), flat(rows["expected"]), starts, groups))
 
     def where(self, wanted: npt.ArrayLike) -> "Pairs":
         """The rows for which (R,) `wanted` holds."""
         kept = np.asarray(wanted, dtype=bool)
-        return replace(self, rows=self.rows[kept], sums=self.sums[kept])
+        return Pairs(self.rows[kept], self.sums[kept])
 
     @property
     def correlation(self) -> float:
@@ -59,18 +57,14 @@ class Pairs:
 
     def tokens(self) -> tuple[Floats, Floats]:
         """True and expected values of the tokens that count."""
-        where = self._places()
-        where = where[np.isfinite(self.true[where]) & np.isfinite(self.expected[where])]
-        return self.true[where], self.expected[where]
+        true, expected = flat(self.rows["true"]), flat(self.rows["expected"])
+        counts = np.isfinite(true) & np.isfinite(expected)
+        return true[counts], expected[counts]
 
-    def mean_coverage(self) -> float:
-        """Mean probability mass that the simulator found on the numbers; NaN without rows."""
-        where = self._places()
-        return float(np.mean(self.coverage[where])) if len(where) else np.nan
 
-    def _places(self) -> Ints:
-        ranges = [np.arange(self.starts[place], self.starts[place + 1]) for place in self.rows["place"]]
-        return np.concatenate([np.zeros(0, np.int64), *ranges])
+def flat(arrays: Iterable[npt.ArrayLike]) -> Floats:
+    """Some arrays one after the other."""
+    return np.concatenate([np.zeros(0), *arrays])
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,8 @@ def texts(smollm2: LoadedModel) -> list[list[str]]:
     return [[tokenizer.decode([i]) for i in tokenizer(text)["input_ids"]] for text in PROSE]
 
 
-@pytest.mark.parametrize(
-    ("name", "true_floor"), [pytest.param("by_both", 0.7, marks=pytest.mark.slow), ("by_embedding", 0.65)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "true_floor"), [("by_both", 0.7), ("by_embedding", 0.65)])
 def test_planted_units_are_told_apart(
     name: str, true_floor: float, texts: list[list[str]], request: pytest.FixtureRequest
 ) -> None:
