@@ -64,7 +64,9 @@ def read_explanation(reply: Completion, instruction: str) -> Said:
         return Said("")
     found = _from_json(text)
     if found is None:
-        found = _paragraph(text[max((match.end() for match in _MARKER.finditer(text)), default=0) :])
+        said = text[max((match.end() for match in _MARKER.finditer(text)), default=0) :]
+        paragraphs = [part.strip() for part in re.split(r"\n\s*\n", _FENCE.sub("", said))]
+        found = next((part for part in paragraphs if part and not part.endswith((":", "："))), "")
         if "\t" in found or found.startswith(('{"', "{'")):
             return Said("")
     return usable(found, reply.finished, instruction)
@@ -100,12 +102,6 @@ def _from_json(text: str) -> str | None:
         with contextlib.suppress(ValueError):
             found = str(json.loads(f'"{found}"', strict=False))
     return found
-
-
-def _paragraph(text: str) -> str:
-    """The first paragraph that is no lead-in; empty where there is none."""
-    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", _FENCE.sub("", text))]
-    return next((part for part in paragraphs if part and not part.endswith((":", "："))), "")
 
 
 def _echoes(text: str, instruction: str) -> bool:

@@ -116,7 +116,12 @@ async def process(shard: Shard, context: Context) -> Rows:
     module, polarity, indices = shard.key["module"], shard.key["polarity"], shard.key["indices"]
     config, model = context.config, context.config[Judge].engine
     asker = open_asker(model, context)
-    published = context.once(f"published of {module} {polarity}", lambda _: _published(module, polarity, context))
+    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & pc.field("text").is_valid()
+    where &= pc.field("status").isin(["ok", "undefined"])  # scored on the report split: one explanation a unit
+    columns = [*EXPLANATION_KEYS, "text"]
+    published: list[Row] = context.once(
+        f"published of {module} {polarity}", lambda _: context.tables.read(SCORES, where, columns).to_pylist()
+    )
     recorded, unit = RecordedUnits.of(context), (module, indices, ("report",), polarity)
     exemplars = await asyncio.to_thread(recorded.exemplars, *unit)
     hard = await asyncio.to_thread(recorded.exemplars, *unit, NEGATIVES)
@@ -137,14 +142,6 @@ async def process(shard: Shard, context: Context) -> Rows:
         JUDGEMENTS.name: JUDGEMENTS.of_rows([row for texts, _ in judged for row in texts]),
         EXAMPLE_SCORES.name: EXAMPLE_SCORES.of_rows([score for _, score in judged]),
     }
-
-
-def _published(module: str, polarity: str, context: Context) -> list[Row]:
-    """The explanations of a module that were scored on the report split, one a unit."""
-    where = (pc.field("module") == module) & (pc.field("polarity") == polarity)
-    where &= pc.field("status").isin(["ok", "undefined"]) & pc.field("text").is_valid()
-    found: list[Row] = context.tables.read(SCORES, where, [*EXPLANATION_KEYS, "text"]).to_pylist()
-    return found
 
 
 async def judge_explanation(

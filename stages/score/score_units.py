@@ -137,32 +137,24 @@ def score_unit(
     chosen = int(np.nanargmax(on_select)) if np.isfinite(on_select).any() else 0
     found = []
     for row in explanations:
-        number, explained = row["candidate"], row["text"] is not None
+        number = row["candidate"]
         row = row | {
             "simulator": config[Simulate].simulator,
             "correlation_select": on_select[number],
             "n_candidates": int(np.isfinite(on_select).sum()),
         }
-        if explained and number != chosen:
+        if row["text"] is not None and number != chosen:
             row |= {"status": "not_selected", "error": f"candidate {chosen} did better on the select split"}
-        elif explained:
+        elif row["text"] is not None:
             select, report = (unit.where(candidates[chosen] & part) for part in (~is_report, is_report))
             controls = unit.where(is_report & (unit.rows["control"] != ""))
-            row |= _scored(Explained(select, report, controls, config[Score], rng))
+            explained = Explained(select, report, controls, config[Score], rng)
+            row |= {name: value for scorer in _SCORERS for name, value in scorer.score(explained).items()}
+            row |= {"n_sequences": len(report.rows), "n_tokens": int(report.sums[:, 0].sum())}
+            row["coverage"] = flat(report.rows["coverage"]).mean() if len(report.rows) else np.nan
             row |= _outcome(row, errors.get((row["index"], chosen)))
         found.append(row)
     return found
-
-
-def _scored(explained: Explained) -> dict[str, Any]:
-    """What all scorers say of an explanation, and what that rests on."""
-    report = explained.report
-    found = {name: value for scorer in _SCORERS for name, value in scorer.score(explained).items()}
-    return found | {
-        "coverage": flat(report.rows["coverage"]).mean() if len(report.rows) else np.nan,
-        "n_sequences": len(report.rows),
-        "n_tokens": int(report.sums[:, 0].sum()),
-    }
 
 
 def _outcome(row: Mapping[str, Any], error: str | None) -> dict[str, Any]:
@@ -202,8 +194,7 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
 
 def _sentence(values: dict[str, float | None]) -> str:
     def number(name: str) -> str:
-        value = values[name]
-        return "none" if value is None else f"{value:.3f}"
+        return "none" if values[name] is None else f"{values[name]:.3f}"
 
     share, dead = values["above_control"], values["dead"]
     silent = f"; {dead} dead, as they fire nowhere that the explainer may see" if dead else ""

@@ -172,8 +172,9 @@ async def process(shard: Shard, context: Context) -> Rows:
     module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
     simulate, recorded = context.config[Simulate], RecordedUnits.of(context)
     simulator = await open_method("simulator", simulate.simulator, SIMULATORS, simulate, simulate.engine, context)
-    explanations = context.once(
-        f"explanations of {module} {polarity}", lambda _: _explanations(module, polarity, context)
+    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & pc.field("text").is_valid()
+    explanations: list[Row] = context.once(  # those of other units are controls
+        f"explanations of {module} {polarity}", lambda _: context.tables.read(EXPLANATIONS, where).to_pylist()
     )
     sequences = await asyncio.to_thread(recorded.sequences, module, indices, ("select", "report"), polarity)
     tokens = await asyncio.to_thread(recorded.tokens, [seq_id for pairs in sequences.values() for seq_id, _ in pairs])
@@ -186,13 +187,6 @@ async def process(shard: Shard, context: Context) -> Rows:
 
     rows = [row for unit in await context.gather(work, indices, units_at_once) for row in unit]
     return {SIMULATIONS.name: SIMULATIONS.of_rows(rows)}
-
-
-def _explanations(module: str, polarity: str, context: Context) -> list[Row]:
-    """The explanations of all units of a module in one polarity; those of other units are controls."""
-    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & pc.field("text").is_valid()
-    found: list[Row] = context.tables.read(EXPLANATIONS, where).to_pylist()
-    return found
 
 
 def _at_once(engine: LanguageModel | None, units: int) -> tuple[int, int]:
