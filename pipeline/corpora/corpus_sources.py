@@ -36,11 +36,7 @@ def open_corpus(config: Corpus) -> Iterator[Document]:
 
 
 def check_corpus(config: Corpus) -> None:
-    """Read the first document, so that a corpus that cannot be read is told before any work.
-
-    Raises:
-        UserError: nothing can be read.
-    """
+    """Read the first document, so that a corpus that cannot be read is told before any work. Raises UserError: nothing can be read."""
     if next(open_corpus(config), None) is None:
         raise UserError(
             f"corpus.source = {config.source!r} holds no text: every document is empty; give another corpus"

@@ -71,11 +71,7 @@ MIN_ITEM_WORDS = 6
 
 
 def sample_file() -> Path:
-    """The compressed dump.
-
-    Raises:
-        UserError: gensim is not installed, or holds no sample.
-    """
+    """The compressed dump. Raises UserError: gensim is not installed, or holds no sample."""
     file = package_folder("gensim") / SAMPLE
     if not file.is_file():
         raise UserError(f"corpus.source = {SPEC!r}: the installed gensim holds no {SAMPLE.name}; install gensim 4.4.0")

@@ -19,7 +19,7 @@ from torch import nn
 
 from pipeline.config import RunConfig, Subject
 from pipeline.errors import UserError
-from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, SparseActivations, TokenBatch
+from pipeline.subjects.activations import ActivationSource, ModuleUnits, Receive, TokenBatch, of_units
 from pipeline.subjects.architecture import Layer, Side, stack
 from pipeline.subjects.loading.model_loading import load_subject, skeleton
 from pipeline.subjects.module_kinds import PRECOMPUTED, kind_of, modules_of, needs_model, parse_module, refuse_twice
@@ -275,22 +275,8 @@ def activations_on(
             lengths = np.full(batch_size, token_ids.shape[1])
             source.run(
                 TokenBatch(token_ids, lengths, np.asarray(seq_ids)),
-                lambda name, given: taken.update({name: _chosen(given, units)}) if name == module else None,
+                lambda name, given: taken.update({name: of_units(given, units)}) if name == module else None,
             )
-            found.update((seq_id, taken[module][row].copy()) for row, (seq_id, _) in enumerate(part))
+            values = taken[module].float().cpu().numpy()
+            found.update((seq_id, values[row].copy()) for row, (seq_id, _) in enumerate(part))
     return found
-
-
-def _chosen(activations: Any, units: Sequence[int]) -> Floats:
-    """(B, T, U) activations of some units."""
-    if not isinstance(activations, SparseActivations):
-        dense: Floats = activations[..., list(units)].float().cpu().numpy()
-        return dense
-    batch, tokens, width = activations.shape
-    column = np.full(width, -1)
-    column[list(units)] = np.arange(len(units))
-    columns = column[activations.units.cpu().numpy()]
-    kept = columns >= 0
-    values = np.zeros((batch * tokens, len(units)), np.float32)
-    values[activations.positions.cpu().numpy()[kept], columns[kept]] = activations.values.float().cpu().numpy()[kept]
-    return values.reshape(batch, tokens, len(units))

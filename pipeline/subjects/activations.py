@@ -3,7 +3,7 @@
 Shapes: B sequences of a batch, T tokens, U units of a module, D dimensions of the residual stream.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     import torch
+
+WITHOUT_FLOAT64 = {"mps"}
+"""Types of devices that have no float64."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,16 @@ class SparseActivations:
     values: "torch.Tensor"
     """(N,) float32 activations."""
 
+    def of(self, units: "torch.Tensor") -> "torch.Tensor":
+        """(B, T, K) activations of K distinct units with the zeros among them, differentiable where the values are."""
+        batch, tokens, width = self.shape
+        column = self.units.new_full((width,), -1)
+        column[units] = units.new_tensor(range(len(units)))
+        columns = column[self.units]
+        kept = columns >= 0
+        zeros = self.values.new_zeros((batch * tokens, len(units)))
+        return zeros.index_put((self.positions[kept], columns[kept]), self.values[kept]).view(batch, tokens, len(units))
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -59,6 +72,16 @@ Receive = Callable[[str, Activations], None]
 what it keeps."""
 
 
+def of_units(activations: Activations, units: Sequence[int]) -> "torch.Tensor":
+    """(B, T, K) activations of K distinct units, copied."""
+    import torch
+
+    sparse = isinstance(activations, SparseActivations)
+    indices = torch.as_tensor(units, device=(activations.values if sparse else activations).device)
+    found: torch.Tensor = activations.of(indices) if sparse else activations[..., indices]
+    return found
+
+
 class ActivationSource(Protocol):
     """Something that has units: a model, a function of texts, a folder of activations."""
 
@@ -70,10 +93,6 @@ class ActivationSource(Protocol):
     def run(self, batch: TokenBatch, receive: Receive) -> None:
         """Call `receive` once for each module."""
         ...
-
-
-WITHOUT_FLOAT64 = {"mps"}
-"""Types of devices that have no float64."""
 
 
 def with_float64(values: "torch.Tensor") -> "torch.Tensor":

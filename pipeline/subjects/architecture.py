@@ -108,11 +108,7 @@ PATHS: dict[str, dict[str, str]] = {
 
 
 def stack(base_model: nn.Module, paths: Paths | None = None) -> list[nn.Module]:
-    """The layers of a model without its head.
-
-    Raises:
-        UserError: there is no list of layers where one was looked for.
-    """
+    """The layers of a model without its head. Raises UserError: there is no list of layers where one was looked for."""
     given = (paths or {}).get("layers")
     for path in [given] if given else PATHS["layers"]:
         found = descend(base_model, path)
@@ -153,11 +149,7 @@ class Layer:
         return None
 
     def needed(self, name: str) -> nn.Module:
-        """A part that the module cannot do without.
-
-        Raises:
-            UserError: the layer does not have it, at least not where it was looked for.
-        """
+        """A part that the module cannot do without. Raises UserError: the layer does not have it, at least not where it was looked for."""
         found = self.part(name)
         if found is not None:
             return found
@@ -195,11 +187,7 @@ class Layer:
         raise ValueError(f"no place {reads!r}")
 
     def width(self, reads: str) -> int:
-        """Dimensions of the tensor at a place.
-
-        Raises:
-            UserError: the layer lacks the part.
-        """
+        """Dimensions of the tensor at a place. Raises UserError: the layer lacks the part."""
         if reads == "mlp":
             return inputs(self.needed("down_proj"))
         width = getattr(self.config.get_text_config(), "hidden_size", None)

@@ -18,7 +18,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.subjects.activation_sources import HookPoint, LastHookPointReached, hooked, input_device
-from pipeline.subjects.activations import ActivationSource, SparseActivations, TokenBatch
+from pipeline.subjects.activations import ActivationSource, TokenBatch, of_units
 
 STEPS = 32
 """Points on the way from the baseline to the sequence at which gradients are taken."""
@@ -99,14 +99,7 @@ def _activations(source: ActivationSource, module: str, variants: Ints, one: Wan
 
 def _pick(activations: Any, one: Wanted) -> torch.Tensor:
     """(N,) one activation in each sequence of a batch, differentiable where the activations are."""
-    if not isinstance(activations, SparseActivations):
-        picked: torch.Tensor = activations[:, one.position, one.unit]
-        return picked
-    count, length, _ = activations.shape
-    rows = activations.positions // length
-    here = (activations.units == one.unit) & (activations.positions % length == one.position)
-    zeros = torch.zeros(count, dtype=activations.values.dtype, device=activations.values.device)
-    return zeros.index_add(0, rows[here], activations.values[here])
+    return of_units(activations, [one.unit])[:, one.position, 0]
 
 
 def integrated_gradients(

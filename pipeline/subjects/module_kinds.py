@@ -109,11 +109,7 @@ class Module:
     entry: str = ""
 
     def settings(self, subject: Subject | None) -> Any:
-        """The entry of the run file that it names; None for a kind without entries.
-
-        Raises:
-            UserError: there is none of that name.
-        """
+        """The entry of the run file that it names; None for a kind without entries. Raises UserError: there is none of that name."""
         if not self.kind.section:
             return None
         known: Mapping[str, Any] = getattr(subject, self.kind.section) if subject else {}
@@ -182,11 +178,7 @@ def modules_of(config: RunConfig) -> list[str]:
 
 
 def expand(pattern: str, subject: Subject) -> list[str]:
-    """The modules that a pattern stands for; a name that is none stands for itself.
-
-    Raises:
-        UserError: it stands for nothing.
-    """
+    """The modules that a pattern stands for; a name that is none stands for itself. Raises UserError: it stands for nothing."""
     match = PATTERN.fullmatch(pattern)
     if match is None:
         return [pattern]

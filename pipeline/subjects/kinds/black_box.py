@@ -1,7 +1,7 @@
 """Units of which only the answers are known: a function from texts to numbers, as the run file names it."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ class BlackBoxActivations:
         self._function = open_function(module, box)
         self._batch_size: int = box.batch_size or int(getattr(self._function, "batch_size", BATCH_SIZE))
         self._text_of = text_of
-        self._known: OrderedDict[str, Values] = OrderedDict()
+        self._known: dict[str, Values] = {}
         self._largest = np.zeros(box.units)  # (U,) of all finite answers so far, without their sign
         self._room = max(1, KEPT_BYTES // (8 * box.units + TEXT_BYTES))
         self._tried = False
@@ -88,20 +88,19 @@ class BlackBoxActivations:
         import torch
 
         assert self._text_of is not None, "activations of tokens need the text of tokens"
-        rows, columns, texts = [], [], []
-        for row, (ids, length) in enumerate(zip(batch.token_ids.tolist(), batch.lengths.tolist(), strict=True)):
-            for column in range(length):
-                text = self._text_of(ids[max(0, column + 1 - self.box.window) : column + 1])
-                if text:
-                    rows.append(row)
-                    columns.append(column)
-                    texts.append(text)
+        texts = {
+            (row, stop - 1): self._text_of(ids[max(0, stop - self.box.window) : stop])
+            for row, (ids, length) in enumerate(zip(batch.token_ids.tolist(), batch.lengths.tolist(), strict=True))
+            for stop in range(1, length + 1)
+        }
+        texts = {place: text for place, text in texts.items() if text}
         if not self._tried:
-            self._ask_twice(list(dict.fromkeys(texts))[:ASKED_TWICE])
+            self._ask_twice(list(dict.fromkeys(texts.values()))[:ASKED_TWICE])
             self._tried = True
         activations = np.full((*batch.token_ids.shape, self.box.units), np.nan, np.float32)
-        with np.errstate(over="ignore"):
-            activations[rows, columns] = self.values(texts)
+        if texts:
+            with np.errstate(over="ignore"):
+                activations[tuple(zip(*texts, strict=True))] = self.values(list(texts.values()))
         receive(self.module, torch.from_numpy(activations))
 
     def values(self, texts: Sequence[str]) -> Values:
@@ -111,30 +110,19 @@ class BlackBoxActivations:
             UserError: the function fails, or gives something else than numbers in the right shape.
         """
         distinct = dict.fromkeys(texts)
-        answers = {text: self._known[text] for text in distinct if text in self._known}
+        answers = {text: self._known.pop(text) for text in distinct if text in self._known}
         missing = sorted((text for text in distinct if text not in answers), key=len)
         with tqdm(total=len(missing), desc=self.module, unit="text", leave=False, disable=None, delay=SLOW) as bar:
             for part in self._batches(missing):
                 answers.update(zip(part, [row.copy() for row in self._ask(part)], strict=True))
                 bar.update(len(part))
-        self._remember(answers)
-        found = np.stack([answers[text] for text in distinct]) if distinct else np.zeros((0, self.box.units))
-        number = {text: place for place, text in enumerate(distinct)}
-        return found[[number[text] for text in texts]]
-
-    def _remember(self, answers: Mapping[str, Values]) -> None:
-        for text, answer in answers.items():
-            self._known[text] = answer
-            self._known.move_to_end(text)
-        while len(self._known) > self._room:
-            self._known.popitem(last=False)
+        self._known |= answers
+        for oldest in list(islice(self._known, max(0, len(self._known) - self._room))):
+            del self._known[oldest]
+        return np.stack([answers[text] for text in texts]) if texts else np.zeros((0, self.box.units))
 
     def _batches(self, texts: Sequence[str]) -> list[Sequence[str]]:
         return [texts[start : start + self._batch_size] for start in range(0, len(texts), self._batch_size)]
-
-    def _ask_in_batches(self, texts: Sequence[str]) -> Values:
-        """(N, U) answers, which are not remembered, in calls of no more texts than the function is given at a time."""
-        return np.concatenate([self._ask(part) for part in self._batches(texts)])
 
     def _ask(self, texts: Sequence[str]) -> Values:
         """(N, U) answers of one call; a function that was too slow is not called again."""
@@ -174,7 +162,7 @@ class BlackBoxActivations:
                 f"{self._name} was given {len(texts)} texts and gave {values.shape[0] if values.ndim else 'one'} values; "
                 f"expected {expected}"
             )
-        if values.shape not in {(len(texts), units), *([(len(texts),)] if units == 1 else [])}:
+        if values.shape != (len(texts), units) and (units > 1 or values.ndim > 1):
             raise UserError(
                 f"{self._name} gave an array of shape {values.shape}; expected {expected}: correct the function, or "
                 f"subject.black_boxes.{self.module.partition(':')[2]}.units = {units}"
@@ -192,7 +180,7 @@ class BlackBoxActivations:
         Raises:
             UserError: the answers differ by more than rounding, or the function fails.
         """
-        again = self._ask_in_batches(texts)
+        again = np.concatenate([self._ask(part) for part in self._batches(texts)])
         equal = np.isclose(values, again, rtol=0, atol=TOLERANCE * self._largest, equal_nan=True).all(axis=1)
         if not equal.all():
             place = int(np.flatnonzero(~equal)[0])
@@ -205,7 +193,7 @@ class BlackBoxActivations:
     def _ask_twice(self, texts: Sequence[str]) -> None:
         """Raise UserError where the function does not give a text the same values again, asked in another order."""
         if texts:
-            self.confirm(texts[::-1], self._ask_in_batches(texts)[::-1])
+            self.confirm(texts[::-1], np.concatenate([self._ask(part) for part in self._batches(texts)])[::-1])
 
     @property
     def _name(self) -> str:
@@ -226,14 +214,14 @@ class BlackBoxTexts:
     def __init__(self, source: BlackBoxActivations) -> None:
         self.units = source.box.units
         self._source = source
-        self._asked = False
+        self._first = FIRST
 
     def values(self, texts: Sequence[str]) -> Values:
         found = self._source.values(texts)
-        step = max(1, min(AGAIN, len(texts) // FIRST if not self._asked else AGAIN))
         if texts:
+            step = max(1, min(AGAIN, len(texts) // self._first))
             self._source.confirm(texts[::step], found[::step])
-            self._asked = True
+            self._first = 1
         return found
 
 

@@ -40,13 +40,11 @@ def open_function(module: str, box: BlackBox) -> Callable[[list[str]], Any]:
             f"{module}: {box.call} raised {told(error)} when it was called with subject.black_boxes.{module.partition(':')[2]}."
             "arguments; correct them, or leave them out where it is the function itself"
         ) from error
-    if not callable(made):
-        raise UserError(
-            f"{module}: {box.call} gave {shown(made)} for its arguments, expected a function; leave arguments out where it is "
-            "the function itself"
-        )
-    found: Callable[[list[str]], Any] = made
-    return found
+    return _callable(
+        made,
+        f"{module}: {box.call} gave",
+        "for its arguments, expected a function; leave them out for the function itself",
+    )
 
 
 def at_once(function: Callable[[list[str]], Any], texts: int) -> Callable[[list[str]], Any]:
@@ -81,19 +79,21 @@ def load_function(module: str, call: str) -> Callable[[list[str]], Any]:
             have = nearest(name, [known for known in vars(found) if not known.startswith("_")])
             raise UserError(f"{module}: {call} is not there, as {place} has no {name!r}; {have}")
         found = getattr(found, name)
+    return _callable(found, f"{module}: {call} is", "and cannot be called; name a function")
+
+
+def _callable(found: Any, what: str, advice: str) -> Callable[[list[str]], Any]:
     if not callable(found):
-        raise UserError(f"{module}: {call} is {shown(found)} and cannot be called; name a function")
-    return found
+        raise UserError(f"{what} {shown(found)} {advice}")
+    function: Callable[[list[str]], Any] = found
+    return function
 
 
 def told(error: BaseException) -> str:
     """An exception with the place in the user's code that it comes from."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [
-        frame
-        for frame in frames
-        if Path(frame.filename).parent != Path(__file__).parent and not frame.filename.startswith("<")
-    ]
+    ours = Path(__file__).parent
+    theirs = [frame for frame in frames if Path(frame.filename).parent != ours and not frame.filename.startswith("<")]
     where = f" at {theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""
     return f"{type(error).__name__}: {error}{where}"
 
@@ -116,24 +116,19 @@ def time_limit(seconds: float) -> Iterator[None]:
     or a wait ends. Elsewhere its end is waited for.
     """
     started = time.monotonic()
-    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
-        with _interrupted(seconds):
-            yield
-    else:
-        yield
-    if time.monotonic() - started > seconds:
-        raise TooSlow
+    interrupts = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
-
-@contextmanager
-def _interrupted(seconds: float) -> Iterator[None]:
     def stop(_: int, __: FrameType | None) -> None:
         raise TooSlow
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGALRM, stop) if interrupts else None
     try:
+        if interrupts:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        if interrupts:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    if time.monotonic() - started > seconds:
+        raise TooSlow

@@ -15,11 +15,7 @@ NEVER_NEGATIVE = {"ReLU", "ReLU6", "ReLUSquaredActivation", "Sigmoid"}
 
 
 def hook_point(layer: Layer, _: None = None) -> HookPoint:
-    """The neurons of a layer's MLP.
-
-    Raises:
-        UserError: the layer has no MLP with neurons of its own.
-    """
+    """The neurons of a layer's MLP. Raises UserError: the layer has no MLP with neurons of its own."""
     down = layer.needed("down_proj")
     return HookPoint(
         layer.module,

@@ -41,11 +41,7 @@ class Places:
 
 
 def corpus_places(tables: Tables) -> Places:
-    """Where the sequences came from, by the corpus's doc_id, `FILE:ROW`.
-
-    Raises:
-        UserError: the corpus was not made from such files.
-    """
+    """Where the sequences came from, by the corpus's doc_id, `FILE:ROW`. Raises UserError: the corpus was not made from such files."""
     numbers: dict[str, int] = {}
     parts = []
     for batch in tables.batches(CORPUS, columns=["doc_id"]):  # in the order of the seq_ids
@@ -66,11 +62,7 @@ class PrecomputedActivations:
     """
 
     def __init__(self, folders: Mapping[str, Path], places: Callable[[], Places]) -> None:
-        """folders: by module, `precomputed:NAME`.
-
-        Raises:
-            UserError: a folder's files cannot be read, or do not fit together.
-        """
+        """folders: by module, `precomputed:NAME`. Raises UserError: a folder's files cannot be read, or do not fit together."""
         self._files = {module: activation_files(folder) for module, folder in folders.items()}
         self._by_name = {module: {file.path.name: file for file in files} for module, files in self._files.items()}
         self.modules: Mapping[str, ModuleUnits] = {
@@ -81,11 +73,7 @@ class PrecomputedActivations:
         self._ends: dict[Path, Ints] = {}
 
     def run(self, batch: TokenBatch, receive: Receive) -> None:
-        """Read the rows of a batch's sequences.
-
-        Raises:
-            UserError: the tokens of a sequence are not those of its row.
-        """
+        """Read the rows of a batch's sequences. Raises UserError: the tokens of a sequence are not those of its row."""
         for module, units in self.modules.items():
             rows = [self._row(module, seq_id) for seq_id in batch.seq_ids.tolist()]
             self._refuse_other_tokens(module, rows, batch)

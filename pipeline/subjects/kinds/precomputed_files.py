@@ -101,11 +101,7 @@ class ActivationFile:
 
     @classmethod
     def open(cls, path: Path) -> "ActivationFile":
-        """Read what a file says of itself.
-
-        Raises:
-            UserError: it is no such file.
-        """
+        """Read what a file says of itself. Raises UserError: it is no such file."""
         changed = path.stat().st_mtime_ns
         shapes, types, metadata = _header(path, changed)
         sparse = _refuse_other_layouts(path, shapes, types, metadata)
@@ -159,11 +155,7 @@ class ActivationFile:
 
 
 def activation_files(folder: Path) -> list[ActivationFile]:
-    """The files of a folder, by name.
-
-    Raises:
-        UserError: there are none, one cannot be read, or they do not have the same units.
-    """
+    """The files of a folder, by name. Raises UserError: there are none, one cannot be read, or they do not have the same units."""
     files = [ActivationFile.open(path) for path in sorted(folder.glob("*.safetensors"))]
     if not files:
         raise UserError(f"{folder} holds no .safetensors files; fill it with write_activations (see outputs/README.md)")

@@ -133,11 +133,7 @@ def model_class(config: Any) -> Any:
 
 @functools.cache
 def load_tokenizer(model: str, trust_remote_code: bool = False) -> Any:
-    """The fast tokenizer of a model, without its weights.
-
-    Raises:
-        UserError: no such model, or it has no fast tokenizer.
-    """
+    """The fast tokenizer of a model, without its weights. Raises UserError: no such model, or it has no fast tokenizer."""
     source = resolve_model(model)
     folder = model_folder(source, weights=False)
     if not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
@@ -155,11 +151,7 @@ def load_tokenizer(model: str, trust_remote_code: bool = False) -> Any:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device that a run file means.
-
-    Raises:
-        UserError: this machine has no such device.
-    """
+    """The device that a run file means. Raises UserError: this machine has no such device."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -247,11 +239,7 @@ class ModelFacts:
 
 
 def describe_model(spec: str, trust_remote_code: bool = False) -> ModelFacts:
-    """The facts of a model; no weights are read or downloaded.
-
-    Raises:
-        UserError: no such model, or its configuration cannot be read.
-    """
+    """The facts of a model; no weights are read or downloaded. Raises UserError: no such model, or its configuration cannot be read."""
     config = skeleton(spec, trust_remote_code).config
     causal, vocab_size = model_class(config) is AutoModelForCausalLM, config.get_text_config().vocab_size
     return ModelFacts(causal, int(vocab_size), context_length(config))

@@ -69,11 +69,7 @@ def resolve_model(spec: str) -> ModelSource:
 
 
 def model_identity(subject: Subject) -> dict[str, Any]:
-    """What can change the activations of the model's own parts.
-
-    Raises:
-        UserError: there is no such model.
-    """
+    """What can change the activations of the model's own parts. Raises UserError: there is no such model."""
     revision = resolve_model(subject.model).revision
     return {"model": subject.model, "revision": revision, "dtype": subject.dtype, "paths": subject.paths}
 
@@ -92,11 +88,7 @@ def safetensors_copy(source: ModelSource) -> str:
 
 
 def layer_count(spec: str) -> int:
-    """Layers of a model, by its configuration file.
-
-    Raises:
-        UserError: no such model, or its configuration does not tell.
-    """
+    """Layers of a model, by its configuration file. Raises UserError: no such model, or its configuration does not tell."""
     return _layers(resolve_model(spec))
 
 
@@ -138,11 +130,7 @@ def package_weights(spec: str) -> Path:
 
 
 def package_folder(name: str) -> Path:
-    """The folder of an installed package, found without importing it.
-
-    Raises:
-        UserError: the package is not installed.
-    """
+    """The folder of an installed package, found without importing it. Raises UserError: the package is not installed."""
     module = name.replace("-", "_")
     found = importlib.util.find_spec(module) if module.isidentifier() else None
     if found is None or not found.submodule_search_locations:

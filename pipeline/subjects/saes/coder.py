@@ -42,11 +42,7 @@ class Coder:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file.
-
-    Raises:
-        UserError: no such file, or something else in it.
-    """
+    """An object from a JSON file. Raises UserError: no such file, or something else in it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -70,11 +66,7 @@ class TensorFile:
     """A .safetensors or .npz file whose tensors are read one by one."""
 
     def __init__(self, path: Path) -> None:
-        """Reads the header alone.
-
-        Raises:
-            UserError: no such file, or not one of these formats.
-        """
+        """Reads the header alone. Raises UserError: no such file, or not one of these formats."""
         if path.suffix in PICKLED:
             raise UserError(f"{path} is a pickle, which can run code; save its tensors as .safetensors or .npz")
         self.path = path
