@@ -18,7 +18,7 @@ looked at. `write_activations` writes such a file; any other writer of safetenso
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 INTEGERS = {"I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"}
 REALS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I8", "I16", "I32", "I64", "U8", "BOOL"}
 SPARSE = ("positions", "units", "values")
-AT_ONCE = 1 << 20
-"""Positions of sparse activations looked at together."""
 OPEN_FILES = 64
 
 Ints = npt.NDArray[np.int64]
@@ -103,13 +101,16 @@ class ActivationFile:
     def open(cls, path: Path) -> "ActivationFile":
         """Read what a file says of itself. Raises UserError: it is no such file."""
         changed = path.stat().st_mtime_ns
-        shapes, types, metadata = _header(path, changed)
-        sparse = _refuse_other_layouts(path, shapes, types, metadata)
+        file = _opened(path, "np", changed)
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - a file is no dictionary
+        shapes = {name: list(one.get_shape()) for name, one in slices.items()}
+        metadata = dict(file.metadata() or {})
+        sparse = _check_layout(path, shapes, {name: str(one.get_dtype()) for name, one in slices.items()}, metadata)
         rows, columns = shapes["token_ids"]
         width = int(metadata["width"]) if sparse else shapes["activations"][2]
         lengths = np.full(rows, columns, np.int64)
         if "lengths" in shapes:
-            lengths = np.asarray(_opened(path, "np", changed).get_tensor("lengths")).astype(np.int64)
+            lengths = np.asarray(file.get_tensor("lengths")).astype(np.int64)
             if len(lengths) and not 0 <= lengths.min() <= lengths.max() <= columns:
                 raise _bad(path, f"lengths from {lengths.min()} to {lengths.max()}", f"0 to {columns}")
         units = ModuleUnits(width, signed=metadata.get("signed") != "false", sparse=sparse)
@@ -125,33 +126,27 @@ class ActivationFile:
         found: torch.Tensor = part[0, : int(self.lengths[row])].float()
         return found
 
+    @cached_property
     def row_ends(self) -> Ints:
         """(N + 1,) where the sparse activations of each row start, and the end; reads all positions.
 
-        Raises:
-            UserError: positions that do not rise, or lie outside.
+        Raises UserError: positions that do not rise, or lie outside.
         """
-        positions = _opened(self.path, "np", self.changed).get_slice("positions")
-        total, last = int(positions.get_shape()[0]), -1
-        counts = np.zeros(self.rows + 1, np.int64)
-        for start in range(0, total, AT_ONCE):
-            part = np.asarray(positions[start : min(start + AT_ONCE, total)]).astype(np.int64)
-            if part[0] < max(last, 0) or part[-1] >= self.rows * self.columns or (part[1:] < part[:-1]).any():
-                raise _bad(
-                    self.path,
-                    "positions that do not rise or lie outside",
-                    f"0 to {self.rows * self.columns - 1}, rising",
-                )
-            last = int(part[-1])
-            counts[1:] += np.bincount(part // self.columns, minlength=self.rows)
-        return counts.cumsum()
+        positions = np.asarray(_opened(self.path, "np", self.changed).get_tensor("positions")).astype(np.int64)
+        last = self.rows * self.columns - 1
+        if len(positions) and (positions[0] < 0 or positions[-1] > last or (np.diff(positions) < 0).any()):
+            raise _bad(self.path, "positions that do not rise or lie outside", f"0 to {last}, rising")
+        return np.searchsorted(positions, np.arange(self.rows + 1) * self.columns)
 
-    def sparse(self, start: int, stop: int) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-        """Positions in the flattened (N * T), units and float32 values of the sparse activations start..stop."""
+    def sparse(self, row: int, first: int) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+        """Positions, counted from `first` on, units and float32 values of the sparse activations of a row."""
+        start, stop = self.row_ends[row : row + 2].tolist()
         positions, units, values = (
             _opened(self.path, "pt", self.changed).get_slice(name)[start:stop] for name in SPARSE
         )
-        return positions.long(), units.long(), values.float()
+        columns = positions.long() - row * self.columns
+        kept = columns < int(self.lengths[row])
+        return columns[kept] + first, units.long()[kept], values.float()[kept]
 
 
 def activation_files(folder: Path) -> list[ActivationFile]:
@@ -159,11 +154,11 @@ def activation_files(folder: Path) -> list[ActivationFile]:
     files = [ActivationFile.open(path) for path in sorted(folder.glob("*.safetensors"))]
     if not files:
         raise UserError(f"{folder} holds no .safetensors files; fill it with write_activations (see outputs/README.md)")
-    first = files[0]
-    for file in files:
-        if (file.units.width, file.units.sparse) != (first.units.width, first.units.sparse):
+    described = [f"{file.units.width} {'sparse' if file.units.sparse else 'dense'} units" for file in files]
+    for file, units in zip(files, described, strict=True):
+        if units != described[0]:
             raise UserError(
-                f"{file.path} has {_described(file.units)} and {first.path.name} has {_described(first.units)}; "
+                f"{file.path} has {units} and {files[0].path.name} has {described[0]}; "
                 "a folder holds the same units of several sequences: use another folder for other units"
             )
     return files
@@ -173,10 +168,6 @@ def units_of_files(files: list[ActivationFile]) -> ModuleUnits:
     """What units a folder's files have; signed where a file does not rule that out."""
     first = files[0].units
     return ModuleUnits(first.width, any(file.units.signed for file in files), first.sparse)
-
-
-def _described(units: ModuleUnits) -> str:
-    return f"{units.width} {'sparse' if units.sparse else 'dense'} units"
 
 
 @lru_cache(maxsize=OPEN_FILES)
@@ -189,43 +180,28 @@ def _opened(path: Path, framework: str, changed: int) -> Any:  # noqa: ARG001 - 
         raise UserError(f"{path} is no safetensors file that can be read ({error}); write it again") from error
 
 
-def _header(path: Path, changed: int) -> tuple[dict[str, list[int]], dict[str, str], dict[str, str]]:
-    """Shapes and types of the arrays, and the metadata."""
-    file = _opened(path, "np", changed)
-    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - a file is no dictionary
-    shapes = {name: list(one.get_shape()) for name, one in slices.items()}
-    types = {name: str(one.get_dtype()) for name, one in slices.items()}
-    return shapes, types, dict(file.metadata() or {})
-
-
-def _refuse_other_layouts(
-    path: Path, shapes: dict[str, list[int]], types: dict[str, str], metadata: dict[str, str]
-) -> bool:
-    """Raise UserError where the arrays are not as described above; returns whether they are sparse."""
+def _check_layout(path: Path, shapes: dict[str, list[int]], types: dict[str, str], metadata: dict[str, str]) -> bool:
+    """Whether the activations are sparse. Raises UserError: the arrays are not as described above."""
     sparse = "activations" not in shapes
     needed = ["token_ids", *(SPARSE if sparse else ["activations"])]
     if missing := [name for name in needed if name not in shapes]:
         raise _bad(path, f"{', '.join(shapes)} and no {', '.join(missing)}", "token_ids and activations")
-    kinds = {"token_ids": INTEGERS, "lengths": INTEGERS, "positions": INTEGERS, "units": INTEGERS}
     for name in {*needed, "lengths"} & {*shapes}:
-        if types[name] not in kinds.get(name, REALS):
-            raise _bad(path, f"{name} of type {types[name]}", f"one of {', '.join(sorted(kinds.get(name, REALS)))}")
+        known = REALS if name in ("activations", "values") else INTEGERS
+        if types[name] not in known:
+            raise _bad(path, f"{name} of type {types[name]}", f"one of {', '.join(sorted(known))}")
     ids = shapes["token_ids"]
     if len(ids) != 2 or not ids[1]:
         raise _bad(path, f"token_ids of shape {ids}", "(N, T)")
     if shapes.get("lengths", ids[:1]) != ids[:1]:
         raise _bad(path, f"lengths of shape {shapes['lengths']}", f"({ids[0]},), as token_ids have shape {ids}")
-    if sparse:
-        if not metadata.get("width", "").isdigit() or int(metadata["width"]) < 1:
-            raise _bad(path, f'the metadata "width" = {metadata.get("width")!r}', "the number of units")
-        if len({tuple(shapes[name]) for name in SPARSE}) > 1 or len(shapes["positions"]) != 1:
-            raise _bad(
-                path, f"arrays of shapes {[shapes[name] for name in SPARSE]}", "(M,) for each of " + ", ".join(SPARSE)
-            )
-    elif len(shapes["activations"]) != 3 or shapes["activations"][:2] != ids or not shapes["activations"][2]:
-        raise _bad(
-            path, f"activations of shape {shapes['activations']}", f"({ids[0]}, {ids[1]}, U), as token_ids are {ids}"
-        )
+    found = [shapes[name] for name in needed[1:]]
+    if not sparse and (len(found[0]) != 3 or found[0][:2] != ids or not found[0][2]):
+        raise _bad(path, f"activations of shape {found[0]}", f"({ids[0]}, {ids[1]}, U), as token_ids are {ids}")
+    if sparse and (not metadata.get("width", "").isdigit() or int(metadata["width"]) < 1):
+        raise _bad(path, f'the metadata "width" = {metadata.get("width")!r}', "the number of units")
+    if sparse and (found.count(found[0]) < len(SPARSE) or len(found[0]) != 1):
+        raise _bad(path, f"arrays of shapes {found}", "(M,) for each of " + ", ".join(SPARSE))
     return sparse
 
 

@@ -18,8 +18,7 @@ from pipeline.errors import UserError
 from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
-from pipeline.subjects.kinds import precomputed_files
-from pipeline.subjects.kinds.precomputed_activations import Places, PrecomputedActivations, corpus_places
+from pipeline.subjects.kinds.precomputed_activations import PrecomputedActivations, corpus_places
 from pipeline.subjects.kinds.precomputed_files import (
     ActivationFile,
     activation_files,
@@ -51,9 +50,7 @@ def as_triples(values: Array) -> dict[str, Array]:
 def read_rows(folder: Path, chosen: list[tuple[int, int]]) -> Any:
     """What a source gives for a batch of the (file, row) pairs, in that order."""
     files = activation_files(folder)
-    places = Places(
-        [file.path.name for file in files], np.asarray([file for file, _ in chosen]), np.asarray([row for _, row in chosen])
-    )  # fmt: skip
+    places = [(files[file].path.name, row) for file, row in chosen]
     lengths = np.asarray([files[file].lengths[row] for file, row in chosen])
     ids = np.zeros((len(chosen), lengths.max()), np.int64)
     for place, (file, row) in enumerate(chosen):
@@ -74,8 +71,7 @@ CHOSEN = [(1, 7), (0, 3), (0, 9), (1, 0), (0, 0)]
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_the_rows_of_a_batch_are_those_written(tmp_path: Path, sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precomputed_files, "AT_ONCE", 5)
+def test_the_rows_of_a_batch_are_those_written(tmp_path: Path, sparse: bool) -> None:
     written = [arrays(number, sparse) for number in range(2)]
     for number, (ids, values, lengths) in enumerate(written):
         content = as_triples(values) if sparse else {"activations": values}
@@ -195,7 +191,7 @@ def test_a_file_that_is_no_safetensors_is_told(tmp_path: Path) -> None:
 
 
 def source_of(*folders: Path) -> PrecomputedActivations:
-    places = Places(["00000.safetensors"], np.zeros(ROWS, np.int64), np.arange(ROWS))
+    places = [("00000.safetensors", row) for row in range(ROWS)]
     return PrecomputedActivations({f"precomputed:{folder.name}": folder for folder in folders}, lambda: places)
 
 
@@ -242,8 +238,7 @@ def write_corpus(root: Path, doc_ids: list[str]) -> Tables:
 
 def test_places_come_from_the_corpus(tmp_path: Path) -> None:
     places = corpus_places(write_corpus(tmp_path, ["b.safetensors:12", "a:1.safetensors:0", "b.safetensors:3"]))
-    assert [places.names[number] for number in places.file] == ["b.safetensors", "a:1.safetensors", "b.safetensors"]
-    assert places.row.tolist() == [12, 0, 3]
+    assert places == [("b.safetensors", 12), ("a:1.safetensors", 0), ("b.safetensors", 3)]
 
 
 @pytest.mark.parametrize("doc_ids", [["texts/a.jsonl:3"], []])
