@@ -59,11 +59,6 @@ class Embedder:
     def tokenizer(self) -> Any:
         return self.model.tokenizer
 
-    @property
-    def _normalises(self) -> bool:
-        """Whether the model itself brings vectors to length 1; done twice, it changes last bits."""
-        return type(self.model[-1]).__name__ == "Normalize"
-
     def rows(self, length: int, many: bool = False) -> int:
         """Texts of a length in a forward pass: always so many, as rows of a product depend on its shape in their last bits."""
         least = ROWS.get(self.device.type, ROWS[""])
@@ -96,13 +91,13 @@ class Embedder:
 
     def _encode(self, texts: list[str], length: int, size: int) -> Vectors:
         """Vectors of texts of `length` tokens with padding, `size` of them in a pass."""
-        multiple = 1 if length <= EXACT else EXACT
+        padding = {"pad_to_multiple_of": 1 if length <= EXACT else EXACT}
         found: Vectors = self.model.encode(
             texts,
             batch_size=size,
             show_progress_bar=False,
-            normalize_embeddings=not self._normalises,
-            processing_kwargs={"text": {"pad_to_multiple_of": multiple, "split_special_tokens": True}},
+            normalize_embeddings=type(self.model[-1]).__name__ != "Normalize",  # done twice, it changes last bits
+            processing_kwargs={"text": {**padding, "split_special_tokens": True}},
         )
         return found
 

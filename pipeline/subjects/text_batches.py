@@ -107,9 +107,9 @@ class TextBatches:
 
 def _batch(members: list[tuple[int, list[int], list[bool]]], length: int, size: int) -> TextBatch:
     token_ids, counted = np.zeros((size, length), np.int64), np.zeros((size, length), np.bool_)
-    lengths = np.zeros(size, np.int64)
-    for row in range(size):
-        _, ids, text = members[row] if row < len(members) else members[0]
-        token_ids[row, : len(ids)], counted[row, : len(ids)], lengths[row] = ids, text, len(ids)
+    filled = [*members, *members[:1] * (size - len(members))]
+    for row, (_, ids, text) in enumerate(filled):
+        token_ids[row, : len(ids)], counted[row, : len(ids)] = ids, text
+    lengths = np.asarray([len(ids) for _, ids, _ in filled])
     places = np.asarray([place for place, *_ in members], np.int64)
     return TextBatch(places, TokenBatch(token_ids, lengths, np.arange(size)), counted)

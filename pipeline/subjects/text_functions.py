@@ -72,32 +72,27 @@ class ModelTexts:
         """(M, U) responses to the texts of a batch, by module."""
         counted, found = torch.from_numpy(batch.counted), {}
 
-        def receive(module: str, activations: Activations) -> None:
-            tensor = activations.values if isinstance(activations, SparseActivations) else activations
-            found[module] = pooled(activations, counted.to(tensor.device), self._pool)[: len(batch.places)]
+        def receive(module: str, given: Activations) -> None:
+            device = (given.values if isinstance(given, SparseActivations) else given).device
+            found[module] = pooled(given, counted.to(device), self._pool)[: len(batch.places)]
 
         self._source.run(batch.tokens, receive)
         return found
 
-    def function(self, module: str) -> TextFunction:
-        """One of the modules; asking it runs the others too."""
-        return _OneModule(self, module)
 
+class OneModule:
+    """The only module of a ModelTexts as a TextFunction."""
 
-class _OneModule:
-    """A module of the model as a TextFunction."""
-
-    def __init__(self, texts: ModelTexts, module: str) -> None:
-        self.units = texts.modules[module].width
-        self._texts, self._module = texts, module
+    def __init__(self, texts: ModelTexts) -> None:
+        [(self._module, units)] = texts.modules.items()
+        self.units, self._texts = units.width, texts
 
     def values(self, texts: Sequence[str]) -> Values:
-        distinct = list(dict.fromkeys(texts))
-        found = np.full((len(distinct), self.units), np.nan)
-        for places, responses in self._texts.each(distinct):
-            found[places] = responses[self._module].cpu().numpy()
-        number = {text: place for place, text in enumerate(distinct)}
-        return found[[number[text] for text in texts]]
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        found = np.full((len(places), self.units), np.nan)
+        for rows, responses in self._texts.each(list(places)):
+            found[rows] = responses[self._module].cpu().numpy()
+        return found[[places[text] for text in texts]]
 
 
 def open_model_texts(config: RunConfig, modules: Sequence[str], pool: Pool) -> ModelTexts:
@@ -126,7 +121,7 @@ def open_text_function(config: RunConfig, module: str, pool: Pool) -> TextFuncti
     """
     kind = kind_of(module)
     if kind.in_layers:
-        return open_model_texts(config, [module], pool).function(module)
+        return OneModule(open_model_texts(config, [module], pool))
     return _file(kind, module).text_function(config, module)
 
 

@@ -46,16 +46,13 @@ class HeadWrites:
     def __call__(self, z: torch.Tensor) -> torch.Tensor:
         """(B, T, H * E) to (B, T, H) float32."""
         if self._triangles is None or self._triangles.device != z.device:
-            self._triangles = self.triangles().to(z.device)
+            weight = with_float64(matrix(self.projection)).double()  # (D, H * E)
+            blocks = weight.reshape(len(weight), self.heads, -1).transpose(0, 1)  # (H, D, E)
+            triangles = torch.linalg.qr(blocks, mode="r").R.float().mT.contiguous()  # (H, E, min(E, D))
+            self._triangles = triangles.to(z.device)
         split = z.float().reshape(-1, self.heads, z.shape[-1] // self.heads)  # (B * T, H, E)
         written = torch.bmm(split.transpose(0, 1), self._triangles)  # (H, B * T, min(E, D))
         return torch.linalg.vector_norm(written, dim=-1).T.reshape(*z.shape[:-1], self.heads)
-
-    def triangles(self) -> torch.Tensor:
-        """(H, E, min(E, D)) the R of each head, transposed."""
-        weight = with_float64(matrix(self.projection)).double()  # (D, H * E)
-        blocks = weight.reshape(len(weight), self.heads, -1).transpose(0, 1)  # (H, D, E)
-        return torch.linalg.qr(blocks, mode="r").R.float().mT.contiguous()
 
 
 def hook_point(layer: Layer, _: None = None) -> HookPoint:
