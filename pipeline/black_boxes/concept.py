@@ -19,7 +19,7 @@ def concept(
 
     Args:
         concepts: words or phrases.
-        embedder: a folder, hub id or package.
+        embedder: a hub id, a folder or package:NAME.
         device: where it runs; auto, cpu, cuda, cuda:N or mps.
 
     Raises:

