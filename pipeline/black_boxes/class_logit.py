@@ -41,7 +41,14 @@ def class_logit(
     with quiet_transformers(), told_to_the_user(source):
         folder = model_folder(source)
         config = AutoConfig.from_pretrained(folder)
-        _refuse_no_classifier(model, config)
+        saved = config.architectures or []
+        if not any(
+            name.endswith("ForSequenceClassification") for name in saved
+        ):  # a head of random weights says nothing
+            raise UserError(
+                f"model = {model!r} was saved as {', '.join(saved) or 'nothing that it names'} and has no trained classifier; "
+                "name one saved as ...ForSequenceClassification"
+            )
         classifier = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True
         )
@@ -64,26 +71,12 @@ def class_logit(
     return logits
 
 
-def _refuse_no_classifier(model: str, config: Any) -> None:
-    """A head of random weights would say nothing."""
-    saved = config.architectures or []
-    if not any(name.endswith("ForSequenceClassification") for name in saved):
-        raise UserError(
-            f"model = {model!r} was saved as {', '.join(saved) or 'nothing that it names'} and has no trained classifier; name one "
-            "saved as ...ForSequenceClassification"
-        )
-
-
 def _classes(model: str, classes: str | int | Sequence[str | int] | None, config: Any) -> list[int]:
     labels = [str(config.id2label[number]) for number in range(config.num_labels)]
-    if classes is None:
-        return list(range(len(labels)))
-    found = []
-    for one in [classes] if isinstance(classes, str | int) else list(classes):
-        if isinstance(one, int) and 0 <= one < len(labels):
-            found.append(one)
-        elif one in labels:
-            found.append(labels.index(str(one)))
-        else:
+    numbers: dict[Any, int] = {label: number for number, label in enumerate(labels)}
+    wanted = numbers.values() if classes is None else [classes] if isinstance(classes, str | int) else classes
+    found = [numbers.get(one, one) for one in wanted]
+    for one in found:
+        if one not in range(len(labels)):
             raise UserError(f"{model!r} has no class {one!r}; {nearest(str(one), labels)}")
-    return found
+    return [int(one) for one in found]

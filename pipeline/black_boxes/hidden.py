@@ -21,22 +21,14 @@ Values = npt.NDArray[np.float64]
 class HiddenStates:
     """The residual stream after a layer of a model."""
 
-    def __init__(self, model: str, layer: int, device: str = "auto", dtype: str = "auto") -> None:
-        """
-        Args:
-            model: as subject.model.
-            layer: counted from 0; what it gives is read.
-
-        Raises:
-            UserError: no such model, layer or device.
-        """
+    def __init__(self, model: str, layer: int, device: str = "auto") -> None:
+        """layer: counted from 0; what it gives is read. Raises UserError: no such model, layer or device."""
         module = f"layers.{layer}.residual"
         subject = Subject(model=model, modules=[module])
         self.width = units_in_layers(subject, [module])[module].width
-        loaded = load_language_model(model, dtype, device)
-        self._source = ModelActivations(
-            loaded.model.base_model, find_hook_points(loaded.model.base_model, [module], subject)
-        )
+        loaded = load_language_model(model, device=device)
+        base_model = loaded.model.base_model
+        self._source = ModelActivations(base_model, find_hook_points(base_model, [module], subject))
         longest = describe_model(model, False).context_length
         self._batches = TextBatches(loaded.tokenizer, "auto", longest, loaded.device.type)
 
@@ -49,9 +41,8 @@ class HiddenStates:
                 taken.append(states.float().clone())
 
             self._source.run(batch.tokens, receive)
-            count = len(batch.places)
-            counted = torch.from_numpy(batch.counted).to(taken[0].device)
-            yield batch.places, taken[0][:count], counted[:count]
+            [states], count = taken, len(batch.places)
+            yield batch.places, states[:count], torch.from_numpy(batch.counted).to(states.device)[:count]
 
 
 def on_texts(

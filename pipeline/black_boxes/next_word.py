@@ -37,18 +37,22 @@ def next_word(
     Raises:
         UserError: the prompt has no {text}, a word is not one token, or the model is not there or is not causal.
     """
-    loaded = _causal(model, dtype, device)
+    loaded = load_language_model(model, dtype, device)
+    if loaded.model.get_output_embeddings() is None or "ForCausalLM" not in type(loaded.model).__name__:
+        raise UserError(
+            f"model = {model!r} is {type(loaded.model).__name__}, which predicts no next word; name a causal model"
+        )
     wanted, others = _tokens(words, loaded), _tokens(against, loaded)
     if not wanted:
         raise UserError(f'words = {words!r}; expected words, such as [" good", " bad"]')
     longest = describe_model(model, False).context_length
     batches = TextBatches(loaded.tokenizer, "auto", longest, loaded.device.type, opening=False, padding=False)
-    prompts = _Prompts(prompt, loaded.tokenizer, batches.longest)
+    around = _around(prompt, loaded.tokenizer, batches.longest)
     last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(loaded.model.forward).parameters else {}
 
     def logits(texts: list[str]) -> Values:
         found = np.full((len(texts), len(wanted)), np.nan)
-        for batch in batches.batches([prompts.around(text) for text in texts]):
+        for batch in batches.batches([around(text) for text in texts]):
             ids = torch.from_numpy(batch.tokens.token_ids).to(loaded.device)
             with torch.inference_mode():
                 given = loaded.model(input_ids=ids, use_cache=False, **last).logits[: len(batch.places), -1]  # (M, V)
@@ -59,34 +63,19 @@ def next_word(
     return logits
 
 
-class _Prompts:
-    """A prompt around texts, of which so much is shown that the end of the prompt is read too."""
+def _around(prompt: str, tokenizer: Any, longest: int) -> Callable[[str], str]:
+    """Puts a prompt around a text, of which so much is shown that the end of the prompt is among the `longest` tokens read."""
+    if prompt.count(TEXT) != 1:
+        raise UserError(f"prompt = {prompt!r}; expected {TEXT} in it once, where the text is to stand")
+    room = longest - len(tokenizer(prompt, add_special_tokens=True)["input_ids"])
+    if room < 1:
+        raise UserError(f"prompt = {prompt[:60]!r}... leaves no room for a text in {longest} tokens; shorten it")
 
-    def __init__(self, prompt: str, tokenizer: Any, longest: int) -> None:
-        """longest: tokens that the model reads."""
-        if prompt.count(TEXT) != 1:
-            raise UserError(f"prompt = {prompt!r}; expected {TEXT} in it once, where the text is to stand")
-        self._prompt, self._tokenizer = prompt, tokenizer
-        self._room = longest - len(tokenizer(prompt, add_special_tokens=True)["input_ids"])
-        if self._room < 1:
-            raise UserError(f"prompt = {prompt[:60]!r}... leaves no room for a text in {longest} tokens; shorten it")
+    def around(text: str) -> str:
+        ends = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        return prompt.replace(TEXT, text if len(ends) <= room else text[: ends[room - 1][1]])
 
-    def around(self, text: str) -> str:
-        """The prompt with the text, or its beginning."""
-        read = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ends = read["offset_mapping"]
-        shown = text if len(ends) <= self._room else text[: ends[self._room - 1][1]]
-        return self._prompt.replace(TEXT, shown)
-
-
-def _causal(model: str, dtype: str, device: str) -> LoadedModel:
-    """A model that predicts next words."""
-    loaded = load_language_model(model, dtype, device)
-    if loaded.model.get_output_embeddings() is None or "ForCausalLM" not in type(loaded.model).__name__:
-        raise UserError(
-            f"model = {model!r} is {type(loaded.model).__name__}, which predicts no next word; name a causal model"
-        )
-    return loaded
+    return around
 
 
 def _tokens(words: str | Sequence[str], loaded: LoadedModel) -> list[int]:

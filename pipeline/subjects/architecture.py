@@ -4,7 +4,7 @@ A part is found by its path, tried in the order of the table, whatever the class
 dimensions of the residual stream.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -177,25 +177,14 @@ class Layer:
                 return self.block, "input"
             case "attn_out":
                 return self.part("attn_post_norm") or self.needed("o_proj"), "output"
-            case "mlp_in":
-                return self.needed("mlp"), "input"
-            case "mlp":
-                return self.needed("down_proj"), "input"
             case "mlp_out":
-                last = self.part("mlp_post_norm") or self.part("down_proj")
-                return last or self.needed("mlp"), "output"
-        raise ValueError(f"no place {reads!r}")
+                return self.part("mlp_post_norm") or self.part("down_proj") or self.needed("mlp"), "output"
+        return self.needed({"mlp": "down_proj", "mlp_in": "mlp"}[reads]), "input"
 
     def width(self, reads: str) -> int:
         """Dimensions of the tensor at a place. Raises UserError: the layer lacks the part."""
-        if reads == "mlp":
-            return inputs(self.needed("down_proj"))
-        width = getattr(self.config.get_text_config(), "hidden_size", None)
-        if not isinstance(width, int):
-            raise UserError(
-                f"subject.modules: {self.module!r}: the model's configuration has no hidden_size, which is needed"
-            )
-        return width
+        width = inputs(self.needed("down_proj")) if reads == "mlp" else self.config.get_text_config().hidden_size
+        return int(width)
 
     def norm_before(self, reads: str) -> nn.Module | None:
         """The norm whose output is read at a place: that in front of the MLP for mlp_in, None for all others."""
@@ -211,13 +200,12 @@ def descend(module: nn.Module, path: str) -> nn.Module | None:
 
 
 def _looked(name: str, paths: Paths) -> str:
-    """Where a part was looked for."""
     return f"subject.paths says {paths[name]!r}" if paths.get(name) else f"looked for {', '.join(PATHS[name])}"
 
 
 def _children(module: nn.Module) -> str:
-    names: Sequence[str] = [name for name, _ in module.named_modules() if name and name.count(".") < 2]
-    return ", ".join(dict.fromkeys(names[:24])) or "nothing"
+    names = [name for name, _ in module.named_modules() if name and name.count(".") < 2]
+    return ", ".join(names[:24]) or "nothing"
 
 
 def inputs(projection: nn.Module) -> int:
