@@ -129,22 +129,7 @@ _SIDES: tuple[tuple[Kind, re.Pattern[str]], ...] = (("after", _AFTER), ("before"
 _TEXTS = {"text", "document", "passage", "sequence", "article", "section", "context", "excerpt", "snippet", "window"}
 
 
-@dataclass(frozen=True)
-class Marked:
-    """A text in which each quoted string is one private-use character."""
-
-    text: str
-    strings: tuple[str, ...]
-
-    def string(self, mark: str) -> str:
-        return self.strings[ord(mark) - 0xE000]
-
-    def plain(self, text: str) -> str:
-        """Part of the text with the quoted strings back in, without quotation marks."""
-        return re.sub(QUOTED, lambda match: self.string(match.group()), text)
-
-
-def take_quotes(explanation: str) -> Marked:
+def take_quotes(explanation: str) -> "Taken":
     """The explanation with its quotation marks made straight and its quoted strings taken out."""
     strings: list[str] = []
 
@@ -159,7 +144,7 @@ def take_quotes(explanation: str) -> Marked:
     for short, meant in _ABBREVIATED:
         text = short.sub(meant, text)
     text = _QUOTE.sub(replace, text).replace('"', " ").replace("`", " ")
-    return Marked(re.sub(r"\s+", " ", text).strip(), tuple(strings))
+    return Taken(re.sub(r"\s+", " ", text).strip(), strings)
 
 
 def _clean(quoted: str) -> str:
@@ -180,27 +165,39 @@ def token_choice(phrase: str) -> tuple[str, OneOf["all", "first", "last"]]:
     return phrase[: match.start()] + phrase[match.end() :], choice
 
 
+Read = Callable[[str], list[Rule]]
+"""Reads a trigger that is not quoted ("after a comma")."""
+
+
 @dataclass
 class Taken:
-    """Places and affixes that were taken out of a phrase, in which each of them is one private-use character."""
+    """What was taken out of an explanation; each thing is one private-use character in its text."""
 
-    marked: Marked
-    read: Callable[[str], list[Rule]]
-    """Reads a trigger that is not quoted ("after a comma")."""
+    text: str
+    """The explanation without its quoted strings."""
+    _strings: list[str]
     _places: list[Place] = field(default_factory=list)
     _affixes: list[tuple[Quoted, ...]] = field(default_factory=list)
 
-    def take(self, phrase: str) -> str:
-        """The phrase without them."""
+    def take(self, phrase: str, read: Read) -> str:
+        """A part of the text without its places and affixes."""
         for scope, pattern in _AFFIXES:
             phrase = pattern.sub(partial(self._affix, scope), phrase)
         for what, pattern in _INSIDE:
-            phrase = pattern.sub(partial(self._inside, what), phrase)
+            phrase = pattern.sub(partial(self._placed, Place("inside", what)), phrase)
         for kind, pattern in _EDGES:
             phrase = pattern.sub(partial(self._edge, kind), phrase)
         for kind, pattern in _SIDES:
-            phrase = pattern.sub(partial(self._side, kind), phrase)
+            phrase = pattern.sub(partial(self._side, kind, read), phrase)
         return phrase
+
+    def strings(self, text: str) -> list[str]:
+        """Quoted strings that stand in a text."""
+        return [self._strings[ord(mark) - 0xE000] for mark in re.findall(QUOTED, text)]
+
+    def plain(self, text: str) -> str:
+        """A part of the text with the quoted strings back in, without quotation marks."""
+        return re.sub(QUOTED, lambda match: self.strings(match.group())[0], text)
 
     def places(self, text: str) -> tuple[Place, ...]:
         """Those that stand in a text."""
@@ -210,7 +207,7 @@ class Taken:
         """Those that stand in a text."""
         return [quoted for mark in re.findall(AFFIXED, text) for quoted in self._affixes[ord(mark) - 0xF000]]
 
-    def _placed(self, place: Place) -> str:
+    def _placed(self, place: Place, _: re.Match[str] | None = None) -> str:
         self._places.append(place)
         return f" {chr(0xE800 + len(self._places) - 1)} "
 
@@ -218,12 +215,9 @@ class Taken:
         if scope == "containing" and not _may_contain(match.string[: match.start()], match.group()):
             return match.group()
         found = re.findall(f"{QUOTED}|{_BARE}", match.group(1))
-        strings = [self.marked.string(one) if re.fullmatch(QUOTED, one) else one for one in found]
+        strings = map(self.plain, found)
         self._affixes.append(tuple(Quoted(one.strip("-–…").strip() or one, scope) for one in strings))
         return f" {chr(0xF000 + len(self._affixes) - 1)} "
-
-    def _inside(self, what: str, _: re.Match[str]) -> str:
-        return self._placed(Place("inside", what))
 
     def _edge(self, kind: Kind, match: re.Match[str]) -> str:
         """Leaves "word" in the phrase of "the first word of a sentence", which sets it apart from the start of one."""
@@ -232,20 +226,15 @@ class Taken:
         noun = " word " if "word" in match.group().lower() else " "
         return noun + self._placed(Place(kind, unit))
 
-    def _side(self, kind: Kind, match: re.Match[str]) -> str:
-        triggers = self._triggers(match)
-        return self._placed(Place(kind, triggers=triggers)) if triggers else match.group()
-
-    def _triggers(self, match: re.Match[str]) -> tuple[Rule, ...]:
-        listed = match.group(1)
-        strings = [self.marked.string(found) for found in re.findall(QUOTED, listed)]
-        if strings:
+    def _side(self, kind: Kind, read: Read, match: re.Match[str]) -> str:
+        listed, triggers = match.group(1), list[Rule]()
+        if strings := self.strings(listed):
             piece = re.search(r"pieces?\b|tokens?\b|subword", match.group()[: match.start(1) - match.start()], re.I)
             scope: Scope = "token" if piece else "word"
-            return (Rule(quoted=tuple(Quoted(string, scope) for string in strings)),)
-        if not listed.strip() or re.search(f"{PLACED}|{AFFIXED}", listed):
-            return ()
-        return tuple(self.read(listed))
+            triggers = [Rule(quoted=tuple(Quoted(string, scope) for string in strings))]
+        elif listed.strip() and not re.search(f"{PLACED}|{AFFIXED}", listed):
+            triggers = read(listed)
+        return self._placed(Place(kind, triggers=tuple(triggers))) if triggers else match.group()
 
 
 def _may_contain(before: str, match: str) -> bool:

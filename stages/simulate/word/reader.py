@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages.english.word_classes import LISTS
-from stages.simulate.word.positions import AFFIXED, PLACED, QUOTED, Marked, Taken, take_quotes, token_choice
+from stages.simulate.word.positions import AFFIXED, PLACED, QUOTED, Taken, take_quotes, token_choice
 from stages.simulate.word.rules import Quoted, Rule, Scope
 
 _PHRASES: dict[str, list[str]] = tomllib.loads(
@@ -155,43 +155,43 @@ _ANY = re.compile(r"\b(?:every|any|all)(?:thing|\s+(?:words?|tokens?|texts?))?\b
 
 def read_explanation(explanation: str) -> tuple[Rule, ...]:
     """The rules of an explanation, the weightiest first as a rule; empty for an explanation without words."""
-    marked = take_quotes(explanation[:LONGEST])
+    taken = take_quotes(explanation[:LONGEST])
     rules: list[Rule] = []
     weight = 1.0
-    for clause in _CLAUSE.split(marked.text):
+    for clause in _CLAUSE.split(taken.text):
         if not clause or not re.search(r"\w|" + QUOTED, clause):
             continue
-        found = [replace(rule, weight=rule.weight * weight) for rule in _read_clause(clause, marked)]
+        found = [replace(rule, weight=rule.weight * weight) for rule in _read_clause(clause, taken)]
         if rules and _NARROWS.match(clause) and all(rule == Rule(rule.weight, places=rule.places) for rule in found):
             narrowed = [replace(rules[-1], places=rules[-1].places + rule.places) for rule in found]
             rules = [*rules[:-1], *narrowed, replace(rules[-1], weight=rules[-1].weight * ELSEWHERE)]
             continue
         rules += found
         weight *= CLAUSE_STEP if found else 1.0
-    if not rules and _ANY.search(marked.text):
-        rules = [Rule(marks=not re.search("word", marked.text, re.I))]
+    if not rules and _ANY.search(taken.text):
+        rules = [Rule(marks=not re.search("word", taken.text, re.I))]
     return tuple(rules[:MOST_RULES])
 
 
-def _read_clause(clause: str, marked: Marked) -> list[Rule]:
+def _read_clause(clause: str, taken: Taken) -> list[Rule]:
     """The rules of one clause: what it names, less what it excludes."""
     weight = 0.5 if _WEAK.search(clause) else 1.0
     clause = BOILERPLATE.sub("", _ALSO.sub("", _WEAK.sub("", clause)).strip())
     clause = re.sub(r"[\s,:.]+(?:and|or|but)?$", "", _STRONG.sub("", clause).strip(" .,:"))
     parts = _EXCLUSION.split(clause, maxsplit=1)
-    rules = _read_list(parts[0], marked)
+    rules = _read_list(parts[0], taken)
     if len(parts) > 1:
-        excluded = tuple(replace(rule, weight=1.0) for rule in _read_list(parts[1], marked))
+        excluded = tuple(replace(rule, weight=1.0) for rule in _read_list(parts[1], taken))
         marks = bool(re.search(r"thing|token|text", parts[0], re.I)) or not parts[0]
         rules = [replace(rule, excluded=excluded) for rule in rules or [Rule(marks=marks)]] if excluded else rules
     return [replace(rule, weight=rule.weight * weight) for rule in rules]
 
 
-def _read_list(clause: str, marked: Marked, depth: int = 0) -> list[Rule]:
+def _read_list(clause: str, taken: Taken, depth: int = 0) -> list[Rule]:
     """The rules of a list of items, joined where they make one phrase of meaning or one list of quoted strings."""
     text, tokens = token_choice(clause)
-    taken = Taken(marked, lambda phrase: _read_list(phrase, marked, depth + 1))
-    text = taken.take(text) if depth < DEEPEST else text
+    if depth < DEEPEST:
+        text = taken.take(text, lambda phrase: _read_list(phrase, taken, depth + 1))
     rules: list[Rule] = []
     scope: Scope = "either"
     start, last_end, examples = 0, -1, False
@@ -218,10 +218,10 @@ def _read_item(item: str, taken: Taken, scope: Scope) -> tuple[Rule | None, Scop
     """The rule of one item, if it says anything, and the scope that a bare quoted string after it takes over."""
     here, affixed = taken.places(item), taken.affixes(item)
     text = re.sub(AFFIXED, " ", re.sub(PLACED, " ", item).strip()).strip()
-    strings = [taken.marked.string(mark) for mark in re.findall(QUOTED, text)]
+    strings = taken.strings(text)
     around = re.sub(QUOTED, " ", text)
     if strings and _ABOUT.search(around):
-        return Rule(meaning=taken.marked.plain(text), places=here), "either"
+        return Rule(meaning=taken.plain(text), places=here), "either"
     if strings:
         scope = _scope(around, scope)
         return Rule(quoted=tuple(_quoted(string, scope) for string in strings), places=here), scope
