@@ -8,7 +8,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -126,7 +125,6 @@ def _heat(highlights: Highlights) -> dict[str, float]:
     return heat
 
 
-@lru_cache(maxsize=65_536)
 def _folded(token: str) -> str:
     return token.strip().lower()
 
@@ -143,22 +141,8 @@ class NotedText:
     """Tokens as `token_names` has them, the most important first."""
 
 
-@dataclass(frozen=True)
-class Notes:
-    """All texts of a unit, and the tokens that it makes more likely."""
-
-    texts: list[NotedText]
-    promoted: list[str]
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Which of `pairs`, `needs` and `promoted` there are."""
-        found = [kind for kind in ("pairs", "needs") if any(getattr(text, kind) for text in self.texts)]
-        return (*found, "promoted") if self.promoted else tuple(found)
-
-
-def take_notes(evidence: Evidence, highlights: Highlights) -> Notes:
-    """What is known of the highlighted texts, and of the unit by its weights."""
+def take_notes(evidence: Evidence, highlights: Highlights) -> tuple[list[NotedText], tuple[str, ...]]:
+    """What is known of the highlighted texts; and which of `pairs`, `needs` and `promoted` there are of the unit."""
     texts = []
     for text, exemplar in zip(highlights.texts, highlights.shown, strict=True):
         detail = evidence.details.get(exemplar.seq_id, Detail())
@@ -166,7 +150,12 @@ def take_notes(evidence: Evidence, highlights: Highlights) -> Notes:
         needs = [] if detail.attribution is None else needed(detail.attribution, exemplar.peak)
         lines = [f"{names[source]} -> {names[to]}" for source, to in top_pairs(detail.pairs or ())]
         texts.append(NotedText(text, lines, [names[place] for place in needs]))
-    return Notes(texts, [quoted(token) for token in evidence.promoted])
+    there = {
+        "pairs": any(text.pairs for text in texts),
+        "needs": any(text.needs for text in texts),
+        "promoted": bool(evidence.promoted),
+    }
+    return texts, tuple(kind for kind, is_there in there.items() if is_there)
 
 
 def quoted(token: str) -> str:
@@ -219,13 +208,13 @@ class MarkedTextExplainer:
         """Different replies to one prompt; see `Explainer` and `ask_in_words`."""
         evidence = evidence.around(self.settings.context)
         highlights = highlight(evidence)
-        notes = take_notes(evidence, highlights)
-        prompt, values = self.prompts[1 if notes.kinds else 0], {"promoted": notes.promoted} if notes.kinds else {}
-        texts = Part("exemplar", notes.texts if notes.kinds else highlights.texts, "texts", least=1)
-        parts = [few_shot(prompt), texts]
+        noted, kinds = take_notes(evidence, highlights)
+        prompt = self.prompts[1 if kinds else 0]
+        parts = [few_shot(prompt), Part("exemplar", noted if kinds else highlights.texts, "texts", least=1)]
         if self.find_others:
             parts.insert(0, Part("counter-example", self.find_others(evidence, highlights), "others"))
-        return await ask_in_words(self.asker, self.settings, prompt, parts, seed, notes.kinds, **values)
+        values = {"promoted": [quoted(token) for token in evidence.promoted]} if kinds else {}
+        return await ask_in_words(self.asker, self.settings, prompt, parts, seed, kinds, **values)
 
 
 MAX_ACTIVATION = Method(

@@ -174,7 +174,7 @@ async def ask_in_words(
     Args:
         prompt: one with the parts `few_shot`, `system` and `neuron`.
         parts: `few_shot(prompt)` among them; the others are values of the part `neuron`.
-        notes: what is shown beside the texts, of few-shot neurons too: kinds of `Notes`, for prompts that know them.
+        notes: what is shown beside the texts, of few-shot neurons too: kinds of notes, for prompts that know them.
         values: further values of the part `neuron`; a few-shot neuron brings its own by the same names.
     """
     as_json = (await asker.engine.capabilities()).json_schema

@@ -83,7 +83,7 @@ def test_lines_of_hostile_tokens_lead_back_to_the_pairs_and_tokens(tokens: list[
     values[data.draw(place)] = 1.0
     attribution = np.array(data.draw(st.lists(st.sampled_from([0.0, 3.0]), min_size=len(tokens), max_size=len(tokens))))
     unit = Evidence("m", 0, "+", [Exemplar(4, "top", tokens, values)], [], [], {4: Detail(attribution, pairs)})
-    (noted,) = take_notes(unit, highlight(unit)).texts
+    ((noted,), _) = take_notes(unit, highlight(unit))
     matches = [PAIR.fullmatch(line) for line in noted.pairs]
     read = [(read_name(m[1], m[2], tokens), read_name(m[3], m[4], tokens)) for m in matches if m]
     assert read == [(pair.source, pair.target) for pair in pairs]
@@ -111,8 +111,8 @@ def test_a_unit_of_which_nothing_more_is_known_has_bare_texts() -> None:
     unit = Evidence(
         "m", 0, "+", [text("a bank", {"bank": 2.0}, seq_id=1)], [], [], {9: Detail(None, [Pair(0, 1, 2.0)])}
     )
-    notes = take_notes(unit, highlight(unit))
-    assert (notes.kinds, [one.text for one in notes.texts]) == ((), [" a «bank»"])
+    texts, kinds = take_notes(unit, highlight(unit))
+    assert (kinds, [one.text for one in texts]) == ((), [" a «bank»"])
 
 
 def test_a_quotation_mark_and_a_space_within_a_token_are_seen() -> None:
