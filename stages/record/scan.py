@@ -103,11 +103,7 @@ def scan(
 class Recorder:
     """The partial evidence of all units of some modules, over any part of the corpus: activations in, partial tables out.
 
-    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (see record_sizes):
-
-        units x (2 polarities x kept sequences + uniformly kept sequences) x tokens x 4 bytes,
-        covered tokens x units x 8 bytes, at most `record.token_memory_mb`,
-        units x 1 to 2 KB for the statistics.
+    Call `begin` for a batch, then `add` for each module, and in the end `tables`. Memory is bounded (see `record_sizes`).
 
     Args:
         modules: the units of each module.

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def,import-not-found,import-untyped,type-arg"
-"""Recording a batch on a GPU, in triton: the statistics as `numba_measure` on a CPU, and the top-k as `numba_top_k`.
+"""Recording a batch on a GPU, in triton: the statistics as `numba_measure` on a CPU, and the top-k as `numba_sums`.
 
 A module's activations are read once, whatever their type, and become float32 and float64 only in registers.
 What is multiplied by the number of units is int64: a batch can have more than 2**31 activations.
@@ -196,7 +196,7 @@ def keep_split(
     p, u, s, first, end, worst, worst_id, high, peaks, B, T, U, seq_ids, splits, keys, values, ids, kept_keys,
     DISTINCT: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """Insert a batch's sequences of one split into the slots first..end of a unit, as `numba_top_k.insert` does.
+    """Insert a batch's sequences of one split into the slots first..end of a unit, as `numba_sums.insert` does.
 
     Returns:
         The slots (SLOTS,), the row in the batch of what each now holds or -1, and the worst value and seq_id.

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """The running state of a module whose activations are mostly zero, computed from the others alone.
 
 The result equals that of `numba_sums` for the same activations with their zeros, up to the rounding of the power sums,
@@ -8,6 +9,9 @@ The work is done on the CPU. Activations on a GPU are copied there, and added wh
 program does not wait for the copy.
 
 The uniformly kept sequences are held without their zeros.
+
+In the kernels the activations are sorted by unit and then by position, so those of a unit on one sequence are a run. Threads split
+the work by units. Shapes: N activations, B sequences, T tokens, U units.
 """
 
 from collections.abc import Mapping
@@ -17,12 +21,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from numba import njit, prange
 from scipy import sparse
 
 from stages.record.backends.contract import UnitSums, Vectors
-from stages.record.backends.numba.numba_sums import CpuState
-from stages.record.backends.numba.sparse_kernels import keep_firing, sum_up
-from stages.record.recorded_batch import Batch
+from stages.record.backends.numba.numba_measure import (
+    FIRING,
+    FOUND,
+    LARGEST,
+    NEGATED,
+    NONFINITE,
+    add_exactly,
+    histogram_bin,
+    read_finite,
+)
+from stages.record.backends.numba.numba_sums import CpuState, Slots, beats, insert
+from stages.record.recorded_batch import GRID, Batch
 from stages.record.sequences import SIGNS
 from stages.record.unit_statistics import BINS
 from stages.settings import Record
@@ -37,10 +51,9 @@ class SparseSums(CpuState):
 
     def __init__(self, width: int, seq_len: int, covered: int, config: Record, signed: bool = False) -> None:
         """signed: whether activations can be negative, so that the polarity `-` is kept too."""
-        super().__init__(width, seq_len, covered, config, signed, BINS)
+        super().__init__(width, seq_len, covered, config, signed)
         self.entries = np.zeros(width, np.int64)
         """Activations that are not zero."""
-        self._uniform: dict[int, Vectors] = {}
         self._coming: tuple[torch.Tensor, Any, Batch] | None = None
         """The last batch: int32 positions, units and bits of its activations, and the event that says that they are there."""
 
@@ -85,11 +98,11 @@ class SparseSums(CpuState):
             if seq_id in self.uniform_ids:
                 length = int(batch.lengths[b])
                 kept = activations[b * tokens : b * tokens + length].T.tocsr()
-                self._uniform[seq_id] = SparseRows(kept, batch.counted[b, :length].copy())
+                self.kept[seq_id] = SparseRows(kept, batch.counted[b, :length].copy())
 
     def uniform(self) -> Mapping[int, Vectors]:
         self._take()
-        return self._uniform
+        return super().uniform()
 
     def sums(self) -> UnitSums:
         self._take()
@@ -118,3 +131,89 @@ class SparseRows:
         found: Floats = self.values[units].toarray()
         found[:, ~self.counted] = np.nan
         return found
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def sum_up(
+    starts, positions, values, bits, rows, tokens, threshold,
+    totals, rests, minimum, maximum, above, nonfinite, entries, histogram, token_sums,
+):  # fmt: skip
+    """Add the activations of a batch to the running sums.
+
+    Args:
+        starts: (U + 1,) where the activations of each unit start, and the end.
+        positions, values, bits: (N,) position in the flattened batch, activation, and its bits as int32.
+        rows: (B * T,) row in the token table of each position, or -1.
+        tokens: T.
+        totals, rests, ...: as in SparseSums.
+    """
+    for unit in prange(starts.size - 1):
+        found, powers = np.empty(FOUND, np.float32), np.empty(4)
+        i = starts[unit]
+        while i < starts[unit + 1]:
+            end = end_of_run(i, starts[unit + 1], positions, tokens)
+            read_finite(values, range(i, end), threshold, found, powers)
+            add_exactly(totals[:, unit], rests[:, unit], powers)
+            minimum[unit], maximum[unit] = min(minimum[unit], -found[NEGATED]), max(maximum[unit], found[LARGEST])
+            above[unit] += np.int64(found[FIRING])
+            nonfinite[unit] += np.int64(found[NONFINITE])
+            entries[unit] += end - i
+            for k in range(i, end):
+                if rows[positions[k]] >= 0:
+                    token_sums[rows[positions[k]], unit] += (np.float64(values[k]) + GRID) - GRID
+                if np.isfinite(values[k]):
+                    histogram[unit, histogram_bin(bits[k])] += 1
+            i = end
+
+
+@njit(cache=True, nogil=True)
+def end_of_run(i, last, positions, tokens):
+    """Where the run of the i-th activation ends."""
+    stop = (positions[i] // tokens + 1) * tokens
+    while i < last and positions[i] < stop:
+        i += 1
+    return i
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def keep_firing(
+    starts, positions, values, sign, counted, seq_ids, splits, all_keys, slot_starts, distinct,
+    top_values, ids, keys, vectors, worst_values, worst_ids,
+):  # fmt: skip
+    """Insert the sequences of a batch on which a unit fires and that belong to its top-k.
+
+    Args:
+        starts, positions, values: as in `sum_up`.
+        sign: 1 for the polarity +, -1 for -.
+        counted, seq_ids, splits, all_keys: of the batch.
+        slot_starts, distinct, top_values, ids, keys, vectors, worst_values, worst_ids: as in `numba_sums.keep_top_k`.
+    """
+    tokens = counted.shape[1]
+    for unit in prange(starts.size - 1):
+        slots = Slots(top_values, ids, keys, vectors, worst_values, worst_ids)
+        i = starts[unit]
+        while i < starts[unit + 1]:
+            end = end_of_run(i, starts[unit + 1], positions, tokens)
+            best, place = peak_of_run(values, i, end, sign)
+            b = positions[i] // tokens
+            split = splits[b]
+            if best > 0 and beats(best, seq_ids[b], worst_values[split, unit], worst_ids[split, unit]):
+                key = all_keys[b, positions[place] % tokens]
+                slot = insert(unit, best, seq_ids[b], key, split, slot_starts, distinct, slots)
+                if slot >= 0:
+                    for t in range(tokens):
+                        vectors[unit, slot, t] = 0 if counted[b, t] else np.nan
+                    for k in range(i, end):
+                        vectors[unit, slot, positions[k] % tokens] = values[k]
+            i = end
+
+
+@njit(cache=True, nogil=True)
+def peak_of_run(values, start, end, sign):
+    """The largest finite activation of a run in a polarity, -inf without any, and where it first occurs."""
+    best, place = np.float32(-np.inf), start
+    for k in range(start, end):
+        value = values[k] * sign
+        if np.isfinite(value) and value > best:
+            best, place = value, k
+    return best, place
