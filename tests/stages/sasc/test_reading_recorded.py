@@ -19,7 +19,6 @@ from pipeline.execution.runner import discard, run_stage, survey
 from pipeline.storage.shards import read_footer
 from stages import STAGES
 from stages.evidence import Exemplar
-from stages.sasc import Sasc
 from stages.sasc.ngram_scan import SCAN
 from stages.sasc.readings import mean_responses
 from stages.settings import Record
@@ -65,28 +64,38 @@ def pooled_by_hand(values: npt.NDArray[np.float32], pool: str) -> float:
     return float({"max": values.max(), "mean": values.mean(), "last": values[-1]}[pool])
 
 
-def twin(root: Path, config: RunConfig, rows: pd.DataFrame) -> dict[int, float]:
+Places = dict[int, dict[int, list[list[int]]]]
+"""The tokens of each occurrence, by ngram_id and seq_id."""
+
+
+def all_places(root: Path, config: RunConfig) -> Places:
+    rows, texts = table(root, "corpus").to_dict("records"), table(root, "_ngrams/list")["text"]
+    return {
+        number: {row["seq_id"]: occurrences(config, row, text) for row in rows} for number, text in enumerate(texts)
+    }
+
+
+def twin(places: Places, pool: str, rows: pd.DataFrame) -> dict[int, float]:
     """The mean response of a unit to each n-gram that stands in some of its exemplars, by ngram_id."""
-    corpus = table(root, "corpus").set_index("seq_id")
     windows = rows.drop_duplicates("seq_id")
     found = {}
-    for number, text in enumerate(table(root, "_ngrams/list")["text"]):
+    for number, where in places.items():
         own = [
-            pooled_by_hand(np.asarray(values, np.float32)[inside], config[Sasc].pool)
+            pooled_by_hand(np.asarray(values, np.float32)[inside], pool)
             for seq_id, values in zip(windows["seq_id"], windows["activations"], strict=True)
-            for inside in occurrences(config, corpus.loc[seq_id].to_dict(), text)
+            for inside in where[seq_id]
         ]
         if own:
             found[number] = float(np.mean(own))
     return found
 
 
-def assert_same(root: Path, unit: Mapping[Any, Any], wanted: dict[int, float], kept: int) -> None:
+def assert_same(ngrams: pd.DataFrame, unit: Mapping[Any, Any], wanted: dict[int, float], kept: int) -> None:
     """Whether the rows of a unit in one polarity are those of these responses."""
     values = np.asarray(list(wanted.values()))
     assert unit["n_ngrams"] == len(wanted)
     np.testing.assert_allclose([unit["mean"], unit["sigma"]], [values.mean(), values.std()], rtol=1e-5, atol=1e-9)
-    found = table(root, "ngrams").query(UNIT).sort_values("rank")
+    found = ngrams.query(UNIT).sort_values("rank")
     assert len(found) == min(kept, len(wanted))
     np.testing.assert_allclose(found["response"], [wanted[number] for number in found["ngram_id"]], rtol=1e-5)
     strongest = np.sort(values)[::-1] if unit["polarity"] == "+" else np.sort(values)
@@ -104,12 +113,13 @@ def test_responses_are_those_of_the_recorded_exemplars(place: Path, pool: str, m
     responses = table(root, "responses")
     assert len(responses) == 24 * 2 + 20 + 3 * 2
     assert responses["n_ngrams"].nunique() > 1, "units have n-grams of their own"
+    places, ngrams = all_places(root, config), table(root, "ngrams")
     for unit in responses.to_dict("records"):
         if (unit["module"], unit["index"]) == ("layers.1.sae:small", DEAD):
             assert (unit["status"], unit["sigma"]) == ("dead", 0)
         else:
             assert unit["status"] == "ok"
-            assert_same(root, unit, twin(root, config, exemplars.query(UNIT)), 12)
+            assert_same(ngrams, unit, twin(places, pool, exemplars.query(UNIT)), 12)
 
 
 def test_the_other_readings_need_the_model(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
