@@ -118,15 +118,20 @@ def _unescaped(text: str) -> str:
 
 def _numbered(text: str) -> list[str]:
     """Items whose numbers follow one another from 1 or 0, each at the start of a line."""
-    starts: list[tuple[int, int]] = []
+    marks: list[re.Match[str]] = []
     due = 0
     for match in _ITEM.finditer(text):
         number = int(match["plain"] or match["marked"])
-        if number == due or (not starts and number == 1):
-            starts.append(match.span())
+        if number == due or (not marks and number == 1):
+            marks.append(match)
             due = number + 1
-    ends = [*(begin for begin, _ in starts[1:]), *([len(text)] if starts else [])]
-    return _items([text[stop:end] for (_, stop), end in zip(starts, ends, strict=True)])
+    return _items(_behind(marks, text))
+
+
+def _behind(marks: list[re.Match[str]], text: str) -> list[str]:
+    """What stands behind each mark, up to the next one."""
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    return [text[mark.end() : end] for mark, end in zip(marks, ends, strict=False)]
 
 
 def _lettered(text: str) -> list[str]:
@@ -152,14 +157,11 @@ def _in_line(text: str, wanted: int) -> list[str]:
         return []
     lines = [line for line in text.splitlines() if line.strip()]
     listed = [line for line in lines if _ITEM.match(line)]
-    if len(listed) == 1 and (mark := _FIRST_OF_LINE.match(listed[0])):
-        marks = [re.escape(f"{mark[1]}{number}{mark[2]}") for number in range(1, wanted + 2)]
-        places = [[found.span() for found in re.finditer(rf"(?<!\S){one}\s+", listed[0])] for one in marks]
-        if [len(found) for found in places] == [1] * wanted + [0]:
-            starts = [begin for ((begin, _),) in places[:-1]]
-            ends = [*starts[1:], len(listed[0])]
-            if starts == sorted(starts):
-                return [listed[0][stop:end] for ((_, stop),), end in zip(places[:-1], ends, strict=True)]
+    if len(listed) == 1 and (first := _FIRST_OF_LINE.match(listed[0])):
+        numbers = re.finditer(rf"(?<!\S){re.escape(first[1])}(\d{{1,3}}){re.escape(first[2])}\s+", listed[0])
+        marks = [mark for mark in numbers if 0 < int(mark[1]) <= wanted + 1]
+        if [int(mark[1]) for mark in marks] == list(range(1, wanted + 1)):
+            return _behind(marks, listed[0])
     parts = re.split(r";\s+", lines[0].strip()) if len(lines) == 1 else []
     return parts if len(parts) == wanted and all(part.endswith(_STOPS) for part in parts) else []
 
