@@ -6,7 +6,7 @@ write it (see EstimateHints).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import describe_model, load_tokenizer
 
 Stages = Mapping[str, Stage]
-Process = Callable[[Shard, Context], Awaitable[Any]]
+Process = Callable[[Shard, Context], Coroutine[Any, Any, Any]]
 Example = Request | NumberPrompt | None
 
 SAMPLE = 32
@@ -151,11 +151,11 @@ def _count(
     context = Context(_without_limits(config), stage)
     context.tables = tables
     context.once("engine", lambda _: counter)
-    process = stage.estimate.asking or cast(Process, stage.process)
+    process = cast(Process, stage.estimate.asking or stage.process)
     counted: list[Usage] = []
     for module, polarity, index in sample:
         shard = Shard("estimate", {"module": module, "polarity": polarity, "indices": [index]})
-        asyncio.run(_awaited(process(shard, context)))
+        asyncio.run(process(shard, context))
         counted.append(counter.take())
         if sum(usage.prompt_tokens for usage in counted) > ENOUGH:
             break
@@ -170,10 +170,6 @@ def _without_limits(config: RunConfig) -> RunConfig:
         update = {key: model.model_copy(update={"max_failure_share": 1.0}) for key, model in models}
         changed[name] = section.model_copy(update=update)
     return config.model_copy(update=changed)
-
-
-async def _awaited(work: Awaitable[Any]) -> None:
-    await work
 
 
 def scaled(counted: Sequence[Usage], units: int) -> Usage:
