@@ -5,7 +5,7 @@ A method is a module that holds a `Method`, and a line in the table of its kind,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 from pipeline.config import LanguageModel
 from pipeline.config.section import Choices, choice
@@ -16,16 +16,14 @@ from pipeline.llm.load import load_engine_model
 from pipeline.prompts import Prompt
 from stages.asking import open_asker
 
-T_co = TypeVar("T_co", covariant=True)
-
 
 @dataclass(frozen=True)
-class Method(Generic[T_co]):
+class Method:
     """One way to explain, or to simulate."""
 
     summary: str
     """One line for people."""
-    build: Callable[[Any, Any, Sequence[Prompt]], T_co]
+    build: Callable[[Any, Any, Sequence[Prompt]], Any]
     """Makes it from what its stage gives, mostly its section, its language model and its prompts."""
     model: Literal["asked", "optional", "inside", "none"] = "asked"
     """Its language model: an Asker, which it needs; an Asker or None, as the user likes; a model in this process or None
@@ -57,7 +55,7 @@ def refuse_model(setting: str, name: str, choices: Choices, engine: LanguageMode
     Raises:
         ValueError: it has none where it needs one, or one behind an endpoint where it can use none.
     """
-    method: Method[Any] = choice(choices, name)
+    method: Method = choice(choices, name)
     if method.model == "asked" and engine is None:
         raise ValueError(f'{setting} = "{name}" needs a language model; add [{table}] with model = "..."')
     if method.model == "inside" and engine is not None and engine.base_url:
@@ -77,7 +75,7 @@ def require(capabilities: Capabilities, setting: str, name: str, choices: Choice
     Raises:
         UserError: it names methods that would work, in the order of the table.
     """
-    method: Method[Any] = choice(choices, name)
+    method: Method = choice(choices, name)
     if method.need is None or method.need.met(capabilities):
         return
     others = [(other, choice(choices, other)) for other in choices]
@@ -98,7 +96,7 @@ async def open_method(
     Raises:
         UserError: its language model is not there, or cannot do that.
     """
-    method: Method[Any] = choice(choices, name)
+    method: Method = choice(choices, name)
     if method.need is not None:
         require(await open_asker(engine, context).engine.capabilities(), setting, name, choices)
     return build_method(name, choices, given, engine, context)
@@ -113,7 +111,7 @@ def build_method(name: str, choices: Choices, given: Any, engine: LanguageModel 
     Raises:
         UserError: its language model is not there.
     """
-    method: Method[Any] = choice(choices, name)
+    method: Method = choice(choices, name)
     prompts = method.load_prompts(context.config.run.prompts)
     if method.model == "asked" or (method.model == "optional" and engine):
         return method.build(given, open_asker(engine, context), prompts)
@@ -121,7 +119,7 @@ def build_method(name: str, choices: Choices, given: Any, engine: LanguageModel 
     return method.build(given, model, prompts)
 
 
-def prompt_digests(method: Method[Any], engine: LanguageModel | None, own: str) -> dict[str, str]:
+def prompt_digests(method: Method, engine: LanguageModel | None, own: str) -> dict[str, str]:
     """Digests of the prompt files that a method may use; none without a language model."""
     prompts = [] if engine is None else method.load_prompts(own)
     return {file: digest for prompt in prompts for file, digest in prompt.digests().items()}

@@ -41,9 +41,8 @@ def _marked(marks: str) -> Form:
 
 def _months(text: Text, _: Vocabulary) -> Values:
     """Months; "may" and "march" only with a capital."""
-    values = np.array([float(name in CLASSES["months"]) for name in text.names])
-    doubtful = np.array([word.text in {"may", "march", "mar", "dec", "sat"} for word in text.words], dtype=bool)
-    return np.where(doubtful, 0.0, values)
+    words, doubtful = zip(text.names, text.words, strict=True), {"may", "march", "mar", "dec", "sat"}
+    return np.array([float(name in CLASSES["months"] and word.text not in doubtful) for name, word in words])
 
 
 def _names(text: Text, vocabulary: Vocabulary) -> Values:
@@ -53,10 +52,9 @@ def _names(text: Text, vocabulary: Vocabulary) -> Values:
     for index, word in enumerate(text.words):
         if not word.text[:1].isupper() or word.text in {"I", "A"}:
             continue
-        common = text.names[index] in vocabulary
-        values[index] = (0.3 if common else 0.8) if starts[index] else 1.0
-        if _common_word(text.names[index]):
-            values[index] = 0.0 if starts[index] else 0.5
+        name = text.names[index]
+        at_start = 0.0 if _common_word(name) else 0.3 if name in vocabulary else 0.8
+        values[index] = at_start if starts[index] else 0.5 if _common_word(name) else 1.0
     return values
 
 
@@ -76,18 +74,13 @@ def _dates(text: Text, vocabulary: Vocabulary) -> Values:
     return values
 
 
-def _is_acronym(word: str) -> bool:
-    letters = [letter for letter in word if letter.isalpha()]
-    return len(letters) > 1 and all(letter.isupper() for letter in letters)
-
-
 def _breaks(text: Text, _: Vocabulary) -> Values:
     return np.array([float(any("\n" in token for token in text.tokens[w.start : w.stop])) for w in text.words])
 
 
 def _sentence_ends(text: Text, vocabulary: Vocabulary) -> Values:
     marked = _marked(MARKS["sentence ends"])(text, vocabulary)
-    return np.array([v * (not text.abbreviates(i)) for i, v in enumerate(marked)])
+    return marked * [not text.abbreviates(index) for index in range(len(text.words))]
 
 
 def _hyphenated(text: Text, _: Vocabulary) -> Values:
@@ -131,7 +124,9 @@ FORMS: dict[str, Form] = {
     "capitalised": _each(lambda word: word[:1].isupper()),
     "lower case": _each(lambda word: word.islower()),
     "names": _names,
-    "acronyms": _each(_is_acronym),
+    "acronyms": _each(
+        lambda word: len(letters := [c for c in word if c.isalpha()]) > 1 and all(map(str.isupper, letters))
+    ),
     "initials": _each(lambda word: len(word) == 1 and word.isupper()),
     "single letters": _each(lambda word: len(word) == 1 and word.isalpha()),
     "non-English letters": _each(lambda word: any(letter.isalpha() and not letter.isascii() for letter in word)),

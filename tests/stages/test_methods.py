@@ -40,7 +40,7 @@ def test_every_name_of_a_table_stands_for_something_that_says_what_it_is(table: 
 
 @pytest.mark.parametrize(("table", "name"), [(table, name) for table in (EXPLAINERS, SIMULATORS) for name in table])
 def test_every_method_has_its_prompts(table: dict[str, str], name: str) -> None:
-    method: Method[Any] = choice(table, name)
+    method: Method = choice(table, name)
     for prompt in method.load_prompts(""):
         assert f"{prompt.name}.jinja" in prompt.digests()
     assert method.model != "asked" or method.prompts

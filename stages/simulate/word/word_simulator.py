@@ -49,8 +49,8 @@ LISTED_SHARE = 0.5
 """Weight of the list score beside the embedding's."""
 MOST_WORDS = 40_000
 """Words whose embeddings and first tokens are kept in memory."""
-MOST_PHRASES = 512
-"""Phrases kept in memory."""
+MOST_PHRASES = 256
+"""Phrases kept in memory, each with a number for each token of the language model."""
 LONGEST_PHRASE = 400
 """Characters of a phrase that are compared."""
 
@@ -63,8 +63,6 @@ UNRELATED = (
 """Categories against which a word's probability is held; a word likely in any list says nothing."""
 LONGEST_LISTED = 240
 """Characters of a phrase that are put into the prompt."""
-PHRASE_BYTES = 64 * 2**20
-"""Memory for what the language model says of phrases."""
 WORD_LIST = Prompt("simulate/word_list.v1")
 MOST_TEXTS = 4096
 """Sequences whose words are kept in memory."""
@@ -91,7 +89,7 @@ class Meaning:
         self._common = words[:COMMON] or ["the", "of", "and"]
         self._listing = Listing(*lister, self._common) if lister is not None else None
         self._vectors: dict[str, Floats] = {}
-        self._phrase = lru_cache(self._listing.most_phrases if self._listing else MOST_PHRASES)(self._read_phrase)
+        self._phrase = lru_cache(MOST_PHRASES)(self._read_phrase)
 
     def values(self, phrase: str, words: Sequence[str]) -> Values:
         """(N,) from 0 to 1: how far the standardised score of each word lies above CUT, as a share of the way to FULL."""
@@ -135,8 +133,6 @@ class Listing:
         self._common = list(common)
         self._anchor = self._ids(ANCHOR)
         self._first = lru_cache(MOST_WORDS)(self._find_first)
-        self.most_phrases = min(MOST_PHRASES, max(16, PHRASE_BYTES // (4 * len(language_model.tokenizer))))
-        """Results of `read` that fit into PHRASE_BYTES."""
 
     def read(self, phrase: str) -> Floats:
         """(V,) log P(token | list of the phrase) - mean log P(token | list of something unrelated), standardised.
