@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -16,9 +17,9 @@ from pipeline.llm.engine import (
     Request,
 )
 from pipeline.llm.prefix_cache import Prefix, Row, check_reading, extend, read_rows
-from pipeline.llm.prompt_encoder import NumberTokens, Probabilities, Prompt, PromptEncoder, normalised, number_tokens
+from pipeline.llm.prompt_encoder import NumberTokens, Prompt, PromptEncoder, normalised, number_tokens
 from pipeline.llm.sampling import MOST_ALTERNATIVES, sample
-from pipeline.subjects.loading.model_loading import LoadedModel
+from pipeline.subjects.loading.model_loading import LoadedModel, context_length
 
 PREFIXES_KEPT = 4
 ALONE = 4
@@ -48,11 +49,12 @@ class InProcessEngine:
         self.name = f"{loaded.name.partition('@')[0]}@{loaded.revision}"
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._encoder = PromptEncoder(loaded.tokenizer)
-        self._limit = context_length(loaded)
+        limits = (context_length(loaded.model.config), loaded.tokenizer.model_max_length)
+        self._limit = min(int(limit) for limit in limits if limit)
         self.context: int | None = self._limit
         self._prefixes: OrderedDict[tuple[int, ...], Prefix | None] = OrderedDict()
         self._numbers: NumberTokens | None = None
-        self._turns: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._turn = asyncio.Lock()
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the prompt that the messages make."""
@@ -68,7 +70,7 @@ class InProcessEngine:
 
     async def complete(self, request: Request) -> list[Completion]:
         """As `Engine.complete`; the i-th reply depends on the seed, the attempt and i, not on `n` beyond rounding."""
-        async with self._turn():
+        async with self._turn:
             prompt = self._encoder.conversation(request.messages)
             if len(prompt.ids) + request.max_tokens > self._limit:
                 raise PromptTooLong(
@@ -88,7 +90,7 @@ class InProcessEngine:
         Raises:
             UserError: the model's tokenizer or its kind of attention does not allow it.
         """
-        async with self._turn():
+        async with self._turn:
             if self._numbers is None:
                 check_reading(self._model)
                 self._numbers = number_tokens(self._encoder)
@@ -98,19 +100,13 @@ class InProcessEngine:
                 results |= await self._score_group(prompts, group, encoded, self._numbers)
             return [results[number] for number in range(len(prompts))]
 
-    def _turn(self) -> asyncio.Lock:
-        """The lock that calls of the running event loop wait for; a lock serves one loop only."""
-        loop = asyncio.get_running_loop()
-        if self._turns is None or self._turns[0] is not loop:
-            self._turns = loop, asyncio.Lock()
-        return self._turns[1]
-
     async def _score_group(
         self, prompts: Sequence[NumberPrompt], group: Sequence[int], encoded: Encoded, numbers: NumberTokens
     ) -> dict[int, NumberScores]:
         """Scores of the prompts of one group, batched behind the beginning that they have in common."""
         texts = [encoded[prompts[number].messages] for number in group]
-        common = _common_beginning([text.ids[:-1] for text in texts])
+        pairs = zip(min(text.ids[:-1] for text in texts), max(text.ids[:-1] for text in texts), strict=False)
+        common = tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))  # all texts begin with it
         results, rows, tokens = {}, {}, {}
         for number, text in zip(group, texts, strict=True):
             pieces = self._encoder.reply(prompts[number].reply) if prompts[number].reply else []
@@ -127,8 +123,11 @@ class InProcessEngine:
             values = read.cpu().numpy().astype(np.float64)
             ends = np.cumsum([len(rows[number].reads) for number in batch])
             for number, part in zip(batch, np.split(values, ends[:-1]), strict=True):
-                slots = part.reshape(-1, 1 + len(numbers.beginnings), len(numbers.wanted))
-                results[number] = _scores(slots, numbers, tokens[number])
+                logs = numbers.numbers(part.reshape(-1, 1 + len(numbers.beginnings), len(numbers.wanted)))
+                if np.isnan(logs).any():
+                    results[number] = NumberScores(None, None, "the model's output is not a number", tokens[number])
+                else:
+                    results[number] = NumberScores(*normalised(logs), "", tokens[number])
             await asyncio.sleep(0)
         return results
 
@@ -137,15 +136,13 @@ class InProcessEngine:
         vocabulary = int(self._model.get_output_embeddings().weight.shape[0])
         kind = "cpu" if self._model.device.type == "cpu" else "cuda"
         batch: list[int] = []
-        reads = 0
         for number in sorted(rows, key=lambda number: len(rows[number].ids)):
-            row = rows[number]
-            too_long = (len(batch) + 1) * len(row.ids) > BATCH_TOKENS[kind]
-            if batch and (too_long or (reads + len(row.reads)) * vocabulary > BATCH_LOGITS[kind]):
+            reads = sum(len(rows[other].reads) for other in [*batch, number])
+            too_long = (len(batch) + 1) * len(rows[number].ids) > BATCH_TOKENS[kind]
+            if batch and (too_long or reads * vocabulary > BATCH_LOGITS[kind]):
                 yield batch
-                batch, reads = [], 0
+                batch = []
             batch.append(number)
-            reads += len(row.reads)
         if batch:
             yield batch
 
@@ -162,13 +159,6 @@ class InProcessEngine:
         return extend(self._model, self._prefixes[shared], ids[len(shared) :])
 
 
-def context_length(loaded: LoadedModel) -> int:
-    """Tokens that the model can read at once."""
-    config = loaded.model.config.get_text_config(decoder=True)
-    limits = [getattr(config, "max_position_embeddings", None), loaded.tokenizer.model_max_length]
-    return min((int(limit) for limit in limits if limit and limit > 0), default=2**31)
-
-
 def _groups(prompts: Sequence[NumberPrompt], encoded: Encoded) -> list[list[int]]:
     """Numbers of the prompts to read behind one prefix: those of one conversation, if many; else all that share one."""
     counts = Counter(prompt.messages for prompt in prompts)
@@ -178,13 +168,6 @@ def _groups(prompts: Sequence[NumberPrompt], encoded: Encoded) -> list[list[int]
         alone = counts[prompt.messages] >= ALONE or not shared
         groups.setdefault(prompt.messages if alone else shared, []).append(number)
     return list(groups.values())
-
-
-def _common_beginning(texts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest beginning of all texts; it is that of the first and the last by value."""
-    first, last = min(texts), max(texts)
-    length = next((n for n, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
-    return first[:length]
 
 
 def _row(
@@ -209,11 +192,3 @@ def _row(
             parents.append(first + before if before else ends[slot])
             ids.append(beginning[-1])
     return Row(ids, parents, reads), positions
-
-
-def _scores(log_probabilities: Probabilities, numbers: NumberTokens, tokens: int) -> NumberScores:
-    """Scores from (S, 1 + N, W) log-probabilities of the wanted tokens."""
-    logs = numbers.numbers(log_probabilities)
-    if np.isnan(logs).any():
-        return NumberScores(None, None, "the model's output is not a number", tokens)
-    return NumberScores(*normalised(logs), "", tokens)

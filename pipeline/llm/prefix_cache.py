@@ -43,17 +43,32 @@ class Row:
     """Indices of the tokens whose next-token distribution is wanted."""
 
 
-def growing_cache(prefix: Prefix | None, rows: int) -> Cache:
-    """A cache that starts as a prefix, for `rows` rows; it grows by new tensors and leaves the prefix as it is."""
-    if prefix is None:
-        return DynamicCache()
-    layers = []
-    for keys, values in prefix.layers:
-        layer = DynamicLayer()
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)
-        layers.append(layer)
-    return Cache(layers=layers)
+class _PrefixLayer(DynamicLayer):
+    """The keys and values of one layer of a prefix, which every row sees and none changes."""
+
+    def __init__(self, keys: Tensor, values: Tensor, grows: bool) -> None:
+        super().__init__()
+        self.keys, self.values, self._grows = keys, values, grows
+        self.dtype, self.device = keys.dtype, keys.device
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of prefix and rows; they are kept, in new tensors, where the cache grows."""
+        rows = key_states.shape[0]
+        keys = torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2)
+        values = torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2)
+        if self._grows:
+            self.keys, self.values = keys, values
+        return keys, values
+
+
+def growing_cache(prefix: Prefix | None) -> Cache:
+    """A cache that starts as a prefix, for any number of rows; it grows and leaves the prefix as it is."""
+    return DynamicCache() if prefix is None else _cache(prefix, grows=True)
+
+
+def _cache(prefix: Prefix, grows: bool) -> Cache:
+    return Cache(layers=[_PrefixLayer(keys, values, grows) for keys, values in prefix.layers])
 
 
 @torch.inference_mode()
@@ -61,7 +76,7 @@ def extend(model: Any, prefix: Prefix | None, ids: Sequence[int]) -> Prefix | No
     """The prefix, or none, with more tokens behind it; the one given stays as it was."""
     if not ids:
         return prefix
-    cache = growing_cache(prefix, rows=1)
+    cache = growing_cache(prefix)
     start = prefix.length if prefix else 0
     next_logits(model, cache, torch.tensor([list(ids)]), start)
     return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers), start + len(ids))
@@ -101,33 +116,11 @@ def read_rows(model: Any, prefix: Prefix | None, rows: Sequence[Row], wanted: Se
     with _head_reads_only(model, at_row.to(device), at_token.to(device)):
         output = model(
             input_ids=ids, attention_mask=_masks(model, shared, depth, sees), position_ids=depth + shared,
-            past_key_values=_cache(prefix), use_cache=prefix is not None,
+            past_key_values=prefix and _cache(prefix, grows=False), use_cache=prefix is not None,
         )  # fmt: skip
     columns = list(wanted)
     parts = output.logits[0].split(_READS_AT_ONCE)  # (1, R, V) -> (64, V) and so on
     return torch.cat([part.float().log_softmax(dim=1)[:, columns] for part in parts])
-
-
-class _SharedLayer(DynamicLayer):
-    """The keys and values of one layer of a prefix, which every row sees and none changes."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.keys, self.values = keys, values
-        self.dtype, self.device = keys.dtype, keys.device
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values of prefix and rows."""
-        rows = key_states.shape[0]
-        return (
-            torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
-            torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2),
-        )
-
-
-def _cache(prefix: Prefix | None) -> Cache | None:
-    return prefix and Cache(layers=[_SharedLayer(keys, values) for keys, values in prefix.layers])
 
 
 def _tensors(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,7 +54,7 @@ async def sample(model: Any, tokenizer: Any, prefix: Prefix | None, last: int, r
     rows = request.n if request.temperature > 0 else 1
     generators = [torch.Generator().manual_seed(_seed(request, row)) for row in range(rows)]
     reader = _Reader(model, tokenizer, request)
-    cache, start = growing_cache(prefix, rows), prefix.length if prefix else 0
+    cache, start = growing_cache(prefix), prefix.length if prefix else 0
     tokens = torch.full((rows, 1), last, dtype=torch.long)
     replies = [Reply() for _ in range(rows)]
     for step in range(request.max_tokens):
