@@ -69,25 +69,14 @@ class PromptEncoder:
 
     def reply(self, pieces: Sequence[str]) -> list[tuple[int, ...]]:
         """Token ids of each piece of the reply's beginning."""
-        first = pieces[0].lstrip() if self.is_chat else self._separated(pieces[0], "assistant")
+        first = pieces[0].lstrip() if self.is_chat else _separated(pieces[0], "assistant")
         return [self.encode(first), *(self.encode(piece) for piece in pieces[1:])]
 
     def _plain(self, messages: Sequence[Message]) -> Prompt:
-        start = self._tokenizer("").input_ids[:1]
-        texts = [
-            message.content if number == 0 else self._separated(message.content, message.role)
-            for number, message in enumerate(messages)
-        ]
-        between = ("",) * len(texts)
-        shared = self._shared(tuple(texts[:-1]), between)
+        start, texts = self._tokenizer("").input_ids[:1], plain_texts(messages)
+        shared = self._shared(tuple(texts[:-1]), ("",) * len(texts))
         first = tuple(start) if start and start[0] == self._tokenizer.bos_token_id else ()
         return Prompt(first + shared, self.encode(texts[-1]))
-
-    @staticmethod
-    def _separated(content: str, role: str) -> str:
-        if role != "assistant":
-            return "\n\n" + content
-        return content if content[:1].isspace() else " " + content
 
     def _chat(self, messages: Sequence[Message]) -> Prompt:
         pieces = _PLACES.split(self._rendered(tuple(message.role for message in messages)))
@@ -141,6 +130,17 @@ class PromptEncoder:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def plain_texts(messages: Sequence[Message]) -> list[str]:
+    """The messages for a model without chat, which reads them joined, as `Message` says."""
+    return [messages[0].content, *(_separated(message.content, message.role) for message in messages[1:])]
+
+
+def _separated(content: str, role: str) -> str:
+    if role != "assistant":
+        return "\n\n" + content
+    return content if content[:1].isspace() else " " + content
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from pipeline.llm.endpoint.client import CHAT, PLAIN
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Ask
-from pipeline.llm.engine import Capabilities, Completion, Message, Refused, ReplyToken, Request
+from pipeline.llm.engine import Capabilities, Completion, Refused, ReplyToken, Request
+from pipeline.llm.prompt_encoder import plain_texts
 
 STOPS = 4
 """Stop texts that servers take at most; a reply is cut at the others here."""
@@ -25,7 +26,8 @@ ROUNDING = 1e-3
 """A log-probability up to here above 0 is 0, rounded by the server; more is garbage."""
 
 Json = dict[str, Any]
-Alternatives = list[tuple[str, float]]
+Token = tuple[bytes, Any, list[tuple[str, Any]]]
+"""Its spelling, its log-probability, and its alternatives, as a server gives them."""
 LimitField = Literal["max_tokens", "max_completion_tokens"]
 
 
@@ -70,28 +72,27 @@ def asks(request: Request, can: EndpointCapabilities) -> list[Ask]:
     seed, the number stands for the draw in the response cache, so that another seed is still another reply. A temperature
     of 0 has neither.
     """
-    drawn = request.temperature > 0
-    replies = request.n if can.n and drawn else 1
     path, body = body_of(request, can)
+    logprobs = min(request.logprobs, can.logprobs) > 0
+    if request.temperature <= 0:
+        return [Ask(path, body, partial(keep_replies, wanted=1, logprobs=logprobs), request.attempt)]
+    replies = request.n if can.n else 1
     if replies > 1:
         body["n"] = replies
-    keep = partial(keep_replies, wanted=replies, logprobs=min(request.logprobs, can.logprobs) > 0)
-    found = []
-    for number in range(request.n // replies if drawn else 1):
+    keep, found = partial(keep_replies, wanted=replies, logprobs=logprobs), []
+    for number in range(request.n // replies):
         draw = (request.seed + number + _STRIDE * request.attempt) % 2**31
-        attempt = request.attempt if can.seed or not drawn else draw
-        seed = {"seed": draw} if can.seed and drawn else {}
-        found.append(Ask(path, body | seed, keep, attempt))
+        found.append(
+            Ask(path, body | ({"seed": draw} if can.seed else {}), keep, request.attempt if can.seed else draw)
+        )
     return found
 
 
-def body_of(request: Request, can: EndpointCapabilities) -> tuple[str, dict[str, Any]]:
+def body_of(request: Request, can: EndpointCapabilities) -> tuple[str, Json]:
     """Path and body of a request for one reply, without a seed."""
-    body: dict[str, Any] = {}
+    body: Json = {"prompt": "".join(plain_texts(request.messages))}
     if can.chat:
-        body["messages"] = [{"role": message.role, "content": message.content.lstrip()} for message in request.messages]
-    else:
-        body["prompt"] = plain_text(request.messages)
+        body = {"messages": [{"role": one.role, "content": one.content.lstrip()} for one in request.messages]}
     body[can.limit_field] = request.max_tokens
     if can.temperature:
         body["temperature"] = request.temperature
@@ -103,18 +104,6 @@ def body_of(request: Request, can: EndpointCapabilities) -> tuple[str, dict[str,
     if alternatives := min(request.logprobs, can.logprobs):
         body |= {"logprobs": True, "top_logprobs": alternatives} if can.chat else {"logprobs": alternatives}
     return CHAT if can.chat else PLAIN, body
-
-
-def plain_text(messages: Sequence[Message]) -> str:
-    """The messages for a model without chat, joined as `Message` says."""
-    parts = [messages[0].content]
-    for message in messages[1:]:
-        if message.role != "assistant":
-            parts.append("\n\n")
-        elif not message.content[:1].isspace():
-            parts.append(" ")
-        parts.append(message.content)
-    return "".join(parts)
 
 
 def keep_replies(reply: Mapping[str, Any], wanted: int, logprobs: bool) -> Json:
@@ -162,38 +151,32 @@ def _tokens(logprobs: Mapping[str, Any] | None) -> list[Any]:
     if not logprobs:
         return []
     found = list(_chat_tokens(logprobs["content"] or ()) if "content" in logprobs else _plain_tokens(logprobs))
-    texts = decoded(spelling for spelling, _, _ in found)
-    return [
-        [text, [list(pair) for pair in sorted(_with(alternatives, spelt(spelling), value), key=lambda pair: -pair[1])]]
-        for text, (spelling, value, alternatives) in zip(texts, found, strict=True)
-    ]
+    kept = []
+    for text, (spelling, value, alternatives) in zip(decoded(spelling for spelling, *_ in found), found, strict=True):
+        own = spelling.decode(errors="replace"), checked(value)
+        listed = [(other, checked(logprob)) for other, logprob in alternatives if logprob != -math.inf]
+        listed += [] if own[0] in dict(listed) else [own]
+        kept.append([text, [list(pair) for pair in sorted(listed, key=lambda pair: -pair[1])]])
+    return kept
 
 
-def _chat_tokens(entries: Iterable[Mapping[str, Any]]) -> Iterator[tuple[bytes, float, Alternatives]]:
+def _chat_tokens(entries: Iterable[Mapping[str, Any]]) -> Iterator[Token]:
     for entry in entries:
-        listed = ((_bytes(other), other["logprob"]) for other in entry.get("top_logprobs") or ())
-        yield _bytes(entry), checked(entry["logprob"]), _alternatives((spelt(text), value) for text, value in listed)
+        others = entry.get("top_logprobs") or ()
+        listed = [(_bytes(other).decode(errors="replace"), other["logprob"]) for other in others]
+        yield _bytes(entry), entry["logprob"], listed
 
 
-def _plain_tokens(logprobs: Mapping[str, Any]) -> Iterator[tuple[bytes, float, Alternatives]]:
+def _plain_tokens(logprobs: Mapping[str, Any]) -> Iterator[Token]:
     tokens = logprobs["tokens"] or []
     tops = logprobs.get("top_logprobs") or [{}] * len(tokens)
     for token, value, top in zip(tokens, logprobs["token_logprobs"], tops, strict=True):
-        yield token.encode(errors="replace"), checked(value), _alternatives((top or {}).items())
+        yield token.encode(errors="replace"), value, list((top or {}).items())
 
 
 def _bytes(entry: Mapping[str, Any]) -> bytes:
     listed = entry.get("bytes")
     return bytes(listed) if listed else str(entry["token"]).encode(errors="replace")
-
-
-def _alternatives(pairs: Iterable[tuple[str, Any]]) -> Alternatives:
-    return [(text, checked(value)) for text, value in pairs if value != -math.inf]
-
-
-def _with(alternatives: Alternatives, text: str, value: float) -> Alternatives:
-    """The alternatives with the token itself among them."""
-    return alternatives if any(other == text for other, _ in alternatives) else [*alternatives, (text, value)]
 
 
 def checked(value: Any) -> float:
@@ -208,11 +191,6 @@ def checked(value: Any) -> float:
     if not value <= ROUNDING:  # NaN too
         raise ValueError(f"a log-probability of {value}")
     return min(max(float(value), -1e9), 0.0)
-
-
-def spelt(spelling: bytes) -> str:
-    """The text of one token by itself; bytes that are no characters become U+FFFD."""
-    return spelling.decode(errors="replace")
 
 
 def decoded(spellings: Iterable[bytes]) -> list[str]:
@@ -233,15 +211,15 @@ def completions(answers: Sequence[Answer], stop: Sequence[str]) -> list[Completi
     Raises:
         Refused: all are refusals.
     """
-    replies = [(reply, answer.body["model"]) for answer in answers for reply in answer.body["replies"]]
-    prompt_tokens = sum(answer.prompt_tokens for answer in answers)
-    if all(reply["refusal"] for reply, _ in replies):
+    replies = [reply for answer in answers for reply in answer.body["replies"]]
+    read = sum(answer.prompt_tokens for answer in answers)
+    if all(reply["refusal"] for reply in replies):
         written_in_vain = sum(answer.completion_tokens for answer in answers)
-        raise Refused(f"refused: {replies[0][0]['refusal'][:200]}", prompt_tokens, written_in_vain)
-    written = [tokens for answer in answers for tokens in _shared_out(answer)]
+        raise Refused(f"refused: {replies[0]['refusal'][:200]}", read, written_in_vain)
     return [
-        _completion(reply, model, stop, prompt_tokens, tokens)
-        for (reply, model), tokens in zip(replies, written, strict=True)
+        _completion(reply, answer.body["model"], stop, read, written)
+        for answer in answers
+        for reply, written in zip(answer.body["replies"], _shared_out(answer), strict=True)
     ]
 
 
@@ -252,12 +230,12 @@ def _shared_out(answer: Answer) -> list[int]:
     return [end - start for start, end in pairwise(ends)]
 
 
-def _completion(reply: Json, model: str, stop: Sequence[str], prompt_tokens: int, tokens: int) -> Completion:
+def _completion(reply: Json, model: str, stop: Sequence[str], read: int, written: int) -> Completion:
     whole = "" if reply["refusal"] else reply["text"]
     start = len(whole) - len(whole.lstrip())
     text = cut(whole[start:], stop)
     finished = reply["finish"] != "length" or start + len(text) < len(whole)
-    return Completion(text, prompt_tokens, tokens, finished, tuple(_within(reply["tokens"], whole, start, text)), model)
+    return Completion(text, read, written, finished, tuple(_within(reply["tokens"], whole, start, text)), model)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.llm.endpoint.completions import EndpointCapabilities, asks, plain_text
+from pipeline.llm.endpoint.completions import EndpointCapabilities, asks
 from pipeline.llm.engine import Message, Request
-from pipeline.llm.prompt_encoder import PromptEncoder
+from pipeline.llm.prompt_encoder import PromptEncoder, plain_texts
 from tests.pipeline.llm.conftest import byte_tokenizer
 
 ALL = EndpointCapabilities(n=True, seed=True, json_schema=True, logprobs=20)
@@ -70,4 +70,8 @@ def test_messages_are_joined_as_a_tokenizer_without_chat_has_them() -> None:
     )  # fmt: skip
     tokenizer = byte_tokenizer()
     ids = PromptEncoder(tokenizer).conversation(messages).ids
-    assert tokenizer.decode(ids, skip_special_tokens=True) == plain_text(messages) == "One\n\nTwo three\n\nFour\tfive"
+    assert (
+        tokenizer.decode(ids, skip_special_tokens=True)
+        == "".join(plain_texts(messages))
+        == "One\n\nTwo three\n\nFour\tfive"
+    )
