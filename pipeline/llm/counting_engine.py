@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ BLOCK = 16
 
 NUMBER_TOKENS = 2
 """Tokens of a reply that is a number, at most."""
-NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ class CountingEngine:
         """
         self.context = context
         self._capabilities, self._replies_grow, self._stand_in = capabilities, replies_grow, stand_in
-        self._replies = 0
+        self._replies = count()
         self._encoder = PromptEncoder(tokenizer)
-        self._example = lru_cache(maxsize=64)(self._example_uncached)
+        self._examples = lru_cache(maxsize=64)(self._count_examples)
         self._blocks: set[int] = set()
         self._used = Usage()
         self.most_replies = 1
@@ -104,13 +103,13 @@ class CountingEngine:
         """
         self.first = self.first or request
         replies = request.n if request.temperature > 0 else 1
-        texts = self._texts(request, replies)
+        texts = [self._stand_in(request, next(self._replies)) if self._stand_in else "" for _ in range(replies)]
         if request.attempt == 0 or self._stand_in is not None:
             prompt = self._encoder.conversation(request.messages)
             self._refuse_too_long(len(prompt.ids) + request.max_tokens)
             self.most_replies = max(self.most_replies, replies)
-            likely = self._likely(request.messages[:-1], len(prompt.own), texts)
-            self._count(prompt.ids, replies * min(likely, request.max_tokens), replies * request.max_tokens)
+            likely = self._likely(request, len(prompt.own), texts)
+            self._count(prompt.ids, replies * likely, replies * request.max_tokens)
         return [Completion(text, 0, 0, finished=True) for text in texts] * (request.n // replies)
 
     async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
@@ -122,9 +121,8 @@ class CountingEngine:
         """There is nothing to give back."""
 
     def _scored(self, prompt: NumberPrompt) -> NumberScores:
-        ids = self._encoder.conversation(prompt.messages).ids
-        if prompt.reply:
-            ids += tuple(token for piece in self._encoder.reply(prompt.reply) for token in piece)
+        pieces = self._encoder.reply(prompt.reply) if prompt.reply else []
+        ids = sum(pieces, self._encoder.conversation(prompt.messages).ids)
         try:
             self._refuse_too_long(len(ids))
         except PromptTooLong as error:
@@ -138,41 +136,29 @@ class CountingEngine:
         if self.context is not None and tokens > self.context:
             raise PromptTooLong(f"{tokens} tokens do not fit the model's context of {self.context}")
 
-    def _texts(self, request: Request, replies: int) -> list[str]:
-        first, self._replies = self._replies, self._replies + replies
-        if self._stand_in is None:
-            return [""] * replies
-        return [self._stand_in(request, first + number) for number in range(replies)]
-
-    def _likely(self, before: tuple[Message, ...], question_tokens: int, texts: Sequence[str]) -> int:
-        """Tokens of a reply: the longest of these texts, or without any like those to the questions before this one.
-
-        More than any limit where there are no such questions.
-        """
+    def _likely(self, request: Request, question_tokens: int, texts: Sequence[str]) -> int:
+        """Tokens of a reply and its end: the longest of these texts, or without any like those in the prompt's examples."""
+        questions, replies, examples = self._examples(request.messages[:-1])
         if any(texts):
-            return max(len(self._encoder.encode(text)) for text in texts) + 1  # and the end
-        questions, replies, count = self._example(before)
-        if not count:
-            return NO_LIMIT
-        return (
-            round(question_tokens * replies / questions if self._replies_grow else replies / count) + 1
-        )  # and the end
+            likely = max(len(self._encoder.encode(text)) for text in texts)
+        elif examples:
+            likely = round(question_tokens * replies / questions if self._replies_grow else replies / examples)
+        else:
+            likely = request.max_tokens
+        return min(likely + 1, request.max_tokens)
 
-    def _example_uncached(self, before: tuple[Message, ...]) -> tuple[int, int, int]:
+    def _count_examples(self, messages: tuple[Message, ...]) -> tuple[int, int, int]:
         """Tokens of all questions and of all replies to them, and the number of replies."""
-        pairs = [(one, two) for one, two in pairwise(before) if (one.role, two.role) == ("user", "assistant")]
+        pairs = [(one, two) for one, two in pairwise(messages) if (one.role, two.role) == ("user", "assistant")]
         questions, replies = (sum(len(self._encoder.encode(pair[i].content)) for pair in pairs) for i in (0, 1))
         return questions, replies, len(pairs)
 
     def _count(self, ids: tuple[int, ...], likely_tokens: int, most_tokens: int) -> None:
-        self._used += Usage(1, len(ids), self._computed(ids), likely_tokens, most_tokens)
-
-    def _computed(self, ids: tuple[int, ...]) -> int:
-        """Tokens behind the whole blocks that an earlier request began with; the blocks are kept."""
+        """Add a request; tokens of whole blocks that an earlier request began with are not computed again."""
         known = chain = 0
         for start in range(0, len(ids) - BLOCK + 1, BLOCK):
             chain = hash((chain, ids[start : start + BLOCK]))
             if chain in self._blocks and known == start:
                 known = start + BLOCK
             self._blocks.add(chain)
-        return len(ids) - known
+        self._used += Usage(1, len(ids), len(ids) - known, likely_tokens, most_tokens)
