@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.batch_files import BatchInterface, Json, RequestFiles, Timing, read_results
+from pipeline.llm.endpoint.batch_files import BatchInterface, Json, RequestFiles, Timing, read_rows
 from pipeline.llm.endpoint.budget import Tokens, most_tokens
 from pipeline.llm.endpoint.faults import QUOTED, Fault, embedded_status, read_refusal
 from pipeline.llm.endpoint.response_cache import Answer
@@ -91,9 +91,9 @@ class BatchSender(Sender):
         """Go on with the batches of an earlier run, and set aside what they take."""
         for name in self._files.names():
             batch = Batch(name)
-            for key, body in self._files.read(name):
+            for key, row in read_rows(self._files.path(name)):
                 if self._endpoint.cache.get(key) is None and key not in self._batches:
-                    batch.open[key] = most_tokens(body)
+                    batch.open[key] = most_tokens(row["body"])
                     await self._endpoint.budget.reserve(batch.open[key])
                     self._batches[key] = batch
             if not batch.open:
@@ -140,7 +140,7 @@ class BatchSender(Sender):
         file = self._files.path(batch.name).with_suffix(".part")
         said = "it was not submitted" if batch_id is None else await self._interface.fetch(batch_id, file)
         due = set(batch.asked)
-        for key, row in read_results(file):
+        for key, row in read_rows(file):
             if key in batch.asked:
                 self._hand_out(batch, key, row)
                 await asyncio.sleep(0)

@@ -6,6 +6,7 @@ request holds its prompt; the key for the endpoint is in no file.
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -68,16 +69,6 @@ class RequestFiles:
                 stream.write(json.dumps(head).encode()[:-1] + b', "body": ' + request.content + b"}\n")
         return name
 
-    def read(self, name: str) -> Iterator[tuple[bytes, Json]]:
-        """(key, body) of each request; none where another worker has just deleted the file."""
-        try:
-            with self.path(name).open("rb") as stream:
-                for line in stream:
-                    row = json.loads(line)
-                    yield bytes.fromhex(row["custom_id"]), row["body"]
-        except FileNotFoundError:
-            return
-
 
 class BatchInterface:
     """An endpoint's batches; calls are tried again, with growing waits, where it does not answer."""
@@ -124,10 +115,9 @@ class BatchInterface:
                     break
             return None
 
-        try:
+        with contextlib.suppress(NotFound):
             return await self._tried(search)
-        except NotFound:
-            return None
+        return None
 
     async def fetch(self, batch_id: str, file: Path) -> str:
         """Put the results of a batch into a file when it has ended, and say why there is none for a request."""
@@ -173,13 +163,10 @@ class BatchInterface:
         )
 
 
-def read_results(file: Path) -> Iterator[tuple[bytes, Json]]:
-    """(key, result) of each line that can be read; none without a file."""
-    if file.is_file():
-        with file.open("rb") as stream:
-            for line in stream:
-                try:
-                    row = parsed_reply(line)
-                    yield bytes.fromhex(row["custom_id"]), row
-                except (Fault, ValueError, KeyError, TypeError):
-                    continue
+def read_rows(file: Path) -> Iterator[tuple[bytes, Json]]:
+    """(key, row) of each line that can be read; none without a file, which another worker may just have deleted."""
+    with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
+        for line in stream:
+            with contextlib.suppress(Fault, ValueError, KeyError, TypeError):
+                row = parsed_reply(line)
+                yield bytes.fromhex(row["custom_id"]), row

@@ -97,10 +97,8 @@ class SharedBudget:
 
     def _fits(self, amount: Amount) -> bool:
         """Whether this worker's share covers it, after more was drawn if need be."""
-        if not self._limited:
-            return True
         missing = np.maximum(self._spent + self._reserved + amount - self._share, 0)
-        if not missing.any():
+        if not (self._limited and missing.any()):
             return True
         with self._shares() as shares:
             taken = np.array(shares.execute(TAKEN).fetchone())

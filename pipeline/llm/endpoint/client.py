@@ -1,6 +1,7 @@
 """The openai client of an endpoint: its keys, its proxy, its limits, and what an exception of it means."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -100,7 +101,8 @@ class Client:
                 return reply
             problem = read_refusal(status, response.headers, response.content, self.secrets, self._model)
         if isinstance(problem, NotFound):
-            problem = NotFound(f"{problem}{await self._other_models()}")
+            with contextlib.suppress(EngineError):
+                problem = NotFound(f"{problem}{listed_models([str(entry.get('id')) for entry in await self.models()])}")
         raise problem  # here, so that no request with its headers hangs on it
 
     async def models(self) -> list[Json]:
@@ -110,21 +112,17 @@ class Client:
             EngineError: no answer comes.
         """
         if self._listed is None:
-            self._listed = await self._list_models()
-        return self._listed
-
-    async def _list_models(self) -> list[Json]:
-        for wait in (0.0, 1.0, 4.0):
-            await asyncio.sleep(wait)
             try:
                 async with asyncio.timeout(self._timeout):
-                    response = await self.openai.models.with_raw_response.list()
-                return [entry for entry in json.loads(response.content)["data"] if isinstance(entry, dict)]
+                    response = await self.openai.with_options(max_retries=2).models.with_raw_response.list()
+                self._listed = [entry for entry in json.loads(response.content)["data"] if isinstance(entry, dict)]
             except (APIStatusError, *UNLIKE):
-                return []
+                self._listed = []
             except ERRORS:
-                continue
-        raise EngineError("the list of models does not come")
+                pass
+        if self._listed is None:
+            raise EngineError("the list of models does not come")
+        return self._listed
 
     def problem(self, error: Exception) -> Fault | EngineError | UserError:
         """What an exception out of ERRORS means."""
@@ -150,12 +148,6 @@ class Client:
     async def aclose(self) -> None:
         """Close all connections."""
         await self.openai.close()
-
-    async def _other_models(self) -> str:
-        try:
-            return listed_models([str(entry.get("id")) for entry in await self.models()])
-        except EngineError:
-            return ""
 
     async def _only_own_headers(self, request: Any) -> None:
         """Take off what the client adds from the environment; the run file alone says what an endpoint is told."""
