@@ -47,6 +47,11 @@ class TableSchema:
         return pa.table(columns, schema=self.schema)
 
 
+def unit_table(name: str, version: int, *columns: pa.Field, folder: str = "") -> TableSchema:
+    """A table with rows of units, in row groups of 64 of them."""
+    return TableSchema(name, version, pa.schema(columns), units_per_group=64, folder=folder)
+
+
 def column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
     """A column with its meaning."""
     return pa.field(name, kind, metadata={"meaning": meaning})
@@ -81,71 +86,61 @@ _MEANS = pa.list_(
     )
 )
 
-UNITS = TableSchema(
+UNITS = unit_table(
     "units",
     2,
-    pa.schema(
-        [
-            *UNIT,
-            column("n_tokens", pa.int64(), "tokens that the statistics are taken over"),
-            column("n_nonfinite", pa.int64(), "tokens left out because their activation was NaN or infinite"),
-            column("mean", pa.float64(), "mean activation"),
-            column("variance", pa.float64(), "population variance"),
-            column("skewness", pa.float64(), "third standardised moment"),
-            column("kurtosis", pa.float64(), "fourth standardised moment, 3 for a normal distribution"),
-            column("min", pa.float32(), "smallest activation"),
-            column("max", pa.float32(), "largest activation"),
-            column("density", pa.float64(), "share of tokens above the firing threshold"),
-            column(
-                "density_negative",
-                pa.float64(),
-                "share of tokens below minus the threshold, by the histogram; null where '-' is not recorded",
-            ),
-            column("histogram_edges", FLOATS, "edges of the bins, one more than bins; outer bins are open"),
-            column(
-                "histogram_counts",
-                pa.list_(pa.int64()),
-                "tokens in each bin; of dense units those of the first 128 sequences and of an eighth of the others",
-            ),
-            column(
-                "quantile_boundaries",
-                FLOATS,
-                "activations at the quantiles record.quantiles of the tokens in the histogram",
-            ),
-            column(
-                "quantile_boundaries_negative",
-                FLOATS,
-                "the same from below, at 1 - record.quantiles; null where '-' is not recorded",
-            ),
-            column("top_tokens", _MEANS, "tokens by falling mean activation, over the explain sequences only"),
-            column("bottom_tokens", _MEANS, "the same by rising mean activation; null where '-' is not recorded"),
-            column("top_tokens_min_count", pa.int64(), "tokens that occur less often are not considered"),
-        ]
+    *UNIT,
+    column("n_tokens", pa.int64(), "tokens that the statistics are taken over"),
+    column("n_nonfinite", pa.int64(), "tokens left out because their activation was NaN or infinite"),
+    column("mean", pa.float64(), "mean activation"),
+    column("variance", pa.float64(), "population variance"),
+    column("skewness", pa.float64(), "third standardised moment"),
+    column("kurtosis", pa.float64(), "fourth standardised moment, 3 for a normal distribution"),
+    column("min", pa.float32(), "smallest activation"),
+    column("max", pa.float32(), "largest activation"),
+    column("density", pa.float64(), "share of tokens above the firing threshold"),
+    column(
+        "density_negative",
+        pa.float64(),
+        "share of tokens below minus the threshold, by the histogram; null where '-' is not recorded",
     ),
-    units_per_group=64,
+    column("histogram_edges", FLOATS, "edges of the bins, one more than bins; outer bins are open"),
+    column(
+        "histogram_counts",
+        pa.list_(pa.int64()),
+        "tokens in each bin; of dense units those of the first 128 sequences and of an eighth of the others",
+    ),
+    column(
+        "quantile_boundaries",
+        FLOATS,
+        "activations at the quantiles record.quantiles of the tokens in the histogram",
+    ),
+    column(
+        "quantile_boundaries_negative",
+        FLOATS,
+        "the same from below, at 1 - record.quantiles; null where '-' is not recorded",
+    ),
+    column("top_tokens", _MEANS, "tokens by falling mean activation, over the explain sequences only"),
+    column("bottom_tokens", _MEANS, "the same by rising mean activation; null where '-' is not recorded"),
+    column("top_tokens_min_count", pa.int64(), "tokens that occur less often are not considered"),
 )
 
-EXEMPLARS = TableSchema(
+EXEMPLARS = unit_table(
     "exemplars",
     2,
-    pa.schema(
-        [
-            *UNIT,
-            POLARITY,
-            column("band", pa.string(), "why it was kept: top, quantile or random"),
-            column("rank", pa.int32(), "place within band and split, from 0 on"),
-            column("seq_id", pa.int64(), "the sequence in `corpus`"),
-            column("peak", pa.int32(), "position of the largest activation, of the most negative one for '-'"),
-            column("max_activation", pa.float32(), "activation at the peak, as it is: negative for '-'"),
-            column(
-                "activations",
-                FLOATS,
-                "activation of every token, rounded to record.activation_bits; null where it does not count or is not finite",
-            ),
-            column("split", pa.string(), "explain, select or report; no sequence is in two of them"),
-        ]
+    *UNIT,
+    POLARITY,
+    column("band", pa.string(), "why it was kept: top, quantile or random"),
+    column("rank", pa.int32(), "place within band and split, from 0 on"),
+    column("seq_id", pa.int64(), "the sequence in `corpus`"),
+    column("peak", pa.int32(), "position of the largest activation, of the most negative one for '-'"),
+    column("max_activation", pa.float32(), "activation at the peak, as it is: negative for '-'"),
+    column(
+        "activations",
+        FLOATS,
+        "activation of every token, rounded to record.activation_bits; null where it does not count or is not finite",
     ),
-    units_per_group=64,
+    column("split", pa.string(), "explain, select or report; no sequence is in two of them"),
 )
 
 
@@ -155,45 +150,29 @@ def _tokens(name: str, meaning: str) -> pa.Field:
     return column(name, pa.list_(pa.struct(fields)), meaning)
 
 
-UNIT_TOKENS = TableSchema(
+UNIT_TOKENS = unit_table(
     "unit_tokens",
     1,
-    pa.schema(
-        [
-            *UNIT,
-            _tokens("promoted", "tokens whose logit grows most with the activation: of unembed(final norm(w_out))"),
-            _tokens(
-                "suppressed", "tokens whose logit falls most, the lowest first; of polarity '-' these are promoted"
-            ),
-            _tokens(
-                "input_tokens", "tokens whose embedding, normed as the unit's input, is most along its input vector"
-            ),
-        ]
-    ),
-    units_per_group=64,
+    *UNIT,
+    _tokens("promoted", "tokens whose logit grows most with the activation: of unembed(final norm(w_out))"),
+    _tokens("suppressed", "tokens whose logit falls most, the lowest first; of polarity '-' these are promoted"),
+    _tokens("input_tokens", "tokens whose embedding, normed as the unit's input, is most along its input vector"),
 )
 
-DETAILS = TableSchema(
+DETAILS = unit_table(
     "details",
     1,
-    pa.schema(
-        [
-            *UNIT,
-            POLARITY,
-            column("seq_id", pa.int64(), "the sequence in `corpus`, one of the unit's exemplars"),
-            column("attribution", FLOATS, "what each token adds to the activation at the peak, in the polarity"),
-            column(
-                "pairs",
-                pa.list_(
-                    pa.struct(
-                        [pa.field("from", pa.int32()), pa.field("to", pa.int32()), pa.field("value", pa.float32())]
-                    )
-                ),
-                "of a head, what it writes most: the norm of what it moves from one position to another",
-            ),
-        ]
+    *UNIT,
+    POLARITY,
+    column("seq_id", pa.int64(), "the sequence in `corpus`, one of the unit's exemplars"),
+    column("attribution", FLOATS, "what each token adds to the activation at the peak, in the polarity"),
+    column(
+        "pairs",
+        pa.list_(
+            pa.struct([pa.field("from", pa.int32()), pa.field("to", pa.int32()), pa.field("value", pa.float32())])
+        ),
+        "of a head, what it writes most: the norm of what it moves from one position to another",
     ),
-    units_per_group=64,
 )
 
 NEGATIVES = TableSchema(
@@ -225,43 +204,33 @@ CORPUS = TableSchema(
     ),
 )
 
-EXPLANATIONS = TableSchema(
+EXPLANATIONS = unit_table(
     "explanations",
     2,
-    pa.schema(
-        [
-            *EXPLANATION,
-            column("text", pa.string(), "the hypothesis in words"),
-            column("model", pa.string(), "language model that took part, empty where none did"),
-            column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
-            column("prompt_tokens", pa.int32(), "tokens of the prompt"),
-            column("completion_tokens", pa.int32(), "tokens of the reply"),
-            column("dropped", pa.string(), "what the prompt left out to fit the model's context; null for nothing"),
-            *OUTCOME,
-        ]
-    ),
-    units_per_group=64,
+    *EXPLANATION,
+    column("text", pa.string(), "the hypothesis in words"),
+    column("model", pa.string(), "language model that took part, empty where none did"),
+    column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
+    column("prompt_tokens", pa.int32(), "tokens of the prompt"),
+    column("completion_tokens", pa.int32(), "tokens of the reply"),
+    column("dropped", pa.string(), "what the prompt left out to fit the model's context; null for nothing"),
+    *OUTCOME,
 )
 
-SIMULATIONS = TableSchema(
+SIMULATIONS = unit_table(
     "simulations",
     2,
-    pa.schema(
-        [
-            *EXPLANATION,
-            column("simulator", pa.string(), "method that predicted the activations"),
-            column("control", pa.string(), "empty for the explanation itself, else which control was simulated"),
-            column("source", pa.int32(), "unit whose explanation was simulated; differs from index when shuffled"),
-            column("seq_id", pa.int64(), "the sequence in `corpus`"),
-            column("split", pa.string(), "select or report"),
-            column("expected", FLOATS, "expected activation of every token, 0 to 10"),
-            column("coverage", FLOATS, "probability mass found on the numbers, 1 where the method has none"),
-            column("model", pa.string(), "language model that took part, empty where none did"),
-            column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
-            column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first sequence carries all of them"),
-            column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
-            *OUTCOME,
-        ]
-    ),
-    units_per_group=64,
+    *EXPLANATION,
+    column("simulator", pa.string(), "method that predicted the activations"),
+    column("control", pa.string(), "empty for the explanation itself, else which control was simulated"),
+    column("source", pa.int32(), "unit whose explanation was simulated; differs from index when shuffled"),
+    column("seq_id", pa.int64(), "the sequence in `corpus`"),
+    column("split", pa.string(), "select or report"),
+    column("expected", FLOATS, "expected activation of every token, 0 to 10"),
+    column("coverage", FLOATS, "probability mass found on the numbers, 1 where the method has none"),
+    column("model", pa.string(), "language model that took part, empty where none did"),
+    column("prompt_id", pa.string(), "prompt in prompts/ and its version, empty where none was used"),
+    column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first sequence carries all of them"),
+    column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
+    *OUTCOME,
 )

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from pipeline.schemas import EXPLANATION, OUTCOME, POLARITY, UNIT, TableSchema, column
+from pipeline.schemas import EXPLANATION, OUTCOME, POLARITY, UNIT, TableSchema, column, unit_table
 
 NULLS = "black_box:null_directions"
 """The module under which null units stand in these tables: random directions that other units are compared with."""
@@ -15,11 +15,7 @@ _ASKED = [
 ]
 
 
-def _by_unit(name: str, version: int, *columns: pa.Field, folder: str = "") -> TableSchema:
-    return TableSchema(name, version, pa.schema(columns), units_per_group=64, folder=folder)
-
-
-RESPONSES = _by_unit(
+RESPONSES = unit_table(
     "responses",
     1,
     *UNIT,
@@ -31,7 +27,7 @@ RESPONSES = _by_unit(
     *OUTCOME,
 )
 
-NGRAMS = _by_unit(
+NGRAMS = unit_table(
     "ngrams",
     1,
     *UNIT,
@@ -44,7 +40,7 @@ NGRAMS = _by_unit(
     column("response", pa.float64(), "the unit's response to it"),
 )
 
-THEMES = _by_unit(
+THEMES = unit_table(
     "themes",
     1,
     *EXPLANATION,
@@ -54,7 +50,7 @@ THEMES = _by_unit(
     column("ngrams_shown", pa.list_(pa.string()), "n-grams that it was drawn from, by rank"),
 )
 
-SYNTHETIC_TEXTS = _by_unit(
+SYNTHETIC_TEXTS = unit_table(
     "synthetic_texts",
     1,
     *EXPLANATION,
@@ -68,7 +64,7 @@ SYNTHETIC_TEXTS = _by_unit(
     *OUTCOME,
 )
 
-SASC_SCORES = _by_unit(
+SASC_SCORES = unit_table(
     "sasc_scores",
     2,
     *EXPLANATION,
@@ -110,7 +106,7 @@ NGRAM_LIST = TableSchema(
 
 _TOP = pa.list_(pa.struct([pa.field("ngram_id", pa.int64()), pa.field("response", pa.float64())]))
 
-NGRAM_PARTIALS = _by_unit(
+NGRAM_PARTIALS = unit_table(
     "ngram_partials",
     2,
     *UNIT,

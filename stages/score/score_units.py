@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage, Unit
-from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, TableSchema, column
+from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, column, unit_table
 from pipeline.storage.tables import Tables
 from stages.estimates import with_texts
 from stages.evidence import Exemplar, RecordedUnits
@@ -27,24 +27,19 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _SCORERS: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
-SCORES = TableSchema(
+SCORES = unit_table(
     "scores",
     1,
-    pa.schema(
-        [
-            *EXPLANATION,
-            column("text", pa.string(), "the explanation"),
-            column("simulator", pa.string(), "method that predicted the activations"),
-            *(one for scorer in _SCORERS for one in scorer.columns),
-            column("correlation_select", pa.float64(), "correlation on the select split, which chose the candidate"),
-            column("n_candidates", pa.int32(), "candidates that could be compared on the select split"),
-            column("coverage", pa.float64(), "mean probability mass found on the numbers"),
-            column("n_sequences", pa.int32(), "report sequences behind the correlation"),
-            column("n_tokens", pa.int32(), "report tokens behind the correlation"),
-            *OUTCOME,
-        ]
-    ),
-    units_per_group=64,
+    *EXPLANATION,
+    column("text", pa.string(), "the explanation"),
+    column("simulator", pa.string(), "method that predicted the activations"),
+    *(one for scorer in _SCORERS for one in scorer.columns),
+    column("correlation_select", pa.float64(), "correlation on the select split, which chose the candidate"),
+    column("n_candidates", pa.int32(), "candidates that could be compared on the select split"),
+    column("coverage", pa.float64(), "mean probability mass found on the numbers"),
+    column("n_sequences", pa.int32(), "report sequences behind the correlation"),
+    column("n_tokens", pa.int32(), "report tokens behind the correlation"),
+    *OUTCOME,
 )
 
 Rows = list[dict[str, Any]]
