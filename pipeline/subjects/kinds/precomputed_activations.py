@@ -28,9 +28,10 @@ DOC_ID = re.compile(r"(?P<file>.+\.safetensors):(?P<row>[0-9]+)")
 def corpus_places(tables: Tables) -> Places:
     """Where the sequences came from, by the corpus's doc_id, `FILE:ROW`. Raises UserError: it was not made from such files."""
     batches = tables.batches(CORPUS, columns=["doc_id"])  # in the order of the seq_ids
-    matches = [DOC_ID.fullmatch(doc_id) for batch in batches for doc_id in batch.column(0).to_pylist()]
-    found = [(sys.intern(match["file"]), int(match["row"])) for match in matches if match]
-    if not found or len(found) < len(matches):
+    matches = (DOC_ID.fullmatch(doc_id) for batch in batches for doc_id in batch.column(0).to_pylist())
+    places = [match and (sys.intern(match["file"]), int(match["row"])) for match in matches]
+    found = [place for place in places if place]
+    if not found or len(found) < len(places):
         raise UserError(
             "the corpus was not made from the files of subject.precomputed; "
             'write corpus.source = "precomputed:NAME" and run the stage corpus'
