@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pipeline.commands.demands import Example, demands
-from pipeline.commands.printed_tables import format_table, safe
+from pipeline.commands.query import format_table, safe
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.runner import Stages

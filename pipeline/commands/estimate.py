@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
 from pipeline.commands.demands import Demand, Stages, demands
-from pipeline.commands.printed_tables import format_table
+from pipeline.commands.query import format_table
 from pipeline.config import RunConfig
 from pipeline.llm.counting_engine import BLOCK, Usage
 

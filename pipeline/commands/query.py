@@ -1,25 +1,40 @@
-"""Query a run's dataset with DuckDB: every table of the run is a view. A finished run reports by such queries."""
+"""Query a run's dataset with DuckDB, where every table of the run is a view, and print rows as text for people.
 
+Nothing is cut, and no control character reaches the terminal.
+"""
+
+import io
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import duckdb
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from pipeline.commands.printed_tables import format_table
 from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
 from pipeline.schemas import TableSchema
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
 FORMATS = ("table", "csv", "json", "parquet")
+UNLIMITED = 100_000
+"""Columns of text where output goes to a file."""
 
 
-def open_views(root: Path, tables: Mapping[str, TableSchema]) -> duckdb.DuckDBPyConnection:
+def open_views(root: Path, tables: Mapping[str, TableSchema]) -> "DuckDBPyConnection":
     """A connection in which every finished table of a run is a view.
 
     Raises:
         UserError: the run has no table yet.
     """
+    import duckdb
+
     connection = duckdb.connect()
     found = []
     for name, table in tables.items():
@@ -32,7 +47,7 @@ def open_views(root: Path, tables: Mapping[str, TableSchema]) -> duckdb.DuckDBPy
     return connection
 
 
-def view_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+def view_names(connection: "DuckDBPyConnection") -> list[str]:
     """Names of the views."""
     return [name for (name,) in connection.sql("SHOW TABLES").fetchall()]
 
@@ -52,11 +67,14 @@ def run_query(
     Raises:
         UserError: the run has no table yet, or DuckDB does not accept the query.
     """
+    import duckdb
+
     if style not in FORMATS:
         raise UserError(f"--format {style!r}; allowed: {', '.join(FORMATS)}")
     connection = open_views(root, tables)
     try:
-        result = connection.sql(sql or _best(view_names(connection), reports))
+        used = [report for report in reports if report.table in view_names(connection)]
+        result = connection.sql(sql or (used or reports)[0].best)
         if result is None:
             raise UserError("the query has no result; write a SELECT")
         _write(result, style)
@@ -67,12 +85,7 @@ def run_query(
         ) from None
 
 
-def _best(views: Sequence[str], reports: Sequence[MethodReport]) -> str:
-    """The query for the best explanations of the first method that the run has used."""
-    return next((report.best for report in reports if report.table in views), reports[0].best)
-
-
-def _write(result: duckdb.DuckDBPyRelation, style: str) -> None:
+def _write(result: "DuckDBPyRelation", style: str) -> None:
     if style == "table":
         sys.stdout.write(format_table(result.columns, result.fetchall()) + "\n")
     elif style == "csv":
@@ -85,3 +98,35 @@ def _write(result: duckdb.DuckDBPyRelation, style: str) -> None:
         import pyarrow.parquet as pq
 
         pq.write_table(result.to_arrow_table(), sys.stdout.buffer)
+
+
+def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None = None) -> str:
+    """Rows under their column names, numbers to the right. Null is a dash.
+
+    Args:
+        width: columns of text to wrap long cells to; unless given the terminal's, and none where output is no terminal.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for place, name in enumerate(columns):
+        numbers = all(isinstance(row[place], (int, float)) or row[place] is None for row in rows)
+        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    out = io.StringIO()
+    Console(file=out, width=width or _width(), color_system=None).print(table)
+    return "\n".join(line.removeprefix(" ").rstrip() for line in out.getvalue().strip("\n").splitlines()).strip("\n")
+
+
+def safe(text: str) -> str:
+    """Text in which control characters, escape sequences and marks of direction are written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return safe(f"{round(value, 3) + 0.0:.3f}" if isinstance(value, float) else str(value))

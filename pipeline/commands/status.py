@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.commands.printed_tables import format_table
+from pipeline.commands.query import format_table
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.execution.runner import Progress, Stages, survey
 from pipeline.execution.stage import Stage

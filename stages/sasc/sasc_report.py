@@ -39,7 +39,7 @@ SHOWN = 16
 
 def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
     """The report on a run."""
-    from pipeline.commands.printed_tables import format_table
+    from pipeline.commands.query import format_table
 
     values = connection.sql(SUMMARY).to_arrow_table().to_pylist()[0]
     parts = [

@@ -170,7 +170,7 @@ def made_up_scores(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> 
 
 def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
     """What a finished run says of its explanations: the best, some drawn at random, and their scores with the controls."""
-    from pipeline.commands.printed_tables import format_table
+    from pipeline.commands.query import format_table
 
     parts = [
         f"Dataset: {root}/scores/*.parquet (and units, exemplars, explanations, simulations beside it)",

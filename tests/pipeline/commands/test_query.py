@@ -1,6 +1,6 @@
 """Tables are whole in files, fit a terminal, and pass nothing on that a terminal would obey."""
 
-from pipeline.commands.printed_tables import format_table
+from pipeline.commands.query import format_table
 
 LONG = "the words " + ", ".join(f'"word{number}"' for number in range(40))
 
