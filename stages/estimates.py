@@ -36,9 +36,9 @@ EVERY = 1 << 30
 
 def corpus_sizes(config: RunConfig) -> dict[str, str]:
     """Sequences and tokens at most; a small corpus has fewer."""
-    sequences, tokens = config.corpus.max_sequences, config.corpus.max_sequences * config.corpus.seq_len
+    tokens = config.corpus.max_sequences * config.corpus.seq_len
     return {
-        "sequences": f"{sequences:,} at most",
+        "sequences": f"{config.corpus.max_sequences:,} at most",
         "tokens": f"{tokens:,} at most",
         "disk of the corpus, before compression": f"{tokens * TOKEN_BYTES / 2**20:,.0f} MiB",
     }
@@ -125,8 +125,8 @@ def made_up_negatives(config: RunConfig, tables: Tables, units: Sequence[Unit]) 
 
 def made_up_explanations(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
     """Every candidate of those of the units that fire, and first candidates of others to serve as controls."""
-    controls = config[Simulate].controls
-    return {EXPLANATIONS.name: with_texts(config, tables, units, config[Explain].candidates, controls, EXPLANATIONS)}
+    candidates, controls = config[Explain].candidates, config[Simulate].controls
+    return {EXPLANATIONS.name: with_texts(config, tables, units, candidates, controls, EXPLANATIONS)}
 
 
 def filled(table: TableSchema, columns: Mapping[str, Any]) -> pa.Table:

@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
-from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage, Unit
+from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage
 from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, column, unit_table
-from pipeline.storage.tables import Tables
 from stages.estimates import with_texts
 from stages.evidence import Exemplar, RecordedUnits
 from stages.score import SCORERS
@@ -163,11 +162,6 @@ def _outcome(row: Mapping[str, Any], error: str | None) -> dict[str, Any]:
     return {"status": "undefined", "error": "the true or the expected activations do not vary on the report split"}
 
 
-def made_up_scores(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
-    """For estimates: published explanations of those of the units that fire, and of others to serve as controls."""
-    return {SCORES.name: with_texts(config, tables, units, 1, config[Judge].controls, SCORES)}
-
-
 def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
     """What a finished run says of its explanations: the best, some drawn at random, and their scores with the controls."""
     from pipeline.commands.query import format_table
@@ -209,7 +203,11 @@ SCORE = Stage(
     plan=lambda config, tables: unit_shards(config, tables, config[Score].shard_units),
     process=process,
     splits=("select", "report"),
-    estimate=EstimateHints(made_up_tables=made_up_scores),
+    estimate=EstimateHints(
+        made_up_tables=lambda config, tables, units: {
+            SCORES.name: with_texts(config, tables, units, 1, config[Judge].controls, SCORES)
+        }
+    ),
     method="simulation",
 )
 REPORT = MethodReport(SCORES.name, TOP_EXPLANATIONS, describe)

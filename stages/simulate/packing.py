@@ -35,7 +35,7 @@ class Results:
     """What is known of some sequences so far, and what it took."""
 
     def __init__(self, count: int) -> None:
-        self._found: dict[int, Simulation] = {}
+        self.found: dict[int, Simulation] = {}
         self._spent = [(0, 0)] * count
 
     def put(self, numbers: Sequence[int], found: Sequence[Simulation], spent: tuple[int, int] = (0, 0)) -> list[int]:
@@ -46,17 +46,13 @@ class Results:
         """
         read, written = self._spent[numbers[0]]
         self._spent[numbers[0]] = (read + spent[0], written + spent[1])
-        self._found |= zip(numbers, found, strict=True)
-        return [number for number in numbers if self._found[number].expected is None]
-
-    def error(self, number: int) -> str:
-        """Why a sequence has no values."""
-        return self._found[number].error
+        self.found |= zip(numbers, found, strict=True)
+        return [number for number in numbers if self.found[number].expected is None]
 
     def simulations(self) -> list[Simulation]:
         """One for each sequence, in order."""
         return [
-            replace(self._found[number], prompt_tokens=read, completion_tokens=written)
+            replace(self.found[number], prompt_tokens=read, completion_tokens=written)
             for number, (read, written) in enumerate(self._spent)
         ]
 
@@ -108,8 +104,8 @@ class PackedSimulator(ABC):
 
         error = await self._asker.ask(request, take, ATTEMPTS - tried)
         if error is None and numbers:
-            faults = [f"{results.error(number)}, in the last of {tried} replies" for number in numbers]
-            results.put(numbers, [Simulation.failed(fault) for fault in faults])
+            faults = [f"{results.found[number].error}, in the last of {tried} replies" for number in numbers]
+            results.put(numbers, list(map(Simulation.failed, faults)))
         elif error is not None and len(numbers) == 1:
             results.put(numbers, [Simulation.failed(str(error))])
         elif error is not None:

@@ -9,7 +9,8 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, count
 from typing import Any
 
@@ -60,31 +61,28 @@ class GeneratedSimulator(PackedSimulator):
 
     def read(self, completion: Completion, texts: Sequence[Tokens]) -> list[Simulation]:
         """An error for a sequence with a row missing, twice, or not right."""
-        found: dict[int, list[Span]] = {}
+        found = defaultdict[int, list[Span]](list)
         for line in _LINE.finditer(completion.text):
-            found.setdefault(int(line[1]), []).append(line.span("numbers"))
+            found[int(line[1])].append(line.span("numbers"))
         rows_asked = sum(len(_rows(tokens)) for tokens in texts)
         if strange := [number for number in found if not 1 <= number <= rows_asked]:
             fault = f"the reply has a row {strange[0]} where rows 1 to {rows_asked} were asked"
             return [Simulation.failed(fault) for _ in texts]
-        results, first = [], 1
-        for tokens in texts:
-            rows = _rows(tokens)
-            results.append(_from_rows(completion, [found.get(first + i, []) for i in range(len(rows))], rows, first))
-            first += len(rows)
-        return results
+        numbers = count(1)
+        shown = [[(number, row) for row, number in zip(_rows(tokens), numbers, strict=False)] for tokens in texts]
+        return [_from_rows(completion, found, rows) for rows in shown]
 
 
 def _from_rows(
-    completion: Completion, found: Sequence[list[Span]], rows: Sequence[Sequence[str]], first: int
+    completion: Completion, found: Mapping[int, list[Span]], rows: Sequence[tuple[int, Sequence[str]]]
 ) -> Simulation:
-    """One sequence, from where each of its rows stands in the reply."""
+    """One sequence, from its numbered rows and where each row stands in the reply."""
     places: list[Span] = []
-    for number, (spans, row) in enumerate(zip(found, rows, strict=True), first):
-        if len(spans) != 1:
+    for number, row in rows:
+        if len(found[number]) != 1:
             cut = "" if completion.finished else f", and the reply was cut after {completion.completion_tokens} tokens"
-            return Simulation.failed(f"row {number} occurs {len(spans)} times in the reply, not once{cut}")
-        items = [item.span() for item in _ITEM.finditer(completion.text, *spans[0])]
+            return Simulation.failed(f"row {number} occurs {len(found[number])} times in the reply, not once{cut}")
+        items = [item.span() for item in _ITEM.finditer(completion.text, *found[number][0])]
         if len(items) != len(row):
             return Simulation.failed(f"row {number} has {len(items)} numbers for {len(row)} tokens")
         places += items
@@ -157,12 +155,9 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
 _ENTRY = _object(token={"type": "integer"}, value={"type": "integer", "enum": list(range(1, 11))})
-SCHEMA = _object(texts=_list(_object(text={"type": "integer"}, active=_list(_ENTRY))))
+_TEXT = _object(text={"type": "integer"}, active={"type": "array", "items": _ENTRY})
+SCHEMA = _object(texts={"type": "array", "items": _TEXT})
 """Of a reply; it keeps to what strict servers allow, so counts and ranges of tokens are checked when it is read."""
 
 
@@ -195,13 +190,13 @@ class JsonSimulator(PackedSimulator):
             if not completion.finished:
                 fault = f"the reply was cut after {completion.completion_tokens} tokens"
             return [Simulation.failed(fault) for _ in texts]
-        found: dict[object, list[dict[str, Any]]] = {}
+        found = defaultdict[object, list[dict[str, Any]]](list)
         for entry in document:
-            found.setdefault(entry["text"], []).append(entry)
+            found[entry["text"]].append(entry)
         if strange := [number for number in found if not _whole(number, 1, len(texts))]:
             fault = f"the reply names text {strange[0]!r} where texts 1 to {len(texts)} were asked"
             return [Simulation.failed(fault) for _ in texts]
-        return [_from_entries(number, found.get(number, []), len(tokens)) for number, tokens in enumerate(texts, 1)]
+        return [_from_entries(number, found[number], len(tokens)) for number, tokens in enumerate(texts, 1)]
 
 
 def _from_entries(number: int, entries: list[dict[str, Any]], length: int) -> Simulation:
