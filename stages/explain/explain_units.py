@@ -1,8 +1,9 @@
 """The explain stage: evidence of the `explain` split to candidate explanations."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -37,18 +38,12 @@ class Candidate:
     """Whether the token limit cut the explanation off."""
 
 
-class Explainer(Protocol):
-    """Writes explanations from the `explain` split of a unit's exemplars."""
+Explainer = Callable[[Evidence, int], Awaitable[list[Candidate]]]
+"""Writes explanations of a unit, given its `explain` split and a seed: candidates, best guess first, never empty.
 
-    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
-        """Candidates, best guess first, never empty.
-
-        Raises:
-            ExplanationError: nothing can be said of this unit; the message becomes the row's `error`.
-        """
-        ...
-
-
+Raises:
+    ExplanationError: nothing can be said of this unit; the message becomes the row's `error`.
+"""
 TRUNCATED = "the token limit cut the explanation off, and no reply was whole; raise explain.max_tokens"
 
 
@@ -108,7 +103,7 @@ async def explain_unit(name: str, explainer: Explainer, evidence: Evidence, seed
         side = "above" if evidence.polarity == "+" else "below"
         return [row(0, Candidate(""), "dead", f"no activation {side} 0 in the explain split")]
     try:
-        candidates = await explainer.explain(evidence, seed)
+        candidates = await explainer(evidence, seed)
     except ExplanationError as error:
         spent = Candidate("", prompt_tokens=error.prompt_tokens, completion_tokens=error.completion_tokens)
         return [row(0, spent, "failed", str(error))]

@@ -6,8 +6,9 @@
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -189,43 +190,37 @@ def needed(attribution: Activations, peak: int) -> list[int]:
     return [place for place in order[:NEEDED] if values[place] >= LEAST_SHARE * highest]
 
 
-@dataclass(frozen=True)
-class MarkedTextExplainer:
+async def by_marked_texts(
+    settings: Explain, asker: Asker, prompts: Sequence[Prompt], evidence: Evidence, seed: int, *, contrast: bool = False
+) -> list[Candidate]:
     """Asks what the marked tokens have in common, and, where there are counter-examples, what nothing in these has.
 
     A prompt that does not fit the model's context loses counter-examples, the least like first, then few-shot neurons,
     the last first, and then exemplars, the weakest first.
+
+    Args:
+        prompts: two: for units of which only marked texts are known, and for those of which more is; see `take_notes`.
+        contrast: whether counter-examples are shown. A unit that is low on no text of its evidence is asked about without any.
     """
-
-    settings: Explain
-    asker: Asker
-    prompts: Sequence[Prompt]
-    """Two: for units of which only marked texts are known, and for those of which more is; see `take_notes`."""
-    find_others: Callable[[Evidence, Highlights], list[str]] | None = None
-    """Finds the counter-examples. A unit that is low on no text of its evidence is asked about without any."""
-
-    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
-        """Different replies to one prompt; see `Explainer` and `ask_in_words`."""
-        evidence = evidence.around(self.settings.context)
-        highlights = highlight(evidence)
-        noted, kinds = take_notes(evidence, highlights)
-        prompt = self.prompts[1 if kinds else 0]
-        parts = [few_shot(prompt), Part("exemplar", noted if kinds else highlights.texts, "texts", least=1)]
-        if self.find_others:
-            parts.insert(0, Part("counter-example", self.find_others(evidence, highlights), "others"))
-        values = {"promoted": [quoted(token) for token in evidence.promoted]} if kinds else {}
-        return await ask_in_words(self.asker, self.settings, prompt, parts, seed, kinds, **values)
+    evidence = evidence.around(settings.context)
+    highlights = highlight(evidence)
+    noted, kinds = take_notes(evidence, highlights)
+    prompt = prompts[1 if kinds else 0]
+    parts = [few_shot(prompt), Part("exemplar", noted if kinds else highlights.texts, "texts", least=1)]
+    if contrast:
+        find = hard_negatives if settings.negatives == "hard" else look_alikes
+        parts.insert(0, Part("counter-example", find(evidence, highlights), "others"))
+    values = {"promoted": [quoted(token) for token in evidence.promoted]} if kinds else {}
+    return await ask_in_words(asker, settings, prompt, parts, seed, kinds, **values)
 
 
 MAX_ACTIVATION = Method(
     "a language model is shown the strongest texts with the tokens marked that the unit responds to",
-    MarkedTextExplainer,
+    lambda *given: partial(by_marked_texts, *given),
     prompts=("explain/max_activation.v1", "explain/max_activation.v2"),
 )
 CONTRASTIVE = Method(
     "as max_activation, with texts beside them that look alike and that the unit does not respond to",
-    lambda settings, asker, prompts: MarkedTextExplainer(
-        settings, asker, prompts, hard_negatives if settings.negatives == "hard" else look_alikes
-    ),
+    lambda *given: partial(by_marked_texts, *given, contrast=True),
     prompts=("explain/contrastive.v1", "explain/contrastive.v2"),
 )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,50 +23,45 @@ SPARSE = 0.2
 """Records with a smaller share of non-zero values are shown again without the zeros."""
 MAX_TOKENS = 60
 """Of a reply, unless explain.max_tokens says otherwise."""
-
+TOKENS = 50
+"""Tokens shown at most."""
+STEP = 10
+"""Tokens left out at a time of a prompt that does not fit."""
 _LEAD = re.compile(r"^(?:.{0,60}?\bthe main thing (?:this|the) neuron does is(?: to)? find)\b[:\s]*", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class TokenActivationExplainer:
+async def by_activations(
+    settings: Explain, asker: Asker, prompt: Prompt, evidence: Evidence, seed: int
+) -> list[Candidate]:
     """Asks for the rest of the sentence "the main thing this neuron does is find".
 
     A prompt that does not fit the model's context loses few-shot neurons, the last first, and then exemplars, the
     weakest first. Positions left out of the record (NaN) keep their line and show 0.
+
+    Raises:
+        ExplanationError: no activation above zero, besides what `ask` raises.
     """
+    exemplars = evidence.around(settings.context).band("top")[:EXEMPLARS]
+    if not any(np.nan_to_num(exemplar.activations).max(initial=0) > 0 for exemplar in exemplars):
+        raise ExplanationError("no exemplar of the explain split has an activation above zero")
 
-    settings: Explain
-    asker: Asker
-    prompt: Prompt
-
-    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
-        """Different replies to one prompt; see `Explainer` and `ask`.
-
-        Raises:
-            ExplanationError: no activation above zero, besides what `ask` raises.
-        """
-        exemplars = evidence.around(self.settings.context).band("top")[:EXEMPLARS]
-        if not any(np.nan_to_num(exemplar.activations).max(initial=0) > 0 for exemplar in exemplars):
-            raise ExplanationError("no exemplar of the explain split has an activation above zero")
-        parts = (
-            Part("few-shot example", few_shot_neurons(self.prompt), "neurons"),
-            Part("exemplar", exemplars, "exemplars", least=1),
-        )
-        most, temperature = self.settings.max_tokens or MAX_TOKENS, self.settings.temperature
-        question = Question(self.prompt.id, parts, self.conversation, self.read, most, temperature, stop=("\n",))
-        return await ask(self.asker, question, self.settings.candidates, seed)
-
-    def conversation(self, neurons: Sequence[FewShotNeuron], exemplars: Sequence[Exemplar]) -> tuple[Message, ...]:
-        """The few-shot neurons with their explanations, then the unit without one."""
+    def write(neurons: Sequence[FewShotNeuron], exemplars: Sequence[Exemplar]) -> tuple[Message, ...]:
         values = normalised([exemplar.activations for exemplar in exemplars])
         records = [(exemplar.tokens, row) for exemplar, row in zip(exemplars, values, strict=True)]
-        question = _neuron(self.prompt, len(neurons) + 1, records)
-        return (*opening(self.prompt, _shots, len(neurons)), Message("user", question))
+        question = _neuron(prompt, len(neurons) + 1, records)
+        return (*opening(prompt, _shots, len(neurons)), Message("user", question))
 
-    def read(self, reply: Completion) -> Said:
-        """The explanation in a reply, without a repeated lead. A text with a tab is more of the prompt's lines, and no explanation."""
-        text = _LEAD.sub("", " ".join(reply.text.split()))
-        return Said("") if "\t" in reply.text.strip() else usable(text, reply.finished, self.prompt.part("system"))
+    few = Part("few-shot example", few_shot_neurons(prompt), "neurons")
+    parts = (few, Part("exemplar", exemplars, "exemplars", least=1))
+    most, read = settings.max_tokens or MAX_TOKENS, partial(read_rest, prompt)
+    question = Question(prompt.id, parts, write, read, most, settings.temperature, stop=("\n",))
+    return await ask(asker, question, settings.candidates, seed)
+
+
+def read_rest(prompt: Prompt, reply: Completion) -> Said:
+    """The explanation in a reply, without a repeated lead. A text with a tab is more of the prompt's lines, and no explanation."""
+    text = _LEAD.sub("", " ".join(reply.text.split()))
+    return Said("") if "\t" in reply.text.strip() else usable(text, reply.finished, prompt.part("system"))
 
 
 def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:
@@ -84,32 +79,19 @@ def _neuron(prompt: Prompt, number: int, records: Sequence[tuple[Sequence[str], 
     return prompt.part("neuron", number=number, records=shown, nonzero=nonzero if sparse else [])
 
 
-TOKENS = 50
-"""Tokens shown at most."""
-STEP = 10
-"""Tokens left out at a time of a prompt that does not fit."""
-
-
-@dataclass(frozen=True)
-class TokenSpaceExplainer:
+async def by_token_means(
+    settings: Explain, asker: Asker, prompt: Prompt, evidence: Evidence, seed: int
+) -> list[Candidate]:
     """Asks what the tokens with the highest mean activation have in common, whatever stands around them.
 
     Departure from Bills et al.: the means are shown, as numbers from 0 to 10. A prompt that does not fit the model's
     context loses few-shot neurons, the last first, and then the tokens with the lowest means.
+
+    Raises:
+        ExplanationError: no token with a mean above zero, besides what `ask_in_words` raises.
     """
-
-    settings: Explain
-    asker: Asker
-    prompt: Prompt
-
-    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
-        """Different replies to one prompt; see `Explainer` and `ask_in_words`.
-
-        Raises:
-            ExplanationError: no token with a mean above zero, besides what `ask_in_words` raises.
-        """
-        tokens = Part("token", shown_tokens(evidence), "tokens", least=1, step=STEP)
-        return await ask_in_words(self.asker, self.settings, self.prompt, (few_shot(self.prompt), tokens), seed)
+    tokens = Part("token", shown_tokens(evidence), "tokens", least=1, step=STEP)
+    return await ask_in_words(asker, settings, prompt, (few_shot(prompt), tokens), seed)
 
 
 def shown_tokens(evidence: Evidence) -> list[tuple[str, int]]:
@@ -123,11 +105,11 @@ def shown_tokens(evidence: Evidence) -> list[tuple[str, int]]:
 
 TOKEN_ACTIVATION = Method(
     "a language model is shown the strongest texts token by token, each with its activation (Bills et al. 2023)",
-    lambda settings, asker, prompts: TokenActivationExplainer(settings, asker, prompts[0]),
+    lambda settings, asker, prompts: partial(by_activations, settings, asker, prompts[0]),
     prompts=("explain/token_activation.v1",),
 )
 TOKEN_SPACE = Method(
     "a language model is shown the tokens with the highest mean activation (Bills et al. 2023)",
-    lambda settings, asker, prompts: TokenSpaceExplainer(settings, asker, prompts[0]),
+    lambda settings, asker, prompts: partial(by_token_means, settings, asker, prompts[0]),
     prompts=("explain/token_space.v1",),
 )

@@ -212,7 +212,7 @@ def clean(written: str, words: Sequence[str]) -> str:
 
 METHOD = Method(
     "statistics find the words and rules that carry the activation; a language model, where there is one, labels the words",
-    lambda settings, model, prompts: StatisticsExplainer(model, settings.candidates, prompts[0]),
+    lambda settings, model, prompts: StatisticsExplainer(model, settings.candidates, prompts[0]).explain,
     model="inside",
     prompts=(LABEL.name,),
 )

@@ -94,7 +94,11 @@ def opened(name: str, engine: Engine, **settings: Any) -> Explainer:
 
 def explained(name: str, engine: Engine, unit: Evidence, **settings: Any) -> list[Candidate]:
     """What it says of a unit."""
-    return asyncio.run(opened(name, engine, **settings).explain(unit, seed=1))
+
+    async def explain() -> list[Candidate]:
+        return await opened(name, engine, **settings)(unit, 1)
+
+    return asyncio.run(explain())
 
 
 def ever_shorter(

@@ -16,7 +16,7 @@ class Failing:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
 
-    async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
+    async def __call__(self, evidence: Evidence, seed: int) -> list[Candidate]:
         if self.error:
             raise self.error
         return [Candidate("first", "explain/x.v1", "m", 10, 2), Candidate("second")]
@@ -54,7 +54,7 @@ def test_a_unit_that_never_fires_is_dead_and_not_failed(largest: float) -> None:
 
 def test_an_explanation_that_was_cut_off_is_called_so() -> None:
     class Cut(Failing):
-        async def explain(self, evidence: Evidence, seed: int) -> list[Candidate]:
+        async def __call__(self, evidence: Evidence, seed: int) -> list[Candidate]:
             return [Candidate("words about mus", truncated=True)]
 
     [row] = asyncio.run(explain_unit("cut", Cut(), evidence(1.0), 0))

@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 
 from pipeline.llm.engine import Completion
 from pipeline.llm.in_process import InProcessEngine
+from pipeline.prompts import Prompt
 from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.asking import ATTEMPTS
 from stages.evidence import Evidence, Exemplar
 from stages.explain.explain_units import Candidate, ExplanationError
 from stages.explain.explanation_reply import Said
-from stages.explain.shown_tokens import EXEMPLARS, MAX_TOKENS, TokenActivationExplainer
+from stages.explain.shown_tokens import EXEMPLARS, MAX_TOKENS, read_rest
 from tests.pipeline.llm.shown import read_lines
-from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, exemplar, explained, opened, says
+from tests.stages.explain.scripted import ScriptedEngine, ever_shorter, evidence, exemplar, explained, says
 from tests.tiers import examples
 
 
@@ -170,9 +171,7 @@ def test_a_unit_without_an_active_top_exemplar_cannot_be_explained(unit: Evidenc
 
 
 def said(reply: str, *, finished: bool = True) -> Said:
-    explainer = opened("token_activation", ScriptedEngine(says("")))
-    assert isinstance(explainer, TokenActivationExplainer)
-    return explainer.read(Completion(reply, 1, 1, finished))
+    return read_rest(Prompt("explain/token_activation.v1"), Completion(reply, 1, 1, finished))
 
 
 @pytest.mark.parametrize(
