@@ -69,14 +69,7 @@ class LayerKind(Protocol):
     """What the file of a kind of module within the layers offers."""
 
     def hook_point(self, layer: Layer, entry: Any) -> HookPoint:
-        """The hook point of a module.
-
-        Args:
-            entry: what the run file says of it; None where the kind has no entries.
-
-        Raises:
-            UserError: the layer does not have it.
-        """
+        """The hook point of a module, by what the run file says of it. Raises UserError: the layer does not have it."""
         ...
 
 

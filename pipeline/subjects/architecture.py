@@ -215,12 +215,20 @@ def inputs(projection: nn.Module) -> int:
     return int(cast(torch.Tensor, projection.weight).shape[0])
 
 
-def matrix(projection: nn.Module) -> torch.Tensor:
-    """The (outputs, inputs) float32 weight of a Linear or a Conv1D on the CPU, wherever accelerate keeps it."""
+def parameter(module: nn.Module, name: str = "weight") -> torch.Tensor:
+    """A parameter where it is, or copied to the CPU where accelerate keeps it elsewhere until it is used."""
+    found = cast(torch.Tensor, getattr(module, name))
+    if found.device.type != "meta":
+        return found.detach()
     from accelerate.utils import align_module_device
 
-    with align_module_device(projection):
-        weight = cast(torch.Tensor, projection.weight).detach().float().cpu().clone()
+    with align_module_device(module):
+        return cast(torch.Tensor, getattr(module, name)).detach().cpu().clone()
+
+
+def matrix(projection: nn.Module) -> torch.Tensor:
+    """The (outputs, inputs) float32 weight of a Linear or a Conv1D on the CPU, wherever accelerate keeps it."""
+    weight = parameter(projection).float().cpu()
     return weight if isinstance(projection, nn.Linear) else weight.T
 
 
@@ -230,15 +238,14 @@ def norm_scale(norm: nn.Module | None, width: int) -> torch.Tensor:
     It is found by applying the norm to a vector of mean 0 that is normalised already, up to a factor: some families store the
     weight less one.
     """
-    weights = [] if norm is None else list(norm.parameters())
-    if norm is None or not weights:
+    if norm is None or not list(norm.parameters()):
         return torch.ones(width)
+    if type(norm) is nn.LayerNorm:
+        return parameter(norm).float().cpu()
     from accelerate.utils import align_module_device
 
     with align_module_device(norm), torch.inference_mode():
         weight = next(norm.parameters())
-        if type(norm) is nn.LayerNorm:
-            return weight.detach().float().cpu().clone()
         signs = 1.0 - 2.0 * (torch.arange(width, device=weight.device) % 2)
         probe = (100.0 * signs).to(weight.dtype)
         return ((norm(probe) - norm(-probe)).float() / 2 * signs).cpu().clone()

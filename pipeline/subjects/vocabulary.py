@@ -10,20 +10,22 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from pipeline.subjects.activation_sources import HookPoint
-from pipeline.subjects.architecture import norm_scale
+from pipeline.subjects.architecture import norm_scale, parameter
 
 CONTINUATION = bytes(range(0x80, 0xC0))
 """Bytes that go on with a character in UTF-8."""
 LONGEST_CHARACTER = 4
 """Bytes, and so tokens, of a character at most."""
+BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
+"""The byte that each character of a byte-level vocabulary stands for."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _PARENTS = ("", "decoder.", "language_model.", "model.", "text_model.")
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
@@ -107,8 +109,7 @@ class TokenTexts:
         if token_id in self._added:
             return self._added[token_id].encode()
         if self._scheme == "bytes":
-            table = _byte_of_character()
-            return bytes(table[character] for character in piece)
+            return bytes(BYTES[character] for character in piece)
         if self._scheme == "sentencepiece":
             return str(piece).replace("\u2581", " ").encode()
         if self._scheme == "wordpiece":
@@ -124,18 +125,6 @@ def _scheme(backend: dict[str, Any]) -> str:
     if '"Metaspace"' in decoder or "\\u2581" in decoder:
         return "sentencepiece"
     return "wordpiece" if '"WordPiece"' in decoder else "other"
-
-
-@cache
-def _byte_of_character() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for: GPT-2's table, the other way round.
-
-    Printable bytes stand for themselves; the others, in order, for the characters from U+0100 on.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
 @dataclass(frozen=True)
@@ -172,16 +161,12 @@ def find_unembedding(model: Any, dimensions: int) -> Unembedding | None:
     """
     head = model.get_output_embeddings()
     others = (child for child in model.children() if child is not head and child is not model.base_model)
-    if not isinstance(head, nn.Linear) or head.in_features != dimensions or any(_parameters(other) for other in others):
+    between = any(weight.numel() for other in others for weight in other.parameters())
+    if not isinstance(head, nn.Linear) or head.in_features != dimensions or between:
         return None
-    return Unembedding(_rows(head), find_final_norm(model.base_model))
-
-
-def find_final_norm(base_model: nn.Module) -> nn.Module | None:
-    """The norm between the last layer and the head."""
-    modules = dict(base_model.named_modules())
+    modules = dict(model.base_model.named_modules())
     paths = (parent + name for parent, name in product(_PARENTS, _FINAL_NORMS))
-    return next((modules[path] for path in paths if path in modules), None)
+    return Unembedding(parameter(head), next((modules[path] for path in paths if path in modules), None))
 
 
 def embedding_rows(model: Any, hook_point: HookPoint) -> torch.Tensor:
@@ -189,7 +174,7 @@ def embedding_rows(model: Any, hook_point: HookPoint) -> torch.Tensor:
 
     The weight of that norm is left out, as the vectors that units read (`UnitVectors.reads`) have it already.
     """
-    rows = _rows(model.get_input_embeddings())
+    rows = parameter(model.get_input_embeddings())
     if hook_point.norm is None:
         return rows
     normed = _without_bias(hook_point.norm, rows)
@@ -204,18 +189,3 @@ def _without_bias(norm: nn.Module, vectors: torch.Tensor) -> torch.Tensor:
         vectors = vectors.to(weight.device, weight.dtype)
     with torch.no_grad():
         return cast(torch.Tensor, norm(vectors) - norm(torch.zeros_like(vectors[:1])))
-
-
-def _rows(layer: Any) -> torch.Tensor:
-    """The weight (V, D) of an embedding or a head where it is, or on the CPU where accelerate keeps it elsewhere."""
-    weight: torch.Tensor = layer.weight
-    if weight.device.type != "meta":
-        return weight.detach()
-    from accelerate.utils import align_module_device
-
-    with align_module_device(layer):
-        return cast(torch.Tensor, layer.weight).detach().cpu().clone()
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

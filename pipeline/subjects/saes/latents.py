@@ -9,7 +9,7 @@ from pipeline.config import SparseCoder
 from pipeline.errors import UserError
 from pipeline.subjects.activation_sources import HookPoint, UnitVectors
 from pipeline.subjects.activations import SparseActivations
-from pipeline.subjects.architecture import Layer, Side, descend, norm_scale
+from pipeline.subjects.architecture import Layer, Side, descend, norm_scale, parameter
 from pipeline.subjects.saes.coder import Coder
 from pipeline.subjects.saes.coder_files import open_coder
 from pipeline.subjects.saes.encoder import Encoder
@@ -71,11 +71,6 @@ class LazyEncoder:
         self._encoders: dict[torch.device, Encoder] = {}
 
     def __call__(self, x: torch.Tensor) -> SparseActivations:
-        if x.shape[-1] != self.coder.inputs:
-            raise UserError(
-                f"{self.name}: {self.coder.weights} encodes {self.coder.inputs} dimensions, and what it reads has "
-                f"{x.shape[-1]}; choose a coder that was trained on this model, or correct `reads`"
-            )
         if x.device not in self._encoders:
             self._encoders[x.device] = self._load(x.device)
         return self._encoders[x.device].encode(x)
@@ -87,7 +82,9 @@ class LazyEncoder:
         gain = norm_scale(self.norm, self.coder.inputs)
         if not gain.all():
             raise UserError(f"{self.name}: the norm in front of the MLP has a gain of 0, which cannot be taken off")
-        return encoder.after(gain.to(device), _bias(self.norm, self.coder.inputs).to(device))
+        has_bias = getattr(self.norm, "bias", None) is not None
+        bias = parameter(self.norm, "bias").float() if has_bias else torch.zeros(self.coder.inputs)
+        return encoder.after(gain.to(device), bias.to(device))
 
 
 def latent_vectors(layer: Layer, coder: Coder, where: Place) -> UnitVectors:
@@ -107,15 +104,6 @@ def latent_vectors(layer: Layer, coder: Coder, where: Place) -> UnitVectors:
     if where.module and where.reads in POST_NORMS:
         writes = writes * norm_scale(layer.part(POST_NORMS[where.reads]), writes.shape[1])
     return UnitVectors(reads, writes)
-
-
-def _bias(norm: nn.Module, width: int) -> torch.Tensor:
-    """(D,) what a norm adds, on the CPU, wherever accelerate keeps it."""
-    from accelerate.utils import align_module_device
-
-    with align_module_device(norm):
-        bias = getattr(norm, "bias", None)
-        return torch.zeros(width) if bias is None else bias.detach().float().cpu().clone()
 
 
 def _hook_point(layer: Layer, where: Place) -> tuple[nn.Module, Side]:

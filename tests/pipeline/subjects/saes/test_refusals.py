@@ -19,7 +19,6 @@ from tests.pipeline.subjects.saes.layouts import (
     save,
     site_of,
     sparsify,
-    stream,
     write_json,
 )
 
@@ -174,7 +173,3 @@ def test_a_coder_of_another_model_is_told(tmp_path: Path) -> None:
     folder = sparsify(tmp_path, W)
     with pytest.raises(UserError, match=r"encodes 6 dimensions, and residual of this model has 768"):
         site_of(folder, hidden_size=768)
-    site = site_of(folder)
-    assert site.read is not None
-    with pytest.raises(UserError, match=r"encodes 6 dimensions, and what it reads has 8"):
-        site.read(stream(inputs=8))
