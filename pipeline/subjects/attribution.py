@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import UserError
-from pipeline.subjects.activation_sources import HookPoint, LastHookPointReached, hooked, input_device
-from pipeline.subjects.activations import ActivationSource, TokenBatch, of_units
+from pipeline.subjects.activation_sources import HookPoint, LastHookPointReached, activations_on, hooked, input_device
+from pipeline.subjects.activations import ActivationSource, of_units
 
 STEPS = 32
 """Points on the way from the baseline to the sequence at which gradients are taken."""
@@ -28,7 +28,6 @@ NEUTRAL = (" ", "_", ".")
 """Texts that stand for no particular word; the first one that is a single token replaces others."""
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -68,33 +67,20 @@ def occlusion(
     Returns:
         (T,) in activation units; NaN where an activation was not finite.
     """
-    original = np.asarray(token_ids, np.int64)
-    reach = one.position + 1
-    cut = original.copy()
-    cut[reach:] = neutral
-    whole, without_end = _activations(source, module, np.stack([original, cut]), one)
+
+    def activations(variants: Sequence[Sequence[int]], size: int) -> Floats:
+        """(N,) the wanted activation in each variant of the sequence."""
+        given = activations_on(source, module, [one.unit], enumerate(variants), size)
+        return np.asarray([given[number][one.position, 0] for number in range(len(variants))])
+
+    original, reach = list(token_ids), one.position + 1
+    whole, without_end = activations([original, original[:reach] + [neutral] * (len(original) - reach)], 2)
     if not np.isclose(whole, without_end, rtol=1e-4, atol=1e-6):
         reach = len(original)
+    variants = [[*original[:place], neutral, *original[place + 1 : reach]] for place in range(reach)]
     found = np.zeros(len(original), np.float32)
-    for start in range(0, reach, batch):
-        positions = np.arange(start, min(start + batch, reach))
-        variants = np.tile(original[:reach], (len(positions), 1))
-        variants[np.arange(len(positions)), positions] = neutral
-        found[positions] = whole - _activations(source, module, variants, one)
+    found[:reach] = whole - activations(variants, batch)
     return found
-
-
-def _activations(source: ActivationSource, module: str, variants: Ints, one: Wanted) -> Floats:
-    """(N,) the wanted activation in each variant (N, T) of a sequence."""
-    taken: list[Floats] = []
-
-    def receive(name: str, activations: Any) -> None:
-        if name == module:
-            taken.append(_pick(activations, one).float().cpu().numpy().copy())
-
-    count, length = variants.shape
-    source.run(TokenBatch(variants, np.full(count, length, np.int64), np.arange(count)), receive)
-    return taken[0]
 
 
 def _pick(activations: Any, one: Wanted) -> torch.Tensor:
