@@ -68,15 +68,16 @@ class Additive:
         self.sequences = 0
 
     def run(self, batch: TokenBatch, receive: Receive) -> None:
-        self.sequences += len(np.unique(batch.token_ids, axis=0))  # batches are filled with repetitions
+        self.sequences += len(batch.token_ids)
         tokens = torch.from_numpy(batch.token_ids).float()[..., None] + torch.arange(3)
         sums = tokens.cumsum(1) if self.causal else tokens.sum(1, keepdim=True).expand_as(tokens)
         receive("black_box:other", sums * 0)
         receive("black_box:sum", sums)
 
 
-@pytest.mark.parametrize(("causal", "tried"), [(True, 2 + 4), (False, 2 + 8)])
+@pytest.mark.parametrize(("causal", "tried"), [(True, 2 + 6), (False, 2 + 9)], ids=["causal", "not"])
 def test_occlusion_takes_any_source_and_tries_nothing_after_the_peak_of_a_causal_one(causal: bool, tried: int) -> None:
+    """tried: sequences, in batches of three that are filled up."""
     source = Additive(causal=causal)
     found = occlusion(source, "black_box:sum", IDS, Wanted(3, 2), neutral=4, batch=3)
     reach = np.arange(len(IDS)) <= (3 if causal else len(IDS))
