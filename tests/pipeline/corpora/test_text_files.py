@@ -214,7 +214,7 @@ def test_a_large_file_is_read_in_little_memory(tmp_path: Path, name: str) -> Non
     if name == "a.parquet":
         pq.write_table(pa.table({"text": [line * 100] * 4000}), file, row_group_size=1000)
     else:
-        entry = line if name == "a.txt.gz" else json.dumps({"text": line * 100}) + "\n"
+        entry = line.strip() * 40 + "\n" if name == "a.txt.gz" else json.dumps({"text": line * 100}) + "\n"
         with gzip.open(file, "wt", compresslevel=1) as stream:
             for _ in range(22_000_000 // len(entry)):
                 stream.write(entry)

@@ -92,7 +92,7 @@ def test_every_window_is_as_likely_as_any_other_at_every_place() -> None:
 
 def test_memory_is_bounded_by_the_sample_and_not_by_the_corpus() -> None:
     def stream() -> Iterator[tuple[Document, list[int]]]:
-        for number in range(3000):
+        for number in range(1000):
             yield Document(f"doc{number}", ""), list(range(640))
 
     def peak(limit: int) -> int:

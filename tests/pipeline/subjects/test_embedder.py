@@ -67,10 +67,10 @@ def test_special_tokens_in_a_text_are_text() -> None:
 @pytest.mark.parametrize("many", [False, True])
 def test_a_vector_is_the_same_to_the_last_bit_whatever_stands_beside_it(many: bool) -> None:
     embedder = load_embedder()
-    words = [f"{text} {number}" for number in range(8) for text in LONG]
+    words = [f"{text} {number}" for number in range(2) for text in LONG]
     together = embedder.encode(words, many)
     assert np.array_equal(together, embedder.encode(words[::-1], many)[::-1])
-    for place in (0, 17, 40, 71, 87):
+    for place in (0, 8, 17, 21):
         assert np.array_equal(together[place], embedder.encode([words[place]], many)[0])
 
 
@@ -156,6 +156,7 @@ print(load_embedder("org/tiny@v1").width, load_embedder("org/tiny@v1").revision)
 """
 
 
+@pytest.mark.slow
 def test_an_embedder_loads_from_the_hub_and_again_without_it(tmp_path: Path) -> None:
     folders = {"HF_HOME": str(tmp_path / "hf"), "NEUROGLOSS_CACHE": str(tmp_path / "own")}
     outputs = []

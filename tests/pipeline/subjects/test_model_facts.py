@@ -36,6 +36,7 @@ def test_no_weights_are_needed(tiny_llama: Path, tmp_path: Path) -> None:
     assert len(stack(skeleton(str(tmp_path)).base_model)) == 2
 
 
+@pytest.mark.slow
 def test_a_gguf_file_that_was_never_converted_is_described(own_cache: Path) -> None:
     import shutil
 

