@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-from functools import cache
 from typing import Any, NamedTuple
 
 from pipeline.llm.engine import Completion
@@ -105,14 +104,10 @@ def _from_json(text: str) -> str | None:
 
 
 def _echoes(text: str, instruction: str) -> bool:
-    said, (asked, sentences) = _folded(text), _sentences(instruction)
-    return (said in asked and said.count(" ") >= 2) or any(sentence in said for sentence in sentences)
-
-
-@cache
-def _sentences(instruction: str) -> tuple[str, tuple[str, ...]]:
-    parts = [_folded(part) for part in re.split(r"[.:;\n]\s", instruction)]
-    return _folded(instruction), tuple(part for part in parts if part.count(" ") + 1 >= ECHO_WORDS)
+    said, asked = _folded(text), _folded(instruction)
+    sentences = [_folded(part) for part in re.split(r"[.:;\n]\s", instruction)]
+    repeated = [sentence for sentence in sentences if sentence in said and sentence.count(" ") + 1 >= ECHO_WORDS]
+    return bool(repeated) or (said in asked and said.count(" ") >= 2)
 
 
 def _folded(text: str) -> str:

@@ -61,6 +61,7 @@ def test_the_language_model_helps(by_both: WordSimulator, by_embedding: WordSimu
     assert both > alone
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_values_in_any_company(by_both: WordSimulator, texts: list[list[str]]) -> None:
     together = asyncio.run(by_both.simulate("words about music", texts[:6]))
     for tokens, simulation in zip(texts[:6], together, strict=True):
