@@ -11,7 +11,6 @@ Without record.negatives both stages have no shards.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,7 @@ BATCH = 16
 AT_ONCE = 256
 """Sequences whose activations are held at a time."""
 KINDS = ("similar", "neighbour")
+Row = dict[str, Any]
 REACH = 4 * POOL
 """The pool ends before this seq_id: the smallest splits have a quarter of the sequences."""
 
@@ -147,36 +147,23 @@ def activations_tried(
     return found
 
 
-@dataclass(frozen=True)
-class Negative:
-    """A sequence on which a unit stays low."""
-
-    index: int
-    polarity: str
-    band: str
-    split: str
-    rank: int
-    seq_id: int
-    peak: int
-    """Position of the largest activation in the polarity."""
-    activations: Floats
-    """(T,) raw, NaN at positions that do not count."""
-
-
 def choose(
     key: Key,
     tried: Mapping[str, Sequence[int]],
     activations: Mapping[tuple[int, int], Floats],
     limit: float,
     wanted: Mapping[str, int],
-) -> list[Negative]:
+) -> list[Row]:
     """The first sequences of each kind that stay below the limit; none is of both kinds.
 
     Args:
         activations: (T,) by index and seq_id, NaN at positions that do not count.
+
+    Returns:
+        Rows of NEGATIVES but for their module and maximum, with activations as they were given.
     """
     index, polarity, split = key
-    kept: dict[int, Negative] = {}
+    kept: dict[int, Row] = {}
     for kind in KINDS:
         rank = 0
         for seq_id in tried[kind]:
@@ -184,13 +171,14 @@ def choose(
             directed = values if polarity == "+" else -values
             low = np.isfinite(values).any() and np.nanmax(directed) < limit
             if rank < wanted[kind] and seq_id not in kept and low:
+                place = {"index": index, "polarity": polarity, "band": kind, "split": split, "rank": rank}
                 peak = int(np.nanargmax(directed))
-                kept[seq_id] = Negative(index, polarity, kind, split, rank, seq_id, peak, values)
+                kept[seq_id] = place | {"seq_id": seq_id, "peak": peak, "activations": values}
                 rank += 1
     return list(kept.values())
 
 
-def rows_of(module: str, kept: Sequence[Negative], bits: int) -> pa.Table:
+def rows_of(module: str, kept: Sequence[Row], bits: int) -> pa.Table:
     """Rows of NEGATIVES by unit, polarity, kind, split and rank; positions that do not count are null.
 
     Args:
@@ -198,15 +186,17 @@ def rows_of(module: str, kept: Sequence[Negative], bits: int) -> pa.Table:
     """
     from stages.record.exemplars import activation_lists, stacked
 
-    negatives = sorted(
-        kept, key=lambda one: (one.index, one.polarity, KINDS.index(one.band), SPLITS.index(one.split), one.rank)
+    ranks = {name: rank for order in (KINDS, SPLITS) for rank, name in enumerate(order)}
+    rows = sorted(
+        kept, key=lambda row: (row["index"], row["polarity"], ranks[row["band"]], ranks[row["split"]], row["rank"])
     )
-    lengths = np.asarray([len(one.activations) for one in negatives], np.int64)
-    names = ("index", "polarity", "band", "split", "rank", "seq_id", "peak")
-    columns = {name: [getattr(one, name) for one in negatives] for name in names} | {
-        "module": [module] * len(negatives),
-        "max_activation": [float(one.activations[one.peak]) for one in negatives],
-        "activations": activation_lists(stacked([one.activations[None] for one in negatives]), lengths, bits),
+    if not rows:
+        return NEGATIVES.schema.empty_table()
+    lengths = np.asarray([len(row["activations"]) for row in rows], np.int64)
+    columns = {name: [row[name] for row in rows] for name in rows[0]} | {
+        "module": [module] * len(rows),
+        "max_activation": [float(row["activations"][row["peak"]]) for row in rows],
+        "activations": activation_lists(stacked([row["activations"][None] for row in rows]), lengths, bits),
     }
     return pa.table(columns, schema=NEGATIVES.schema)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipeline.subjects.activations import TokenBatch
 from stages.evidence import SPLITS
@@ -52,25 +51,13 @@ class TokenTable:
         return np.where(self.token_ids[place] == token_ids, place, -1).astype(np.int64)
 
 
-def count_tokens(
-    corpus: Iterable[pa.RecordBatch], config: Record, special_ids: Collection[int] = ()
-) -> tuple[Ints, Ints]:
-    """Token ids, rising, and their occurrences in the `explain` sequences, skipped positions and special tokens left out.
-
-    Args:
-        corpus: batches with the columns seq_id and token_ids.
-        special_ids: the tokenizer's special tokens, which do not count where `record.skip_special` is on.
-    """
+def count_tokens(batches: Iterable[TokenBatch], config: Record, special_ids: Collection[int] = ()) -> tuple[Ints, Ints]:
+    """Token ids, rising, and their occurrences at the positions of the `explain` sequences that count."""
     occurrences = np.zeros(0, np.int64)
-    special = np.fromiter(special_ids if config.skip_special else (), np.int64)
-    for batch in corpus:
-        column = batch.column("token_ids")
-        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        places = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        explain = split_numbers(batch.column("seq_id").to_numpy(zero_copy_only=False)) == SPLITS.index("explain")
-        counted = (places >= config.skip_positions) & ~np.isin(flat, special) & np.repeat(explain, lengths)
-        found = np.bincount(flat[counted], minlength=len(occurrences))
+    for batch in batches:
+        counted = counted_positions(batch.token_ids, batch.lengths, config, special_ids)
+        counted &= (split_numbers(batch.seq_ids) == SPLITS.index("explain"))[:, None]
+        found = np.bincount(batch.token_ids[counted], minlength=len(occurrences))
         found[: len(occurrences)] += occurrences
         occurrences = found
     ids = np.flatnonzero(occurrences)

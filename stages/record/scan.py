@@ -45,6 +45,8 @@ LATER = {
     *("shard_sequences", "shard_units"),
 }
 """Settings that do not change what is scanned."""
+COUNTED = 1024
+"""Sequences whose tokens are counted at a time."""
 Backend = Literal["auto", "numba", "torch", "triton"]
 
 
@@ -80,7 +82,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
 
 def token_table(tables: Tables, units: int, config: RunConfig, special: Collection[int] = ()) -> TokenTable:
     """The tokens whose mean activation is recorded, from a count over the whole corpus."""
-    batches = tables.batches(CORPUS, columns=["seq_id", "token_ids"])
+    batches = padded_batches(sequences_between(tables, 0, tables.count(CORPUS)), COUNTED)
     return cover_tokens(*count_tokens(batches, config[Record], special), units, config[Record])
 
 

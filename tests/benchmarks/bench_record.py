@@ -141,8 +141,8 @@ def open_subject(modules: str, sequences: int, top: int, batch_size: int) -> Sub
     kept = PerSplit(explain=top // 2, select=top // 4, report=top - top // 2 - top // 4)
     config, special = Record(top=kept, batch_size=batch_size), list(loaded.tokenizer.all_special_ids)
     width = sum(units.width for units in source.modules.values())
-    tokens = cover_tokens(*count_tokens(corpus.to_batches(), config, special), width, config)
     pairs = list(zip(corpus["seq_id"].to_pylist(), corpus["token_ids"].to_pylist(), strict=True))
+    tokens = cover_tokens(*count_tokens(padded_batches(pairs, batch_size), config, special), width, config)
     return Subject(source, pairs, tokens, special, config)
 
 

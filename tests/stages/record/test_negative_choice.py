@@ -28,11 +28,11 @@ def test_only_sequences_below_the_limit_count_and_each_for_one_kind(
 ) -> None:
     tried = {"similar": [5, 1, 2, 4], "neighbour": [1, 5, 3, 4, 6] if polarity == "+" else [4, 2, 3, 6]}
     found = choose((7, polarity, "explain"), tried, LOWS, 5.0, wanted_of_kind(4))
-    kinds = {kind: [one for one in found if one.band == kind] for kind in ("similar", "neighbour")}
-    assert [one.seq_id for one in kinds["similar"]] == similar
-    assert [one.seq_id for one in kinds["neighbour"]] == neighbour
-    assert [one.rank for one in kinds["neighbour"]] == [0, 1]
-    assert kinds["neighbour"][0].peak == {4: 2, 3: 2}[neighbour[0]]
+    kinds = {kind: [one for one in found if one["band"] == kind] for kind in ("similar", "neighbour")}
+    assert [one["seq_id"] for one in kinds["similar"]] == similar
+    assert [one["seq_id"] for one in kinds["neighbour"]] == neighbour
+    assert [one["rank"] for one in kinds["neighbour"]] == [0, 1]
+    assert kinds["neighbour"][0]["peak"] == {4: 2, 3: 2}[neighbour[0]]
 
 
 def test_the_odd_one_is_similar() -> None:

@@ -5,7 +5,6 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from stages.evidence import SPLITS, split_of
 from stages.record import unit_statistics as moments
 from stages.record.recorded_batch import count_tokens, cover_tokens
-from stages.record.sequences import in_histogram, pool_ids, random_ids, uniform_ids
+from stages.record.sequences import in_histogram, padded_batches, pool_ids, random_ids, uniform_ids
 from stages.record.unit_statistics import BINS, INNER_EDGES, bin_edges, highest, join_zero_bins, quantiles, trimmed
 from stages.settings import PerSplit, Record
 from tests.tiers import examples
@@ -36,23 +35,17 @@ def test_no_pool_is_kept_when_no_band_wants_a_sequence() -> None:
     assert not pool_ids(Record(per_band=none, pool=50)).size
 
 
-def corpus_batch(*sequences: list[int]) -> pa.RecordBatch:
-    ids = pa.array(sequences, pa.list_(pa.int32()))
-    return pa.record_batch({"seq_id": pa.array(range(len(sequences)), pa.int64()), "token_ids": ids})
-
-
 def test_tokens_are_counted_in_the_explain_split_after_the_skipped_positions() -> None:
-    batch = corpus_batch([9, 5, 5, 7], [5, 5, 5], [5, 7], [7, 7, 7])
-    ids, occurrences = count_tokens([batch], Record(skip_positions=1))
+    sequences = [[9, 5, 5, 7], [5, 5, 5], [5, 7], [7, 7, 7]]
+    ids, occurrences = count_tokens(padded_batches(enumerate(sequences), 3), Record(skip_positions=1))
     assert dict(zip(ids.tolist(), occurrences.tolist(), strict=True)) == {5: 2, 7: 2}
 
 
 def test_counts_do_not_depend_on_how_the_corpus_is_read() -> None:
     rng = np.random.default_rng(0)
-    batch = corpus_batch(*(rng.integers(0, 30, rng.integers(2, 9)).tolist() for _ in range(40)))
-    parts = [batch.slice(start, 7) for start in range(0, 40, 7)]
-    whole = count_tokens([batch], Record())
-    assert [array.tolist() for array in whole] == [array.tolist() for array in count_tokens(parts, Record())]
+    sequences = [rng.integers(0, 30, rng.integers(2, 9)).tolist() for _ in range(40)]
+    whole, parts = (count_tokens(padded_batches(enumerate(sequences), size), Record()) for size in (40, 7))
+    assert [array.tolist() for array in whole] == [array.tolist() for array in parts]
 
 
 def test_the_commonest_tokens_are_covered_when_memory_is_short() -> None:

@@ -72,13 +72,8 @@ def make_corpus(
 
 
 def token_table(corpus: Corpus, config: Record) -> TokenTable:
-    batch = pa.record_batch(
-        {
-            "seq_id": pa.array(range(len(corpus.token_ids)), pa.int64()),
-            "token_ids": pa.array(corpus.token_ids, pa.list_(pa.int32())),
-        }
-    )
-    return cover_tokens(*count_tokens([batch], config, corpus.special_ids), sum(corpus.widths.values()), config)
+    batches = padded_batches(enumerate(corpus.token_ids), 32)
+    return cover_tokens(*count_tokens(batches, config, corpus.special_ids), sum(corpus.widths.values()), config)
 
 
 def batches(corpus: Corpus, start: int, stop: int, config: Record) -> Iterator[tuple[TokenBatch, dict[str, Any]]]:

@@ -74,10 +74,9 @@ class SparseSums(CpuState):
         if copied is not None:
             copied.synchronize()
         positions, units, bits = there.numpy()
-        shown = batch.counted.ravel()[positions]
-        rows = np.searchsorted(positions[shown], np.arange(batch.counted.size + 1))
-        shape = (batch.counted.size, self.width)
-        self._add(sparse.csr_array((bits[shown].view(np.float32), units[shown], rows), shape), batch)
+        shown, shape = batch.counted.ravel()[positions], (batch.counted.size, self.width)
+        ends = np.searchsorted(positions[shown], np.arange(shape[0] + 1))
+        self._add(sparse.csr_array((bits[shown].view(np.float32), units[shown], ends), shape), batch)
 
     def _add(self, activations: sparse.csr_array, batch: Batch) -> None:
         """Add (B * T, U) activations at the positions that count."""
