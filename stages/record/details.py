@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
@@ -82,7 +82,7 @@ def exemplars_of(context: Context, module: str, indices: Sequence[int], polarity
     """The exemplars of some units to look into, by unit and rank; one in several bands is listed once."""
     where = context.tables.is_unit(module, indices, polarity)
     if context.config[Record].details == "shown":
-        where &= (ds.field("band") == "top") & (ds.field("split") == "explain")
+        where &= (pc.field("band") == "top") & (pc.field("split") == "explain")
     names = ["index", "polarity", "rank", "seq_id", "peak", "activations"]
     rows = context.tables.read(EXEMPLARS, where, names).to_pandas().sort_values(["index", "rank"], kind="stable")
     return rows.drop_duplicates(["index", "seq_id"]).reset_index(drop=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.execution.stage import Context
 from pipeline.schemas import EXEMPLARS, TableSchema, column
@@ -106,7 +106,7 @@ class Embeddings:
 
 def top_exemplars(tables: Tables, module: str, indices: Sequence[int]) -> Tops:
     """The top exemplars of some units."""
-    where = tables.is_unit(module, indices) & (ds.field("band") == "top")
+    where = tables.is_unit(module, indices) & (pc.field("band") == "top")
     key = ["index", "polarity", "split"]
     rows = tables.read(EXEMPLARS, where, [*key, "rank", "seq_id", "max_activation"]).to_pandas()
     rows["value"] = rows["max_activation"].where(rows["polarity"] == "+", -rows["max_activation"])

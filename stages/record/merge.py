@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
@@ -46,9 +46,6 @@ from stages.record.unit_statistics import (
 from stages.settings import Record
 
 Array = npt.NDArray[Any]
-CHECKED = ds.ParquetFileFormat(
-    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-)
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -90,9 +87,13 @@ class Partials:
     """All partial tables of a run, part by part, with their footers held in memory."""
 
     def __init__(self, tables: Tables) -> None:
+        import pyarrow.dataset as ds
+
+        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        checked = ds.ParquetFileFormat(default_fragment_scan_options=options)
         names = [path.stem for path in tables.files(PARTIAL_UNITS)]
         self._parts = [
-            {table.name: ds.dataset(tables.file(table, name), format=CHECKED) for table in PARTIALS} for name in names
+            {table.name: ds.dataset(tables.file(table, name), format=checked) for table in PARTIALS} for name in names
         ]
 
     def about(self, module: str, start: int, stop: int) -> Iterator[dict[str, pa.Table]]:
@@ -100,8 +101,8 @@ class Partials:
 
         Row groups that hold none of them are not read.
         """
-        index = ds.field("index")
-        of_module = (ds.field("module") == module) & (index < stop)
+        index = pc.field("index")
+        of_module = (pc.field("module") == module) & (index < stop)
         for part in self._parts:
             yield {
                 name: source.to_table(

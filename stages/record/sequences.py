@@ -20,7 +20,7 @@ from itertools import islice, pairwise
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Shard, numbered_shards
@@ -108,7 +108,7 @@ def sequences_between(tables: Tables, start: int, stop: int) -> Iterator[tuple[i
 
     They are read while they are iterated over, some at a time.
     """
-    seq_id = ds.field("seq_id")
+    seq_id = pc.field("seq_id")
     for batch in tables.batches(CORPUS, (seq_id >= start) & (seq_id < stop), ["seq_id", "token_ids"]):
         lists = batch.column("token_ids")
         flat = lists.flatten().to_numpy()
@@ -130,7 +130,7 @@ def padded_batches(sequences: Sequences, batch_size: int) -> Iterator[TokenBatch
 
 def token_ids_of(tables: Tables, seq_ids: Iterable[int]) -> dict[int, list[int]]:
     """Token ids of some sequences by seq_id."""
-    rows = tables.read(CORPUS, ds.field("seq_id").isin(sorted(set(seq_ids))), ["seq_id", "token_ids"])
+    rows = tables.read(CORPUS, pc.field("seq_id").isin(sorted(set(seq_ids))), ["seq_id", "token_ids"])
     return dict(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
 
 
