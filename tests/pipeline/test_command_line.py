@@ -234,3 +234,10 @@ def test_make_without_a_target_lists_every_target() -> None:
     listed = {line.split()[0] for line in done.stdout.splitlines()[1:]}
     assert {"run", "test", "query", "bench-record", *GROUPS} <= listed
     assert targets - {"bench-%"} == listed
+
+
+def test_the_help_waits_for_no_library_that_takes_long_to_import() -> None:
+    slow = {"torch", "transformers", "numba", "pandas", "duckdb", "scipy"}
+    program = f"import sys, pipeline.__main__; print(sorted({slow} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
