@@ -74,39 +74,27 @@ def read_footer(path: Path) -> Footer:
     )
 
 
-def publish(
-    path: Path,
-    rows: pa.Table | Iterable[pa.Table],
-    table: TableSchema,
-    footer: Mapping[str, str],
-) -> None:
+def publish(path: Path, rows: pa.Table | Iterable[pa.Table], table: TableSchema, footer: Mapping[str, str]) -> None:
     """Write one table of a shard under its final name, all or nothing.
 
     Args:
         rows: all of them, or some after the other in the table's order; only one piece is in memory at a time. Row groups end
             where a piece ends.
-
         footer: what the file says of itself, beside its schema and its failed rows; see `Footer`.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
         ValueError: the rows do not have the table's columns.
     """
-    options, pieces = _begun([rows] if isinstance(rows, pa.Table) else rows, table)
+    pieces = (_cast(piece, table) for piece in ([rows] if isinstance(rows, pa.Table) else rows))
+    first = next(pieces, table.schema.empty_table())
+    options, failed = writer_options(table, first), 0
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
-        failed = 0
-        for piece in pieces:
+        for piece in chain([first], pieces):
             failed += _failed(piece)
             for start, stop in _groups(piece, table):
                 writer.write_table(piece.slice(start, stop - start))
         writer.add_key_value_metadata({"schema": table.tag, **footer, "failed": str(failed)})
-
-
-def _begun(rows: Iterable[pa.Table], table: TableSchema) -> tuple[dict[str, Any], Iterator[pa.Table]]:
-    """How the pieces are written, by the first of them; and all of them, with the table's types."""
-    pieces = (_cast(piece, table) for piece in rows)
-    first = next(pieces, table.schema.empty_table())
-    return writer_options(table, first), chain([first], pieces)
 
 
 def _cast(rows: pa.Table, table: TableSchema) -> pa.Table:

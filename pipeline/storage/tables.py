@@ -152,28 +152,21 @@ def is_pruned(path: Path) -> bool:
 def rows_by_module(path: Path) -> dict[str, int]:
     """How many rows a file has of each module, or had before they were removed; empty where rows have no module."""
     with pq.ParquetFile(path) as file:
-        return _rows_by_module(file)
+        if (held := (file.metadata.metadata or {}).get(HELD)) is not None:
+            found: dict[str, int] = json.loads(held)
+            return found
+        if "module" not in file.schema_arrow.names:
+            return {}
+        counts = pc.value_counts(file.read(columns=["module"])["module"]).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in counts}
 
 
 def _empty(path: Path, table: TableSchema) -> None:
     """Replace a file by one with its footer and no rows."""
-    with pq.ParquetFile(path) as file:
-        footer = {key: value for key, value in file.metadata.metadata.items() if key != b"ARROW:schema"}
-        held = footer.get(HELD) or json.dumps(_rows_by_module(file)).encode()
-    nothing = table.schema.empty_table()
+    footer = {key: value for key, value in pq.read_metadata(path).metadata.items() if key != b"ARROW:schema"}
+    held, nothing = json.dumps(rows_by_module(path)).encode(), table.schema.empty_table()
     with (
         atomic_path(path) as temporary,
         pq.ParquetWriter(temporary, table.schema, **writer_options(table, nothing)) as writer,
     ):
         writer.add_key_value_metadata({**footer, HELD: held})
-
-
-def _rows_by_module(file: pq.ParquetFile) -> dict[str, int]:
-    held = file.metadata.metadata.get(HELD)
-    if held is not None:
-        found: dict[str, int] = json.loads(held)
-        return found
-    if "module" not in file.schema_arrow.names:
-        return {}
-    counts = pc.value_counts(file.read(columns=["module"])["module"]).to_pylist()
-    return {entry["values"]: entry["counts"] for entry in counts}
