@@ -12,7 +12,6 @@ from pipeline.errors import UserError
 from pipeline.llm.endpoint.batch_files import BatchInterface, Json, RequestFiles, Timing, read_rows
 from pipeline.llm.endpoint.budget import Tokens, most_tokens
 from pipeline.llm.endpoint.faults import QUOTED, Fault, embedded_status, read_refusal
-from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Endpoint, Outcome, Outgoing, Sender
 from pipeline.llm.engine import EngineError
 
@@ -55,25 +54,22 @@ class BatchSender(Sender):
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking_up: asyncio.Task[None] | None = None
 
-    async def _fetch(self, outgoing: Outgoing) -> Answer:
-        """Ask in one batch after the other until a reply can be used."""
+    async def _try(self, outgoing: Outgoing, number: int) -> Outcome:
+        """Ask in the batch that holds the request, or in the next one."""
         if self._taking_up is None:
             self._taking_up = self._begin(self._take_up())
         await asyncio.shield(self._taking_up)
-        tries = self._endpoint.config.retries + 1
-        outcome: Outcome = Fault("not sent")
-        for number in range(tries):
-            if number:
-                await asyncio.sleep(self._timing.poll)
-            if outgoing.key not in self._batches:
-                await self._endpoint.budget.reserve(outgoing.most)
-                self._collect(outgoing)
-            outcome = await self._in_batch(self._batches[outgoing.key], outgoing)
-            if isinstance(outcome, Answer):
-                return outcome
-            if not isinstance(outcome, Fault):
-                raise outcome
-        raise EngineError(f"no usable reply in {tries} tries; the last one: {outcome}")
+        if number:
+            await asyncio.sleep(self._timing.poll)
+        if outgoing.key not in self._batches:
+            await self._endpoint.budget.reserve(outgoing.most)
+            self._collect(outgoing)
+        batch, answered = self._batches[outgoing.key], asyncio.get_running_loop().create_future()
+        batch.asked[outgoing.key] = outgoing, answered
+        if batch.work is None:
+            batch.work = self._begin(self._work(batch, outgoing.ask.path))
+        outcome: Outcome = await answered
+        return outcome
 
     async def aclose(self) -> None:
         """Stop waiting; batches go on at the endpoint."""
@@ -108,14 +104,6 @@ class BatchSender(Sender):
         self._batches[outgoing.key] = batch
         batch.open[outgoing.key] = outgoing.most
         batch.size += len(outgoing.content)
-
-    async def _in_batch(self, batch: Batch, outgoing: Outgoing) -> Outcome:
-        """What a batch gives for one of its requests."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        batch.asked[outgoing.key] = outgoing, future
-        if batch.work is None:
-            batch.work = self._begin(self._work(batch, outgoing.ask.path))
-        return await future
 
     async def _work(self, batch: Batch, path: str) -> None:
         """Answer what is asked of a batch, until nothing is."""

@@ -172,9 +172,25 @@ class Sender(ABC):
             flight.cancel()
             del self._flights[outgoing.key]
 
-    @abstractmethod
     async def _fetch(self, outgoing: Outgoing) -> Answer:
-        """The reply to a request that is not in the cache, stored there."""
+        """The reply to a request that is not in the cache."""
+        client, tries = self._endpoint.client, self._endpoint.config.retries + 1
+        heard_before = client.heard
+        fault = Fault("not sent")
+        for number in range(tries):
+            outcome = await self._try(outgoing, number)
+            if isinstance(outcome, Answer):
+                return outcome
+            if not isinstance(outcome, Fault):
+                raise outcome
+            fault = outcome
+        if not fault.answered and client.heard == heard_before:  # nobody has heard of it since the first try
+            raise UserError(f"{client.secrets.endpoint} does not answer ({fault}); start it or check engine.base_url")
+        raise EngineError(f"no usable reply in {tries} tries; the last one: {fault}")
+
+    @abstractmethod
+    async def _try(self, outgoing: Outgoing, number: int) -> Outcome:
+        """What a try gives, from 0 on; a reply is stored."""
 
     async def aclose(self) -> None:  # noqa: B027 - most senders have nothing to stop
         """Stop what goes on in the background."""
@@ -225,32 +241,19 @@ class LiveSender(Sender):
         self._backoff = backoff or Backoff(endpoint.client.secrets.endpoint)
         self._places = TurnSemaphore(endpoint.config.concurrency)
 
-    async def _fetch(self, outgoing: Outgoing) -> Answer:
-        client, tries = self._endpoint.client, self._endpoint.config.retries + 1
-        heard_before = client.heard
-        fault = Fault("not sent")
-        for number in range(tries):
-            if number:
-                await self._backoff.before_try(number)
-            outcome = await self._send_in_turn(outgoing)
-            if isinstance(outcome, Answer):
-                return outcome
-            if not isinstance(outcome, Fault):
-                raise outcome
-            fault = outcome
-            if fault.wait is not None:
-                self._backoff.pause_all(fault.wait)
-        if not fault.answered and client.heard == heard_before:  # nobody has heard of it since the first try
-            raise UserError(f"{client.secrets.endpoint} does not answer ({fault}); start it or check engine.base_url")
-        raise EngineError(f"no usable reply in {tries} tries; the last one: {fault}")
-
-    async def _send_in_turn(self, outgoing: Outgoing) -> Outcome:
+    async def _try(self, outgoing: Outgoing, number: int) -> Outcome:
         """Send once, when there is a place and no pause."""
+        if number:
+            await self._backoff.before_try(number)
         while True:
             await self._backoff.over()
             async with self._places:
                 if not self._backoff.paused:
-                    return await self._send(outgoing)
+                    outcome = await self._send(outgoing)
+                    break
+        if isinstance(outcome, Fault) and outcome.wait is not None:
+            self._backoff.pause_all(outcome.wait)
+        return outcome
 
     async def _send(self, outgoing: Outgoing) -> Outcome:
         """Send once, within the budget. What may have reached the server without a reply counts as much as it could take."""
