@@ -4,6 +4,7 @@ It is tried again (`Fault`), is this request's own error (`EngineError`), or sto
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -48,11 +49,6 @@ class NotFound(UserError):
 
 class Rejected(EngineError):
     """The endpoint does not take the request as it is (400, 413, 422): an unknown field, a value that is not allowed."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"the endpoint rejects the request ({status}): {message}")
-        self.status = status
-        self.message = message
 
 
 class Fault(Exception):
@@ -170,13 +166,12 @@ def read_refusal(
     Args:
         headers: by their names, in any case.
     """
-    where = f"{model} at {secrets.endpoint}"
+    where, (message, codes) = f"{model} at {secrets.endpoint}", _message(content)
+    message = secrets.redact(message)[:QUOTED]
     if status in {401, 403}:
         return UserError(
             f"the key for {where} is refused ({status}); check the variable that engine.key_variable names"
         )
-    message, codes = _message(content)
-    message = secrets.redact(message)[:QUOTED]
     if codes & NO_CREDIT or status == 402:
         return UserError(f"out of credit for {where}: {message}; the same command goes on once there is some")
     if status == 404 or "model_not_found" in codes:
@@ -191,7 +186,7 @@ def read_refusal(
         )
     if status in TRIED_AGAIN or status >= 500:
         return Fault(f"status {status}: {message}", wait=wished_wait(named))
-    return Rejected(status, message)
+    return Rejected(f"the endpoint rejects the request ({status}): {message}")
 
 
 def parsed_reply(content: bytes) -> Any:
@@ -200,15 +195,12 @@ def parsed_reply(content: bytes) -> Any:
     Raises:
         Fault: no JSON, or too deep, or a number with too many digits.
     """
-    try:
+    with contextlib.suppress(*UNLIKE):
         reply = json.loads(content)
         if b"\\ud" in content or b"\\uD" in content:
             reply = json.loads(_SURROGATES.sub("\ufffd", json.dumps(reply, ensure_ascii=False)))
-    except UNLIKE:
-        words = "a reply that is no JSON" if content else "an empty reply"
-    else:
         return reply
-    raise Fault(words, tokens=None)
+    raise Fault("a reply that is no JSON" if content else "an empty reply", tokens=None)
 
 
 def embedded_status(reply: Any) -> int | None:
@@ -238,12 +230,12 @@ def wished_wait(headers: Mapping[str, str]) -> float | None:
 def _message(content: bytes) -> tuple[str, set[str]]:
     """What an error's body says in words, and its codes."""
     text = " ".join(content.decode("utf-8", "replace").split())
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         body = json.loads(content)
-    except (ValueError, RecursionError):
-        return text, set()
-    error = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(error, dict):
+        error = body.get("error", body) if isinstance(body, dict) else body
+        if isinstance(error, dict):
+            words = (error[name] for name in ("message", "detail", "error") if isinstance(error.get(name), str))
+            codes = {str(error[name]) for name in ("code", "type") if error.get(name)}
+            return " ".join(next(words, text).split()), codes
         return (error if isinstance(error, str) else text), set()
-    said = next((error[name] for name in ("message", "detail", "error") if isinstance(error.get(name), str)), text)
-    return " ".join(said.split()), {str(error[name]) for name in ("code", "type") if error.get(name)}
+    return text, set()

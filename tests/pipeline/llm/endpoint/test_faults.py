@@ -44,7 +44,7 @@ def test_passing_faults_are_tried_again(status: int) -> None:
 def test_a_request_that_is_not_taken_is_rejected_with_its_status(status: int) -> None:
     found = meaning(status, "unknown field `top_logprobs`")
     assert isinstance(found, Rejected)
-    assert (found.status, found.message) == (status, "unknown field `top_logprobs`")
+    assert str(found) == f"the endpoint rejects the request ({status}): unknown field `top_logprobs`"
 
 
 @pytest.mark.parametrize(
