@@ -18,9 +18,9 @@ NUMBERS = range(11)
 class Message:
     """One turn of a conversation.
 
-    A model without a chat template reads the contents one after the other: a blank line stands before a system or user
-    turn, and an assistant's turn carries on the line, after a space unless it starts with white space itself. A chat
-    model gets each content without its leading white space, as most templates trim it anyway.
+    A model without a chat template reads the contents joined: a blank line stands before a system or user turn, and an
+    assistant's turn carries on the line, after a space unless it starts with white space. A chat model gets each content
+    without its leading white space, as most templates trim it anyway.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -126,7 +126,6 @@ class Need:
     """What the endpoint has to give, for the message that says that it does not."""
 
     def met(self, capabilities: Capabilities) -> bool:
-        """Whether an engine with these capabilities will do."""
         return bool(getattr(capabilities, self.capability))
 
 

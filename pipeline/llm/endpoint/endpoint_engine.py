@@ -55,11 +55,9 @@ class EndpointEngine:
             sender: carries the requests, at once or in batches.
             live: carries the probe's requests.
         """
-        self.name = endpoint.config.model
-        self.context = endpoint.config.context
-        """Without the setting, what the endpoint says, once `capabilities` has been asked."""
-        self._endpoint, self._config = endpoint, endpoint.config
-        self._sender, self._live = sender, live
+        self._endpoint, self._config, self._sender, self._live = endpoint, endpoint.config, sender, live
+        self.name, self.context = self._config.model, self._config.context
+        """Without a set context it is what the endpoint says, once `capabilities` has been asked."""
         self._probing: asyncio.Task[EndpointCapabilities] | None = None
         self._scorer: PromptScorer | ReplyScorer | None = None
 
@@ -101,8 +99,7 @@ class EndpointEngine:
             needed = len(self._encoder.conversation(request.messages).ids) + request.max_tokens
             if needed > self.context:
                 raise PromptTooLong(f"{needed} tokens do not fit the model's context of {self.context}")
-        answers = await gather_all(self._sender.ask(ask) for ask in asks(request, can))
-        found = completions(answers, request.stop)
+        found = completions(await gather_all(map(self._sender.ask, asks(request, can))), request.stop)
         return found if len(found) == request.n else found * request.n
 
     async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
@@ -116,7 +113,14 @@ class EndpointEngine:
                 f"the endpoint of {self.name} gives no log-probabilities of prompts, or engine.tokenizer is not set; "
                 "only numbers at the start of a reply can be read there (`make doctor` shows what works)"
             )
-        return await gather_all(_safely(scorer, prompt) for prompt in prompts)
+
+        async def scores(prompt: NumberPrompt) -> NumberScores:
+            try:
+                return await scorer.score(prompt)
+            except EngineError as error:
+                return NumberScores(None, None, str(error))
+
+        return await gather_all(map(scores, prompts))
 
     def taken(self) -> str:
         """What the requests of this process have taken, in words for people."""
@@ -155,8 +159,8 @@ class EndpointEngine:
             can = _CAPABILITIES.validate_python(max(known, key=lambda found: float(found["time"])))
         else:
             now = time.time()
-            attempt = int(1000 * now) * 10 if anew else 0
-            can = await Probe(self._live, self._endpoint.client, config, self._encoder, attempt).capabilities()
+            probe = Probe(self._live, self._endpoint.client, config, self._encoder, int(1000 * now) * 10 if anew else 0)
+            can = await probe.capabilities()
             cache.put_fact(asked_anew if anew else fact, asdict(can) | {"time": now})
         if can.other_models and not anew:
             tqdm.write(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}")
@@ -168,14 +172,6 @@ class EndpointEngine:
         """The model's tokenizer: the one that is set, else by the model's name if the hub's cache has it."""
         tokenizer = find_tokenizer(self._config.model, self._config.tokenizer, self._config.trust_remote_code)
         return None if tokenizer is None else PromptEncoder(tokenizer)
-
-
-async def _safely(scorer: PromptScorer | ReplyScorer, prompt: NumberPrompt) -> NumberScores:
-    """What a prompt gives; an error of its own is its result."""
-    try:
-        return await scorer.score(prompt)
-    except EngineError as error:
-        return NumberScores(None, None, str(error))
 
 
 def open_endpoint(config: LanguageModel, folder: Path, worker: str, budget: Budget) -> EndpointEngine:

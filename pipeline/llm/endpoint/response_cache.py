@@ -60,9 +60,7 @@ class ResponseCache:
     """
 
     def __init__(self, folder: Path, worker: str) -> None:
-        """
-        Args:
-            worker: names this process among those that share the run's work, such as 0-of-1.
+        """worker: names this process among those that share the run's work, such as 0-of-1.
 
         Raises:
             UserError: another process has the worker's file, or it cannot be written.
