@@ -17,6 +17,7 @@ from pipeline.llm.engine import (
     NumberScores,
     PromptTooLong,
     Request,
+    refuse_too_long,
 )
 from pipeline.llm.prompt_encoder import PromptEncoder
 
@@ -106,7 +107,7 @@ class CountingEngine:
         texts = [self._stand_in(request, next(self._replies)) if self._stand_in else "" for _ in range(replies)]
         if request.attempt == 0 or self._stand_in is not None:
             prompt = self._encoder.conversation(request.messages)
-            self._refuse_too_long(len(prompt.ids) + request.max_tokens)
+            refuse_too_long(len(prompt.ids) + request.max_tokens, self.context)
             self.most_replies = max(self.most_replies, replies)
             likely = self._likely(request, len(prompt.own), texts)
             self._count(prompt.ids, replies * likely, replies * request.max_tokens)
@@ -124,17 +125,13 @@ class CountingEngine:
         pieces = self._encoder.reply(prompt.reply) if prompt.reply else []
         ids = sum(pieces, self._encoder.conversation(prompt.messages).ids)
         try:
-            self._refuse_too_long(len(ids))
+            refuse_too_long(len(ids), self.context)
         except PromptTooLong as error:
             return NumberScores(None, None, str(error))
         self._count(ids, 1, 1 if prompt.reply else NUMBER_TOKENS)
         slots, numbers = len(prompt.slots), len(NUMBERS)
         equal = np.full((slots, numbers), 1 / numbers, dtype=np.float32)
         return NumberScores(equal, np.ones(slots, dtype=np.float32), prompt_tokens=len(ids))
-
-    def _refuse_too_long(self, tokens: int) -> None:
-        if self.context is not None and tokens > self.context:
-            raise PromptTooLong(f"{tokens} tokens do not fit the model's context of {self.context}")
 
     def _likely(self, request: Request, question_tokens: int, texts: Sequence[str]) -> int:
         """Tokens of a reply and its end: the longest of these texts, or without any like those in the prompt's examples."""

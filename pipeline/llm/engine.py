@@ -137,6 +137,12 @@ class PromptTooLong(EngineError):
     """The prompt and its reply do not fit the model's context."""
 
 
+def refuse_too_long(tokens: int, context: int | None) -> None:
+    """Raises PromptTooLong where a prompt and its reply have more tokens than the context."""
+    if context is not None and tokens > context:
+        raise PromptTooLong(f"{tokens} tokens do not fit the model's context of {context}")
+
+
 class Refused(EngineError):
     """The model declines to answer; another attempt may succeed."""
 

@@ -1,8 +1,9 @@
 """The engine over a model in this process: prompts are read once and shared by all that carry on from them."""
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache, partial
 from itertools import takewhile
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.llm.engine import (
     NumberScores,
     PromptTooLong,
     Request,
+    refuse_too_long,
 )
 from pipeline.llm.prefix_cache import Prefix, Row, check_reading, extend, read_rows
 from pipeline.llm.prompt_encoder import NumberTokens, Prompt, PromptEncoder, normalised, number_tokens
@@ -52,7 +54,7 @@ class InProcessEngine:
         limits = (context_length(loaded.model.config), loaded.tokenizer.model_max_length)
         self._limit = min(int(limit) for limit in limits if limit)
         self.context: int | None = self._limit
-        self._prefixes: OrderedDict[tuple[int, ...], Prefix | None] = OrderedDict()
+        self._shared = lru_cache(maxsize=PREFIXES_KEPT)(partial(extend, loaded.model, None))
         self._numbers: NumberTokens | None = None
         self._turn = asyncio.Lock()
 
@@ -66,17 +68,13 @@ class InProcessEngine:
 
     async def aclose(self) -> None:
         """Forget the texts that were read."""
-        self._prefixes.clear()
+        self._shared.cache_clear()
 
     async def complete(self, request: Request) -> list[Completion]:
         """As `Engine.complete`; the i-th reply depends on the seed, the attempt and i, not on `n` beyond rounding."""
         async with self._turn:
             prompt = self._encoder.conversation(request.messages)
-            if len(prompt.ids) + request.max_tokens > self._limit:
-                raise PromptTooLong(
-                    f"a prompt of {len(prompt.ids)} tokens and a reply of {request.max_tokens} "
-                    f"do not fit {self._limit} tokens"
-                )
+            refuse_too_long(len(prompt.ids) + request.max_tokens, self._limit)
             prefix = self._prefix(prompt.shared, prompt.ids[:-1])
             replies = await sample(self._model, self._tokenizer, prefix, prompt.ids[-1], request)
             return [
@@ -112,11 +110,11 @@ class InProcessEngine:
             pieces = self._encoder.reply(prompts[number].reply) if prompts[number].reply else []
             tokens[number] = len(text.ids) + sum(map(len, pieces))
             row, positions = _row(text.ids[len(common) :], pieces, prompts[number].slots, numbers)
-            if (needed := len(common) + positions) <= self._limit:
+            try:
+                refuse_too_long(len(common) + positions, self._limit)
                 rows[number] = row
-            else:
-                error = f"{needed} tokens do not fit the model's context of {self._limit}"
-                results[number] = NumberScores(None, None, error)
+            except PromptTooLong as error:
+                results[number] = NumberScores(None, None, str(error))
         prefix = self._prefix(texts[0].shared, common) if rows else None
         for batch in self._batches(rows):
             read = read_rows(self._model, prefix, [rows[number] for number in batch], numbers.wanted)
@@ -149,14 +147,7 @@ class InProcessEngine:
     def _prefix(self, shared: tuple[int, ...], ids: tuple[int, ...]) -> Prefix | None:
         """`ids`, read; of them the tokens that are `shared` with other conversations are read once and kept."""
         shared = shared[: len(ids)]
-        if not shared:
-            return extend(self._model, None, ids)
-        if shared not in self._prefixes:
-            self._prefixes[shared] = extend(self._model, None, shared)
-            while len(self._prefixes) > PREFIXES_KEPT:
-                self._prefixes.popitem(last=False)
-        self._prefixes.move_to_end(shared)
-        return extend(self._model, self._prefixes[shared], ids[len(shared) :])
+        return extend(self._model, self._shared(shared), ids[len(shared) :])
 
 
 def _groups(prompts: Sequence[NumberPrompt], encoded: Encoded) -> list[list[int]]:

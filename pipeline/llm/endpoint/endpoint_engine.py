@@ -30,8 +30,8 @@ from pipeline.llm.engine import (
     Message,
     NumberPrompt,
     NumberScores,
-    PromptTooLong,
     Request,
+    refuse_too_long,
 )
 from pipeline.llm.prompt_encoder import PromptEncoder, find_tokenizer
 
@@ -96,9 +96,7 @@ class EndpointEngine:
         """As `Engine.complete`; what a server without `n` is asked several times counts its prompt each time."""
         can = await self.capabilities()
         if self.context is not None and self._encoder is not None:
-            needed = len(self._encoder.conversation(request.messages).ids) + request.max_tokens
-            if needed > self.context:
-                raise PromptTooLong(f"{needed} tokens do not fit the model's context of {self.context}")
+            refuse_too_long(self.count_tokens(request.messages) + request.max_tokens, self.context)
         found = completions(await gather_all(map(self._sender.ask, asks(request, can))), request.stop)
         return found if len(found) == request.n else found * request.n
 

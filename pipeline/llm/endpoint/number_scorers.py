@@ -43,7 +43,7 @@ from pipeline.llm.endpoint.completions import (
 )
 from pipeline.llm.endpoint.response_cache import Answer
 from pipeline.llm.endpoint.sender import Ask, Sender
-from pipeline.llm.engine import NUMBERS, EngineError, NumberPrompt, NumberScores, PromptTooLong, Request
+from pipeline.llm.engine import NUMBERS, EngineError, NumberPrompt, NumberScores, Request, refuse_too_long
 from pipeline.llm.prompt_encoder import Probabilities, PromptEncoder, normalised, number_tokens
 
 BRANCH_FROM = 0.02
@@ -76,8 +76,7 @@ class PromptScorer:
         ids, places = self._tokens(prompt)
         numbers = self._numbers
         longest = 1 + max(map(len, numbers.beginnings), default=0)
-        if self._context is not None and (needed := max(len(ids), max(places) + longest)) > self._context:
-            raise PromptTooLong(f"{needed} tokens do not fit the model's context of {self._context}")
+        refuse_too_long(max(len(ids), max(places) + longest), self._context)
         answers: list[Answer] = []
         logs = np.full((len(places), 1 + len(numbers.beginnings), len(numbers.wanted)), -np.inf)
         logs[:, 0] = await self._at_slots(ids, places, answers)

@@ -94,7 +94,7 @@ def test_a_reply_ends_with_the_end_token_and_does_not_show_it(make_tiny: Make) -
 
 def test_a_prompt_that_leaves_no_room_for_the_reply_is_an_error(make_tiny: Make) -> None:
     engine = InProcessEngine(make_tiny())
-    with pytest.raises(PromptTooLong, match="do not fit 512 tokens"):
+    with pytest.raises(PromptTooLong, match="513 tokens do not fit the model's context of 512"):
         asyncio.run(engine.complete(Request((Message("user", "x" * 510),), 3)))
 
 

@@ -82,16 +82,15 @@ def test_batched_and_cached_equals_one_plain_pass_each(make_tiny: Make, kind: st
 def test_the_same_text_in_a_later_batch_has_the_same_scores(make_tiny: Make) -> None:
     engine = InProcessEngine(make_tiny())
     first = score(engine, PASSAGES)
-    kept = {ids: [keys.clone() for keys, _ in prefix.layers] for ids, prefix in engine._prefixes.items() if prefix}
+    prefix = engine._shared(engine._encoder.conversation(PASSAGES[0].messages).shared)
+    assert prefix
+    kept = [keys.clone() for keys, _ in prefix.layers]
     asyncio.run(engine.complete(Request(PASSAGES[0].messages, 5, n=3)))
     for _ in range(2):
         for found, expected in zip(score(engine, PASSAGES), first, strict=True):
             assert_same(found, expected, within=0)
-    for ids, layers in kept.items():
-        prefix = engine._prefixes[ids]
-        assert prefix
-        for before, (keys, _) in zip(layers, prefix.layers, strict=True):
-            assert torch.equal(before, keys)
+    for before, (keys, _) in zip(kept, prefix.layers, strict=True):
+        assert torch.equal(before, keys)
 
 
 def test_a_batch_of_32_equals_32_singles(make_tiny: Make) -> None:
@@ -184,7 +183,7 @@ def test_few_shot_text_is_read_once_and_few_prefixes_are_kept(make_tiny: Make) -
     assert sum(read) < len(prompt.own) + len("\nvalues:\n a\t?\n") + 3
     for number in range(PREFIXES_KEPT + 2):
         score(engine, [NumberPrompt((Message("user", f"text {number}"), Message("user", "x")), (" a\t", "?"), (1,))])
-    assert len(engine._prefixes) == PREFIXES_KEPT
+    assert engine._shared.cache_info().currsize == PREFIXES_KEPT
 
 
 def test_logits_are_computed_at_the_reads_alone(make_tiny: Make) -> None:
