@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context
-from pipeline.llm.engine import Completion, Engine, EngineError, NumberPrompt, NumberScores, Refused, Request
+from pipeline.llm.engine import Completion, Engine, EngineError, Message, NumberPrompt, NumberScores, Refused, Request
 from pipeline.llm.load import load_engine
 
 ATTEMPTS = 3
@@ -105,6 +105,12 @@ class Asker:
                 f"{shown[:80]!r}. Name another model or another method, or raise max_failure_share of its engine to go on "
                 "all the same. The same command then carries on; replies that are there are not paid for again"
             )
+
+
+def greedy_request(messages: Sequence[Message], max_tokens: int, stop: str, attempt: int, **more: Any) -> Request:
+    """A request that is greedy at first, then drawn with another seed each time; `more` as of Request."""
+    warmth = RETRY_TEMPERATURE if attempt else 0.0
+    return Request(tuple(messages), max_tokens, temperature=warmth, stop=(stop,), seed=attempt, attempt=attempt, **more)
 
 
 def json_objects(text: str) -> Iterator[dict[str, Any]]:

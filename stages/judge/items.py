@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.llm.engine import Completion, Message, Request
 from pipeline.prompts import Prompt
-from stages.asking import RETRY_TEMPERATURE, Asker, Reply, Use
+from stages.asking import Asker, Reply, Use, greedy_request
 from stages.evidence import Exemplar
 from stages.few_shot import marked_text, one_line, opening
 
@@ -150,15 +150,9 @@ def request(
 ) -> Request:
     """The question about some texts; the few-shot questions before it are the same for all."""
     asked = prompt.part("question", explanation=one_line(explanation), texts=texts)
-    return Request(
-        messages=(*opening(prompt, _shots), Message("user", asked)),
-        max_tokens=max_tokens or 20 + 8 * len(texts),
-        temperature=RETRY_TEMPERATURE if attempt else 0.0,
-        stop=("\nThe neuron",),
-        seed=attempt,
-        logprobs=ALTERNATIVES,
-        attempt=attempt,
-    )
+    messages = (*opening(prompt, _shots), Message("user", asked))
+    most = max_tokens or 20 + 8 * len(texts)
+    return greedy_request(messages, most, "\nThe neuron", attempt, logprobs=ALTERNATIVES)
 
 
 def read_reply(reply: Completion, count: int) -> tuple[list[Answer], str]:

@@ -5,14 +5,14 @@ other text's result with it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.llm.engine import Completion, Message, Request
 from pipeline.prompts import Prompt
-from stages.asking import ATTEMPTS, RETRY_TEMPERATURE, Asker, Reply, Use
+from stages.asking import ATTEMPTS, Asker, Reply, Use, greedy_request
 from stages.few_shot import few_shot_neurons, one_line, opening
 from stages.settings import Simulate
 from stages.simulate.simulate_units import Simulation
@@ -132,24 +132,10 @@ class PackedSimulator(ABC):
             yield asked, cls.answer([record.activations for record in neuron.records])
 
     def written_request(
-        self,
-        explanation: str,
-        texts: Sequence[Tokens],
-        max_tokens: int,
-        attempt: int,
-        logprobs: int = 0,
-        schema: Mapping[str, Any] | None = None,
+        self, explanation: str, texts: Sequence[Tokens], max_tokens: int, attempt: int, **more: Any
     ) -> Request:
-        """A request for written numbers: greedy at first, then drawn with another seed each time."""
+        """A request for written numbers."""
         number, shown = len(few_shot_neurons(self.prompt)) + 1, self.show(texts)
         asked = self.prompt.part("neuron", number=number, explanation=one_line(explanation), texts=shown)
-        return Request(
-            messages=(*opening(self.prompt, self.shots), Message("user", asked)),
-            max_tokens=self.settings.max_tokens or max_tokens,
-            temperature=RETRY_TEMPERATURE if attempt else 0.0,
-            stop=("\nNeuron",),
-            seed=attempt,
-            schema=schema,
-            logprobs=logprobs,
-            attempt=attempt,
-        )
+        messages = (*opening(self.prompt, self.shots), Message("user", asked))
+        return greedy_request(messages, self.settings.max_tokens or max_tokens, "\nNeuron", attempt, **more)

@@ -129,8 +129,7 @@ class RuleReading:
             return text.inside(place.what).astype(np.float64)
         if place.kind in {"first", "last"}:
             return text.spread(_edges(place, text))
-        tokens = self.strongest(place.triggers)
-        beside = np.zeros(len(text.words))
+        tokens, beside = self.strongest(place.triggers), np.zeros(len(text.words))
         for here, there in pairwise(np.flatnonzero(text.said)):
             if place.kind == "after":
                 beside[there] = tokens[text.words[here].stop - 1]
@@ -141,12 +140,9 @@ class RuleReading:
 
 def _edges(place: Place, text: Text) -> Values:
     """(W,) the first or last words of sentences, lines or the text."""
-    said = np.flatnonzero(text.said)
-    edges = np.zeros(len(text.words))
-    if not len(said):
-        return edges
-    if place.what == "text":
-        edges[said[0] if place.kind == "first" else said[-1]] = 1.0
+    said, edges = np.flatnonzero(text.said), np.zeros(len(text.words))
+    if place.what == "text" or not len(said):
+        edges[said[:1] if place.kind == "first" else said[-1:]] = 1.0
         return edges
     starts = text.sentence_starts if place.what == "sentence" else text.line_starts
     if place.kind == "first":
