@@ -28,21 +28,19 @@ SIGNIFICANT = 24
 
 
 class TopExemplars:
-    """The top-k of the units start..stop over any number of partials.
+    """The top-k of units from `start` on over any number of partials.
 
     A sequence that is rejected is behind as many others, with distinct keys, as can be kept. It could not enter later
     either, so the result does not depend on the order of the partials.
     """
 
-    def __init__(self, start: int, stop: int, config: Record) -> None:
+    def __init__(self, start: int, config: Record) -> None:
         self.start, self.config = start, config
         names = ("unit", "sign", "split", "rank", "seq_id", "key", "length")
         self.rows = pd.DataFrame({name: np.zeros(0, np.int64) for name in names} | {"value": np.zeros(0, np.float32)})
         """M rows by unit, sign, split and rank; units count from 0, and the value is the largest activation in the polarity."""
         self.vectors = np.zeros((0, 0), np.float32)
         """(M, T) their activations."""
-        self._worst = np.full((stop - start, 2, len(SPLITS)), -np.inf, np.float32)
-        """Smallest kept value of each unit, sign and split; -inf while a slot is free."""
 
     def add(self, partial: pa.Table) -> None:
         """Add rows of PARTIAL_EXEMPLARS."""
@@ -50,15 +48,10 @@ class TopExemplars:
         rows = rows.rename(columns={"index": "unit", "polarity": "sign"})
         rows["unit"], rows["split"] = rows["unit"] - self.start, split_numbers(rows["seq_id"])
         vectors, rows["length"] = activation_rows(partial["activations"])
-        reached = self._worst[rows["unit"], (rows["sign"] < 0).astype(int), rows["split"]]
-        asked = rows["sign"].isin([SIGNS[polarity] for polarity in self.config.polarities])
-        chosen = asked & (rows["value"] >= reached) & (rows["value"] > -np.inf)
-        together = pd.concat([self.rows, rows[chosen]], ignore_index=True)
+        chosen = rows["sign"].isin([SIGNS[polarity] for polarity in self.config.polarities])
         vectors = stacked([self.vectors, vectors[chosen]])
-        best = self._best(together)
+        best = self._best(pd.concat([self.rows, rows[chosen]], ignore_index=True))
         self.rows, self.vectors = best.reset_index(drop=True), vectors[best.index]
-        full = best[best["rank"] == self._limits(best) - 1]
-        self._worst[full["unit"], (full["sign"] < 0).astype(int), full["split"]] = full["value"]
 
     def _best(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Those that are kept, by unit, sign (+ first), split and rank."""
@@ -67,11 +60,7 @@ class TopExemplars:
         if self.config.distinct:
             rows = rows.drop_duplicates([*group, "key"])
         rows = rows.assign(rank=rows.groupby(group).cumcount())
-        return rows[rows["rank"] < self._limits(rows)]
-
-    def _limits(self, rows: pd.DataFrame) -> Ints:
-        """How many are kept of the split of each row."""
-        return np.asarray(counts(self.config.top))[rows["split"]]
+        return rows[rows["rank"] < np.asarray(counts(self.config.top))[rows["split"]]]
 
 
 class UniformExemplars:

@@ -132,7 +132,7 @@ def merge(
     """
     from stages.record.exemplars import TopExemplars, UniformExemplars, final_rows
 
-    totals, uniform, top = UnitTotals(start, stop), UniformExemplars(start, stop), TopExemplars(start, stop, config)
+    totals, uniform, top = UnitTotals(start, stop), UniformExemplars(start, stop), TopExemplars(start, config)
     for partial in partials:
         totals.add(partial[PARTIAL_UNITS.name], partial[PARTIAL_TOKENS.name])
         top.add(partial[PARTIAL_EXEMPLARS.name])

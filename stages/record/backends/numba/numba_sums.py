@@ -40,20 +40,16 @@ SHARED = 16
 
 
 class Slots(NamedTuple):
-    """The top-k of U units in one polarity."""
+    """The top-k of U units in one polarity: the arrays of TopK, and the worst slot of each split."""
 
     values: npt.NDArray[Any]
-    """(U, K) float32 largest activation in the polarity; -inf in empty slots."""
     seq_ids: npt.NDArray[Any]
-    """(U, K) int64"""
     keys: npt.NDArray[Any]
-    """(U, K) int64 neighbourhoods of the peaks."""
     vectors: npt.NDArray[Any]
-    """(U, K, T) float32 activations, NaN where they do not count."""
     worst_values: npt.NDArray[Any]
-    """(S, U) float32 value of the worst slot of each split; inf for a split without slots, which nothing beats."""
+    """(S, U) float32; inf for a split without slots, which nothing beats."""
     worst_ids: npt.NDArray[Any]
-    """(S, U) int64 seq_id of that slot."""
+    """(S, U) int64 seq_ids."""
 
 
 def empty_slots(width: int, seq_len: int, starts: npt.NDArray[np.int64]) -> Slots:
