@@ -30,9 +30,6 @@ def file_identity(place: str, entry: Directions | SparseCoder, layer: int) -> di
     Args:
         place: the setting that describes the entry, for messages.
         layer: the number that stands for {layer} in the path.
-
-    Raises:
-        UserError: there is nothing at the path.
     """
     path = Path(entry.path.replace("{layer}", str(layer))).expanduser()
     if not path.exists():
@@ -53,11 +50,7 @@ def coder_identity(place: str, entry: SparseCoder, layer: int) -> dict[str, Any]
 
 
 def folder_identity(place: str, entry: str, _: int) -> dict[str, Any]:
-    """A hash of the names and contents of the files of a folder with activations.
-
-    Raises:
-        UserError: there is no such folder, or no file in it.
-    """
+    """A hash of the names and contents of the files of a folder with activations. Raises UserError: there are none."""
     folder = Path(entry).expanduser()
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -72,8 +65,12 @@ def function_identity(_: str, entry: BlackBox, __: int) -> dict[str, Any]:
     """The settings of a black box that can change its values, and a hash of the file that its function is in."""
     file = source_file(entry.call)
     settings = entry.model_dump(exclude={"batch_size", "timeout", "arguments"})
-    made = {} if entry.arguments is None else {"arguments": _argument("", _without_device(entry.arguments))}
-    return settings | made | {"source": None if file is None else content_hash(file)}
+    if entry.arguments is not None:
+        arguments = dict(entry.arguments)
+        if re.match(DEVICES, str(arguments.get("device"))):
+            del arguments["device"]  # where something runs changes no row
+        settings["arguments"] = _argument("", arguments)
+    return settings | {"source": None if file is None else content_hash(file)}
 
 
 def source_file(call: str) -> Path | None:
@@ -93,12 +90,6 @@ def source_file(call: str) -> Path | None:
         places = list(spec.submodule_search_locations or [])
     path = Path(spec.origin) if spec is not None and spec.origin else None
     return path if path is not None and path.is_file() else None
-
-
-def _without_device(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments without the one that says where something runs, which changes no row."""
-    device = str(arguments.get("device"))
-    return {name: value for name, value in arguments.items() if name != "device" or not re.match(DEVICES, device)}
 
 
 def _argument(name: str, value: Any) -> Any:

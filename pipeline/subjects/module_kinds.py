@@ -214,11 +214,8 @@ def _with_files(pattern: str, names: list[str], subject: Subject) -> list[str]:
 def listed_units(config: RunConfig, wanted: Mapping[str, Sequence[int]], setting: str) -> dict[str, list[int]]:
     """Indices by module, rising, from lists by module or by pattern; those of several patterns together.
 
-    Args:
-        setting: what `wanted` is the value of, for messages.
-
     Raises:
-        UserError: a name or a pattern fits none of the run's modules.
+        UserError: a name or a pattern fits none of the run's modules; the message says which `setting` `wanted` is of.
     """
     modules = modules_of(config)
     found: dict[str, set[int]] = {}

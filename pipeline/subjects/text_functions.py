@@ -31,12 +31,9 @@ class TextFunction(Protocol):
         ...
 
     def values(self, texts: Sequence[str]) -> Values:
-        """(N, U) responses to N texts; a text's row does not depend on the texts beside it.
+        """(N, U) responses to N texts; a text's row does not depend on the texts beside it. Raises UserError: the module fails.
 
         NaN or infinite where the module says so, and NaN for a text without a token.
-
-        Raises:
-            UserError: the module fails; the message names it.
         """
         ...
 

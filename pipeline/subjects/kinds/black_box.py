@@ -64,14 +64,12 @@ class BlackBoxActivations:
 
         Args:
             module: its name in the run file, `black_box:NAME`.
-            box: its settings there.
             text_of: from token ids to their text; not needed for `values` alone.
 
         Raises:
-            UserError: the function is not there, fails, gives something else than finite or infinite numbers in the right
-                shape, or gives other numbers for the same texts.
+            UserError: the function is not there, fails, gives anything but numbers in the right shape, or changes its mind.
         """
-        self.module, self.box = module, box
+        self.module, self.box, self._name = module, box, f"{module} ({box.call})"
         self.modules: Mapping[str, ModuleUnits] = {module: ModuleUnits(box.units)}
         self._function = open_function(module, box)
         self._batch_size: int = box.batch_size or int(getattr(self._function, "batch_size", BATCH_SIZE))
@@ -79,8 +77,7 @@ class BlackBoxActivations:
         self._known: dict[str, Values] = {}
         self._largest = np.zeros(box.units)  # (U,) of all finite answers so far, without their sign
         self._room = max(1, KEPT_BYTES // (8 * box.units + TEXT_BYTES))
-        self._tried = False
-        self._too_slow = ""
+        self._tried, self._too_slow = False, ""
         self._ask_twice(SAMPLE)
 
     def run(self, batch: TokenBatch, receive: Receive) -> None:
@@ -104,11 +101,7 @@ class BlackBoxActivations:
         receive(self.module, torch.from_numpy(activations))
 
     def values(self, texts: Sequence[str]) -> Values:
-        """(N, U) values of N texts; NaN and infinite ones as the function gives them.
-
-        Raises:
-            UserError: the function fails, or gives something else than numbers in the right shape.
-        """
+        """(N, U) values of N texts, NaN and infinite ones as given. Raises UserError: the function fails, or gives something else."""
         distinct = dict.fromkeys(texts)
         answers = {text: self._known.pop(text) for text in distinct if text in self._known}
         missing = sorted((text for text in distinct if text not in answers), key=len)
@@ -170,12 +163,9 @@ class BlackBoxActivations:
         return values.astype(np.float64).reshape(len(texts), units)
 
     def confirm(self, texts: Sequence[str], values: Values) -> None:
-        """Ask again about texts that were answered, and not remember it.
+        """Ask again about texts that were answered with (N, U) values, N not 0, and not remember it.
 
         How much is rounding goes by all answers of a unit so far: on few texts all of its answers may be near 0.
-
-        Args:
-            values: (N, U) as `values` gave them, N not 0.
 
         Raises:
             UserError: the answers differ by more than rounding, or the function fails.
@@ -194,10 +184,6 @@ class BlackBoxActivations:
         """Raise UserError where the function does not give a text the same values again, asked in another order."""
         if texts:
             self.confirm(texts[::-1], np.concatenate([self._ask(part) for part in self._batches(texts)])[::-1])
-
-    @property
-    def _name(self) -> str:
-        return f"{self.module} ({self.box.call})"
 
 
 def _off_the_device(answer: Any) -> Any:

@@ -25,10 +25,6 @@ POST_NORMS = {"attn_out": "attn_post_norm", "mlp_in": "mlp_post_norm", "mlp_out"
 def hook_point(layer: Layer, entry: SparseCoder) -> HookPoint:
     """Where the latents of a sparse coder are read; its weights are read when the first activations come.
 
-    Args:
-        layer: the one that is named in `layers.3.sae:NAME`.
-        entry: the settings of the coder.
-
     Raises:
         UserError: files that are not there, cannot be used, or belong to another layer or model.
     """
@@ -65,9 +61,7 @@ class LazyEncoder:
 
     def __init__(self, name: str, coder: Coder, norm: nn.Module | None = None) -> None:
         """norm: its gain and bias are taken off the activations."""
-        self.name = name
-        self.coder = coder
-        self.norm = norm
+        self.name, self.coder, self.norm = name, coder, norm
         self._encoders: dict[torch.device, Encoder] = {}
 
     def __call__(self, x: torch.Tensor) -> SparseActivations:
