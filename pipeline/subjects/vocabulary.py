@@ -22,8 +22,6 @@ from pipeline.subjects.architecture import norm_scale, parameter
 
 CONTINUATION = bytes(range(0x80, 0xC0))
 """Bytes that go on with a character in UTF-8."""
-LONGEST_CHARACTER = 4
-"""Bytes, and so tokens, of a character at most."""
 BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 """The byte that each character of a byte-level vocabulary stands for."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")

@@ -86,28 +86,14 @@ class _LastProduct(TorchFunctionMode):
         if func in PRODUCTS and len(args) == 2:
             self.kept = (*args, result)
         elif func is scaled_dot_product_attention:
-            query, key, value = args[:3]
-            self.kept = (attention_shares(query, key, *args[3:4], **kwargs), value, result)
+            self.kept = (attention_shares(*args[:2], *args[3:], **kwargs), args[2], result)
         return result
 
 
-def attention_shares(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
-    *,
-    is_causal: bool = False,
-    scale: float | None = None,
-    **_: object,
-) -> torch.Tensor:
-    """(B, H, T, T) by which share each position reads each, as torch's scaled_dot_product_attention with these arguments has it."""
-    repeated = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    scores = query @ repeated.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    return scores.softmax(dim=-1).nan_to_num()
+def attention_shares(query: torch.Tensor, key: torch.Tensor, *mask: Any, **settings: Any) -> torch.Tensor:
+    """(B, H, T, T) by which share each position reads each: what torch's attention makes of unit vectors as values."""
+    values = torch.eye(key.shape[-2], dtype=key.dtype, device=key.device).expand(*key.shape[:-1], -1)
+    return scaled_dot_product_attention(query, key, values, *mask, **settings).nan_to_num()
 
 
 @dataclass(frozen=True)
