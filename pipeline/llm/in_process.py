@@ -54,7 +54,7 @@ class InProcessEngine:
         limits = (context_length(loaded.model.config), loaded.tokenizer.model_max_length)
         self._limit = min(int(limit) for limit in limits if limit)
         self.context: int | None = self._limit
-        self._shared = lru_cache(maxsize=PREFIXES_KEPT)(partial(extend, loaded.model, None))
+        self._shared = lru_cache(maxsize=PREFIXES_KEPT)(partial(extend, loaded.model, Prefix()))
         self._numbers: NumberTokens | None = None
         self._turn = asyncio.Lock()
 
@@ -115,7 +115,7 @@ class InProcessEngine:
                 rows[number] = row
             except PromptTooLong as error:
                 results[number] = NumberScores(None, None, str(error))
-        prefix = self._prefix(texts[0].shared, common) if rows else None
+        prefix = self._prefix(texts[0].shared, common) if rows else Prefix()
         for batch in self._batches(rows):
             read = read_rows(self._model, prefix, [rows[number] for number in batch], numbers.wanted)
             values = read.cpu().numpy().astype(np.float64)
@@ -144,7 +144,7 @@ class InProcessEngine:
         if batch:
             yield batch
 
-    def _prefix(self, shared: tuple[int, ...], ids: tuple[int, ...]) -> Prefix | None:
+    def _prefix(self, shared: tuple[int, ...], ids: tuple[int, ...]) -> Prefix:
         """`ids`, read; of them the tokens that are `shared` with other conversations are read once and kept."""
         shared = shared[: len(ids)]
         return extend(self._model, self._shared(shared), ids[len(shared) :])

@@ -23,10 +23,20 @@ _READS_AT_ONCE = 64  # logits of so many reads stay in the processor's cache whi
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values of a text that many rows carry on from, (1, H, P, D) each, a pair for each layer."""
+    """Keys and values of a text that many rows carry on from, (1, H, P, D) each, a pair for each layer; none without text."""
 
-    layers: tuple[tuple[Tensor, Tensor], ...]
-    length: int
+    layers: tuple[tuple[Tensor, Tensor], ...] = ()
+    length: int = 0
+
+    def cache(self, *, grows: bool) -> Cache:
+        """A cache that starts as the prefix, for any number of rows, and leaves it as it is.
+
+        Args:
+            grows: whether what is read behind the prefix is kept too.
+        """
+        if not self.layers:
+            return DynamicCache()
+        return Cache(layers=[_PrefixLayer(keys, values, grows) for keys, values in self.layers])
 
 
 @dataclass(frozen=True)
@@ -62,24 +72,14 @@ class _PrefixLayer(DynamicLayer):
         return keys, values
 
 
-def growing_cache(prefix: Prefix | None) -> Cache:
-    """A cache that starts as a prefix, for any number of rows; it grows and leaves the prefix as it is."""
-    return DynamicCache() if prefix is None else _cache(prefix, grows=True)
-
-
-def _cache(prefix: Prefix, grows: bool) -> Cache:
-    return Cache(layers=[_PrefixLayer(keys, values, grows) for keys, values in prefix.layers])
-
-
 @torch.inference_mode()
-def extend(model: Any, prefix: Prefix | None, ids: Sequence[int]) -> Prefix | None:
-    """The prefix, or none, with more tokens behind it; the one given stays as it was."""
+def extend(model: Any, prefix: Prefix, ids: Sequence[int]) -> Prefix:
+    """The prefix with more tokens behind it; the one given stays as it was."""
     if not ids:
         return prefix
-    cache = growing_cache(prefix)
-    start = prefix.length if prefix else 0
-    next_logits(model, cache, torch.tensor([list(ids)]), start)
-    return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers), start + len(ids))
+    cache = prefix.cache(grows=True)
+    next_logits(model, cache, torch.tensor([list(ids)]), prefix.length)
+    return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers), prefix.length + len(ids))
 
 
 @torch.inference_mode()
@@ -106,17 +106,17 @@ def _head_reads_only(model: Any, rows: Tensor, tokens: Tensor) -> Iterator[None]
 
 
 @torch.inference_mode()
-def read_rows(model: Any, prefix: Prefix | None, rows: Sequence[Row], wanted: Sequence[int]) -> Tensor:
+def read_rows(model: Any, prefix: Prefix, rows: Sequence[Row], wanted: Sequence[int]) -> Tensor:
     """Log-probabilities of the wanted next tokens at every read of every row -> (R, W) float32, row by row."""
     device = model.device
     ids, depth, sees = (values.to(device) for values in _tensors(rows))
     at_row = torch.tensor([number for number, row in enumerate(rows) for _ in row.reads], dtype=torch.long)
     at_token = torch.tensor([token for row in rows for token in row.reads], dtype=torch.long)
-    shared = prefix.length if prefix else 0
+    shared = prefix.length
     with _head_reads_only(model, at_row.to(device), at_token.to(device)):
         output = model(
             input_ids=ids, attention_mask=_masks(model, shared, depth, sees), position_ids=depth + shared,
-            past_key_values=prefix and _cache(prefix, grows=False), use_cache=prefix is not None,
+            past_key_values=prefix.cache(grows=False) if shared else None, use_cache=shared > 0,
         )  # fmt: skip
     columns = list(wanted)
     parts = output.logits[0].split(_READS_AT_ONCE)  # (1, R, V) -> (64, V) and so on
@@ -178,7 +178,7 @@ def check_reading(model: Any) -> None:
     ids = [3 + 7 * place % 50 for place in range(24)]
     row = Row([*ids[12:23], ids[23]], [*range(-1, 10), 4], [10, 11])
     try:
-        prefix = extend(model, None, ids[:12])
+        prefix = extend(model, Prefix(), ids[:12])
         found = read_rows(model, prefix, [Row(ids[12:], list(range(-1, 11)), [11]), row], range(60))
         with torch.inference_mode():
             texts = (ids, ids[:23], [*ids[:17], ids[23]])

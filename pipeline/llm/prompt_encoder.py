@@ -54,6 +54,8 @@ class PromptEncoder:
         self._needs_anchor = self._ids("\na") != self._ids("\n") + self._ids("a")
         self._encode = lru_cache(maxsize=65_536)(self._encode_uncached)
         self._shared = lru_cache(maxsize=64)(self._shared_uncached)
+        self._rendered = lru_cache(maxsize=64)(self._rendered_uncached)
+        self._template_ids = lru_cache(maxsize=64)(self._ids)
 
     def encode(self, text: str, before: str = "\n") -> tuple[int, ...]:
         """Token ids of a piece of text that follows `before`."""
@@ -100,18 +102,13 @@ class PromptEncoder:
             parts += [self.encode(content), self._template_ids(template)]
         return sum(parts, ())
 
-    @lru_cache(maxsize=64)  # noqa: B019 - one encoder lives as long as its model
-    def _rendered(self, roles: tuple[str, ...]) -> str:
+    def _rendered_uncached(self, roles: tuple[str, ...]) -> str:
         """The chat template with places for the contents; empty where the template refuses these roles."""
         turns = [{"role": role, "content": _PLACE.format(number)} for number, role in enumerate(roles)]
         try:
             return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         except jinja2.TemplateError:
             return ""
-
-    @lru_cache(maxsize=64)  # noqa: B019 - one encoder lives as long as its model
-    def _template_ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids) if text else ()
 
     def _encode_uncached(self, text: str, before: str) -> tuple[int, ...]:
         ids: tuple[int, ...] = ()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.llm.engine import EngineError, ReplyToken, Request
-from pipeline.llm.prefix_cache import Prefix, growing_cache, next_logits
+from pipeline.llm.prefix_cache import Prefix, next_logits
 
 MOST_ALTERNATIVES = 20
 """Alternatives given for each token of a reply at most."""
@@ -42,7 +42,7 @@ class Reply:
         )
 
 
-async def sample(model: Any, tokenizer: Any, prefix: Prefix | None, last: int, request: Request) -> list[Reply]:
+async def sample(model: Any, tokenizer: Any, prefix: Prefix, last: int, request: Request) -> list[Reply]:
     """Replies to the prompt that is `prefix` and the token `last`.
 
     The i-th reply draws from a generator of its own, seeded by `request.seed`, `request.attempt` and i. Temperature 0
@@ -54,7 +54,7 @@ async def sample(model: Any, tokenizer: Any, prefix: Prefix | None, last: int, r
     rows = request.n if request.temperature > 0 else 1
     generators = [torch.Generator().manual_seed(_seed(request, row)) for row in range(rows)]
     reader = _Reader(model, tokenizer, request)
-    cache, start = growing_cache(prefix), prefix.length if prefix else 0
+    cache, start = prefix.cache(grows=True), prefix.length
     tokens = torch.full((rows, 1), last, dtype=torch.long)
     replies = [Reply() for _ in range(rows)]
     for step in range(request.max_tokens):

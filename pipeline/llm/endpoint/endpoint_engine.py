@@ -131,8 +131,8 @@ class EndpointEngine:
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])
-        for sender in {self._sender, self._live}:
-            await sender.aclose()
+        if isinstance(self._sender, BatchSender):
+            await self._sender.aclose()
         await self._endpoint.aclose()
 
     def _make_scorer(self, can: EndpointCapabilities) -> PromptScorer | ReplyScorer:

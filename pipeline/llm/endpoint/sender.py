@@ -192,9 +192,6 @@ class Sender(ABC):
     async def _try(self, outgoing: Outgoing, number: int) -> Outcome:
         """What a try gives, from 0 on; a reply is stored."""
 
-    async def aclose(self) -> None:  # noqa: B027 - most senders have nothing to stop
-        """Stop what goes on in the background."""
-
 
 class Backoff:
     """Waits that grow, and a pause that all requests to an endpoint share."""
