@@ -254,10 +254,9 @@ class RecordedUnits:
         found: dict[int, dict[int, Detail]] = {index: {} for index in indices}
         for row in self._tables.read(DETAILS, self._tables.is_unit(module, indices, polarity)).to_pylist():
             values, pairs = row["attribution"], row["pairs"]
-            found[row["index"]][row["seq_id"]] = Detail(
-                None if values is None else np.array(values, np.float32),
-                None if pairs is None else [Pair(pair["from"], pair["to"], pair["value"]) for pair in pairs],
-            )
+            attribution = None if values is None else np.array(values, np.float32)
+            listed = None if pairs is None else [Pair(pair["from"], pair["to"], pair["value"]) for pair in pairs]
+            found[row["index"]][row["seq_id"]] = Detail(attribution, listed)
         return found
 
     def promoted_tokens(self, module: str, indices: Sequence[int], polarity: str) -> dict[int, list[str]]:

@@ -17,7 +17,6 @@ from pipeline.subjects.module_kinds import listed_units, modules_of
 from stages.settings import Explain, UnitDraw
 
 Bools = npt.NDArray[np.bool_]
-_FIRING = ["density", "min"]
 
 
 def chosen_units(config: RunConfig, tables: Tables) -> dict[str, list[int]]:
@@ -34,7 +33,8 @@ def chosen_units(config: RunConfig, tables: Tables) -> dict[str, list[int]]:
         return {module: list(range(widths[module])) for module in modules_of(config)}
     chosen = {}
     for module in modules_of(config):
-        wanted = _wanted(explain.drawn, explain.polarities, tables.read(UNITS, pc.field("module") == module, _FIRING))
+        units = tables.read(UNITS, pc.field("module") == module, ["density", "min"])
+        wanted = _wanted(explain.drawn, explain.polarities, units)
         order = draw(config.run.seed, module).permutation(len(wanted))
         chosen[module] = sorted(order[wanted[order]][: explain.drawn.number].tolist())
     if not any(chosen.values()):

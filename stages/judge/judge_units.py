@@ -19,7 +19,6 @@ from pipeline.execution.stage import Context, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import Prompt, refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION, EXPLANATION_KEYS, NEGATIVES, OUTCOME, column, unit_table
-from pipeline.storage.tables import Tables
 from stages.asking import Asker, open_asker
 from stages.evidence import Exemplar, RecordedUnits
 from stages.judge import JUDGE_METHODS
@@ -90,11 +89,6 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 def _prompt(method: str, config: RunConfig) -> Prompt:
     return Prompt(choice(JUDGE_METHODS, method).prompt, config.run.prompts)
-
-
-def plan(config: RunConfig, tables: Tables) -> list[Shard]:
-    """Shards of units; none where no method is named."""
-    return unit_shards(config, tables, config[Judge].shard_units) if config[Judge].methods else []
 
 
 async def process(shard: Shard, context: Context) -> Rows:
@@ -246,7 +240,7 @@ JUDGE = Stage(
     reads=("score", "record.merge", "record.negatives", "corpus"),
     writes=(JUDGEMENTS, EXAMPLE_SCORES),
     settings=settings,
-    plan=plan,
+    plan=lambda config, tables: unit_shards(config, tables, config[Judge].shard_units) if config[Judge].methods else [],
     process=process,
     splits=("report",),
     check=check,

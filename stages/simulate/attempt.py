@@ -87,8 +87,7 @@ def _tokens(line: str, number: int) -> list[str]:
 def _values(result: Simulation, number: int) -> Sequence[float]:
     if result.expected is None:
         raise UserError(f"sequence {number} could not be simulated: {result.error}")
-    values: list[float] = result.expected.tolist()
-    return values
+    return list(result.expected.tolist())
 
 
 def _colored(token: str, value: float) -> str:

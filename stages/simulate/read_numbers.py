@@ -61,19 +61,18 @@ def number_prompt(prompt: Prompt, explanation: str, sequences: Sequence[Sequence
     """What is asked for some sequences: few-shot neurons, the explanation, and the sequences' lines with a slot in each."""
     neurons = few_shot_neurons(prompt)
     own = len(neurons) + 1
-    pieces, slots = ["\n"], []
+    pieces, slots = list[str](), list[int]()
     for number, tokens in enumerate(sequences):
         if number:
             turn = number % len(neurons)
             pieces.append(prompt.render(part="heading", number=turn + 1) + _lines(neurons[turn], 1))
-        pieces.append(prompt.render(part="heading", number=own))
+        pieces.append(("" if number else "\n") + prompt.render(part="heading", number=own))
         for token in tokens:
             slots.append(len(pieces) + 1)
             pieces += [_shown(token), "\n"]
-    pieces[:2] = ["".join(pieces[:2])]
     asked = prompt.part("neuron", number=own, explanation=one_line(explanation))
     messages = (*opening(prompt, _shots), Message("user", asked))
-    return NumberPrompt(messages, tuple(pieces), tuple(slot - 1 for slot in slots))
+    return NumberPrompt(messages, tuple(pieces), tuple(slots))
 
 
 def _shots(prompt: Prompt) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from pipeline.config.run_file import parse_config
 from pipeline.llm.engine import EngineError, Request
 from stages.asking import Asker
 from stages.evidence import Exemplar
-from stages.judge.judge_units import judge_explanation, plan
+from stages.judge.judge_units import JUDGE, judge_explanation
 from stages.settings import SECTIONS
 from tests.stages.simulate.doubles import DoubleEngine
 
@@ -99,4 +99,4 @@ def test_a_judge_that_never_answers_gives_no_score() -> None:
 def test_without_a_method_nothing_is_planned(tmp_path: Path) -> None:
     from pipeline.storage.tables import Tables
 
-    assert plan(config(methods=[]), Tables(tmp_path)) == []
+    assert JUDGE.plan(config(methods=[]), Tables(tmp_path)) == []
