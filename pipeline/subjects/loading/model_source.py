@@ -87,13 +87,10 @@ def safetensors_copy(source: ModelSource) -> str:
     return f"models/gguf-{source.revision}"
 
 
+@functools.cache
 def layer_count(spec: str) -> int:
     """Layers of a model, by its configuration file. Raises UserError: no such model, or its configuration does not tell."""
-    return _layers(resolve_model(spec))
-
-
-@functools.cache
-def _layers(source: ModelSource) -> int:
+    source = resolve_model(spec)
     folder = configuration_folder(source)
     if folder is None:
         return gguf_layers(Path(source.location))
@@ -103,7 +100,7 @@ def _layers(source: ModelSource) -> int:
     found = next((count for count in counts if isinstance(count, int)), None)
     if found is None:
         raise UserError(
-            f"model = {source.spec!r}: {folder / 'config.json'} does not say how many layers there are (looked for "
+            f"model = {spec!r}: {folder / 'config.json'} does not say how many layers there are (looked for "
             f"{', '.join(LAYER_KEYS)}); name modules by the number of the layer, without patterns"
         )
     return found

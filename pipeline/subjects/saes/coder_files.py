@@ -32,22 +32,9 @@ from pipeline.subjects.saes.places import (
 )
 
 SCALER = "activation_scaler.json"
-TRANSCODERS = {
-    "transcoder": "relu",
-    "skip_transcoder": "relu",
-    "jumprelu_transcoder": "jumprelu",
-    "jumprelu_skip_transcoder": "jumprelu",
-}
-ARCHITECTURES = {
-    "standard": "relu",
-    "gated": "gated",
-    "jumprelu": "jumprelu",
-    "topk": "topk",
-    "batchtopk": "batchtopk",
-    "matryoshka_batchtopk": "batchtopk",
-    **TRANSCODERS,
-}
-"""How latents are selected by the `architecture` of SAELens."""
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+ARCHITECTURES = ("standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka_batchtopk", *TRANSCODERS)
+"""Names of SAELens."""
 THRESHOLDS = {"jumprelu": ("threshold", "log_threshold"), "batchtopk": ("threshold", "topk_threshold")}
 """Names of thresholds in the files of SAELens."""
 
@@ -187,9 +174,10 @@ def _open_saelens(folder: Path) -> Coder:
 
 
 def _kind(config: dict[str, Any], settings: Path) -> str:
+    """How latents are selected: relu, gated, jumprelu, topk or batchtopk."""
     architecture = config.get("architecture", "standard")
-    kind = ARCHITECTURES.get(architecture)
-    if kind is None:
+    kind = next((kind for kind in ("gated", "jumprelu", "batchtopk", "topk") if kind in architecture), "relu")
+    if architecture not in ARCHITECTURES:
         raise UserError(
             f"{settings}: architecture = {architecture!r} is not known; choose a coder among {', '.join(ARCHITECTURES)}"
         )
