@@ -86,12 +86,7 @@ async def process(shard: Shard, context: Context) -> Rows:
 
 
 async def explain_unit(name: str, explainer: Explainer, evidence: Evidence, seed: int) -> list[dict[str, Any]]:
-    """Rows of the explanations table for one unit; a unit that cannot be explained has one row that says why.
-
-    Args:
-        name: that of the explainer.
-    """
-
+    """Rows of the explanations table by a named explainer; a unit that cannot be explained has one row that says why."""
     unit = {"module": evidence.module, "index": evidence.index, "polarity": evidence.polarity, "explainer": name}
 
     def row(number: int, candidate: Candidate, status: str, error: str | None = None) -> dict[str, Any]:
