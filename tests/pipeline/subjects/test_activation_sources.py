@@ -90,6 +90,7 @@ def recorded(source: ActivationSource) -> dict[str, UnitSums]:
     return {module: state.sums() for module, state in recorder.accumulators.items()}
 
 
+@pytest.mark.slow
 def test_modules_are_recorded_together_as_each_alone(place: Path) -> None:
     config = run_file(place, ALL)
     together = recorded(open_source(config, ALL))

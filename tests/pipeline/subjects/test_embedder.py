@@ -67,10 +67,10 @@ def test_special_tokens_in_a_text_are_text() -> None:
 @pytest.mark.parametrize("many", [False, True])
 def test_a_vector_is_the_same_to_the_last_bit_whatever_stands_beside_it(many: bool) -> None:
     embedder = load_embedder()
-    words = [f"{text} {number}" for number in range(2) for text in LONG]
+    words = [f"{text} {number}" for number in range(2) for text in LONG[:-1]]
     together = embedder.encode(words, many)
     assert np.array_equal(together, embedder.encode(words[::-1], many)[::-1])
-    for place in (0, 8, 17, 21):
+    for place in (0, 8, 17, 19):
         assert np.array_equal(together[place], embedder.encode([words[place]], many)[0])
 
 
