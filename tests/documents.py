@@ -5,6 +5,7 @@ A part stands between `<!-- made: WHAT -->` and `<!-- end -->`, where WHAT is
     columns TABLE            the version and the columns of a table, from its schema
     settings                 every setting of run files
     figure BENCHMARK.NAME    a figure as a benchmark printed it last, from docs/figures.json
+    table BENCHMARK          all figures of a benchmark that prints columns of rows
     measured BENCHMARK       the day and the machine of that
 """
 
@@ -39,6 +40,8 @@ def _part(kind: str, name: str, figures: Mapping[str, Any]) -> str:
         benchmark, figure = name.split(".", 1)
         value = figures[benchmark]["figures"][figure]
         return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    if kind == "table":
+        return f"\n{_columns_of_figures(figures[name]['figures'])}\n"
     if kind == "measured":
         found = figures[name]
         return f"{found['date']}, {found['machine']}"
@@ -52,6 +55,12 @@ def _columns(name: str) -> str:
         meaning = (field.metadata or {})[b"meaning"].decode().replace("|", "\\|")
         lines.append(f"| `{field.name}` | {str(field.type).replace('element: ', '')} | {meaning} |")
     return "\n".join(lines)
+
+
+def _columns_of_figures(columns: Mapping[str, Mapping[str, str]]) -> str:
+    rows = next(iter(columns.values()))
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join([*lines, *(f"| {row} | {' | '.join(one[row] for one in columns.values())} |" for row in rows)])
 
 
 def known_figures() -> dict[str, Any]:
