@@ -7,6 +7,7 @@ import pytest
 from tests.benchmarks import bench_sasc
 
 
+@pytest.mark.slow
 def test_it_prints_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     bench_sasc.main(["--ngrams", "40", "--rounds", "1"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
