@@ -27,6 +27,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_right_explanations_score_where_wrong_ones_do_not(printed: list[str]) -> None:
     found = json.loads(printed[-1])
     assert found["units"] == FEW

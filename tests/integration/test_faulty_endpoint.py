@@ -105,7 +105,14 @@ def calm(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> Calm:
     return Calm(file, server.requests, server.tokens)
 
 
-@pytest.mark.parametrize(("simulator", "units"), [("json", 30), ("generated", 30), ("one_at_a_time", 2)])
+@pytest.mark.parametrize(
+    ("simulator", "units"),
+    [
+        ("json", 30),
+        pytest.param("generated", 30, marks=pytest.mark.slow),
+        pytest.param("one_at_a_time", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_with_every_tenth_request_failing_each_unit_has_a_score_or_a_named_failure(
     tmp_path: Path, recorded: Path, server: Loopback, simulator: str, units: int
 ) -> None:
@@ -128,6 +135,7 @@ def test_with_every_tenth_request_failing_each_unit_has_a_score_or_a_named_failu
     assert not files_with(KEY, tmp_path)
 
 
+@pytest.mark.slow
 def test_rows_that_failed_are_mended_once_the_endpoint_is_well(
     tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
 ) -> None:
@@ -203,6 +211,7 @@ def test_a_key_that_is_not_set_is_told_before_anything_is_asked(
     assert server.requests == 0
 
 
+@pytest.mark.slow
 def test_the_budget_is_never_passed_and_a_raised_one_carries_on(
     tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
 ) -> None:
@@ -223,6 +232,7 @@ def test_the_budget_is_never_passed_and_a_raised_one_carries_on(
     assert_same(file, calm.file)
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_rows_of_one(tmp_path: Path, recorded: Path, server: Loopback, calm: Calm) -> None:
     file = write(tmp_path, recorded, server)
     for stage in ("explain", "simulate"):

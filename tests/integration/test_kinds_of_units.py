@@ -13,6 +13,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from tests.integration.byte_tokenizer import byte_tokenizer
 from tests.integration.reduced import call
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the red house and a green door stood by blue water while seven birds sang of summer in old trees"
 KINDS = {
     "layers.1.mlp": 24, "layers.1.attn": 4, "layers.0.residual": 16, "layers.1.attn_out": 16, "layers.1.mlp_out": 16,

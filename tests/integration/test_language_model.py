@@ -9,6 +9,8 @@ import pytest
 
 from tests.integration.reduced import call
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = """
 [explain]
 explainer = "token_activation"

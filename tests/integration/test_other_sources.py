@@ -149,6 +149,7 @@ def test_values_that_are_not_finite_are_counted_and_their_unit_has_no_score(of_f
     assert published(of_function)["correlation"].isna().to_list() == [False] * 4 + [True] * 2
 
 
+@pytest.mark.slow
 def test_activations_of_another_program_are_explained_and_scored_beside_a_function(place: Path, tmp_path: Path) -> None:
     assert run(place, tmp_path, ["black_box:words", "precomputed:made", "precomputed:few"], "precomputed:made") == 0
     scores = published(tmp_path).loc[["precomputed:made", "precomputed:few"]]

@@ -14,6 +14,8 @@ from tests.integration.endpoint_run import KEY, KEY_VARIABLE, NAME, files_with, 
 from tests.integration.llama_server import CONTEXT, MODEL, SLOTS, LlamaServer
 from tests.integration.reduced import all_rows, call
 
+pytestmark = pytest.mark.slow
+
 UNITS = {"logprobs": [5], "schema": [5, 70]}
 METHODS = {"logprobs": ("token_activation", "one_at_a_time"), "schema": ("max_activation", "json")}
 BODY = "body = { repeat_penalty = 1.12 }"

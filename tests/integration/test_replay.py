@@ -33,6 +33,7 @@ def test_the_same_rows_come_from_the_cache(tmp_path: Path, recorded: Path, expla
     assert set(before["explanations"]["status"].to_pylist()) == {"ok"}
 
 
+@pytest.mark.slow
 def test_other_workers_read_what_one_was_told(tmp_path: Path, recorded: Path) -> None:
     with Loopback(reply) as server:
         text = sections(server.base_url, "loopback", "max_activation", "json", 6, shard_units=1)

@@ -63,6 +63,7 @@ def test_a_setting_that_changes_rows_stops_and_one_that_does_not_carries_on(fini
     assert "Everything is done" in call("run", "--config", str(other)).stdout
 
 
+@pytest.mark.slow
 def test_other_shards_give_the_same_rows(tmp_path: Path, root: Path) -> None:
     file = write_run_file(tmp_path, shard_sequences=48, shard_units=700, explain_shard=5)
     for part in ("1/2", "0/2"):

@@ -4,6 +4,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from pipeline.commands.demands import demands
 from pipeline.config.run_file import load_config
@@ -50,6 +51,7 @@ def asked(server: Loopback, stage: str) -> int:
     return sum(body["messages"][0]["content"].startswith(ASKED[stage]) for body in server.bodies if "messages" in body)
 
 
+@pytest.mark.slow
 def test_it_asks_for_what_was_estimated_and_once(tmp_path: Path) -> None:
     with Loopback(reply) as server:
         file = write_run_file(tmp_path / "run", more=ENGINE.format(url=server.base_url, key=KEY_VARIABLE, timeout=60))

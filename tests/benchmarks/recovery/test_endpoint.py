@@ -57,13 +57,8 @@ def of_embedded(found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name.startswith("tuning_")}
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        ["explainer"],
-        *(pytest.param(parts, marks=pytest.mark.slow) for parts in (["synthesizer"], ["explainer", "synthesizer"])),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [["explainer"], ["synthesizer"], ["explainer", "synthesizer"]])
 def test_the_endpoint_is_asked_for_each_module_in_every_setting(
     parts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,7 @@ print(load_embedder("org/tiny@v1").width, load_embedder("org/tiny@v1").revision)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_an_embedder_loads_from_the_hub_and_again_without_it(tmp_path: Path) -> None:
     folders = {"HF_HOME": str(tmp_path / "hf"), "NEUROGLOSS_CACHE": str(tmp_path / "own")}
     outputs = []
