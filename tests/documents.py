@@ -38,13 +38,15 @@ def _part(kind: str, name: str, figures: Mapping[str, Any]) -> str:
         return f"\n{as_markdown(all_settings(with_sections(SECTIONS)))}\n"
     if kind == "figure":
         benchmark, figure = name.split(".", 1)
+        if benchmark not in figures:
+            return "not measured"
         value = figures[benchmark]["figures"][figure]
         return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
     if kind == "table":
-        return f"\n{_columns_of_figures(figures[name]['figures'])}\n"
+        return f"\n{_columns_of_figures(figures[name]['figures'])}\n" if name in figures else "\nnot measured\n"
     if kind == "measured":
-        found = figures[name]
-        return f"{found['date']}, {found['machine']}"
+        found = figures.get(name)
+        return f"{found['date']}, {found['machine']}" if found else "not measured"
     raise ValueError(f"nothing is made for {kind!r}")
 
 
