@@ -13,7 +13,7 @@ from pipeline.commands.run import check_methods, needed_stages, parse_part, run_
 from pipeline.config import RunConfig, with_sections
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
-from pipeline.execution.fingerprint import CREATED_BY
+from pipeline.storage.shards import CREATED_BY
 from stages import REPORTS, STAGES, TABLES
 from stages.settings import SECTIONS
 

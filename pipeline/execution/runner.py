@@ -16,11 +16,10 @@ from tqdm import tqdm
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN, bounded_gather
-from pipeline.execution.fingerprint import canonical, differences, fingerprint, stage_inputs
-from pipeline.execution.fingerprint import footer as shard_footer
 from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.stage import Context, Rows, Shard, Stage
-from pipeline.storage.shards import Footer, atomic_path, publish, read_footer, remove_leftovers
+from pipeline.storage.shards import Footer, atomic_path, canonical, fingerprint, publish, read_footer, remove_leftovers
+from pipeline.storage.shards import footer as shard_footer
 from pipeline.storage.tables import Tables, is_pruned
 
 Stages = Mapping[str, Stage]
@@ -77,7 +76,7 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
     if not stage.takes_part(config):
         return Progress(stage, {}, True, [], {}, [])
     tables = Tables(config.root)
-    inputs = stage_inputs(stage, config, {name: fingerprint(earlier[name].inputs) for name in stage.upstream(config)})
+    inputs = stage.inputs(config, {name: fingerprint(earlier[name].inputs) for name in stage.upstream(config)})
     footers = {path: read_footer(path) for table in stage.writes for path in tables.files(table)}
     for path, footer in footers.items():
         _refuse_other(path, footer, stage, inputs)
@@ -208,7 +207,7 @@ class _Work:
     def _publish(self, shard: Shard, rows: Rows) -> None:
         now = time.perf_counter()
         seconds, self._published = now - self._published, now  # since the shard before, so that they add up to the run
-        said = shard_footer(self._inputs, shard, seconds)
+        said = shard_footer(self._inputs, shard.key, seconds)
         for table in self._stage.writes:
             publish(self._context.tables.file(table, shard.name), rows[table.name], table, said)
         _note(self._context.config, self._stage, shard).unlink(missing_ok=True)
@@ -274,3 +273,15 @@ def _refuse_unplanned(paths: Sequence[Path], stage: Stage, shards: list[Shard]) 
                 f"{path} belongs to no shard of {stage.name} (the shard size was changed, or it is foreign); "
                 f"set the shard size back, move the file away, or use --redo {stage.name}"
             )
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two inputs differ, as `path: old -> new` lines."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted({*old, *new})
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]

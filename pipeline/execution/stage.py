@@ -103,6 +103,16 @@ class Stage:
             return self.reads(config) if self.takes_part(config) else ()
         return self.reads
 
+    def inputs(self, config: RunConfig, upstream: Mapping[str, str]) -> dict[str, Any]:
+        """All that can change its rows, the fingerprints of the stages it reads (`upstream`) among it."""
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "schemas": [table.tag for table in self.writes],
+            "settings": self.settings(config),
+            "upstream": dict(upstream),
+        }
+
     def takes_part(self, config: RunConfig) -> bool:
         """Whether it belongs to a method of the run."""
         return not self.method or self.method in config.run.methods

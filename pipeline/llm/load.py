@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.execution.fingerprint import canonical
 from pipeline.execution.stage import Context
 from pipeline.llm.engine import Engine
+from pipeline.storage.shards import canonical
 from pipeline.subjects.loading.model_source import resolve_model
 
 if TYPE_CHECKING:

@@ -6,12 +6,15 @@ reader never sees half a file. Its footer says what it is: schema, fingerprint, 
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
 import socket
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,9 @@ UNWRITABLE = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
 }  # fmt: skip
 """Errors of a full disk, or of a folder that cannot be made or written."""
+
+
+CREATED_BY = "neurogloss 0.1.0"
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,51 @@ def read_footer(path: Path) -> Footer:
         failed=int(keys["failed"]),
         seconds=float(keys["seconds"]),
     )
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """What identifies a stage's output: the first 16 hexadecimal digits of the SHA-256 of its inputs as canonical JSON."""
+    return hashlib.sha256(canonical(inputs).encode()).hexdigest()[:16]
+
+
+def footer(inputs: Mapping[str, Any], key: Mapping[str, Any], seconds: float) -> dict[str, str]:
+    """What the footer of a shard's files says of where they come from.
+
+    Args:
+        inputs: all that can change the rows of the stage.
+        key: what the shard covers.
+        seconds: the time it took.
+    """
+    return {
+        "fingerprint": fingerprint(inputs),
+        "inputs": canonical(inputs),
+        "shard": canonical(key),
+        "seconds": f"{seconds:.3f}",
+        "git_commit": git_commit(),
+        "created_by": CREATED_BY,
+    }
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+@cache
+def git_commit() -> str:
+    """The commit of this checkout, `-dirty` added where files differ from it; `unknown` outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def publish(path: Path, rows: pa.Table | Iterable[pa.Table], table: TableSchema, footer: Mapping[str, str]) -> None:

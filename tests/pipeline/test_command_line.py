@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.__main__ import GROUPS, app, main
 from pipeline.config.run_file import load_config
-from pipeline.execution.fingerprint import CREATED_BY
+from pipeline.storage.shards import CREATED_BY
 from stages.settings import SECTIONS
 from tests.integration.reduced import call, spawn, write_run_file
 

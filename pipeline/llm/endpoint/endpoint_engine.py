@@ -15,7 +15,6 @@ from tqdm import tqdm
 from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
-from pipeline.execution.fingerprint import canonical
 from pipeline.llm.endpoint.batch import BatchSender
 from pipeline.llm.endpoint.budget import SharedBudget
 from pipeline.llm.endpoint.client import Client, listed_models
@@ -34,6 +33,7 @@ from pipeline.llm.engine import (
     refuse_too_long,
 )
 from pipeline.llm.prompt_encoder import PromptEncoder, find_tokenizer
+from pipeline.storage.shards import canonical
 
 BYTES_A_TOKEN = 3.5
 """Of English text, for a tokenizer that is not at hand."""

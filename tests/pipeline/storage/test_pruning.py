@@ -15,11 +15,10 @@ from pipeline.commands.run import run_pipeline
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.fingerprint import footer
 from pipeline.execution.runner import survey
-from pipeline.execution.stage import Shard, Stage
+from pipeline.execution.stage import Stage
 from pipeline.schemas import TableSchema, column
-from pipeline.storage.shards import publish, read_footer
+from pipeline.storage.shards import footer, publish, read_footer
 from pipeline.storage.tables import Tables, is_pruned, prune, rows_by_module
 from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, processed, toy_config
 
@@ -79,7 +78,7 @@ def test_the_footer_stays_and_says_what_was_held(tmp_path: Path) -> None:
     units = TableSchema("units", 1, pa.schema([column("module", pa.string(), "m")]))
     tables = Tables(tmp_path)
     path = tables.file(units, "part-00000")
-    publish(path, pa.table({"module": ["a", "a", "b"]}), units, footer({"x": 1}, Shard("part-00000", {"y": 2}), 3.0))
+    publish(path, pa.table({"module": ["a", "a", "b"]}), units, footer({"x": 1}, {"y": 2}, 3.0))
     before = read_footer(path)
     for _ in range(2):
         prune(tables, [units])

@@ -17,10 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.execution.fingerprint import CREATED_BY, fingerprint, footer
-from pipeline.execution.stage import Shard
 from pipeline.schemas import TableSchema, column
-from pipeline.storage.shards import atomic_path, publish, read_footer, remove_leftovers
+from pipeline.storage.shards import CREATED_BY, atomic_path, fingerprint, footer, publish, read_footer, remove_leftovers
 from pipeline.storage.tables import Tables
 from stages import TABLES
 
@@ -49,7 +47,7 @@ def toy_rows(units: int, per_unit: int = 3) -> pa.Table:
 
 def publish_toy(root: Path, units: int = 200, name: str = "part-00000") -> Path:
     path = Tables(root).file(TOY, name)
-    publish(path, toy_rows(units), TOY, footer(INPUTS, Shard(name, {"units": [0, units]}), 1.5))
+    publish(path, toy_rows(units), TOY, footer(INPUTS, {"units": [0, units]}, 1.5))
     return path
 
 
@@ -84,7 +82,7 @@ def test_files_about_other_units_are_passed_over(tmp_path: Path) -> None:
     both = pa.concat_tables([toy_rows(40), toy_rows(9).set_column(0, "module", pa.array(["layers.9.mlp"] * 27))])
     parts = {"a": toy_rows(100).slice(0, 150), "b": toy_rows(100).slice(150), "c": both.slice(60), "d": toy_rows(0)}
     for name, rows in parts.items():
-        publish(tables.file(TOY, name), rows, TOY, footer(INPUTS, Shard(name, {}), 0))
+        publish(tables.file(TOY, name), rows, TOY, footer(INPUTS, {}, 0))
     for module, index, rows, files in (("0", 10, 3, 3), ("0", 70, 3, 3), ("9", 5, 3, 2), ("5", 5, 0, 2)):
         where = tables.is_unit(f"layers.{module}.mlp", [index])
         found = tables.read(TOY, where)
@@ -110,7 +108,7 @@ def test_pieces_are_published_as_one_file_without_being_held_together(tmp_path: 
             )
 
     path = tmp_path / "a.parquet"
-    publish(path, pieces(), TOY, footer(INPUTS, Shard("a", {}), 0))
+    publish(path, pieces(), TOY, footer(INPUTS, {}, 0))
     found = read_footer(path)
     assert (found.rows, found.failed) == (30 * 384, 30)
     assert pq.read_table(path)["index"].to_pylist() == [n // 3 for n in range(30 * 384)]
@@ -125,7 +123,7 @@ def test_an_error_in_a_later_piece_leaves_nothing(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        publish(tmp_path / "a.parquet", pieces(), TOY, footer(INPUTS, Shard("a", {}), 0))
+        publish(tmp_path / "a.parquet", pieces(), TOY, footer(INPUTS, {}, 0))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,7 +141,7 @@ def test_pandas_pyarrow_and_duckdb_read_the_same_rows(tmp_path: Path) -> None:
 
 def test_rows_without_the_right_columns_are_not_published(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="columns"):
-        publish(tmp_path / "a.parquet", pa.table({"x": [1]}), TOY, footer(INPUTS, Shard("a", {}), 0))
+        publish(tmp_path / "a.parquet", pa.table({"x": [1]}), TOY, footer(INPUTS, {}, 0))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,11 +11,10 @@ import pytest
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
-from pipeline.execution.fingerprint import footer
 from pipeline.execution.runner import run_stage, survey
 from pipeline.execution.stage import Context
 from pipeline.schemas import EXEMPLARS, NEGATIVES
-from pipeline.storage.shards import publish
+from pipeline.storage.shards import footer, publish
 from pipeline.storage.tables import Tables
 from stages import STAGES
 from stages.evidence import SPLITS, RecordedUnits, split_of
@@ -88,7 +87,7 @@ def add_negative_polarity(config: RunConfig) -> None:
                 rows.append(row | {"polarity": "-", "max_activation": lowest})
             rows.sort(key=lambda row: row["index"])
             table = pa.Table.from_pylist(rows, schema=EXEMPLARS.schema)
-            publish(tables.file(EXEMPLARS, shard.name), table, EXEMPLARS, footer(progress.inputs, shard, 0.0))
+            publish(tables.file(EXEMPLARS, shard.name), table, EXEMPLARS, footer(progress.inputs, shard.key, 0.0))
 
 
 @pytest.fixture(scope="module")

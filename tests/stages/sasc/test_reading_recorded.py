@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.fingerprint import fingerprint, stage_inputs
 from pipeline.execution.runner import discard, run_stage, survey
-from pipeline.storage.shards import read_footer
+from pipeline.storage.shards import fingerprint, read_footer
 from stages import STAGES
 from stages.evidence import Exemplar
 from stages.sasc.ngram_scan import SCAN
@@ -201,7 +200,7 @@ def test_ngrams_are_made_anew_with_the_recording_they_are_read_in(place: Path, r
     root = run_ngrams(config)
     (partials,) = (root / "_ngrams" / "partials").glob("*.parquet")
     finer = config.model_copy(update={"record": config[Record].model_copy(update={"activation_bits": 20})})
-    before, after = (stage_inputs(SCAN, one, upstream_of(one)) for one in (config, finer))
+    before, after = (SCAN.inputs(one, upstream_of(one)) for one in (config, finer))
     assert (before != after) == (reading == "recorded")
     assert read_footer(partials).inputs == before
     discard(["record.merge"], config, STAGES)
