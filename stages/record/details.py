@@ -175,5 +175,6 @@ DETAIL = Stage(
     process=process,
     splits=SPLITS,
     check=check,
+    version=2,
     method="simulation",
 )

@@ -195,5 +195,5 @@ SCAN = Stage(
     splits=("explain",),
     check=check,
     method="sasc",
-    version=2,
+    version=3,
 )
