@@ -68,6 +68,8 @@ class SharedBudget:
         Raises:
             UserError: it would pass the budget whatever those in flight take.
         """
+        if not self._limited:
+            return
         amount = self._amount(most)
         while self._over or not self._fits(amount):
             if not self._in_flight:
@@ -80,6 +82,8 @@ class SharedBudget:
 
     def settle(self, most: Tokens, took: Tokens) -> None:
         """Put what a request took in place of what was set aside for it."""
+        if not self._limited:
+            return
         self._reserved = self._reserved - self._amount(most)
         self._in_flight -= 1
         self._spent = self._spent + self._amount(took)
@@ -98,7 +102,7 @@ class SharedBudget:
     def _fits(self, amount: Amount) -> bool:
         """Whether this worker's share covers it, after more was drawn if need be."""
         missing = np.maximum(self._spent + self._reserved + amount - self._share, 0)
-        if not (self._limited and missing.any()):
+        if not missing.any():
             return True
         with self._shares() as shares:
             taken = np.array(shares.execute(TAKEN).fetchone())

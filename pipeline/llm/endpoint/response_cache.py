@@ -26,6 +26,8 @@ BUSY_SECONDS = 5.0
 """Time for which a worker waits for its file while another process looks into it."""
 ROOM = 65_536
 """Bytes that are written and removed when the file is opened: a full disk is noticed before anything is paid for."""
+SETTINGS = ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 10000")
+"""Of the file; the last one is the pages after which the log is copied into it, for which requests wait."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS replies (
     key BLOB PRIMARY KEY, body BLOB NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
@@ -177,7 +179,7 @@ def _open_own(file: Path) -> sqlite3.Connection:
     """
     connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
+        for setting in SETTINGS:
             connection.execute(f"PRAGMA {setting}")
         connection.executescript(TABLES)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
