@@ -67,7 +67,7 @@ def build_corpus(
     opening = opening_token(tokenizer, config.bos) if folder is None else []
     length, shortest = config.seq_len - len(opening), config.min_tokens - len(opening)
     counts: Counter[str] = Counter()
-    with tqdm(desc="corpus", unit="char", unit_scale=True, disable=not show, leave=False) as bar:
+    with tqdm(desc="corpus", unit="char", unit_scale=True, disable=None if show else True, leave=False) as bar:
 
         def documents() -> Iterator[Document]:
             for document in open_corpus(config):

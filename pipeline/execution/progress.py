@@ -32,7 +32,7 @@ class ShardProgress:
         )
         self._show = show and not sys.stderr.isatty()
         self._started = self._told = time.monotonic()
-        self._said = ""
+        self._said = self._line = ""
 
     def __enter__(self) -> "ShardProgress":
         return self
@@ -60,7 +60,9 @@ class ShardProgress:
     def _tell(self) -> None:
         self._told = time.monotonic()
         spent, made = self._told - self._started, self._done - self._before
-        left = spent / made * (self._total - self._done) if made else None
-        end = f", {tqdm.format_interval(left)} left" if left else ""
-        line = f"{_clock()} {self._title}: {self._done} of {self._total} shards in {tqdm.format_interval(spent)}{end}"
-        print(f"{line}, {self._said}" if self._said else line, file=sys.stderr, flush=True)  # noqa: T201
+        left = 0.0 if self._said or not made else spent / made * (self._total - self._done)
+        end = self._said or (f"{tqdm.format_interval(left)} left" if left else "")
+        line = f"{self._title}: {self._done} of {self._total} shards in {tqdm.format_interval(spent)}{', ' * bool(end)}{end}"
+        if line != self._line:
+            print(f"{_clock()} {line}", file=sys.stderr, flush=True)  # noqa: T201
+        self._line = line

@@ -1,4 +1,4 @@
-"""The site of a sparse coder's latents: its encoder runs where the model's own activations come by."""
+"""The hook point of a sparse coder: its encoder runs where the model's own activations pass."""
 
 import functools
 

@@ -29,7 +29,7 @@ def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch
     lines = capsys.readouterr().err.strip().split("\n")
     found = [LINE.match(line) for line in lines]
     assert [match and (match[1], match[2]) for match in found] == [
-        ("1", None), ("2", None), ("3", None), ("4", None), ("4", ", 3 requests"), ("4", ", 3 requests"),
+        ("1", None), ("2", None), ("3", None), ("4", None), ("4", ", 3 requests"),
     ]  # fmt: skip
 
 
