@@ -28,7 +28,7 @@ class Visit:
     """What was found of one language model."""
 
     lines: list[tuple[str, str]]
-    trial: str = ""
+    tried: str = ""
     """A real prompt and its reply."""
     well: bool = False
 
@@ -46,7 +46,7 @@ def examine(config: RunConfig, stages: Stages) -> tuple[str, bool]:
     parts, well = [], True
     for name, use in asking.items():
         visit = asyncio.run(_visit(use, config, examples.get(name)))
-        parts += [format_table([use.method, "found"], visit.lines), *filter(None, [visit.trial])]
+        parts += [format_table([use.method, "found"], visit.lines), *filter(None, [visit.tried])]
         well = well and visit.well
     return "\n\n".join([*parts, "All needs are met." if well else "Not all needs are met."]), well
 
@@ -76,7 +76,7 @@ async def _visit(use: ModelUse, config: RunConfig, example: Example) -> Visit:
         use.check(can)
         if can.other_models:
             raise UserError(f"engine.model = {model.model!r} is unknown{listed_models(can.other_models)}")
-        visit.trial = await _tried(engine, example)
+        visit.tried = await _tried(engine, example)
         visit.well = True
     except (UserError, EngineError) as error:
         visit.lines.append((last, f"no: {error}"))

@@ -79,7 +79,7 @@ class LanguageModel(Section):
     key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """Name of the environment variable that holds the endpoint's key; without it no key is sent."""
     tokenizer: str | None = None
-    """The endpoint's tokenizer: hub id, folder or package:NAME; all_at_once needs it, estimates get exact by it."""
+    """The endpoint's tokenizer: hub id, folder or package:NAME. Reading numbers off a prompt needs it; estimates get exact by it."""
     context: Positive | None = None
     """Tokens of prompt and reply together at most; without it, what the endpoint says, or none."""
     concurrency: Positive = 32

@@ -44,7 +44,7 @@ class ModelUse:
 
     model: LanguageModel
     method: str
-    """What for, such as "simulator all_at_once"."""
+    """What for: a setting and its value."""
     check: Callable[[Capabilities], None] = lambda _: None
     """Raises UserError where the model's server lacks what the method needs."""
 

@@ -205,7 +205,7 @@ def number_tokens(encoder: PromptEncoder) -> NumberTokens:
     if len(set(ids)) < len(ids) or not all(ids):
         raise UserError(
             f"the tokenizer writes the numbers 0 to 10 as {ids}, not all different; "
-            "all_at_once needs a model whose tokenizer tells them apart"
+            "reading them off a prompt needs a model whose tokenizer tells them apart"
         )
     beginnings = {number[:end] for number in ids for end in range(1, len(number))}
     wanted = sorted({token for number in ids for token in number})
