@@ -189,7 +189,7 @@ def test_the_vocabulary_is_embedded_once_for_all_processes(tmp_path: Path, monke
     monkeypatch.setattr("stages.sasc.naming.VOCABULARY", 300)
     embedder, ngrams = load_embedder(), ranked_by_place(SHIPS)
     first = Naming(embedder).names(SHIPS, ngrams)
-    kept = list((tmp_path / "vectors").glob("*.safetensors"))
+    kept = list((tmp_path / "vectors").glob("*.npy"))
     assert len(kept) == 1
 
     embedded: list[str] = []
@@ -205,7 +205,7 @@ def test_the_vocabulary_is_embedded_once_for_all_processes(tmp_path: Path, monke
 
     monkeypatch.setattr("stages.sasc.naming.VOCABULARY", 290)
     assert len(Naming(embedder).names(SHIPS, ngrams)) < len(first)
-    assert len(list((tmp_path / "vectors").glob("*.safetensors"))) == 2
+    assert len(list((tmp_path / "vectors").glob("*.npy"))) == 2
 
 
 @pytest.mark.parametrize("as_json", [True, False])
