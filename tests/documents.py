@@ -41,7 +41,7 @@ def _part(kind: str, name: str, figures: Mapping[str, Any]) -> str:
         if benchmark not in figures:
             return "not measured"
         value = figures[benchmark]["figures"][figure]
-        return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+        return f"{value:,.0f}" if isinstance(value, int) or value >= 1000 else f"{value:.3g}"
     if kind == "table":
         return f"\n{_columns_of_figures(figures[name]['figures'])}\n" if name in figures else "\nnot measured\n"
     if kind == "measured":
