@@ -134,5 +134,6 @@ def _content(path: Path) -> bytes:
         content += str(pq.read_table(path).to_pylist()).encode()
     if path.suffix == ".sqlite":
         with closing(sqlite3.connect(path)) as replies:
-            content += b"".join(zlib.decompress(body) for (body,) in replies.execute("SELECT body FROM replies"))
+            bodies = [body for (body,) in replies.execute("SELECT body FROM replies")]
+            content += b"".join(body if body[:1] == b"{" else zlib.decompress(body) for body in bodies)
     return content

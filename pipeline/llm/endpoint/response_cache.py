@@ -24,6 +24,8 @@ Totals = tuple[int, int, float, int, int]
 
 BUSY_SECONDS = 5.0
 """Time for which a worker waits for its file while another process looks into it."""
+LONG = 1_000
+"""Bytes from which on a reply is compressed."""
 ROOM = 65_536
 """Bytes that are written and removed when the file is opened: a full disk is noticed before anything is paid for."""
 SETTINGS = ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 10000")
@@ -89,7 +91,7 @@ class ResponseCache:
         if row is None and key in self._elsewhere:
             row = read_other(self._elsewhere[key], lambda other: other.execute(REPLY, (key,)).fetchone())
         try:
-            return row and Answer(json.loads(zlib.decompress(row[0])), row[1], row[2])
+            return row and Answer(json.loads(row[0] if row[0][:1] == b"{" else zlib.decompress(row[0])), row[1], row[2])
         except (zlib.error, ValueError):  # its bytes are damaged
             return None
 
@@ -99,8 +101,17 @@ class ResponseCache:
         Raises:
             UserError: the disk is full.
         """
-        body = zlib.compress(json.dumps(answer.body, separators=(",", ":")).encode(), 1)
-        row = (key, body, answer.prompt_tokens, answer.completion_tokens, cost, model, seconds, time.time())
+        body = json.dumps(answer.body).encode()
+        row = (
+            key,
+            body if len(body) < LONG else zlib.compress(body, 1),
+            answer.prompt_tokens,
+            answer.completion_tokens,
+            cost,
+            model,
+            seconds,
+            time.time(),
+        )
         self._run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def put_lost(self, prompt_tokens: int, completion_tokens: int, *, model: str, why: str, cost: float | None) -> None:
