@@ -182,9 +182,15 @@ class Layer:
         return self.needed({"mlp": "down_proj", "mlp_in": "mlp"}[reads]), "input"
 
     def width(self, reads: str) -> int:
-        """Dimensions of the tensor at a place. Raises UserError: the layer lacks the part."""
-        width = inputs(self.needed("down_proj")) if reads == "mlp" else self.config.get_text_config().hidden_size
-        return int(width)
+        """Dimensions of the tensor at a place. Raises UserError: the layer lacks the part, or the configuration the width."""
+        if reads == "mlp":
+            return inputs(self.needed("down_proj"))
+        width = getattr(self.config.get_text_config(), "hidden_size", None)
+        if not isinstance(width, int):
+            raise UserError(
+                f"subject.modules: {self.module!r}: the model's configuration has no hidden_size, which is needed"
+            )
+        return width
 
     def norm_before(self, reads: str) -> nn.Module | None:
         """The norm whose output is read at a place: that in front of the MLP for mlp_in, None for all others."""

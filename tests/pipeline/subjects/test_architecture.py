@@ -242,3 +242,9 @@ def test_the_norm_of_summed_streams_is_not_taken_for_one_in_front_of_the_mlp() -
     config.do_layer_norm_before = False
     block = layer(random_model(config), FAMILIES["opt"], 0)
     assert Layer("", 0, block, config).part("mlp_norm") is None
+
+
+def test_a_configuration_without_the_width_of_the_stream_is_told() -> None:
+    config = hf.PreTrainedConfig()
+    with pytest.raises(UserError, match=r"'layers\.0\.residual'.*no hidden_size"):
+        Layer("layers.0.residual", 0, nn.Module(), config).width("residual")
