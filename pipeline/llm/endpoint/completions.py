@@ -90,9 +90,10 @@ def asks(request: Request, can: EndpointCapabilities) -> list[Ask]:
 
 def body_of(request: Request, can: EndpointCapabilities) -> tuple[str, Json]:
     """Path and body of a request for one reply, without a seed."""
-    body: Json = {"prompt": "".join(plain_texts(request.messages))}
     if can.chat:
-        body = {"messages": [{"role": one.role, "content": one.content.lstrip()} for one in request.messages]}
+        body: Json = {"messages": [{"role": one.role, "content": one.content.lstrip()} for one in request.messages]}
+    else:
+        body = {"prompt": "".join(plain_texts(request.messages))}
     body[can.limit_field] = request.max_tokens
     if can.temperature:
         body["temperature"] = request.temperature
