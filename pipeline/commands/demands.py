@@ -19,7 +19,7 @@ from pipeline.execution.runner import survey
 from pipeline.execution.stage import Context, Shard, Stage, Unit
 from pipeline.llm.counting_engine import CountingEngine, Usage
 from pipeline.llm.engine import Capabilities, NumberPrompt, Request
-from pipeline.llm.prompt_encoder import find_tokenizer
+from pipeline.llm.load import find_tokenizer
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import describe_model, load_tokenizer

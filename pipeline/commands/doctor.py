@@ -13,9 +13,10 @@ from pipeline.execution.runner import Stages
 from pipeline.execution.stage import ModelUse
 from pipeline.llm.endpoint.client import listed_models
 from pipeline.llm.endpoint.completions import EndpointCapabilities
-from pipeline.llm.endpoint.endpoint_engine import EndpointEngine, open_endpoint
+from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
 from pipeline.llm.endpoint.faults import Secrets
 from pipeline.llm.engine import EngineError, Request
+from pipeline.llm.load import open_endpoint
 
 WORKER = "doctor"
 """Keeps its replies apart from those of workers that may be at work."""

@@ -1,9 +1,11 @@
 """Language models from the run file: in this process, or behind an endpoint."""
 
+import contextlib
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import LanguageModel
+from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context
 from pipeline.llm.engine import Engine
@@ -11,6 +13,7 @@ from pipeline.storage.shards import canonical
 from pipeline.subjects.loading.model_source import resolve_model
 
 if TYPE_CHECKING:
+    from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
     from pipeline.subjects.loading.model_loading import LoadedModel
 
 
@@ -53,8 +56,6 @@ def load_engine(engine: LanguageModel | None, context: Context) -> Engine:
         from pipeline.llm.in_process import InProcessEngine
 
         return InProcessEngine(load_engine_model(engine))
-    from pipeline.llm.endpoint.endpoint_engine import open_endpoint
-
     return open_endpoint(engine, context.config.root / "_replies", context.worker, context.config.budget)
 
 
@@ -63,3 +64,59 @@ def load_engine_model(engine: LanguageModel) -> "LoadedModel":
     from pipeline.subjects.loading.model_loading import load_language_model
 
     return load_language_model(engine.model, engine.dtype, engine.device, engine.trust_remote_code)
+
+
+def open_endpoint(config: LanguageModel, folder: Path, worker: str, budget: Budget) -> "EndpointEngine":
+    """The engine over an endpoint, with the replies in FOLDER/WORKER.sqlite; its `aclose` lets go of that file.
+
+    Raises:
+        UserError: no key, no such tokenizer, or another process works as the same worker.
+    """
+    from pipeline.llm.endpoint.batch import BatchSender
+    from pipeline.llm.endpoint.budget import SharedBudget
+    from pipeline.llm.endpoint.client import Client
+    from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+    from pipeline.llm.endpoint.response_cache import ResponseCache
+    from pipeline.llm.endpoint.sender import Endpoint, LiveSender
+
+    tokenizer, client = find_tokenizer(config.model, config.tokenizer, config.trust_remote_code), Client(config)
+    cache = ResponseCache(folder, worker)  # the first that makes a file
+    endpoint = Endpoint(config, client, cache, SharedBudget(budget, config, cache))
+    live = LiveSender(endpoint)
+    return EndpointEngine(endpoint, BatchSender(endpoint) if config.mode == "batch" else live, live, tokenizer)
+
+
+def find_tokenizer(model: str, tokenizer: str | None, trust_remote_code: bool = False) -> Any:
+    """The tokenizer that is set. Without one, that of the model's name if the hub's cache holds it, else None.
+
+    Args:
+        model: the name that the endpoint knows the model by; many servers take the hub's.
+        tokenizer: hub id, package:NAME, or a folder, which needs no weights.
+
+    Raises:
+        UserError: the one that is set cannot be loaded.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    cached = None
+    if tokenizer is None and "/" in model:
+        with contextlib.suppress(HFValidationError):
+            cached = try_to_load_from_cache(model, "tokenizer.json")
+    if tokenizer is None and not isinstance(cached, str):
+        return None
+    from transformers import AutoTokenizer
+
+    from pipeline.subjects.loading.model_loading import load_tokenizer, quiet_transformers
+
+    folder = Path(cached).parent if isinstance(cached, str) else Path(tokenizer or "").expanduser()
+    if tokenizer is not None and not (folder / "tokenizer.json").is_file():
+        return load_tokenizer(tokenizer, trust_remote_code)
+    found = None
+    with quiet_transformers(), contextlib.suppress(OSError, ValueError, KeyError, ImportError):
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    if found is not None and found.is_fast:
+        return found
+    if tokenizer is not None:
+        raise UserError(f"tokenizer = {tokenizer!r}: the folder holds no tokenizer that transformers can load")
+    return None

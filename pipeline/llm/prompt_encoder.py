@@ -1,14 +1,9 @@
-"""Conversations and numbers to token ids, piece by piece, so that positions are known and no text acts as a special token.
+"""Conversations and numbers to token ids, piece by piece, so that positions are known and no text acts as a special token."""
 
-The tokenizer of a model that runs elsewhere is looked for here too.
-"""
-
-import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -220,39 +215,3 @@ def normalised(logs: Probabilities) -> tuple[npt.NDArray[np.float32], npt.NDArra
     with np.errstate(under="ignore", invalid="ignore"):
         total = np.logaddexp.reduce(logs, axis=1)
         return np.exp(logs - total[:, None]).astype(np.float32), np.exp(total).astype(np.float32)
-
-
-def find_tokenizer(model: str, tokenizer: str | None, trust_remote_code: bool = False) -> Any:
-    """The tokenizer that is set. Without one, that of the model's name if the hub's cache holds it, else None.
-
-    Args:
-        model: the name that the endpoint knows the model by; many servers take the hub's.
-        tokenizer: hub id, package:NAME, or a folder, which needs no weights.
-
-    Raises:
-        UserError: the one that is set cannot be loaded.
-    """
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    cached = None
-    if tokenizer is None and "/" in model:
-        with contextlib.suppress(HFValidationError):
-            cached = try_to_load_from_cache(model, "tokenizer.json")
-    if tokenizer is None and not isinstance(cached, str):
-        return None
-    from transformers import AutoTokenizer
-
-    from pipeline.subjects.loading.model_loading import load_tokenizer, quiet_transformers
-
-    folder = Path(cached).parent if isinstance(cached, str) else Path(tokenizer or "").expanduser()
-    if tokenizer is not None and not (folder / "tokenizer.json").is_file():
-        return load_tokenizer(tokenizer, trust_remote_code)
-    found = None
-    with quiet_transformers(), contextlib.suppress(OSError, ValueError, KeyError, ImportError):
-        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    if found is not None and found.is_fast:
-        return found
-    if tokenizer is not None:
-        raise UserError(f"tokenizer = {tokenizer!r}: the folder holds no tokenizer that transformers can load")
-    return None

@@ -37,9 +37,9 @@ from pipeline.config.run_file import parse_config
 from pipeline.execution.runner import run_stage
 from pipeline.llm.endpoint.client import CHAT, Client
 from pipeline.llm.endpoint.completions import body_of
-from pipeline.llm.endpoint.endpoint_engine import open_endpoint
 from pipeline.llm.endpoint.faults import parsed_reply
 from pipeline.llm.engine import Message, Request
+from pipeline.llm.load import open_endpoint
 from stages import STAGES
 from stages.settings import SECTIONS
 

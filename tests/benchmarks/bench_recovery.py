@@ -57,10 +57,10 @@ import numpy.typing as npt
 
 from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.endpoint_engine import EndpointEngine, open_endpoint
+from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
 from pipeline.llm.engine import Engine
 from pipeline.llm.in_process import InProcessEngine
-from pipeline.llm.load import load_engine_model
+from pipeline.llm.load import load_engine_model, open_endpoint
 from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import Embedder, load_embedder
 from stages.asking import Asker

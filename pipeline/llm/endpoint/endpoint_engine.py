@@ -6,23 +6,19 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
-from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
 from pipeline.llm.endpoint.batch import BatchSender
-from pipeline.llm.endpoint.budget import SharedBudget
-from pipeline.llm.endpoint.client import Client, listed_models
+from pipeline.llm.endpoint.client import listed_models
 from pipeline.llm.endpoint.completions import EndpointCapabilities, asks, completions
 from pipeline.llm.endpoint.number_scorers import PromptScorer, ReplyScorer
 from pipeline.llm.endpoint.probe import Probe
-from pipeline.llm.endpoint.response_cache import ResponseCache
-from pipeline.llm.endpoint.sender import Endpoint, LiveSender, Sender
+from pipeline.llm.endpoint.sender import Endpoint, Sender
 from pipeline.llm.engine import (
     Completion,
     EngineError,
@@ -32,7 +28,7 @@ from pipeline.llm.engine import (
     Request,
     refuse_too_long,
 )
-from pipeline.llm.prompt_encoder import PromptEncoder, find_tokenizer
+from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.storage.shards import canonical
 
 BYTES_A_TOKEN = 3.5
@@ -49,13 +45,15 @@ class EndpointEngine:
     repeated makes no request.
     """
 
-    def __init__(self, endpoint: Endpoint, sender: Sender, live: Sender) -> None:
+    def __init__(self, endpoint: Endpoint, sender: Sender, live: Sender, tokenizer: Any = None) -> None:
         """
         Args:
             sender: carries the requests, at once or in batches.
             live: carries the probe's requests.
+            tokenizer: the model's, where it is at hand.
         """
         self._endpoint, self._config, self._sender, self._live = endpoint, endpoint.config, sender, live
+        self._encoder = None if tokenizer is None else PromptEncoder(tokenizer)
         self.name, self.context = self._config.model, self._config.context
         """Without a set context it is what the endpoint says, once `capabilities` has been asked."""
         self._probing: asyncio.Task[EndpointCapabilities] | None = None
@@ -164,22 +162,3 @@ class EndpointEngine:
             tqdm.write(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}")
         self.context = config.context or can.context
         return can
-
-    @cached_property
-    def _encoder(self) -> PromptEncoder | None:
-        """The model's tokenizer: the one that is set, else by the model's name if the hub's cache has it."""
-        tokenizer = find_tokenizer(self._config.model, self._config.tokenizer, self._config.trust_remote_code)
-        return None if tokenizer is None else PromptEncoder(tokenizer)
-
-
-def open_endpoint(config: LanguageModel, folder: Path, worker: str, budget: Budget) -> EndpointEngine:
-    """The engine over an endpoint, with the replies in FOLDER/WORKER.sqlite; its `aclose` lets go of that file.
-
-    Raises:
-        UserError: no key, or another process works as the same worker.
-    """
-    client = Client(config)  # before a file is made
-    cache = ResponseCache(folder, worker)
-    endpoint = Endpoint(config, client, cache, SharedBudget(budget, config, cache))
-    live = LiveSender(endpoint)
-    return EndpointEngine(endpoint, BatchSender(endpoint) if config.mode == "batch" else live, live)

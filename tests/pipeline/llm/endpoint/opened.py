@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Budget, LanguageModel
-from pipeline.llm.endpoint.endpoint_engine import EndpointEngine, open_endpoint
+from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+from pipeline.llm.load import open_endpoint
 
 
 @asynccontextmanager
