@@ -14,7 +14,7 @@ from pipeline.config import RunConfig, with_sections
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
 from pipeline.storage.shards import CREATED_BY
-from stages import REPORTS, STAGES, TABLES
+from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
 
 GROUPS = list(dict.fromkeys(name.split(".")[0] for name in STAGES))
@@ -95,7 +95,7 @@ def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
 def _report(config: RunConfig) -> str:
     from pipeline.commands.query import final_report
 
-    return final_report(config.root, config.run.seed, TABLES, REPORTS)
+    return final_report(config.root, config.run.seed, REPORTS)
 
 
 @app.command(epilog="Example: python -m pipeline init my.toml, then: python -m pipeline run --config my.toml")
@@ -155,7 +155,7 @@ def query(
     """Query the dataset of a run with DuckDB."""
     from pipeline.commands.query import run_query
 
-    run_query(Path(run) if run else _loaded(config).root, sql or None, format, TABLES, REPORTS)
+    run_query(Path(run) if run else _loaded(config).root, sql or None, format, REPORTS)
 
 
 @app.command(epilog="Example: python -m pipeline report --config my.toml")

@@ -6,7 +6,7 @@ Nothing is cut, and no control character reaches the terminal.
 import io
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,51 +17,23 @@ from rich.text import Text
 
 from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
-from pipeline.schemas import TableSchema
+from pipeline.results.run_folder import open_run
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+    from duckdb import DuckDBPyRelation
 
 FORMATS = ("table", "csv", "json", "parquet")
 UNLIMITED = 100_000
 """Columns of text where output goes to a file."""
 
 
-def open_views(root: Path, tables: Mapping[str, TableSchema]) -> "DuckDBPyConnection":
-    """A connection in which every finished table of a run is a view.
-
-    Raises:
-        UserError: the run has no table yet.
-    """
-    import duckdb
-
-    connection = duckdb.connect()
-    found = []
-    for name, table in tables.items():
-        if any((root / table.path).glob("*.parquet")):
-            pattern = str(root / table.path / "*.parquet").replace("'", "''")
-            connection.sql(f"SELECT * FROM read_parquet('{pattern}')").create_view(name)
-            found.append(name)
-    if not found:
-        raise UserError(f"no table in {root} yet; start the run with: make run")
-    return connection
-
-
-def view_names(connection: "DuckDBPyConnection") -> list[str]:
-    """Names of the views."""
-    return [name for (name,) in connection.sql("SHOW TABLES").fetchall()]
-
-
-def final_report(root: Path, seed: int, tables: Mapping[str, TableSchema], reports: Sequence[MethodReport]) -> str:
+def final_report(root: Path, seed: int, reports: Sequence[MethodReport]) -> str:
     """The reports of all methods that the run has used."""
-    connection = open_views(root, tables)
-    found = view_names(connection)
-    return "\n\n".join(report.describe(connection, root, seed) for report in reports if report.table in found)
+    run = open_run(root)
+    return "\n\n".join(report.describe(run.connection, root, seed) for report in reports if report.table in run.tables)
 
 
-def run_query(
-    root: Path, sql: str | None, style: str, tables: Mapping[str, TableSchema], reports: Sequence[MethodReport]
-) -> None:
+def run_query(root: Path, sql: str | None, style: str, reports: Sequence[MethodReport]) -> None:
     """Write the result of a query to standard output, by default the best explanations.
 
     Raises:
@@ -71,17 +43,16 @@ def run_query(
 
     if style not in FORMATS:
         raise UserError(f"--format {style!r}; allowed: {', '.join(FORMATS)}")
-    connection = open_views(root, tables)
+    run = open_run(root)
     try:
-        used = [report for report in reports if report.table in view_names(connection)]
-        result = connection.sql(sql or (used or reports)[0].best)
+        used = [report for report in reports if report.table in run.tables]
+        result = run.sql(sql or (used or reports)[0].best)
         if result is None:
             raise UserError("the query has no result; write a SELECT")
         _write(result, style)
     except duckdb.Error as error:
-        views = ", ".join(view_names(connection))
         raise UserError(
-            f"{error}\nTables of this run: {views}; their columns are described in outputs/README.md"
+            f"{error}\nTables of this run: {', '.join(run.tables)}; their columns are described in outputs/README.md"
         ) from None
 
 

@@ -14,7 +14,7 @@ from pipeline.commands.query import final_report
 from pipeline.commands.run import run_pipeline
 from pipeline.config.run_file import parse_config
 from pipeline.subjects.embedder import load_embedder
-from stages import REPORTS, STAGES, TABLES
+from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
 
 CARD = Path("outputs/README.md").read_text(encoding="utf-8")
@@ -178,7 +178,7 @@ def test_the_report_at_the_end_shows_the_best(
 ) -> None:
     monkeypatch.chdir(root.parent)
     config = parse_config(reduced(root.parent), "test.toml", SECTIONS)
-    run_pipeline(config, STAGES, list(STAGES), report=lambda: final_report(root, 0, TABLES, REPORTS))
+    run_pipeline(config, STAGES, list(STAGES), report=lambda: final_report(root, 0, REPORTS))
     report = capsys.readouterr().out
     assert "nothing to compute" in report
     parts = report.split("\n\n")

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.commands.query import final_report
-from stages import REPORTS, TABLES
+from stages import REPORTS
 from stages.sasc.sasc_tables import SASC_SCORES
 
 
@@ -23,7 +23,7 @@ def report(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
     (folder / "sasc_scores").mkdir()
     table = pa.Table.from_pylist(rows, schema=SASC_SCORES.schema)
     pq.write_table(table, folder / "sasc_scores" / "part-00000.parquet")
-    return final_report(folder, 0, TABLES, REPORTS).split("\n\n")
+    return final_report(folder, 0, REPORTS).split("\n\n")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What a finished run holds, for people who look at it from Python."""

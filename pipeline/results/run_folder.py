@@ -1,0 +1,115 @@
+"""The folder of a run, opened from Python: its tables as pandas, pyarrow and DuckDB have them."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow.dataset as ds
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+
+class RunFolder:
+    """A run's folder. Every table is read when it is asked for, so a run that goes on shows what it has by then."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __repr__(self) -> str:
+        return f"<run {self.root}: {', '.join(self.tables)}>"
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables that have rows or can get some; outputs/README.md describes each."""
+        folders = (path for path in self.root.iterdir() if not path.name.startswith((".", "_")))
+        return sorted(folder.name for folder in folders if any(folder.glob("*.parquet")))
+
+    def files(self, table: str) -> list[Path]:
+        """The finished files of a table, in order. Raises UserError: the run has no such table."""
+        if table not in self.tables:
+            raise UserError(f"{self.root} has no table {table!r}; {nearest(table, self.tables)}")
+        return sorted(path for path in (self.root / table).glob("*.parquet") if not path.name.startswith("."))
+
+    def dataset(self, table: str) -> "ds.Dataset":
+        """A table as a pyarrow dataset, which reads only the columns and units that are asked for.
+
+        >>> import pyarrow.dataset as ds
+        >>> unit = (ds.field("module") == "layers.3.mlp") & (ds.field("index") == 7)
+        >>> exemplars = open_run("outputs/demo").dataset("exemplars").to_table(filter=unit)
+
+        Raises:
+            UserError: the run has no such table.
+        """
+        import pyarrow.dataset as ds
+
+        return ds.dataset([str(path) for path in self.files(table)], format="parquet")
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """A whole table in memory. Raises UserError: the run has no such table.
+
+        >>> explanations = open_run("outputs/demo").table("explanations")
+        """
+        return self.dataset(name).to_table().to_pandas()
+
+    @property
+    def scores(self) -> "pd.DataFrame":
+        """The scored explanations, one row for each candidate; outputs/README.md describes the columns.
+
+        >>> scores = open_run("outputs/demo").scores
+        >>> best = scores.nlargest(5, "correlation")[["module", "index", "text", "correlation"]]
+        """
+        return self.table("scores")
+
+    def sql(self, query: str) -> "DuckDBPyRelation":
+        """A query over the tables of the run, each a view by its name; `.df()` of what it returns is a pandas frame.
+
+        >>> found = open_run("outputs/demo").sql("SELECT module, avg(correlation) FROM scores GROUP BY module").df()
+        """
+        return self.connection.sql(query)
+
+    @cached_property
+    def connection(self) -> "DuckDBPyConnection":
+        """A DuckDB connection in which every table of the run is a view. Raises UserError: the run has no table yet."""
+        import duckdb
+
+        if not self.tables:
+            raise UserError(f"no table in {self.root} yet; start the run with: make run")
+        connection = duckdb.connect()
+        for name in self.tables:
+            pattern = str(self.root / name / "*.parquet").replace("'", "''")
+            connection.sql(f"SELECT * FROM read_parquet('{pattern}')").create_view(name)
+        return connection
+
+    def provenance(self, table: str) -> dict[str, Any]:
+        """What the footer of a table's first file says of how it was made: settings, inputs, code and time."""
+        import pyarrow.parquet as pq
+
+        found = pq.read_metadata(self.files(table)[0]).metadata or {}
+        texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
+        return {key: _value(text) for key, text in texts.items()}
+
+
+def open_run(folder: str | Path) -> RunFolder:
+    """Open the folder of a run, such as outputs/demo.
+
+    >>> from pipeline import open_run
+    >>> run = open_run("outputs/demo")
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; a run makes it: make run")
+    return RunFolder(root)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
