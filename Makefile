@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report try test test-slow test-all docs lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report libraries try test test-slow test-all docs lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -21,6 +21,9 @@ KEY      =
 LABEL    =
 
 BENCHMARKS = bench_record bench_merge bench_sizes bench_simulator bench_simulate bench_endpoint bench_tokens bench_sasc bench_recovery bench_planted
+
+LIBRARIES = slickgrid@5.20.2 uplot@1.6.32
+SITE      = pipeline/report/site/libraries
 
 BIN       := .venv/bin
 PIPELINE  := $(BIN)/python -m pipeline
@@ -84,8 +87,16 @@ doctor: $(INSTALLED) ## what the endpoints of CONFIG can do, and whether that is
 query: $(INSTALLED) ## SQL="select ..." over a run, FORMAT=table, csv, json or parquet, RUN=folder
 	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(RUN),--run $(RUN)) -- "$$SQL"
 
-report: $(INSTALLED) ## where the dataset is, and some of its explanations
-	@$(PIPELINE) report --config $(CONFIG)
+report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder
+	@$(PIPELINE) report --config $(CONFIG) $(if $(RUN),--run $(RUN))
+
+libraries: ## take the libraries of the pages from their npm packages (needs npm; who uses the pages does not)
+	@set -e; folder=$$(mktemp -d); for package in $(LIBRARIES); do \
+	  name=$${package%@*}; mkdir $$folder/$$name; (cd $$folder && tar -xzf $$(npm pack --silent $$package) -C $$name); \
+	  cp $$folder/$$name/package/LICENSE $(SITE)/$$name.LICENSE; done; \
+	for file in core interactions grid; do cp $$folder/slickgrid/package/dist/browser/slick.$$file.js $(SITE); done; \
+	cp $$folder/slickgrid/package/dist/styles/css/slick.grid.css $$folder/uplot/package/dist/uPlot.iife.min.js $$folder/uplot/package/dist/uPlot.min.css $(SITE); \
+	printf '%s\n' $(LIBRARIES) > $(SITE)/versions.txt; rm -r $$folder
 
 try: $(INSTALLED) ## EXPLANATION="..." TEXT="..." shows where a unit so explained would fire
 	@$(PIPELINE) try --explanation "$$EXPLANATION" --text "$$TEXT"

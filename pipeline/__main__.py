@@ -95,7 +95,8 @@ def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
 def _report(config: RunConfig) -> str:
     from pipeline.commands.query import final_report
 
-    return final_report(config.root, config.run.seed, REPORTS)
+    found = final_report(config.root, config.run.seed, REPORTS)
+    return f"{found}\n\nLook at the units in a browser: make report RUN={config.root}"
 
 
 @app.command(epilog="Example: python -m pipeline init my.toml, then: python -m pipeline run --config my.toml")
@@ -159,9 +160,11 @@ def query(
 
 
 @app.command(epilog="Example: python -m pipeline report --config my.toml")
-def report(config: Config = "demo") -> None:
-    """Print what a finished run prints: where the dataset is, and some of its explanations."""
-    typer.echo(_report(_loaded(config)))
+def report(config: Config = "demo", run: Folder = "") -> None:
+    """Make pages of a run that a browser opens from disk."""
+    from pipeline.commands.report import make_report
+
+    typer.echo(make_report(Path(run) if run else _loaded(config).root, REPORTS))
 
 
 @app.command(name="try", epilog='Example: python -m pipeline try --explanation "colours" --text "A red house"')

@@ -5,7 +5,7 @@ the runner publishes.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -128,6 +128,13 @@ class MethodReport:
     """The query for its best explanations."""
     describe: "Callable[[duckdb.DuckDBPyConnection, Path, int], str]"
     """The report, from the views, the run's folder, and the seed for what is drawn at random."""
+    score: str = "score"
+    """What the score is called."""
+    numbers: Mapping[str, str] = field(default_factory=dict)
+    """The columns of the table that hold the score, the ends of its interval (low, high), the score on random sequences alone
+    (random), its control, the score of a token lookup table (lookup), and the p_value; those that the method has."""
+    shown: str = "true"
+    """A condition in SQL for the rows that pages show."""
 
 
 def numbered_shards(keys: Iterable[Mapping[str, Any]]) -> list[Shard]:

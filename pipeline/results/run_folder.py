@@ -84,11 +84,11 @@ class RunFolder:
             connection.sql(f"SELECT * FROM read_parquet('{pattern}')").create_view(name)
         return connection
 
-    def provenance(self, table: str) -> dict[str, Any]:
-        """What the footer of a table's first file says of how it was made: settings, inputs, code and time."""
+    def provenance(self, table: str, file: Path | None = None) -> dict[str, Any]:
+        """What the footer of a table's file, by default its first, says of how it was made: settings, inputs, code and time."""
         import pyarrow.parquet as pq
 
-        found = pq.read_metadata(self.files(table)[0]).metadata or {}
+        found = pq.read_metadata(file or self.files(table)[0]).metadata or {}
         texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
         return {key: _value(text) for key, text in texts.items()}
 

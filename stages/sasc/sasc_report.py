@@ -76,4 +76,11 @@ def _shown(scored: int, seed: int) -> list[tuple[str, str]]:
     ]
 
 
-REPORT = MethodReport(SASC_SCORES.name, TOP_THEMES, describe)
+REPORT = MethodReport(
+    SASC_SCORES.name,
+    TOP_THEMES,
+    describe,
+    score="SASC score",
+    numbers={"score": "score", "low": "ci_low", "high": "ci_high", "control": "null_mean", "p_value": "p_value"},
+    shown=f"module <> '{NULLS}'",
+)

@@ -210,4 +210,18 @@ SCORE = Stage(
     ),
     method="simulation",
 )
-REPORT = MethodReport(SCORES.name, TOP_EXPLANATIONS, describe)
+REPORT = MethodReport(
+    SCORES.name,
+    TOP_EXPLANATIONS,
+    describe,
+    score="correlation",
+    numbers={
+        "score": "correlation",
+        "low": "ci_low",
+        "high": "ci_high",
+        "random": "correlation_random",
+        "control": "correlation_shuffled",
+        "lookup": "correlation_lookup",
+        "p_value": "p_value",
+    },
+)

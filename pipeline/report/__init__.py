@@ -1,0 +1,1 @@
+"""Pages of a run: a folder that a browser opens from disk, without a server and without a network."""

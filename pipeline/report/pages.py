@@ -1,0 +1,107 @@
+"""The folder of pages that a browser opens from disk: the page itself, its libraries, and the data of a run as scripts."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.execution.stage import MethodReport
+from pipeline.report.data_scripts import rounded, write_script
+from pipeline.report.shown_corpus import SEQUENCES_IN_FILE, write_corpus
+from pipeline.report.unit_data import LEVELS, STEPS, UnitData
+from pipeline.report.unit_list import NUMBERS, list_units
+from pipeline.results.run_folder import RunFolder
+
+SITE = Path(__file__).with_name("site")
+"""The page, its styles and scripts, and the libraries in `libraries/`."""
+FOLDER = "report"
+"""In the run's folder."""
+MADE_BY = ("schema", "fingerprint", "git_commit", "created_by", "inputs")
+
+
+def write_pages(run: RunFolder, methods: Sequence[MethodReport], progress: Callable[[int, int], None]) -> Path:
+    """Write RUN/report and return its index.html. An earlier report is replaced once the new one is complete.
+
+    Args:
+        methods: those of the run, the most important first.
+        progress: told how many units of how many are written.
+
+    Raises:
+        UserError: the run has scored no unit yet.
+    """
+    used = [method for method in methods if method.table in run.tables]
+    if not used:
+        raise UserError(f"no unit of {run.root} is scored yet; finish the run with: make run")
+    final, new = run.root / FOLDER, run.root / f".{FOLDER}-{os.getpid()}"
+    for leftover in run.root.glob(f".{FOLDER}-*"):
+        shutil.rmtree(leftover)
+    shutil.copytree(SITE, new)
+    _write_data(run, used, new / "data", progress)
+    old = new.with_name(f"{new.name}-old")
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    return final / "index.html"
+
+
+def _write_data(
+    run: RunFolder, methods: Sequence[MethodReport], folder: Path, progress: Callable[[int, int], None]
+) -> None:
+    units = list_units(run, methods)
+    data, done, total = UnitData(run, units), 0, len(units.rows[["module", "index"]].drop_duplicates())
+    for written in data.write(folder):
+        done += written
+        progress(done, total)
+    sequences = write_corpus(run, data.sequences, folder)
+    write_script(folder, "list", units.as_json())
+    facts = {
+        "name": run.root.resolve().name,
+        "units": total,
+        "sequences": sequences,
+        "scales": {"levels": LEVELS, "steps": STEPS, "sequences": SEQUENCES_IN_FILE},
+        "numbers": list(NUMBERS),
+        "methods": [
+            {"table": method.table, "score": method.score, "numbers": dict(method.numbers)} for method in methods
+        ],
+        "tables": {name: _facts(run, name) for name in run.tables},
+        "failures": _failures(run),
+        "calibration": [[int(count), rounded(total / count if count else None)] for count, total in data.calibration],
+    }
+    write_script(folder, "run", facts)
+
+
+def _facts(run: RunFolder, table: str) -> dict[str, Any]:
+    """What a table says of itself: its columns, rows, who made it, how long it took and which tokens it cost."""
+    files = run.files(table)
+    schema = pq.read_schema(files[0])
+    found: dict[str, Any] = {
+        "columns": {field.name: (field.metadata or {}).get(b"meaning", b"").decode() for field in schema},
+        "rows": run.dataset(table).count_rows(),
+        "files": len(files),
+        "seconds": rounded(sum(float(run.provenance(table, path).get("seconds", 0)) for path in files)),
+        "made": {key: value for key, value in run.provenance(table).items() if key in MADE_BY},
+        "written": max(path.stat().st_mtime for path in files),
+    }
+    if "completion_tokens" in schema.names:
+        sums = f"SELECT model, sum(prompt_tokens), sum(completion_tokens) FROM {table} WHERE model <> '' GROUP BY 1 ORDER BY 1"
+        found["spent"] = [
+            [model, int(read or 0), int(written or 0)] for model, read, written in run.sql(sums).fetchall()
+        ]
+    return found
+
+
+def _failures(run: RunFolder) -> list[list[Any]]:
+    """Table, status, error and number of rows of what has no result."""
+    found: list[list[Any]] = []
+    for name in run.tables:
+        if "error" in run.dataset(name).schema.names:
+            found += run.sql(
+                f"""SELECT '{name}', status, left(error, 300), count(*) FROM {name}
+                    WHERE status NOT IN ('ok', 'not_selected') GROUP BY ALL ORDER BY 4 DESC LIMIT 20"""
+            ).fetchall()
+    return [list(row) for row in found]

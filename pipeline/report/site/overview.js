@@ -1,0 +1,68 @@
+// The run as a whole: how its scores are distributed and what they are held against, what failed, what was spent, how it was made.
+"use strict";
+(() => {
+  const mean = (values) => { const known = values.filter(Number.isFinite); return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null; };
+  const quantile = (sortedValues, share) => (sortedValues.length ? sortedValues[Math.min(sortedValues.length - 1, Math.floor(share * sortedValues.length))] : NaN);
+
+  // Rows of the list by module and explainer, with quartiles of the score.
+  const groups = (rows, method) => {
+    const list = NG.list, found = new Map();
+    for (const row of rows) {
+      const key = `${list.word("module", row)}\n${list.word("explainer", row)}`;
+      if (!found.has(key)) found.set(key, []);
+      found.get(key).push(row);
+    }
+    const range = NG.run.methods[method].score === "correlation" ? [-0.25, 1] : NG.scoreRange(method);
+    return [...found].map(([key, own]) => {
+      const [module, explainer] = key.split("\n");
+      const scores = own.map((row) => list.score[row]).filter(Number.isFinite).sort((a, b) => a - b);
+      const [control, lookup] = ["control", "lookup"].map((name) => mean(own.map((row) => list[name][row])));
+      const [low, middle, high] = [0.25, 0.5, 0.75].map((share) => quantile(scores, share));
+      const address = `#/units?${new URLSearchParams({ module, explainer, sort: "score:desc" })}`;
+      return [NG.el("a", { href: address }, NG.visible(module)), explainer, own.length, scores.length, Number.isNaN(middle) ? null : middle, mean(scores), control, lookup,
+        NG.strip(middle, low, high, [[control ?? NaN, "×", "mean control"], [lookup ?? NaN, "◇", "mean token lookup"]], ...range)];
+    });
+  };
+
+  const ofMethod = (method, number) => {
+    const list = NG.list, rows = Array.from({ length: list.rows }, (_, row) => row).filter((row) => list.method[row] === number);
+    const values = (name) => rows.map((row) => list[name][row]);
+    const distributions = Object.fromEntries([["score", "score"], ["control", "explanations of other units"], ["lookup", "token lookup"]]
+      .filter(([name]) => values(name).some(Number.isFinite)).map(([name, label]) => [label, values(name)]));
+    return NG.section(`Scores: ${method.score}`,
+      NG.el("p", {}, `${values("score").filter(Number.isFinite).length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} explanations have a score; the mean is ${NG.number(mean(values("score")))}, `,
+        `that of the control ${NG.number(mean(values("control")))}, of the token lookup table ${NG.number(mean(values("lookup")))}.`),
+      NG.el("div", { class: "figures" },
+        NG.distribution("Distribution of scores and controls", distributions, method.score),
+        values("density").some(Number.isFinite) ? NG.scatter("Score against density", values("density"), values("score"), ["share of tokens on which the unit fires", method.score]) : null),
+      NG.table("By module and explainer; the box is the middle half of the scores", ["Module", "Explainer", "Units", "Scored", "Median", "Mean", "Control ×", "Lookup ◇", "Median ●, quartiles"], groups(rows, number)));
+  };
+
+  const calibration = () => {
+    const rows = NG.run.calibration;
+    if (!rows.some(([count]) => count)) return null;
+    return NG.section("Calibration",
+      NG.el("p", {}, "The mean true activation of tokens by the activation that was simulated for them, on the split report. True activations go from 0 to 10, where 10 is the unit's largest. The dashed line is where a perfect simulator is."),
+      NG.line("Mean true activation by simulated activation", rows.map((_, i) => i), rows.map(([, value]) => value), ["simulated activation", "mean true activation"], rows.map((_, i) => i)),
+      NG.table("", ["Simulated", "Tokens", "Mean true activation"], rows.map(([count, value], i) => [String(i), count, value])));
+  };
+
+  const provenance = () => {
+    const tables = Object.entries(NG.run.tables);
+    return NG.section("How it was made",
+      NG.table("", ["Table", "Schema", "Rows", "Seconds", "Code", "Commit", "Written"], tables.map(([name, one]) =>
+        [name, String(one.made.schema ?? ""), one.rows, one.seconds, String(one.made.created_by ?? ""), String(one.made.git_commit ?? "").slice(0, 10), new Date(1000 * one.written).toISOString().slice(0, 16).replace("T", " ")])),
+      tables.map(([name, one]) => NG.el("details", {}, NG.el("summary", {}, `Settings and inputs of ${name}`), NG.el("pre", {}, NG.visible(JSON.stringify(one.made.inputs ?? {}, null, 2)).replaceAll("↵", "\n")))));
+  };
+
+  NG.overviewPage = (page) => {
+    const spent = Object.entries(NG.run.tables).flatMap(([name, one]) => (one.spent || []).map(([model, read, written]) => [name, model, read, written]));
+    page.replaceChildren(
+      NG.el("h1", {}, `Run ${NG.visible(NG.run.name)}`),
+      NG.el("p", {}, `${NG.run.units.toLocaleString("en")} explained units; tables: ${Object.keys(NG.run.tables).join(", ")}.`),
+      ...NG.run.methods.map(ofMethod), calibration() ?? "",
+      NG.section("Failures", NG.run.failures.length ? NG.table("", ["Table", "Status", "Why", "Rows"], NG.run.failures.map((row) => row.map((cell) => cell ?? "–"))) : NG.el("p", {}, "Nothing failed.")),
+      NG.section("What was spent", spent.length ? NG.table("", ["Table", "Language model", "Tokens of prompts", "Tokens of replies"], spent) : NG.el("p", {}, "No language model was asked.")),
+      provenance());
+  };
+})();
