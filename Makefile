@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report libraries try test test-slow test-all docs lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-peer bench-fetch bench-record-gpu
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report libraries browser try test test-slow test-all docs pictures lint format clean \
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -22,6 +22,7 @@ LABEL    =
 
 BENCHMARKS = bench_record bench_merge bench_sizes bench_simulator bench_simulate bench_endpoint bench_tokens bench_sasc bench_recovery bench_planted
 
+PLAYWRIGHT = playwright==1.65.2
 LIBRARIES = slickgrid@5.20.2 uplot@1.6.32
 SITE      = pipeline/report/site/libraries
 
@@ -101,6 +102,10 @@ libraries: ## take the libraries of the pages from their npm packages (needs npm
 try: $(INSTALLED) ## EXPLANATION="..." TEXT="..." shows where a unit so explained would fire
 	@$(PIPELINE) try --explanation "$$EXPLANATION" --text "$$TEXT"
 
+browser: $(INSTALLED) ## what the tests of the pages need: Debian's Chromium, and playwright to drive it
+	@command -v chromium > /dev/null || { apt-get update --quiet && apt-get install --quiet --yes chromium; }
+	@$(BIN)/pip install --quiet $(PLAYWRIGHT)
+
 test: $(INSTALLED) ## run the fast tests, in a few minutes
 	@NEUROGLOSS_TESTS=fast $(BIN)/python -m pytest $(WORKERS)
 
@@ -112,6 +117,9 @@ test-all: $(INSTALLED) ## run all tests
 
 docs: $(INSTALLED) ## make the parts of documents that come from the code and from the last benchmarks
 	@$(BIN)/python -m tests.documents
+
+pictures: $(INSTALLED) ## take the pictures of the documents from the pages of the demo (after make run and make browser)
+	@$(BIN)/python -m tests.screenshots outputs/demo
 
 lint: $(INSTALLED) ## ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -145,6 +153,9 @@ bench-endpoint: $(INSTALLED) ## requests a second of the explain stage, over wha
 
 bench-tokens: $(INSTALLED) ## prompt tokens of a unit by each simulator
 	@$(BIN)/python -m tests.benchmarks.bench_tokens
+
+bench-report: $(INSTALLED) ## time to make the pages of 50,000 units, and to draw them in a browser (after make browser)
+	@$(BIN)/python -m tests.benchmarks.bench_report
 
 bench-peer: $(INSTALLED) ## CPU, memory and disk of recording, beside Delphi's; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_peer

@@ -97,7 +97,7 @@ def _facts(run: RunFolder, table: str) -> dict[str, Any]:
 
 def _failures(run: RunFolder) -> list[list[Any]]:
     """Table, status, error and number of rows of what has no result."""
-    found: list[list[Any]] = []
+    found: list[tuple[Any, ...]] = []
     for name in run.tables:
         if "error" in run.dataset(name).schema.names:
             found += run.sql(

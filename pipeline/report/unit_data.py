@@ -59,6 +59,8 @@ class UnitData:
     ) -> Iterator[int]:
         wanted = [index for _, (_, indices) in files for index in indices]
         read = {name: _by_index(self._rows(name, module, wanted)) for name in self._schemas}
+        if "simulations" in read and "exemplars" in read:
+            self._calibrate(read["exemplars"], read["simulations"])
         for number, (_, indices) in files:
             rows = {name: _of_units(table, indices) for name, table in read.items()}
             write_script(folder, f"units/{number}", self._json(module, indices, rows))
@@ -102,8 +104,6 @@ class UnitData:
                 found["tables"][name] = columns_of(table.drop(["module"]))
             if "seq_id" in table.column_names:
                 self.sequences.update(table["seq_id"].to_pylist())
-        if "simulations" in rows and "exemplars" in rows:
-            self._calibrate(rows["exemplars"], rows["simulations"])
         return found
 
     def _simulated(self, table: pa.Table) -> Json:
@@ -113,20 +113,26 @@ class UnitData:
         return columns_of(table.select(kept)) | {"lengths": lengths.tolist(), "values": packed(levels.astype(np.uint8))}
 
     def _calibrate(self, exemplars: pa.Table, simulations: pa.Table) -> None:
-        """Add the tokens of these units to the calibration; the true scale of a unit goes from 0 to its largest activation."""
+        """Add tokens to the calibration; the true scale of a unit goes from 0 to its largest activation on `report`."""
         keys = ["index", "polarity", "seq_id"]
-        truths = exemplars.select([*keys, "activations", "band"]).to_pandas()
-        truths = truths[truths["band"].isin(["top", "random"])].drop_duplicates(keys)
-        joined = simulations.select([*keys, "expected"]).to_pandas().merge(truths, on=keys)
-        for _, own in joined.groupby(["index", "polarity"]):
-            sign = -1.0 if own["polarity"].iloc[0] == "-" else 1.0
-            true, expected = sign * np.concatenate(list(own["activations"])), np.concatenate(list(own["expected"]))
-            if len(true) != len(expected) or not (largest := np.nanmax(true, initial=0.0)) > 0:
-                continue
-            known = np.isfinite(true) & np.isfinite(expected)
-            bins = np.clip(np.rint(expected[known]), 0, 10).astype(int)
-            self.calibration[:, 0] += np.bincount(bins, minlength=11)
-            self.calibration[:, 1] += np.bincount(bins, 10 * np.maximum(true[known], 0) / largest, minlength=11)
+        truths = exemplars.filter(pc.equal(exemplars["split"], "report"))
+        rows = truths.select(keys).to_pandas().assign(true=np.arange(len(truths))).drop_duplicates(keys)
+        pairs = simulations.select(keys).to_pandas().assign(guess=np.arange(len(simulations))).merge(rows, on=keys)
+        true, lengths = _flat(truths.take(pairs["true"].to_numpy())["activations"])
+        guess, others = _flat(simulations.take(pairs["guess"].to_numpy())["expected"])
+        if not len(pairs) or not np.array_equal(lengths, others):
+            return
+        true = true * np.repeat(np.where(pairs["polarity"] == "-", -1, 1), lengths)
+        unit = np.repeat(pairs.groupby(["index", "polarity"]).ngroup().to_numpy(), lengths)
+        known = np.isfinite(true) & np.isfinite(guess)
+        largest = np.zeros(unit.max() + 1)
+        np.maximum.at(largest, unit[known], true[known])
+        known &= largest[unit] > 0
+        bins = np.clip(np.rint(guess[known]), 0, 10).astype(int)
+        self.calibration[:, 0] += np.bincount(bins, minlength=11)
+        self.calibration[:, 1] += np.bincount(
+            bins, 10 * np.maximum(true[known], 0) / largest[unit[known]], minlength=11
+        )
 
 
 def _schema(run: RunFolder, name: str) -> TableSchema:

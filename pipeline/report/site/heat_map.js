@@ -62,7 +62,7 @@
       more.remove();
     } }, "context");
     return NG.el("article", { class: "exemplar" },
-      NG.el("div", { class: "about" }, heading, NG.el("span", {}, ` sequence ${row.seq_id}`), sequence ? NG.el("span", { class: "doc" }, ` in ${NG.visible(NG.short(sequence.doc))}`) : null, sequence ? more : null),
+      NG.el("div", { class: "about" }, heading, NG.el("span", {}, ` sequence ${row.seq_id}`), sequence ? NG.el("span", { class: "doc" }, ` in ${NG.visible(NG.short(sequence.doc))}`) : null, sequence && (sequence.before >= 0 || sequence.after >= 0) ? more : null),
       place);
   };
 })();
