@@ -2,8 +2,8 @@
 "use strict";
 (() => {
   const COLUMNS = {
-    unit: { name: "Unit", width: 160 },
-    text: { name: "Explanation", width: 460 },
+    unit: { name: "Unit", width: 195 },
+    text: { name: "Explanation", width: 430 },
     score: { name: "Score", width: 70, number: true },
     interval: { name: "Interval, × ◇", width: 170 },
     control: { name: "Control ×", width: 85, number: true },

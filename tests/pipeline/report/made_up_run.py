@@ -43,7 +43,7 @@ def write_run(
     for number, start in enumerate(range(0, units, UNITS_A_FILE)):
         index = np.arange(start, min(units, start + UNITS_A_FILE))
         keys = {"module": [f"layers.{one // module_units}.mlp" for one in index], "index": index % module_units}
-        _write_units(root, number, keys, rng, [texts[one % len(texts)].format(one) for one in index])
+        _write_units(root, number, keys, rng, [texts[one % len(texts)].format(one) for one in index.tolist()])
         _write_exemplars(root, number, keys, rng, sequences)
     return root
 
