@@ -155,7 +155,7 @@ bench-tokens: $(INSTALLED) ## prompt tokens of a unit by each simulator
 	@$(BIN)/python -m tests.benchmarks.bench_tokens
 
 bench-report: $(INSTALLED) ## time to make the pages of 50,000 units, and to draw them in a browser (after make browser)
-	@$(BIN)/python -m tests.benchmarks.bench_report
+	@$(BIN)/python -m tests.benchmarks.figures bench_report
 
 bench-peer: $(INSTALLED) ## CPU, memory and disk of recording, beside Delphi's; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_peer

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
-from pipeline.report.data_scripts import rounded, write_script
+from pipeline.report.data_scripts import packed, rounded, write_script
+from pipeline.report.other_runs import in_other_runs
 from pipeline.report.shown_corpus import SEQUENCES_IN_FILE, write_corpus
-from pipeline.report.unit_data import LEVELS, STEPS, UnitData
+from pipeline.report.unit_data import LEVELS, STEPS, STRONGEST, UnitData
 from pipeline.report.unit_list import NUMBERS, list_units
 from pipeline.results.run_folder import RunFolder
 
@@ -53,16 +54,22 @@ def _write_data(
     run: RunFolder, methods: Sequence[MethodReport], folder: Path, progress: Callable[[int, int], None]
 ) -> None:
     units = list_units(run, methods)
-    data, done, total = UnitData(run, units), 0, len(units.rows[["module", "index"]].drop_duplicates())
+    data, done, total = (
+        UnitData(run, units, in_other_runs(run, units, methods)),
+        0,
+        len(units.rows[["module", "index"]].drop_duplicates()),
+    )
     for written in data.write(folder):
         done += written
         progress(done, total)
     sequences = write_corpus(run, data.sequences, folder)
     write_script(folder, "list", units.as_json())
+    write_script(folder, "strongest", packed(data.strongest))
     facts = {
         "name": run.root.resolve().name,
         "units": total,
         "sequences": sequences,
+        "strongest": STRONGEST if "exemplars" in run.tables else 0,
         "scales": {"levels": LEVELS, "steps": STEPS, "sequences": SEQUENCES_IN_FILE},
         "numbers": list(NUMBERS),
         "methods": [

@@ -21,6 +21,8 @@ FILES_AT_ONCE = 16
 """Files of one module whose rows are read together."""
 FEW = 10
 """Exemplars of each kind that are shown of a polarity that nobody explained."""
+STRONGEST = 20
+"""Sequences by which units are found that are strong on the same ones."""
 BINS = 50
 """Bins of a histogram on the pages, about."""
 LEVELS = 127
@@ -37,12 +39,16 @@ Json = dict[str, Any]
 class UnitData:
     """Writes the files of units and remembers what they show."""
 
-    def __init__(self, run: RunFolder, units: UnitList) -> None:
+    def __init__(self, run: RunFolder, units: UnitList, elsewhere: pa.Table) -> None:
+        """elsewhere: what other runs say of the units."""
+        self._elsewhere = elsewhere
         self._units, self._tables = units, Tables(run.root)
         self._schemas = {name: _schema(run, name) for name in run.tables if name not in LEFT_OUT}
         self._schemas = {name: table for name, table in self._schemas.items() if "index" in table.schema.names}
         self.sequences: set[int] = set()
         """Of the corpus, those that some unit shows."""
+        self.strongest = np.full((len(units.rows), STRONGEST), -1, np.int32)
+        """For each row of the list, the sequences that the unit is strongest on, of the split `explain`; -1 for none."""
         self.calibration = np.zeros((11, 2))
         """By simulated activation, rounded: tokens of the split `report`, and the sum of their true ones on the same scale."""
 
@@ -59,6 +65,9 @@ class UnitData:
     ) -> Iterator[int]:
         wanted = [index for _, (_, indices) in files for index in indices]
         read = {name: _by_index(self._rows(name, module, wanted)) for name in self._schemas}
+        read["elsewhere"] = _by_index(self._elsewhere.filter(pc.equal(self._elsewhere["module"], module)))
+        if "exemplars" in read:
+            self._keep_strongest(module, read["exemplars"])
         if "simulations" in read and "exemplars" in read:
             self._calibrate(read["exemplars"], read["simulations"])
         for number, (_, indices) in files:
@@ -111,6 +120,14 @@ class UnitData:
         levels = np.where(np.isfinite(values), np.clip(np.rint(values * STEPS), 0, 10 * STEPS), UNKNOWN)
         kept = ["index", "polarity", "explainer", "candidate", "simulator", "seq_id", "status", "error"]
         return columns_of(table.select(kept)) | {"lengths": lengths.tolist(), "values": packed(levels.astype(np.uint8))}
+
+    def _keep_strongest(self, module: str, exemplars: pa.Table) -> None:
+        is_kept = pc.and_(pc.equal(exemplars["band"], "top"), pc.equal(exemplars["split"], "explain"))
+        kept = exemplars.filter(pc.and_(is_kept, pc.less(exemplars["rank"], STRONGEST)))
+        listed = self._units.rows.loc[self._units.rows["module"] == module, ["index", "polarity"]]
+        found = kept.select(["index", "polarity", "rank", "seq_id"]).to_pandas()
+        found = listed.assign(row=listed.index).merge(found, on=["index", "polarity"])
+        self.strongest[found["row"], found["rank"]] = found["seq_id"]
 
     def _calibrate(self, exemplars: pa.Table, simulations: pa.Table) -> None:
         """Add tokens to the calibration; the true scale of a unit goes from 0 to its largest activation on `report`."""

@@ -225,6 +225,23 @@ def test_the_text_around_a_sequence_comes_on_demand(chromium: "Browser", hostile
     assert visit.faults == []
 
 
+def test_the_nearest_units_share_words_or_sequences(chromium: "Browser", tmp_path: Path) -> None:
+    texts = ["red foxes and hounds", "apples", "hounds and red foxes", "rivers"]
+    visit = Visit(chromium, pages(write_run(tmp_path / "run", 4, 85, texts=texts)), DESK)
+    page = visit.go("#/unit/layers.0.mlp/0")
+    page.wait_for_selector("#nearest-units table")
+    assert page.inner_text("#nearest-units table >> nth=0 >> tbody").split("\t")[1:] == [
+        "layers.0.mlp 2",
+        *_score(page, 2),
+        texts[2],
+    ]
+    assert visit.faults == []
+
+
+def _score(page: "Page", row: int) -> list[str]:
+    return [page.evaluate("(row) => NG.number(NG.list.score[row])", row)]
+
+
 def test_a_run_of_sasc_shows_ngrams_and_texts(chromium: "Browser", sasc: Path) -> None:
     index = pages(sasc)
     visit = Visit(chromium, index, DESK)

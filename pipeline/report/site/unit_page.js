@@ -142,6 +142,19 @@
       shown.length ? NG.table("Texts for and against the explanation, by response", ["Response", "Kind", "Half", "Text"], shown.map((row) => [row.response, row.kind, row.half, row.text])) : null);
   };
 
+  const elsewhere = (rows, module, index) => {
+    const found = rows.elsewhere || [];
+    if (!found.length) return null;
+    const address = (row) => `../../${encodeURIComponent(row.run)}/report/index.html#/unit/${encodeURIComponent(module)}/${index}${row.polarity === "-" ? "?polarity=-" : ""}`;
+    return NG.section("In other runs", NG.el("p", { class: "hint" }, "Runs beside this one on the same model. A link leads to the pages of that run, where they have been made."),
+      NG.table("", ["Run", "Polarity", "Explainer", "Score", "Explanation"], found.map((row) => [NG.el("a", { href: address(row) }, NG.visible(row.run)), row.polarity, row.explainer, `${row.method} ${NG.number(row.score)}`, row.text ?? "–"])));
+  };
+
+  // Units of the list that are like one in some way, the most alike first: [row of the list, how much].
+  const nearest = (title, found) =>
+    found.length ? NG.table(title, ["Likeness", "Unit", "Score", "Explanation"], found.map(([row, likeness]) =>
+      [likeness, NG.el("a", { href: NG.unitAddress(row) }, NG.visible(NG.unitName(row))), NG.list.score[row], NG.list.text[row]])) : null;
+
   // Everything about one unit; rows of tables are those of all polarities.
   NG.unitPage = async (page, module, index, params) => {
     const at = NG.list.find(module, index);
@@ -170,7 +183,14 @@
         NG.el("nav", { "aria-label": "Unit" }, link(beside(-1), "← previous"), " ", link(beside(1), "next →"), " ",
           polarities.length > 1 ? polarities.map((one) => NG.el("a", { href: address(one), "aria-current": one === polarity ? "true" : null }, one === "+" ? "positive" : "negative")) : null,
           " ", NG.el("button", { type: "button", id: "copy", onclick: (event) => copy(event.target, { module, index: Number(index), tables: readable(rows) }) }, "copy as JSON"))),
-      explanations(rows, polarity), shownExemplars?.section ?? "", missed ?? "", statistics(rows) ?? "", tokens(rows, polarity) ?? "", moved ?? "", sasc(rows, polarity) ?? "");
+      explanations(rows, polarity), shownExemplars?.section ?? "", missed ?? "", statistics(rows) ?? "", tokens(rows, polarity) ?? "", moved ?? "", sasc(rows, polarity) ?? "", elsewhere(rows, module, index) ?? "");
+    const like = NG.section("Nearest units");
+    page.append(like);
+    setTimeout(async () => { // after the page is drawn, as it looks at all units
+      const [words, shared] = [NG.nearestByWords(at), await NG.nearestByExemplars(at)];
+      like.append(nearest("By the words of the explanation", words) ?? "", nearest("By shared strongest sequences", shared) ?? "");
+      if (!words.length && !shared.length) like.append("None.");
+    }, 100);
   };
 
   // The tables of a unit with numbers in place of packed values.

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
@@ -134,6 +136,30 @@ def test_pages_are_replaced_once_the_new_ones_are_complete(tmp_path: Path) -> No
     (root / "scores" / "part-00001.parquet").unlink()
     assert data(pages(root), "list") == before
     assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_strongest_sequences_of_each_row_are_those_of_its_exemplars(page: Path) -> None:
+    scores = open_run(page.parent.parent).scores
+    table = open_run(page.parent.parent).table("exemplars").query("band == 'top' and split == 'explain'")
+    found = np.frombuffer(base64.b64decode(data(page, "strongest")), "<i4").reshape(len(scores), -1)
+    for row, module, index in zip(found, scores["module"], scores["index"], strict=True):
+        own = table[(table["module"] == module) & (table["index"] == index)].sort_values("rank")
+        assert row.tolist() == own["seq_id"].tolist()
+
+
+def test_runs_of_the_same_subject_are_found_and_others_are_not(tmp_path: Path) -> None:
+    for name, revision in [("mine", "a"), ("same", "a"), ("other", "b")]:
+        write_run(tmp_path / name, 4, texts=[f"{name} {{}}"])
+        partial = pa.table({"index": pa.array([], pa.int32())})
+        (tmp_path / name / "_partials" / "units").mkdir(parents=True)
+        settings = {"settings": {"revision": revision, "paths": {}, "sources": {}}}
+        footer = partial.replace_schema_metadata({"inputs": json.dumps(settings)})
+        pq.write_table(footer, tmp_path / name / "_partials" / "units" / "part-00000.parquet")
+    found = data(pages(tmp_path / "mine"), "units/0")["tables"]["elsewhere"]
+    scores = open_run(tmp_path / "same").scores
+    assert found["run"] == ["same"] * 4
+    assert found["text"] == list(scores["text"])
+    np.testing.assert_allclose(found["score"], scores["correlation"], rtol=1e-3)
 
 
 def test_a_run_without_scores_is_refused(tmp_path: Path) -> None:
