@@ -167,6 +167,14 @@ def report(config: Config = "demo", run: Folder = "") -> None:
     typer.echo(make_report(Path(run) if run else _loaded(config).root, REPORTS))
 
 
+@app.command(epilog="Example: python -m pipeline plots --config my.toml")
+def plots(config: Config = "demo", run: Folder = "") -> None:
+    """Draw the scores of a run for a paper, as SVG and PNG."""
+    from pipeline.commands.plots import make_plots
+
+    typer.echo(make_plots(Path(run) if run else _loaded(config).root, REPORTS))
+
+
 @app.command(name="try", epilog='Example: python -m pipeline try --explanation "colours" --text "A red house"')
 def try_(
     explanation: Annotated[str, typer.Option(help="the explanation to simulate")],
