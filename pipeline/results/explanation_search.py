@@ -103,7 +103,7 @@ def embeddings(run: OpenRun, texts: Sequence[str], embedder: "Embedder") -> dict
     start, file = time.perf_counter(), run.root / EMBEDDINGS.path / "part-00000.parquet"
     inputs = {"embedder": embedder.name, "revision": embedder.revision, "recipe": RECIPE}
     vectors: dict[str, Floats] = {}
-    with suppress(UserError):  # a file that is not there, cut off or foreign is made anew
+    with suppress(UserError):  # a file that is not there or is foreign is made anew
         if read_footer(file).fingerprint == fingerprint(inputs):
             rows = pq.read_table(file)
             values = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.results.score_tables import NOT_SELECTED, ScoreTable
 from pipeline.results.shown_sequence import ShownToken, largest_of, shortened, shown_sequence
 
@@ -69,7 +71,8 @@ def score_line(table: ScoreTable, row: Mapping[str, Any]) -> str:
         if low is not None and high is not None:
             first += f" ({_decimals(low)} to {_decimals(high)})"
     method = " ".join(row[name] for name in table.methods if row[name])
-    line = ", ".join([first, *(f"{name} {_decimals(number)}" for name, number in numbers.items())])
+    note = [str(row["error"])] if value is not None and row["error"] else []
+    line = ", ".join([first, *(f"{name} {_decimals(number)}" for name, number in numbers.items()), *note])
     return f"{method}: {line}" if method else line
 
 
@@ -108,4 +111,4 @@ def _decimals(number: float) -> str:
 
 def _is_missing(value: Any) -> bool:
     """Whether a value of a table stands for none."""
-    return value is None or value != value
+    return value is None or (isinstance(value, (float, np.floating)) and math.isnan(value))
