@@ -1,5 +1,6 @@
 """Every command and query that the documentation shows is run."""
 
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from pipeline.subjects.kinds.precomputed_files import write_activations
 from pipeline.subjects.module_kinds import KINDS
 from stages import STAGES
 from stages.settings import SECTIONS, Explain
+from tests.documents import NOTEBOOK
 from tests.integration.endpoint_run import KEY, write_run
 from tests.integration.made_up_model import reply
 from tests.integration.reduced import call
@@ -183,29 +185,31 @@ def test_the_python_of_the_data_card_works(root: Path) -> None:
     assert names["unit"].num_rows > 0  # type: ignore[attr-defined]
 
 
-PYTHON = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "python.md").read_text(encoding="utf-8"), flags=re.S)
+CELLS = [
+    "".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"
+]
 
 
-def run_blocks(blocks: list[str], copied: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the blocks of a page leave behind, run one after the other on a finished run, in an empty folder."""
-    (copied.parent / "empty").mkdir()
-    monkeypatch.chdir(copied.parent / "empty")
+def run_cells(cells: list[str], copied: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What cells of the notebook leave behind, run one after the other on a finished run, from a folder like docs/."""
+    (copied.parent / "project" / "docs").mkdir(parents=True)
+    monkeypatch.chdir(copied.parent / "project" / "docs")
     names: dict[str, Any] = {}
-    for block in blocks:
-        exec(of_reduced(block, copied.parent / "reduced"), names)
+    for cell in cells:
+        exec(of_reduced(cell, copied.parent / "reduced"), names)
     return names
 
 
-def test_the_page_about_python_works_up_to_its_figure(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = run_blocks([block for block in PYTHON if "matplotlib" not in block], copied, monkeypatch)
+def test_the_notebook_works_up_to_its_figure(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_cells([cell for cell in CELLS if "matplotlib" not in cell], copied, monkeypatch)
     assert len(names["by_module"]) == 2
     assert names["unit"].title == "layers.9.mlp 591 +"
     assert len(names["found"]) == 5
     assert len(names["pairs"]) == names["scores"]["correlation"].count()
 
 
-def test_the_figure_of_the_page_about_python_is_drawn(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_of_the_notebook_is_drawn(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib", reason="the figure needs matplotlib: pip install matplotlib").use("agg")
-    names = run_blocks(PYTHON, copied, monkeypatch)
-    assert (copied.parent / "empty" / "scores.svg").stat().st_size > 1000
+    names = run_cells(CELLS, copied, monkeypatch)
+    assert (copied.parent / "project" / "scores.svg").stat().st_size > 1000
     assert len(names["axes"].collections) == 2
