@@ -13,6 +13,8 @@ CONTEXT = 40
 """Tokens on either side of the peak that are shown."""
 STEPS = (-SCALE, -SCALE / 2, 0.0, SCALE / 2, SCALE)
 """Values that the key of colours shows."""
+NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
+"""Classes that keep notebooks from reading text between dollar signs as formulas."""
 SMALL = "font-size:85%;opacity:0.85"
 PEAK = ";font-weight:bold;text-decoration:underline 2px"
 KEY = (
@@ -30,7 +32,7 @@ def unit_page(
     key = "".join(_swatch(value) for value in STEPS)
     texts = "".join(_exemplar(one) for one in exemplars) or "<div>no exemplars of this polarity</div>"
     return (
-        f'<div style="line-height:1.5;overflow-wrap:anywhere"><h4 style="margin:0.4em 0">{_text(title)}</h4>{facts}'
+        f'<div class="{NO_FORMULAS}" style="line-height:1.5;overflow-wrap:anywhere"><h4 style="margin:0.4em 0">{_text(title)}</h4>{facts}'
         f'<ul style="margin:0.6em 0">{said}</ul><div style="{SMALL}">{key} {KEY}</div>{texts}</div>'
     )
 

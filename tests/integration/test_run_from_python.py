@@ -223,6 +223,20 @@ def test_without_the_embedder_words_alone_are_searched_and_a_warning_says_so(run
     assert not (run.root / EMBEDDINGS.path).exists()
 
 
+def test_a_run_without_scores_shows_and_finds_its_explanations_all_the_same(run: RunFolder) -> None:
+    row = scored(run).iloc[0]
+    shutil.rmtree(run.root / "scores")
+    unit = run.unit(row["module"], row["index"])
+    assert row["text"] in {shown.text for shown in unit.shown_explanations()}
+    assert unit.exemplars["expected"].notna().any()
+    assert run.search(row["text"], by_meaning=False)["text"].iloc[0] == row["text"]
+    for table in ("explanations", "simulations"):
+        shutil.rmtree(run.root / table)
+    assert "no explanation" in run.unit(row["module"], row["index"])._repr_html_()
+    with pytest.raises(UserError, match="no explanations yet"):
+        run.search("words")
+
+
 @pytest.mark.parametrize("query", ["", " ;,. "])
 def test_a_search_without_words_is_refused(run: RunFolder, query: str) -> None:
     with pytest.raises(UserError, match="give some words"):

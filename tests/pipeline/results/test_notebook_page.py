@@ -1,12 +1,15 @@
 """A unit's page for notebooks shows any text as text, and its colours can be read on a light and on a dark page."""
 
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.results.notebook_page import unit_page
+from pipeline.results.notebook_page import NO_FORMULAS, unit_page
 from pipeline.results.shown_sequence import ABOVE, BELOW, LONGEST, SCALE, STRONGEST, safe, shown_sequence
 from pipeline.results.shown_unit import ShownExemplar, ShownExplanation
 from tests.tiers import examples
@@ -23,6 +26,7 @@ HOSTILE = [
     "\ud800",
     "x" * 10_000,
 ]
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ALLOWED = {"div", "h4", "ul", "li", "b", "span"}
 
 
@@ -66,11 +70,13 @@ def check(text: str) -> None:
     read = Page(html)
     assert read.open == []
     assert read.tags <= ALLOWED
-    assert {name for name, _ in read.attributes} <= {"style", "title"}
+    assert {name for name, _ in read.attributes} <= {"style", "title", "class"}
     for name, value in read.attributes:
         assert value is not None
-        assert name == "title" or not {"url", "expression", "javascript", "<", "\\"} & set(
-            value.replace("(", " ").split()
+        assert (
+            name == "title"
+            or value == NO_FORMULAS
+            or not {"url", "expression", "javascript", "<", "\\"} & set(value.replace("(", " ").split())
         )
     assert read.text.count(safe(text)) >= (6 if len(text) > LONGEST else 8)
     assert all(character.isprintable() for character in read.text)
@@ -85,6 +91,23 @@ def test_a_hostile_text_is_text_in_every_place(text: str) -> None:
 @given(st.text(min_size=1, max_size=50))
 def test_any_text_is_text_in_every_place(text: str) -> None:
     check(text)
+
+
+def title_in_a_browser(html: str, folder: Path) -> str:
+    """The title of a page once its scripts, if any, have run."""
+    file = folder / "page.html"
+    file.write_text(f'<!doctype html><meta charset="utf-8"><title>as it was</title><body>{html}', encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"]
+    done = subprocess.run([str(BROWSER), *options, str(file)], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.split("<title>")[1].split("</title>")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="a browser is needed: apt-get install chromium")
+def test_nothing_of_a_hostile_text_runs_in_a_browser(tmp_path: Path) -> None:
+    hostile = [text.replace("alert(1)", "document.title=`ran`") for text in HOSTILE[:-2]]
+    assert title_in_a_browser(hostile[0], tmp_path) == "ran", "it would run if it were not escaped"
+    assert title_in_a_browser("".join(map(page, hostile)), tmp_path) == "as it was"
 
 
 def test_a_long_token_is_cut_and_says_how_long_it_is() -> None:
