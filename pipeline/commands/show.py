@@ -53,7 +53,7 @@ def unit_lines(unit: UnitView, count: int, width: int) -> Iterator[Text]:
         yield from _said(explanation)
     exemplars = unit.shown_exemplars(count)
     if not exemplars and count:
-        yield Text("\nno exemplars of this polarity")
+        yield Text("\nno exemplars were recorded in this polarity")
     for exemplar in exemplars:
         yield Text(f"\n{safe(exemplar.label)}", style="dim")
         yield from exemplar_lines(exemplar.tokens, width)

@@ -30,7 +30,7 @@ def unit_page(
     facts = "".join(f"<div>{_text(line)}</div>" for line in statistics)
     said = "".join(_explanation(one) for one in explanations) or "<li>no explanation</li>"
     key = "".join(_swatch(value) for value in STEPS)
-    texts = "".join(_exemplar(one) for one in exemplars) or "<div>no exemplars of this polarity</div>"
+    texts = "".join(_exemplar(one) for one in exemplars) or "<div>no exemplars were recorded in this polarity</div>"
     return (
         f'<div class="{NO_FORMULAS}" style="line-height:1.5;overflow-wrap:anywhere"><h4 style="margin:0.4em 0">{_text(title)}</h4>{facts}'
         f'<ul style="margin:0.6em 0">{said}</ul><div style="{SMALL}">{key} {KEY}</div>{texts}</div>'
