@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report plots libraries browser try test test-slow test-all docs pictures lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query show compare report plots libraries browser try test test-slow test-all docs pictures lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -13,6 +13,9 @@ ONLY   ?=
 SQL    ?=
 FORMAT ?= table
 RUN    ?=
+UNIT   ?=
+A      ?=
+B      ?=
 WORKERS ?= --numprocesses 2
 # Of bench-recovery, from the command line alone; KEY is the name of the environment variable that holds the key.
 BASE_URL =
@@ -85,8 +88,14 @@ estimate: $(INSTALLED) ## how much a run will take, before it is run
 doctor: $(INSTALLED) ## what the endpoints of CONFIG can do, and whether that is enough
 	@$(PIPELINE) doctor --config $(CONFIG) $(CHANGES)
 
-query: $(INSTALLED) ## SQL="select ..." over a run, FORMAT=table, csv, json or parquet, RUN=folder
+query: $(INSTALLED) ## SQL="select ..." over a run, or best, worst, failures, search WORDS; FORMAT=table, csv, json or parquet, RUN=folder
 	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(RUN),--run $(RUN)) -- "$$SQL"
+
+show: $(INSTALLED) ## UNIT="layers.4.mlp 591" of a run: its explanations, scores and exemplars; RUN=folder
+	@$(PIPELINE) show --config $(CONFIG) $(if $(RUN),--run $(RUN)) -- $(UNIT)
+
+compare: $(INSTALLED) ## A=outputs/demo B=outputs/other: how their scores differ on the units of both
+	@$(PIPELINE) compare --format $(FORMAT) -- "$$A" "$$B"
 
 report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder
 	@$(PIPELINE) report --config $(CONFIG) $(if $(RUN),--run $(RUN))
@@ -179,4 +188,4 @@ bench-planted: $(INSTALLED) ## how often explanations name the rule of planted u
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
-export SQL EXPLANATION TEXT
+export SQL EXPLANATION TEXT A B

@@ -35,6 +35,7 @@ Part = Annotated[str, typer.Option("--shard", help="I/N: compute every N-th shar
 Redo = Annotated[str, typer.Option(help="discard what this stage and those after it made, then run")]
 Only = Annotated[bool, typer.Option("--only", help="run this stage alone, not those that it needs")]
 Folder = Annotated[str, typer.Option("--run", help="folder of a run, instead of a run file")]
+Format = Annotated[str, typer.Option(help="table, csv, json (lines) or parquet")]
 
 
 def _version(asked: bool) -> None:
@@ -148,15 +149,45 @@ def doctor(config: Config = "demo", changes: Changes = None) -> None:
 
 @app.command(epilog='Example: python -m pipeline query "SELECT text, correlation FROM scores LIMIT 5" --format csv')
 def query(
-    sql: Annotated[str, typer.Argument(help="SQL over the tables of the run; the best explanations without it")] = "",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="SQL over the tables of the run, or: best, worst, failures, search WORDS; best without it"),
+    ] = None,
     config: Config = "demo",
     run: Folder = "",
-    format: Annotated[str, typer.Option(help="table, csv, json (lines) or parquet")] = "table",
+    format: Format = "table",
 ) -> None:
     """Query the dataset of a run with DuckDB."""
     from pipeline.commands.query import run_query
 
-    run_query(Path(run) if run else _loaded(config).root, sql or None, format, REPORTS)
+    run_query(Path(run) if run else _loaded(config).root, " ".join(words or ()), format, REPORTS)
+
+
+@app.command(epilog="Example: python -m pipeline show layers.4.mlp 591")
+def show(
+    module: Annotated[str, typer.Argument(help="module of the unit, such as layers.15.mlp")],
+    index: Annotated[int, typer.Argument(help="its number in the module")],
+    config: Config = "demo",
+    run: Folder = "",
+    polarity: Annotated[str, typer.Option(help="+ for large activations, - for very negative ones")] = "+",
+    exemplars: Annotated[int, typer.Option(help="how many of its strongest exemplars to show")] = 8,
+) -> None:
+    """Show a unit: its explanations with scores and controls, its top tokens, and its strongest exemplars."""
+    from pipeline.commands.show import show_unit
+
+    show_unit(Path(run) if run else _loaded(config).root, module, index, polarity, exemplars)
+
+
+@app.command(epilog="Example: python -m pipeline compare outputs/demo outputs/other")
+def compare(
+    a: Annotated[Path, typer.Argument(help="folder of a run")],
+    b: Annotated[Path, typer.Argument(help="folder of the run to compare with it")],
+    format: Format = "table",
+) -> None:
+    """Compare the scores of two runs on the units that both have."""
+    from pipeline.commands.compare import print_comparison
+
+    print_comparison(a, b, format)
 
 
 @app.command(epilog="Example: python -m pipeline report --config my.toml")

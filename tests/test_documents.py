@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.results.explanation_search import EMBEDDINGS
 from stages import TABLES
-from tests.documents import DOCUMENTS, known_figures, made_anew
+from tests.documents import DOCUMENTS, NOTEBOOK, known_figures, made_anew, notebook
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.name))
@@ -15,9 +16,13 @@ def test_no_document_is_stale(path: Path) -> None:
     assert made_anew(text, known_figures()) == text, "run: make docs"
 
 
+def test_the_notebook_is_the_page_about_python() -> None:
+    assert NOTEBOOK.read_text(encoding="utf-8") == notebook(), "run: make docs"
+
+
 def test_the_data_card_describes_every_table() -> None:
     card = Path("outputs/README.md").read_text(encoding="utf-8")
-    for name in TABLES:
+    for name in (*TABLES, EMBEDDINGS.name):
         assert card.count(f"<!-- made: columns {name} -->") == 1, name
 
 

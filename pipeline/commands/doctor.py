@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pipeline.commands.demands import Example, demands
-from pipeline.commands.query import format_table, safe
+from pipeline.commands.query import format_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.runner import Stages
@@ -17,6 +17,7 @@ from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
 from pipeline.llm.endpoint.faults import Secrets
 from pipeline.llm.engine import EngineError, Request
 from pipeline.llm.load import open_endpoint
+from pipeline.results.shown_sequence import safe
 
 WORKER = "doctor"
 """Keeps its replies apart from those of workers that may be at work."""

@@ -18,6 +18,7 @@ from rich.text import Text
 from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
 from pipeline.results.run_folder import open_run
+from pipeline.results.shown_sequence import safe
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -33,30 +34,42 @@ def final_report(root: Path, seed: int, reports: Sequence[MethodReport]) -> str:
     return "\n\n".join(report.describe(run.connection, root, seed) for report in reports if report.table in run.tables)
 
 
-def run_query(root: Path, sql: str | None, style: str, reports: Sequence[MethodReport]) -> None:
-    """Write the result of a query to standard output, by default the best explanations.
+def run_query(root: Path, words: str, style: str, reports: Sequence[MethodReport]) -> None:
+    """Write the result of a query to standard output.
+
+    Args:
+        words: SQL over the tables of the run, or the name of a ready-made query and what it takes; the best explanations without any.
 
     Raises:
         UserError: the run has no table yet, or DuckDB does not accept the query.
     """
     import duckdb
 
-    if style not in FORMATS:
-        raise UserError(f"--format {style!r}; allowed: {', '.join(FORMATS)}")
+    from pipeline.commands.ready_queries import READY
+
+    check_format(style)
     run = open_run(root)
+    name, _, rest = (words.strip() or "best").partition(" ")
     try:
-        used = [report for report in reports if report.table in run.tables]
-        result = run.sql(sql or (used or reports)[0].best)
+        result = READY[name](run, rest.strip(), reports) if name in READY else run.sql(words)
         if result is None:
             raise UserError("the query has no result; write a SELECT")
-        _write(result, style)
+        write_result(result, style)
     except duckdb.Error as error:
         raise UserError(
-            f"{error}\nTables of this run: {', '.join(run.tables)}; their columns are described in outputs/README.md"
+            f"{error}\nTables of this run: {', '.join(run.tables)}; their columns are described in outputs/README.md. "
+            f"Ready-made queries: {', '.join(READY)}"
         ) from None
 
 
-def _write(result: "DuckDBPyRelation", style: str) -> None:
+def check_format(style: str) -> None:
+    """Raises UserError: there is no such format."""
+    if style not in FORMATS:
+        raise UserError(f"--format {style!r}; allowed: {', '.join(FORMATS)}")
+
+
+def write_result(result: "DuckDBPyRelation", style: str) -> None:
+    """Write rows to standard output in one of FORMATS."""
     if style == "table":
         sys.stdout.write(format_table(result.columns, result.fetchall()) + "\n")
     elif style == "csv":
@@ -86,11 +99,6 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: i
     out = io.StringIO()
     Console(file=out, width=width or _width(), color_system=None).print(table)
     return "\n".join(line.removeprefix(" ").rstrip() for line in out.getvalue().strip("\n").splitlines()).strip("\n")
-
-
-def safe(text: str) -> str:
-    """Text in which control characters, escape sequences and marks of direction are written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _width() -> int:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+    from pipeline.results.unit_view import UnitView
+
 
 class RunFolder:
     """A run's folder. Every table is read when it is asked for, so a run that goes on shows what it has by then."""
@@ -24,12 +26,19 @@ class RunFolder:
 
     @property
     def tables(self) -> list[str]:
-        """Names of the tables that have rows or can get some; outputs/README.md describes each."""
+        """Names of the tables that have rows or can get some; outputs/README.md describes each.
+
+        >>> "scores" in open_run("outputs/demo").tables
+        True
+        """
         folders = (path for path in self.root.iterdir() if not path.name.startswith((".", "_")))
         return sorted(folder.name for folder in folders if any(folder.glob("*.parquet")))
 
     def files(self, table: str) -> list[Path]:
-        """The finished files of a table, in order. Raises UserError: the run has no such table."""
+        """The finished files of a table, in order. Raises UserError: the run has no such table.
+
+        >>> files = open_run("outputs/demo").files("scores")
+        """
         if table not in self.tables:
             raise UserError(f"{self.root} has no table {table!r}; {nearest(table, self.tables)}")
         return sorted(path for path in (self.root / table).glob("*.parquet") if not path.name.startswith("."))
@@ -73,7 +82,10 @@ class RunFolder:
 
     @cached_property
     def connection(self) -> "DuckDBPyConnection":
-        """A DuckDB connection in which every table of the run is a view. Raises UserError: the run has no table yet."""
+        """A DuckDB connection in which every table of the run is a view. Raises UserError: the run has no table yet.
+
+        >>> [(units,)] = open_run("outputs/demo").connection.execute("SELECT count(*) FROM units").fetchall()
+        """
         import duckdb
 
         if not self.tables:
@@ -84,8 +96,70 @@ class RunFolder:
             connection.sql(f"SELECT * FROM read_parquet('{pattern}')").create_view(name)
         return connection
 
+    def unit(self, module: str, index: int, polarity: str = "+") -> "UnitView":
+        """One unit with its statistics, explanations, scores and exemplars; a notebook shows it as a page.
+
+        >>> unit = open_run("outputs/demo").unit("layers.4.mlp", 591)
+        >>> texts = unit.exemplars[["tokens", "activations", "expected"]]
+
+        Raises:
+            UserError: the run has no such unit.
+        """
+        from pipeline.results.unit_view import UnitView
+
+        return UnitView(self, module, index, polarity)
+
+    def search(self, words: str, limit: int = 20, *, by_meaning: bool = True) -> "pd.DataFrame":
+        """The explanations that fit some words, by the words themselves and by their meaning, the best first.
+
+        The first search embeds all explanations and keeps that as the table `explanation_embeddings`. Without an embedder words alone
+        count, and a warning says so.
+
+        >>> found = open_run("outputs/demo").search("colour words", limit=5)
+        >>> list(found.columns)[-3:]
+        ['words', 'meaning', 'relevance']
+
+        Raises:
+            UserError: there are no words, or the run has no explanations.
+        """
+        from pipeline.results.explanation_search import search
+
+        return search(self, words, limit, by_meaning)
+
+    def compare(self, other: "RunFolder | str | Path") -> "pd.DataFrame":
+        """Another run's scores against this one's, on the units that both have: means, and the mean difference with an interval.
+
+        Rows are over all units, then by explainer, simulator, layer and module. A difference above 0 means that the other run scores
+        higher. Intervals are those of a bootstrap over units.
+
+        >>> compared = open_run("outputs/demo").compare("outputs/other")
+        >>> whole = compared[compared["by"] == "all"][["score", "units", "difference", "ci_low", "ci_high"]]
+
+        Raises:
+            UserError: there is no such run, or the two have no scored unit in common.
+        """
+        from pipeline.results.run_comparison import compare_runs
+
+        return compare_runs(self, _opened(other))
+
+    def paired_scores(self, other: "RunFolder | str | Path") -> "pd.DataFrame":
+        """The rows behind `compare`: one for each unit and score that both runs have, with this run's, the other's and the difference.
+
+        >>> pairs = open_run("outputs/demo").paired_scores("outputs/other")
+        >>> fallen = pairs.nsmallest(5, "difference")[["module", "index", "this", "other"]]
+
+        Raises:
+            UserError: as `compare`.
+        """
+        from pipeline.results.run_comparison import paired_scores
+
+        return paired_scores(self, _opened(other))
+
     def provenance(self, table: str, file: Path | None = None) -> dict[str, Any]:
-        """What the footer of a table's file, by default its first, says of how it was made: settings, inputs, code and time."""
+        """What the footer of a table's file, by default its first, says of how it was made: settings, inputs, code and time.
+
+        >>> commit = open_run("outputs/demo").provenance("scores")["git_commit"]
+        """
         import pyarrow.parquet as pq
 
         found = pq.read_metadata(file or self.files(table)[0]).metadata or {}
@@ -113,3 +187,7 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _opened(run: RunFolder | str | Path) -> RunFolder:
+    return run if isinstance(run, RunFolder) else open_run(run)

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 UNIT_KEYS = ["module", "index", "polarity"]
 EXPLANATION_KEYS = [*UNIT_KEYS, "explainer", "candidate"]
+NULL_UNITS = "black_box:null_directions"
+"""The module of units that are random by design: what is scored on them is a control, and no result about a subject."""
 
 
 @dataclass(frozen=True)

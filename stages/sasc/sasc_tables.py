@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from pipeline.schemas import EXPLANATION, OUTCOME, POLARITY, UNIT, TableSchema, column, unit_table
+from pipeline.schemas import EXPLANATION, NULL_UNITS, OUTCOME, POLARITY, UNIT, TableSchema, column, unit_table
 
-NULLS = "black_box:null_directions"
+NULLS = NULL_UNITS
 """The module under which null units stand in these tables: random directions that other units are compared with."""
 
 _ASKED = [

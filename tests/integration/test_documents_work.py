@@ -1,5 +1,6 @@
 """Every command and query that the documentation shows is run."""
 
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from pipeline.subjects.kinds.precomputed_files import write_activations
 from pipeline.subjects.module_kinds import KINDS
 from stages import STAGES
 from stages.settings import SECTIONS, Explain
+from tests.documents import NOTEBOOK
 from tests.integration.endpoint_run import KEY, write_run
 from tests.integration.made_up_model import reply
 from tests.integration.reduced import call
@@ -55,6 +57,13 @@ def recipe(command: str) -> list[str]:
     return shlex.split(re.sub("^NEUROGLOSS_TESTS=[a-z]+ ", "", line))
 
 
+def of_reduced(text: str, folder: Path) -> str:
+    """What a page says of the demo, said of the reduced run in a folder: another run of the page is the same one."""
+    for name, own in (("outputs/demo", folder), ("outputs/other", folder), ("layers.4.mlp", "layers.9.mlp")):
+        text = text.replace(name, str(own))
+    return text.replace("layers.15.mlp", "layers.9.mlp")
+
+
 def values(command: str) -> dict[str, str]:
     """Variables that a make command hands on in the environment, such as SQL."""
     return dict(word.split("=", 1) for word in shlex.split(command) if "=" in word)
@@ -77,6 +86,7 @@ def test_a_documented_command_works(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     own = copied if "init" not in command else tmp_path / "my.toml"
     shown = command.replace(ENDPOINT, str(over_endpoint)).replace("my.toml", str(own))
+    shown = of_reduced(shown, copied.parent / "reduced")
     words = recipe(shown) if shown.startswith("make") else shlex.split(shown)
     words = [values(shown).get(word.removeprefix("$"), word) for word in words]
     assert words[:3] == [".venv/bin/python", "-m", "pipeline"]
@@ -164,13 +174,42 @@ def test_the_kinds_of_unit_of_the_readme_are_all_there_are_and_are_found(
 
 @pytest.mark.parametrize("query", re.findall(r"```sql\n((?:(?!outputs/sasc|```).)*)```", CARD, flags=re.S))
 def test_a_query_of_the_data_card_works(query: str, root: Path) -> None:
-    query = query.replace("outputs/demo", str(root)).replace("layers.15.mlp", "layers.9.mlp")
-    assert duckdb.execute(query).fetchall()
+    assert duckdb.execute(of_reduced(query, root)).fetchall()
 
 
 def test_the_python_of_the_data_card_works(root: Path) -> None:
     [code] = re.findall(r"```python\n(import pandas.*?)```", CARD, flags=re.S)
     names: dict[str, object] = {}
-    exec(code.replace("outputs/demo", str(root)).replace("layers.15.mlp", "layers.9.mlp"), names)
+    exec(of_reduced(code, root), names)
     assert len(names["scores"]) > 0  # type: ignore[arg-type]
     assert names["unit"].num_rows > 0  # type: ignore[attr-defined]
+
+
+CELLS = [
+    "".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"
+]
+
+
+def run_cells(cells: list[str], copied: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What cells of the notebook leave behind, run one after the other on a finished run, from a folder like docs/."""
+    (copied.parent / "project" / "docs").mkdir(parents=True)
+    monkeypatch.chdir(copied.parent / "project" / "docs")
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(of_reduced(cell, copied.parent / "reduced"), names)
+    return names
+
+
+def test_the_notebook_works_up_to_its_figure(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run_cells([cell for cell in CELLS if "matplotlib" not in cell], copied, monkeypatch)
+    assert len(names["by_module"]) == 2
+    assert names["unit"].title == "layers.9.mlp 591 +"
+    assert len(names["found"]) == 5
+    assert len(names["pairs"]) == names["scores"]["correlation"].count()
+
+
+def test_the_figure_of_the_notebook_is_drawn(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="the figure needs matplotlib: pip install matplotlib").use("agg")
+    names = run_cells(CELLS, copied, monkeypatch)
+    assert (copied.parent / "project" / "scores.svg").stat().st_size > 1000
+    assert len(names["axes"].collections) == 2
