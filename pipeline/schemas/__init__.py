@@ -75,7 +75,10 @@ OUTCOME = [
     column("status", pa.string(), "ok, or why there is no result"),
     column("error", pa.string(), "what went wrong, in words; null where nothing did"),
 ]
-
+REPLY = [
+    column("asked", pa.string(), "what the model was asked about the unit, behind the examples of its prompt"),
+    column("reply", pa.string(), "the model's reply as it came"),
+]
 
 _MEANS = pa.list_(
     pa.struct(
@@ -208,7 +211,7 @@ CORPUS = TableSchema(
 
 EXPLANATIONS = unit_table(
     "explanations",
-    2,
+    3,
     *EXPLANATION,
     column("text", pa.string(), "the hypothesis in words"),
     column("model", pa.string(), "language model that took part, empty where none did"),
@@ -216,6 +219,7 @@ EXPLANATIONS = unit_table(
     column("prompt_tokens", pa.int32(), "tokens of the prompt"),
     column("completion_tokens", pa.int32(), "tokens of the reply"),
     column("dropped", pa.string(), "what the prompt left out to fit the model's context; null for nothing"),
+    *REPLY,
     *OUTCOME,
 )
 

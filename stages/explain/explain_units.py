@@ -36,6 +36,15 @@ class Candidate:
     """What the prompt had to leave out to fit the model's context, in words."""
     truncated: bool = False
     """Whether the token limit cut the explanation off."""
+    asked: str = ""
+    """What the language model was asked about the unit, behind the examples of the prompt."""
+    reply: str = ""
+    """What it replied, as it came."""
+
+    def columns(self) -> dict[str, Any]:
+        """Its columns in a table; texts that it lacks are null."""
+        nulls = ("text", "dropped", "asked", "reply")
+        return {name: None if name in nulls and not value else value for name, value in vars(self).items()}
 
 
 Explainer = Callable[[Evidence, int], Awaitable[list[Candidate]]]
@@ -90,8 +99,7 @@ async def explain_unit(name: str, explainer: Explainer, evidence: Evidence, seed
     unit = {"module": evidence.module, "index": evidence.index, "polarity": evidence.polarity, "explainer": name}
 
     def row(number: int, candidate: Candidate, status: str, error: str | None = None) -> dict[str, Any]:
-        said = vars(candidate) | {"text": candidate.text or None, "dropped": candidate.dropped or None}
-        return {**unit, "candidate": number, **said, "status": status, "error": error}
+        return {**unit, "candidate": number, **candidate.columns(), "status": status, "error": error}
 
     await asyncio.sleep(0)  # an interruption takes effect between units
     if not any(np.nanmax(exemplar.activations, initial=0.0) > 0 for exemplar in evidence.exemplars):

@@ -149,8 +149,10 @@ class _Drawn:
         kept = whole + list(spent)[len(whole) :][: max(self.missing, 0)]
         spent[kept[0]] += self.wasted + sum(tokens for said, tokens in spent.items() if said not in kept)
         prompts = [self.prompt_tokens] + [0] * len(kept)
+        replies = {said: reply.text for said, reply in reversed(self.usable)}
+        by, asked = (self.question.prompt_id, model), self.messages[-1].content
         return [
-            Candidate(said.text, self.question.prompt_id, model, read, spent[said], dropped, not said.whole)
+            Candidate(said.text, *by, read, spent[said], dropped, not said.whole, asked, replies[said])
             for said, read in zip(kept, prompts, strict=False)
         ]
 

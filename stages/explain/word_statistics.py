@@ -91,7 +91,8 @@ class StatisticsExplainer:
         if label is None or self._labeller is None:
             return Candidate(text)
         by = self._labeller
-        return Candidate(text, by.prompt.id, by.name, label.prompt_tokens, label.completion_tokens)
+        tokens = (label.prompt_tokens, label.completion_tokens)
+        return Candidate(text, by.prompt.id, by.name, *tokens, asked=label.asked, reply=label.reply)
 
 
 def label_words(findings: Sequence[Finding], spellings: dict[str, str]) -> list[str]:
@@ -126,6 +127,14 @@ class Label:
     """Nats a token by which the words make the label likelier than unrelated words do: each half of them, the lesser."""
     prompt_tokens: int
     completion_tokens: int
+    asked: str
+    """The prompt behind its examples."""
+    reply: str
+
+
+def behind_examples(prompt: str) -> str:
+    """The last paragraph of a prompt that completes a list of examples."""
+    return prompt.rsplit("\n\n", 1)[-1]
 
 
 class Labeller:
@@ -149,14 +158,17 @@ class Labeller:
         prompt = self._prompt(words)
         with torch.inference_mode():
             written = self._continue(prompt)
-            text = clean(self._tokenizer.decode(written, skip_special_tokens=True), words)
+            reply = self._tokenizer.decode(written, skip_special_tokens=True)
+            text = clean(reply, words)
             if not text:
                 return None
             answer = self._tokenizer(" " + text, add_special_tokens=False)["input_ids"]
             halves = (words[::2], words[1::2] or words)
             odd, even, *others = (self._likelihood(self._prompt(listed), answer) for listed in (*halves, *CONTRASTS))
         fit = min(odd, even) - sum(others) / len(others)
-        return Label(text, fit, len(prompt), len(written))
+        return Label(
+            text, fit, len(prompt), len(written), behind_examples(self.prompt.render(words=list(words))), reply
+        )
 
     def _prompt(self, words: Sequence[str]) -> list[int]:
         return list(self._tokenizer(self.prompt.render(words=list(words)), add_special_tokens=False)["input_ids"])

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,7 +89,7 @@ async def explain_unit(summariser: Summariser, unit: Row, ngrams: list[Row], con
     """Rows of the themes of one unit, from its rows of `responses` and `ngrams`; if it cannot be explained, one row says why."""
     await asyncio.sleep(0)  # an interruption takes effect between units
     keys = {name: unit[name] for name in UNIT_KEYS} | {"explainer": f"sasc_{config[Sasc].explainer}"}
-    nothing = keys | asdict(Candidate("")) | {"candidate": 0, "text": None, "ngrams_shown": []}
+    nothing = keys | Candidate("").columns() | {"candidate": 0, "ngrams_shown": []}
     if unit["status"] != "ok":
         return [nothing | {"status": unit["status"], "error": unit["error"]}]
     sign = 1.0 if unit["polarity"] == "+" else -1.0
@@ -106,7 +106,7 @@ async def explain_unit(summariser: Summariser, unit: Row, ngrams: list[Row], con
             raise
         return [nothing | {"status": "failed", "error": f"{type(error).__name__}: {error}"}]
     return [
-        keys | asdict(theme.candidate) | {"candidate": number, "ngrams_shown": theme.drawn, "status": "ok"}
+        keys | theme.candidate.columns() | {"candidate": number, "ngrams_shown": theme.drawn, "status": "ok"}
         for number, theme in enumerate(found)
     ]
 

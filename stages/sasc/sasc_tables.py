@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from pipeline.schemas import EXPLANATION, NULL_UNITS, OUTCOME, POLARITY, UNIT, TableSchema, column, unit_table
+from pipeline.schemas import EXPLANATION, NULL_UNITS, OUTCOME, POLARITY, REPLY, UNIT, TableSchema, column, unit_table
 
 NULLS = NULL_UNITS
 """The module under which null units stand in these tables: random directions that other units are compared with."""
@@ -42,10 +42,11 @@ NGRAMS = unit_table(
 
 THEMES = unit_table(
     "themes",
-    1,
+    2,
     *EXPLANATION,
     column("text", pa.string(), "the hypothesis in words"),
     *_ASKED,
+    *REPLY,
     *OUTCOME,
     column("ngrams_shown", pa.list_(pa.string()), "n-grams that it was drawn from, by rank"),
 )

@@ -52,8 +52,19 @@ class Theme:
     names: list[str]
     words: list[str]
     """Words of the n-grams that stand for it, or the n-grams."""
-    spent: tuple[int, int]
-    """Tokens that its label took: of the prompt and of the reply."""
+    label: "Labelled"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A language model's label of some words, and what it took."""
+
+    text: str = ""
+    """Empty where there is none."""
+    asked: str = ""
+    reply: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class EmbeddedSummariser:
@@ -88,33 +99,38 @@ class EmbeddedSummariser:
             text += f"; form: {', '.join(forms)}"
         if self._asker is None:
             return Candidate(text)
-        prompt_tokens, completion_tokens = map(sum, zip(*(theme.spent for theme in found), strict=True))
-        return Candidate(text, self._prompt.id, self._asker.engine.name, prompt_tokens, completion_tokens)
+        labels = [theme.label for theme in found]
+        tokens = (sum(one.prompt_tokens for one in labels), sum(one.completion_tokens for one in labels))
+        asked, reply = (
+            "\n\n".join(filter(None, part)) for part in zip(*((one.asked, one.reply) for one in labels), strict=True)
+        )
+        return Candidate(text, self._prompt.id, self._asker.engine.name, *tokens, asked=asked, reply=reply)
 
     async def _theme(self, drawn: Sequence[str], kept: Kept, seed: int, themes: int) -> Theme:
         """What one cluster of n-grams shares, in fewer words the more `themes` there are."""
         terms = self._naming.words(drawn, kept)
-        label, spent = await self._label([*terms][:LABEL_WORDS], seed)
-        told = [*([label] if label else []), *shared_heads(drawn)[:HEADS]]
+        label = await self._label([*terms][:LABEL_WORDS], seed)
+        told = [*([label.text] if label.text else []), *shared_heads(drawn)[:HEADS]]
         fits = self._naming.names(drawn, kept, told)
         first = [text for text in dict.fromkeys(told) if fits[text] >= FITTING * max(fits.values())]
         names = [*first, *self._naming.apart(fits, max(-(-NAMES // themes) - len(first), 0), first)]
         own = self._naming.apart(terms, TERMS // themes, names) or [f'"{ngram.strip()}"' for ngram in drawn[:TERMS]]
-        return Theme(names, own, spent)
+        return Theme(names, own, label)
 
-    async def _label(self, words: Sequence[str], seed: int) -> tuple[str, tuple[int, int]]:
-        """The language model's label of the n-grams' words, empty where there is none, and the tokens that it took."""
+    async def _label(self, words: Sequence[str], seed: int) -> Labelled:
+        """The language model's label of the n-grams' words."""
         if self._asker is None or len(words) < 2:
-            return "", (0, 0)
-        from stages.explain.word_statistics import clean
+            return Labelled()
+        from stages.explain.word_statistics import behind_examples, clean
 
         prompt = (Message("user", self._prompt.render(words=words)),)
         request = Request(prompt, LABEL_TOKENS, temperature=0.0, stop=("\n",), seed=seed)
         try:
             (reply, *_) = await self._asker.engine.complete(request)
         except EngineError:
-            return "", (0, 0)
-        return clean(reply.text, words), (reply.prompt_tokens, reply.completion_tokens)
+            return Labelled()
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        return Labelled(clean(reply.text, words), behind_examples(prompt[0].content), reply.text, *tokens)
 
 
 class SharedForms:

@@ -225,6 +225,14 @@ def test_the_text_around_a_sequence_comes_on_demand(chromium: "Browser", hostile
     assert visit.faults == []
 
 
+def test_what_the_model_was_asked_and_its_reply_are_shown_as_they_are(chromium: "Browser", hostile: Path) -> None:
+    visit = Visit(chromium, hostile, PHONE)
+    page = visit.go("#/unit/layers.0.mlp/1")
+    table = open_run(hostile.parent.parent).table("explanations").iloc[1]
+    assert [one.text_content() for one in page.query_selector_all("pre.asked")] == [table["asked"], table["reply"]]
+    assert visit.faults == []
+
+
 def test_the_nearest_units_share_words_or_sequences(chromium: "Browser", tmp_path: Path) -> None:
     texts = ["red foxes and hounds", "apples", "hounds and red foxes", "rivers"]
     visit = Visit(chromium, pages(write_run(tmp_path / "run", 4, 85, texts=texts)), DESK)

@@ -26,6 +26,9 @@ NG.visible = (text) =>
     return code < 32 ? String.fromCodePoint(0x2400 + code) : "\\u" + code.toString(16).padStart(4, "0");
   });
 
+// The same with its line breaks and tabs, for what stands in several lines.
+NG.lines = (text) => String(text).split("\n").map((line) => line.split("\t").map(NG.visible).join("\t")).join("\n");
+
 const LONGEST = 60; // characters of a token that are shown
 NG.short = (text, longest = LONGEST) => {
   const characters = Array.from(String(text).slice(0, 4 * longest));

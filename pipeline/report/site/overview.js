@@ -52,7 +52,7 @@
     return NG.section("How it was made",
       NG.table("", ["Table", "Schema", "Rows", "Seconds", "Code", "Commit", "Written"], tables.map(([name, one]) =>
         [name, String(one.made.schema ?? ""), one.rows, one.seconds, String(one.made.created_by ?? ""), String(one.made.git_commit ?? "").slice(0, 10), new Date(1000 * one.written).toISOString().slice(0, 16).replace("T", " ")])),
-      tables.map(([name, one]) => NG.el("details", {}, NG.el("summary", {}, `Settings and inputs of ${name}`), NG.el("pre", {}, NG.visible(JSON.stringify(one.made.inputs ?? {}, null, 2)).replaceAll("↵", "\n")))));
+      tables.map(([name, one]) => NG.el("details", {}, NG.el("summary", {}, `Settings and inputs of ${name}`), NG.el("pre", {}, NG.lines(JSON.stringify(one.made.inputs ?? {}, null, 2))))));
   };
 
   NG.overviewPage = (page) => {

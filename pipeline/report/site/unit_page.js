@@ -23,6 +23,8 @@
       typeof score === "number" ? NG.el("p", {}, NG.el("b", {}, `${method.score} ${NG.number(score)}`), ` interval ${NG.number(value("low"))} to ${NG.number(value("high"))} `, NG.strip(score, value("low"), value("high"), marks, ...range),
         NG.el("span", { class: "legend" }, marks.filter(([one]) => Number.isFinite(one)).map(([one, sign, label]) => NG.el("span", {}, `${sign} ${label} ${NG.number(one)}`)))) : null,
       NG.el("p", { class: "about" }, `${row.status}${row.error ? `: ${NG.visible(row.error)}` : ""} · `, NG.visible(made.filter(Boolean).join(" · "))),
+      written?.asked ? NG.el("details", {}, NG.el("summary", {}, `What ${NG.visible(written.model)} was asked, and its reply`),
+        NG.el("pre", { class: "asked" }, NG.lines(written.asked)), NG.el("pre", { class: "asked" }, NG.lines(written.reply ?? ""))) : null,
       NG.el("details", {}, NG.el("summary", {}, "All numbers"), numbers(method.table, row)));
   };
 

@@ -69,7 +69,9 @@ def _write_units(root: Path, number: int, keys: dict[str, Any], rng: np.random.G
         "text": texts,
         "status": ["ok"] * count,
     }
-    _write(root, EXPLANATIONS, number, explained | {"model": [""] * count, "prompt_id": [""] * count})
+    asked = {"model": ["a model"] * count, "prompt_id": ["a prompt"] * count, "reply": texts}
+    asked["asked"] = [f"Text\n\t<b>{text}</b>" for text in texts]
+    _write(root, EXPLANATIONS, number, explained | asked)
     score = rng.normal(0.3, 0.2, count)
     numbers = {"correlation": score, "ci_low": score - 0.1, "ci_high": score + 0.1, "p_value": rng.random(count)}
     controls = {name: rng.normal(0, 0.05, count) for name in ("correlation_shuffled", "correlation_lookup")}

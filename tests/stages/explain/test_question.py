@@ -42,6 +42,16 @@ def test_one_request_asks_for_all_candidates() -> None:
     assert (request.stop, request.schema) == (("\n",), {"type": "object"})
 
 
+def test_a_candidate_says_what_was_asked_and_what_the_reply_was() -> None:
+    found = candidates(ScriptedEngine(lambda request, number: f" reply {number}"), 2, PARTS)
+    assert [(one.asked, one.reply) for one in found] == [("l1 l2 e1 e2 e3", f" reply {n}") for n in (0, 1)]
+    assert Candidate("words").columns() | {"asked": "?"} == vars(Candidate("words")) | {
+        "asked": "?",
+        "reply": None,
+        "dropped": None,
+    }
+
+
 def test_parts_shrink_one_after_the_other() -> None:
     assert list(shapes(PARTS)) == [(2, 3), (1, 3), (0, 3), (0, 2), (0, 1)]
     assert list(shapes((Part("token", range(25), "tokens", least=1, step=10),))) == [(25,), (15,), (5,), (1,)]
