@@ -77,7 +77,10 @@ class UnitData:
 
     def _rows(self, name: str, module: str, wanted: Sequence[int]) -> pa.Table:
         """The rows of a table that pages show, of some units of a module."""
-        where = self._tables.is_unit(module, wanted)
+        index = pc.field("index")
+        where = (
+            (pc.field("module") == module) & (index >= min(wanted)) & (index <= max(wanted)) & index.isin(list(wanted))
+        )
         if name == "negatives":
             where &= pc.field("rank") < FEW
         if name == "simulations":
