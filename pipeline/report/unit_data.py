@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.report.data_scripts import columns_of, packed, rounded, write_script
+from pipeline.report.data_scripts import columns_of, numbers, packed, write_script
 from pipeline.report.unit_list import UnitList
 from pipeline.results.run_folder import RunFolder
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 
-FILES_AT_ONCE = 16
+FILES_AT_ONCE = 32
 """Files of one module whose rows are read together."""
 FEW = 10
 """Exemplars of each kind that are shown of a polarity that nobody explained."""
@@ -187,7 +187,7 @@ def _recorded(table: pa.Table) -> Json:
     levels = np.where(np.isfinite(values), np.rint(values / row_scale * LEVELS), MISSING).astype(np.int8)
     shown = columns_of(table.drop(["module", "activations"]))
     return shown | {
-        "scale": [rounded(float(one)) for one in scale],
+        "scale": numbers(scale),
         "lengths": lengths.tolist(),
         "values": packed(levels),
     }
@@ -214,6 +214,6 @@ def _fewer_bins(edges: npt.NDArray[Any], counts: npt.NDArray[Any]) -> Json:
         if edges[place] - edges[kept[-1]] >= width:
             kept.append(place)
     return {
-        "edges": [rounded(float(edge)) for edge in [*edges[kept], edges[-1]]],
+        "edges": numbers(np.append(edges[kept], edges[-1])),
         "counts": np.add.reduceat(counts, kept).tolist(),
     }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 NUMBERS = ("score", "low", "high", "random", "control", "lookup", "p_value")
 """Numbers of a unit in the list; `MethodReport.numbers` names the columns they come from."""
-UNITS_IN_FILE = 32
+UNITS_IN_FILE = 16
 """Units whose data is in one file, so that the file of one unit is small."""
 
 

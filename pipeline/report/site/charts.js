@@ -29,9 +29,9 @@
 
   // How often scores fall into bins of equal width, one line for each of {name: values}.
   NG.distribution = (title, groups, label) => {
-    const all = Object.values(groups).flatMap((values) => Array.from(values).filter(Number.isFinite));
-    if (!all.length) return NG.el("p", {}, `${title}: no scores.`);
-    const low = Math.min(0, all.reduce((a, b) => Math.min(a, b))), high = Math.max(0.1, all.reduce((a, b) => Math.max(a, b)));
+    let [low, high] = [0, 0.1];
+    for (const values of Object.values(groups))
+      for (const value of values) if (Number.isFinite(value)) { if (value < low) low = value; if (value > high) high = value; }
     const bins = 30, width = (high - low) / bins;
     const counted = Object.values(groups).map((values) => {
       const counts = new Array(bins + 1).fill(0);
@@ -53,14 +53,16 @@
     return chart;
   };
 
-  // One point for each unit; x on a logarithmic scale. `other` is a second y, drawn hollow.
+  const DRAWN = 4000; // points at most, as more than that are one blot
+  // One point for each unit, of many units for some that are spread evenly over the list; x on a logarithmic scale.
   NG.scatter = (title, x, y, labels) => {
-    const order = Array.from(x.keys()).filter((i) => x[i] > 0 && Number.isFinite(y[i])).sort((a, b) => x[a] - x[b]);
-    return figure(title, 240, () => ({
+    const known = Array.from(x.keys()).filter((i) => x[i] > 0 && Number.isFinite(y[i])), step = Math.ceil(known.length / DRAWN);
+    const order = known.filter((_, place) => place % step === 0).sort((a, b) => x[a] - x[b]);
+    return figure(step > 1 ? `${title} (${order.length.toLocaleString("en")} of ${known.length.toLocaleString("en")} units)` : title, 240, () => ({
       options: {
         scales: { x: { time: false, distr: 3 } },
         axes: [axis(labels[0]), axis(labels[1])],
-        series: [{}, { stroke: color("--accent"), paths: () => null, points: { show: true, size: order.length > 5000 ? 2 : 4, fill: color("--accent") } }],
+        series: [{}, { stroke: color("--accent"), paths: () => null, points: { show: true, size: order.length > 1000 ? 2 : 4, fill: color("--accent") } }],
       },
       data: [order.map((i) => x[i]), order.map((i) => y[i])],
     }));

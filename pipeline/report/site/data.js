@@ -30,15 +30,20 @@
     return new Kind(array.buffer);
   };
 
+  // Lists of tokens come as {field: values}; pages want entries.
+  const entries = (value) => {
+    const fields = value && typeof value === "object" && !Array.isArray(value) ? Object.keys(value) : [];
+    return fields.length ? value[fields[0]].map((_, i) => Object.fromEntries(fields.map((field) => [field, value[field][i]]))) : value;
+  };
+
   // Column values of one table of a unit's file as rows of objects; packed rows get `values`, a typed array each.
   const rowsOf = (table, Kind) => {
     const { lengths, values, ...columns } = table;
     const flat = values === undefined ? null : NG.unpacked(values, Kind);
     const names = Object.keys(columns);
-    const count = names.length ? columns[names[0]].length : 0;
     let start = 0;
-    return Array.from({ length: count }, (_, i) => {
-      const row = Object.fromEntries(names.map((name) => [name, columns[name][i]]));
+    return Array.from({ length: columns.index.length }, (_, i) => {
+      const row = Object.fromEntries(names.map((name) => [name, !Array.isArray(columns[name]) ? columns[name] : name === "histogram" ? columns[name][i] : entries(columns[name][i])])); // one value for all
       if (flat) row.values = flat.subarray(start, (start += lengths[i]));
       return row;
     });

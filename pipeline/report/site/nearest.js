@@ -4,19 +4,24 @@
   const SHOWN = 8;
   const wordsOf = (text) => [...new Set((text || "").toLowerCase().match(/[\p{L}\p{N}]+/gu) || [])];
 
+  const AT_ONCE = 500; // rows at a time, whenever the browser has nothing else to do
+
   // Rows of the list by each of their features: {feature: [row, ...]}; made when it is first asked for.
   const made = new Map();
   const index = (name, featuresOf) => {
-    if (!made.has(name)) {
-      const places = new Map();
-      for (let row = 0; row < NG.list.rows; row++)
-        for (const feature of featuresOf(row)) {
-          if (!places.has(feature)) places.set(feature, []);
-          places.get(feature).push(row);
-        }
-      made.set(name, places);
-    }
+    if (!made.has(name)) made.set(name, collect(featuresOf));
     return made.get(name);
+  };
+  const collect = async (featuresOf) => {
+    const places = new Map();
+    for (let row = 0; row < NG.list.rows; row++) {
+      if (row % AT_ONCE === AT_ONCE - 1) await new Promise((resume) => requestIdleCallback(resume));
+      for (const feature of featuresOf(row)) {
+        if (!places.has(feature)) places.set(feature, []);
+        places.get(feature).push(row);
+      }
+    }
+    return places;
   };
 
   // The rows that share most with a row, each shared feature by its weight, as a share of all weights of the row.
@@ -34,9 +39,10 @@
   };
 
   // Words that few explanations have count more: log(units / units with the word).
-  NG.nearestByWords = (row) => {
+  NG.nearestByWords = async (row) => {
     const rare = (count) => Math.log(NG.list.rows / count);
-    const found = nearest(row, wordsOf(NG.list.text[row]), index("words", (one) => wordsOf(NG.list.text[one])), rare);
+    const places = await index("words", (one) => wordsOf(NG.list.text[one]));
+    const found = nearest(row, wordsOf(NG.list.text[row]), places, rare);
     return found.filter(([, likeness]) => likeness > 0.05);
   };
 
@@ -45,6 +51,6 @@
     if (!NG.run.strongest) return [];
     const packed = NG.unpacked(await NG.load("strongest"), Int32Array), width = NG.run.strongest;
     const own = (one) => packed.subarray(one * width, (one + 1) * width).filter((number) => number >= 0);
-    return nearest(row, own(row), index("strongest", own), () => 1).filter(([, likeness]) => likeness > 1 / width);
+    return nearest(row, own(row), await index("strongest", own), () => 1).filter(([, likeness]) => likeness > 1 / width);
   };
 })();

@@ -8,13 +8,13 @@
   const groups = (rows, method) => {
     const list = NG.list, found = new Map();
     for (const row of rows) {
-      const key = `${list.word("module", row)}\n${list.word("explainer", row)}`;
+      const key = 65536 * list.module.codes[row] + list.explainer.codes[row];
       if (!found.has(key)) found.set(key, []);
       found.get(key).push(row);
     }
     const range = NG.run.methods[method].score === "correlation" ? [-0.25, 1] : NG.scoreRange(method);
     return [...found].map(([key, own]) => {
-      const [module, explainer] = key.split("\n");
+      const [module, explainer] = [list.module.words[Math.floor(key / 65536)], list.explainer.words[key % 65536]];
       const scores = own.map((row) => list.score[row]).filter(Number.isFinite).sort((a, b) => a - b);
       const [control, lookup] = ["control", "lookup"].map((name) => mean(own.map((row) => list[name][row])));
       const [low, middle, high] = [0.25, 0.5, 0.75].map((share) => quantile(scores, share));
@@ -26,7 +26,11 @@
 
   const ofMethod = (method, number) => {
     const list = NG.list, rows = Array.from({ length: list.rows }, (_, row) => row).filter((row) => list.method[row] === number);
-    const values = (name) => rows.map((row) => list[name][row]);
+    const read = new Map();
+    const values = (name) => {
+      if (!read.has(name)) read.set(name, rows.map((row) => list[name][row]));
+      return read.get(name);
+    };
     const distributions = Object.fromEntries([["score", "score"], ["control", "explanations of other units"], ["lookup", "token lookup"]]
       .filter(([name]) => values(name).some(Number.isFinite)).map(([name, label]) => [label, values(name)]));
     return NG.section(`Scores: ${method.score}`,

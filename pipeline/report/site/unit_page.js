@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const KEYS = new Set(["index", "polarity", "explainer", "candidate", "text", "status", "error", "module", "simulator"]);
-  const MISSES = 8;
+  const MISSES = 5;
   const meaning = (table, column) => NG.run.tables[table]?.columns[column] ?? "";
   const sameExplanation = (one, other) => one.explainer === other.explainer && one.candidate === other.candidate;
 
@@ -189,10 +189,10 @@
     const like = NG.section("Nearest units");
     page.append(like);
     setTimeout(async () => { // after the page is drawn, as it looks at all units
-      const [words, shared] = [NG.nearestByWords(at), await NG.nearestByExemplars(at)];
+      const words = await NG.nearestByWords(at), shared = await NG.nearestByExemplars(at);
       like.append(nearest("By the words of the explanation", words) ?? "", nearest("By shared strongest sequences", shared) ?? "");
       if (!words.length && !shared.length) like.append("None.");
-    }, 100);
+    }, 300);
   };
 
   // The tables of a unit with numbers in place of packed values.
