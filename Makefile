@@ -88,14 +88,14 @@ estimate: $(INSTALLED) ## how much a run will take, before it is run
 doctor: $(INSTALLED) ## what the endpoints of CONFIG can do, and whether that is enough
 	@$(PIPELINE) doctor --config $(CONFIG) $(CHANGES)
 
-query: $(INSTALLED) ## SQL="select ..." over a run, or best, worst, failures, search WORDS; FORMAT=table, csv, json or parquet, RUN=folder
+query: $(INSTALLED) ## SQL="select ..." over a run, or best, worst, failures, search WORDS, compare FOLDER; FORMAT=table, csv, json or parquet, RUN=folder
 	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(RUN),--run $(RUN)) -- "$$SQL"
 
 show: $(INSTALLED) ## UNIT="layers.4.mlp 591" of a run: its explanations, scores and exemplars; RUN=folder
 	@$(PIPELINE) show --config $(CONFIG) $(if $(RUN),--run $(RUN)) -- $(UNIT)
 
-compare: $(INSTALLED) ## A=outputs/demo B=outputs/other: how their scores differ on the units of both
-	@$(PIPELINE) compare --format $(FORMAT) -- "$$A" "$$B"
+compare: $(INSTALLED) ## A=outputs/demo B="outputs/other ...": how their scores differ on the units of both
+	@$(PIPELINE) compare --format $(FORMAT) -- "$$A" $(B)
 
 report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder
 	@$(PIPELINE) report --config $(CONFIG) $(if $(RUN),--run $(RUN))

@@ -181,13 +181,13 @@ def show(
 @app.command(epilog="Example: python -m pipeline compare outputs/demo outputs/other")
 def compare(
     a: Annotated[Path, typer.Argument(help="folder of a run")],
-    b: Annotated[Path, typer.Argument(help="folder of the run to compare with it")],
+    others: Annotated[list[Path], typer.Argument(help="folders of runs to compare with it, up to 25")],
     format: Format = "table",
 ) -> None:
-    """Compare the scores of two runs on the units that both have."""
+    """Compare the scores of runs with those of a first one, on the units that both have."""
     from pipeline.commands.compare import print_comparison
 
-    print_comparison(a, b, format)
+    print_comparison(a, others, format)
 
 
 @app.command(epilog="Example: python -m pipeline report --config my.toml")

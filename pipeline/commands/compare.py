@@ -1,5 +1,6 @@
-"""Print how the scores of two runs differ on the units that both have."""
+"""Print how the scores of runs differ from those of a first one, on the units that it shares with each."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -7,20 +8,29 @@ import typer
 from pipeline.commands.query import check_format, write_result
 from pipeline.results.run_folder import open_run
 
-KEY = """difference: the mean score in B minus that in A, on units scored in both; ci_low to ci_high: its 95 % bootstrap interval"""
+KEY = """difference: the mean score in the other run minus that in A, on units scored in both; ci_low to ci_high: its 95 % bootstrap
+interval"""
 
 
-def print_comparison(a: Path, b: Path, style: str) -> None:
-    """Write the comparison of two runs to standard output.
+def print_comparison(a: Path, others: Sequence[Path], style: str) -> None:
+    """Write the comparison of a run with each of some others to standard output.
 
     Raises:
-        UserError: there is no such run or format, or the runs have no scored unit in common.
+        UserError: there is no such run or format, or two runs have no scored unit in common.
     """
     import duckdb
+    import pandas as pd
     import pyarrow as pa
 
     check_format(style)
-    found = open_run(a).compare(open_run(b)).rename(columns={"this": "A", "other": "B"})
-    write_result(duckdb.from_arrow(pa.Table.from_pandas(found, preserve_index=False)), style)
+    first, found = open_run(a), []
+    for name, other in zip("BCDEFGHIJKLMNOPQRSTUVWXYZ", others, strict=False):
+        compared = first.compare(open_run(other)).rename(columns={"this": "A"})
+        found.append(compared.assign(run=name) if len(others) > 1 else compared.rename(columns={"other": "B"}))
+    rows = pa.Table.from_pandas(pd.concat(found), preserve_index=False)
+    write_result(duckdb.from_arrow(rows), style)
     if style == "table":
-        typer.echo(f"\nA  {a}\nB  {b}\n{KEY}")
+        names = "\n".join(
+            f"{name}  {path}" for name, path in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", [a, *others], strict=False)
+        )
+        typer.echo(f"\n{names}\n{KEY}")

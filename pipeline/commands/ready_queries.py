@@ -1,4 +1,5 @@
-"""Queries that people need again and again, under a name: the best and the worst explanations, a search, and what has no score."""
+"""Queries that people need again and again, under a name: the best and the worst explanations, a search,
+a comparison with another run, and what has no score."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -54,6 +55,16 @@ def search(run: RunFolder, words: str, _: Sequence[MethodReport]) -> "DuckDBPyRe
     return duckdb.from_arrow(pa.Table.from_pandas(found, preserve_index=False))
 
 
+def compare(run: RunFolder, words: str, _: Sequence[MethodReport]) -> "DuckDBPyRelation":
+    """The scores of another run against those of this one."""
+    import duckdb
+    import pyarrow as pa
+
+    if not words:
+        raise UserError("query compare needs the folder of another run, such as: query compare outputs/other")
+    return duckdb.from_arrow(pa.Table.from_pandas(run.compare(words), preserve_index=False))
+
+
 def failures(run: RunFolder, words: str, _: Sequence[MethodReport]) -> "DuckDBPyRelation":
     """What has no result, by table and reason: how many rows, of how many units, and one of these."""
     _refuse("failures", words)
@@ -79,5 +90,6 @@ READY: dict[str, Callable[[RunFolder, str, Sequence[MethodReport]], "DuckDBPyRel
     "best": best,
     "worst": worst,
     "search": search,
+    "compare": compare,
     "failures": failures,
 }

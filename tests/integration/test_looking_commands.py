@@ -160,6 +160,13 @@ def test_compare_prints_the_two_runs_and_the_meaning_of_a_difference(root: Path)
     csv = call("compare", str(root), str(root), "--format", "csv").stdout
     rows = pd.read_csv(io.StringIO(csv))
     assert list(rows.columns) == ["score", "by", "group", "units", "A", "B", "difference", "ci_low", "ci_high"]
+    three = call("compare", str(root), str(root), str(root), "--format", "csv").stdout.splitlines()
+    assert [line.rsplit(",", 1)[1] for line in three] == ["run", *["B"] * (len(three) // 2), *["C"] * (len(three) // 2)]
+    assert (
+        call("query", "compare", str(root), "--run", str(root), "--format", "csv").stdout.splitlines()[1:]
+        == csv.splitlines()[1:]
+    )
+    assert "needs the folder" in call("query", "compare", "--run", str(root)).stderr
     done = call("compare", str(root), str(root / "none"))
     assert done.returncode == 2
     assert "there is no folder" in done.stderr

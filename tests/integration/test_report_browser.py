@@ -233,6 +233,19 @@ def test_what_the_model_was_asked_and_its_reply_are_shown_as_they_are(chromium: 
     assert visit.faults == []
 
 
+def test_what_a_head_moves_and_what_looks_alike_are_shown(chromium: "Browser", tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", 4)
+    visit = Visit(chromium, pages(root), DESK)
+    page = visit.go("#/unit/layers.0.mlp/0")
+    tokens = open_run(root).table("corpus").set_index("seq_id")["tokens"]
+    pair = open_run(root).table("details").iloc[0]
+    shown = [one.replace("\n", "↵") for one in (tokens[pair["seq_id"]][3], tokens[pair["seq_id"]][5])]
+    assert [one.text_content() for one in page.query_selector_all("#what-the-head-moves tbody td")] == [*shown, "1.500"]
+    page.click("text=Alike, but low (1)")
+    assert page.inner_text(".exemplar .value >> nth=0") == "0.250"
+    assert visit.faults == []
+
+
 def test_the_nearest_units_share_words_or_sequences(chromium: "Browser", tmp_path: Path) -> None:
     texts = ["red foxes and hounds", "apples", "hounds and red foxes", "rivers"]
     visit = Visit(chromium, pages(write_run(tmp_path / "run", 4, 85, texts=texts)), DESK)

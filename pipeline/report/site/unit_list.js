@@ -16,7 +16,7 @@
   };
   const NARROW = { unit: 88, score: 64, text: 230 }; // on a phone
   const WORDS = ["module", "polarity", "explainer", "status"];
-  const RANGES = { score: "Score", density: "Density" };
+  const RANGES = { score: "Score", control: "Control", density: "Density" };
   const SORTS = ["unit", "text", "score", "control", "lookup", "random", "p_value", "density", "explainer", "status"];
 
   // Rows of the list that pass the filters of the address, in its order.

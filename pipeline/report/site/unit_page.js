@@ -46,16 +46,17 @@
 
   // Bands of exemplars, those that nobody saw before the score first.
   const BANDS = [
-    ["Strongest, not seen by the explainer", "top", "report"], ["Strongest, as the explainer saw them", "top", "explain"],
-    ["From quantile bands", "quantile", "explain"], ["Random sequences", "random", "report"],
+    ["Strongest, not seen by the explainer", ["top"], "report"], ["Strongest, as the explainer saw them", ["top"], "explain"],
+    ["From quantile bands", ["quantile"], "explain"], ["Random sequences", ["random"], "report"],
+    ["Alike, but low", ["similar", "neighbour"], "explain"],
   ];
 
   const heatMaps = async (rows, largest, simulationOf) =>
     Promise.all(rows.map((row) => NG.exemplar(row, simulationOf(row), largest, NG.el("b", { class: "value" }, NG.number(row.max_activation)))));
 
   const exemplars = (rows, polarity, largest, simulationOf) => {
-    const own = (rows.exemplars || []).filter((row) => row.polarity === polarity);
-    const bands = BANDS.map(([title, band, split]) => [title, own.filter((row) => row.band === band && row.split === split).sort((a, b) => a.rank - b.rank)]).filter(([, found]) => found.length);
+    const own = [...(rows.exemplars || []), ...(rows.negatives || [])].filter((row) => row.polarity === polarity);
+    const bands = BANDS.map(([title, names, split]) => [title, own.filter((row) => names.includes(row.band) && row.split === split).sort((a, b) => a.rank - b.rank)]).filter(([, found]) => found.length);
     if (!bands.length) return null;
     const place = NG.el("div", { id: "band", role: "tabpanel" });
     const show = async (at) => {

@@ -9,7 +9,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, SIMULATIONS, UNIT_TOKENS, UNITS, TableSchema
+from pipeline.schemas import (
+    CORPUS,
+    DETAILS,
+    EXEMPLARS,
+    EXPLANATIONS,
+    NEGATIVES,
+    SIMULATIONS,
+    UNIT_TOKENS,
+    UNITS,
+    TableSchema,
+)
 from pipeline.storage.shards import writer_options
 from stages.score.score_units import SCORES
 
@@ -96,6 +106,12 @@ def _write_exemplars(root: Path, number: int, keys: dict[str, Any], rng: np.rand
         "activations": _lists(activations),
     }
     _write(root, EXEMPLARS, number, kept)
+    first = np.arange(0, len(unit), each)
+    best = {name: np.asarray(kept[name])[first] for name in ("module", "index", "polarity", "seq_id", "peak", "rank")}
+    pairs = [[{"from": 3, "to": 5, "value": 1.5}]] * count
+    _write(root, DETAILS, number, best | {"pairs": pairs, "attribution": None})
+    low = {"band": ["similar"] * count, "split": ["explain"] * count, "max_activation": [0.25] * count}
+    _write(root, NEGATIVES, number, best | low | {"activations": _lists(activations[first] / np.float32(9))})
     report = np.flatnonzero(np.asarray(kept["split"]) == "report")
     simulated = {name: np.asarray(kept[name])[report] for name in ("module", "index", "polarity", "seq_id", "split")}
     expected = np.clip(3 * activations[report], 0, 10).round(2)
