@@ -157,11 +157,16 @@ def _tokens(name: str, meaning: str) -> pa.Field:
 
 UNIT_TOKENS = unit_table(
     "unit_tokens",
-    1,
+    2,
     *UNIT,
     _tokens("promoted", "tokens whose logit grows most with the activation: of unembed(final norm(w_out))"),
     _tokens("suppressed", "tokens whose logit falls most, the lowest first; of polarity '-' these are promoted"),
     _tokens("input_tokens", "tokens whose embedding, normed as the unit's input, is most along its input vector"),
+    column(
+        "nearest",
+        pa.list_(pa.struct([pa.field("index", pa.int32()), pa.field("value", pa.float32())])),
+        "units of the module whose output vector is most along its own, by cosine; null where the module has over 65,536 units",
+    ),
 )
 
 DETAILS = unit_table(

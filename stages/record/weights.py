@@ -1,4 +1,4 @@
-"""The record.weights stage: the tokens that a unit favours and answers to, read off the weights without any text.
+"""The record.weights stage: the tokens that a unit favours and answers to, and the units that write alike, read off the weights.
 
 Promoted and suppressed tokens are those of VocabProj (Gur-Arieh et al. 2025): what a unit writes, normed as the end of the
 residual stream and unembedded. On the input side stand the tokens whose embedding is most along what the unit reads.
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 BLOCK = 256
 """Units whose products with all tokens are held at a time."""
+NEAREST = 8
+"""Units listed that write in a similar direction."""
+WIDEST = 65_536
+"""Units of a module up to which all pairs of directions are compared."""
 LIST = UNIT_TOKENS.schema.field("promoted").type
 
 
@@ -97,8 +101,35 @@ def token_rows(model: Any, hook_point: "HookPoint", texts: Mapping[int, str], co
     if vectors.reads is not None and vectors.reads.shape[1] == model.get_input_embeddings().weight.shape[1]:
         rows = embedding_rows(model, hook_point)
         columns["input_tokens"], _ = ends(vectors.reads.to(rows.device, rows.dtype), rows, texts, count)
+    near = pa.nulls(hook_point.width, UNIT_TOKENS.schema.field("nearest").type)
+    if vectors.writes is not None and 1 < hook_point.width <= WIDEST:
+        near = nearest_units(vectors.writes)
     units = {"module": pa.repeat(hook_point.name, hook_point.width), "index": range(hook_point.width)}
-    return pa.table({**units, **columns}, schema=UNIT_TOKENS.schema)
+    return pa.table({**units, **columns, "nearest": near}, schema=UNIT_TOKENS.schema)
+
+
+def nearest_units(vectors: "torch.Tensor") -> pa.ChunkedArray:
+    """For each of (U, D) vectors the others that are most along it, by falling cosine above 0; null where there is none."""
+    import torch
+
+    found: list[pa.Array] = []
+    kind = UNIT_TOKENS.schema.field("nearest").type
+    with torch.inference_mode():
+        known = vectors.isfinite().all(dim=1) & vectors.any(dim=1)
+        unit = torch.nn.functional.normalize(vectors.float().nan_to_num(posinf=0, neginf=0), dim=1)
+        for start in range(0, len(unit), BLOCK):
+            cosines = unit[start : start + BLOCK] @ unit.T  # (block, D), (D, U) -> (block, U)
+            cosines[:, ~known] = -torch.inf
+            own = torch.arange(len(cosines), device=cosines.device)
+            cosines[own, start + own] = -torch.inf
+            values, ids = (part.cpu().numpy() for part in cosines.topk(min(NEAREST, len(unit) - 1)))
+            kept = known[start : start + BLOCK].cpu().numpy()[:, None] & (values > 0)
+            offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+            entries = pa.StructArray.from_arrays(
+                [pa.array(ids[kept].astype(np.int32)), pa.array(values[kept])], names=["index", "value"]
+            )
+            found.append(pa.ListArray.from_arrays(offsets, entries, mask=pa.array(~kept.any(axis=1))).cast(kind))
+    return pa.chunked_array(found, kind)
 
 
 def ends(

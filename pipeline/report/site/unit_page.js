@@ -191,8 +191,12 @@
     page.append(like);
     setTimeout(async () => { // after the page is drawn, as it looks at all units
       const words = await NG.nearestByWords(at), shared = await NG.nearestByExemplars(at);
+      const along = (rows.unit_tokens?.[0]?.nearest || []).map((one) => [NG.list.find(module, one.index), one.value, one.index]);
+      like.append(nearest("By the direction of its weights, among the units of the module", along.filter(([row]) => row !== undefined)) ?? "");
+      const others = along.filter(([row]) => row === undefined).map(([, value, other]) => `${other} (${NG.number(value)})`);
+      if (others.length) like.append(NG.el("p", {}, `Near by the direction of its weights, and not explained: ${others.join(", ")}.`));
       like.append(nearest("By the words of the explanation", words) ?? "", nearest("By shared strongest sequences", shared) ?? "");
-      if (!words.length && !shared.length) like.append("None.");
+      if (!words.length && !shared.length && !along.length) like.append("None.");
     }, 300);
   };
 

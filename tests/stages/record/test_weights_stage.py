@@ -16,7 +16,7 @@ from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_language_model
 from stages import STAGES
-from stages.record.weights import WEIGHTS, ends, plan
+from stages.record.weights import WEIGHTS, ends, nearest_units, plan
 from tests.stages.record.small_run import CODER, MODULES, PROBES, run_stages, small_config, small_subject
 
 COUNT = 5
@@ -46,6 +46,32 @@ def check(listed: list[dict[str, Any]], logits: torch.Tensor, *, largest: bool) 
     wanted = [token for token in order if token not in (0, 1)][:COUNT]
     assert [entry["token_id"] for entry in listed] == wanted
     np.testing.assert_allclose([entry["value"] for entry in listed], logits[wanted], rtol=1e-3, atol=1e-4)
+
+
+def test_nearest_units_are_those_with_the_largest_cosine_and_none_of_a_zero_vector() -> None:
+    vectors = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
+    vectors[7], vectors[9] = 0, torch.nan
+    found = nearest_units(vectors).to_pylist()
+    assert found[7] is None
+    assert found[9] is None
+    unit = vectors / vectors.norm(dim=1, keepdim=True)
+    for index in (0, 300, 599):
+        cosines = (unit @ unit[index]).nan_to_num(-2)
+        cosines[index] = -2
+        order = cosines.argsort(descending=True)[:8].tolist()
+        assert [entry["index"] for entry in found[index]] == order
+        np.testing.assert_allclose([entry["value"] for entry in found[index]], cosines[order], rtol=1e-5)
+
+
+def test_neurons_are_near_to_those_that_write_alike(config: RunConfig, rows: list[dict[str, Any]]) -> None:
+    model = load_language_model(config.subject.model).model
+    writes = model.get_submodule("model.layers.0.mlp.down_proj").weight.T
+    unit = torch.nn.functional.normalize(writes, dim=1)
+    own = of(rows, "layers.0.mlp")
+    cosines = unit @ unit.T - 3 * torch.eye(len(unit))
+    assert [row["nearest"][0]["index"] for row in own] == cosines.argmax(dim=1).tolist()
+    assert {entry["value"] > 0 for row in own for entry in row["nearest"]} == {True}
+    assert {row["nearest"] for row in of(rows, "layers.1.residual")} == {None}
 
 
 def test_every_unit_has_a_row_in_the_order_of_the_run_file(rows: list[dict[str, Any]]) -> None:
