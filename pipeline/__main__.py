@@ -13,6 +13,7 @@ from pipeline.commands.run import check_methods, needed_stages, parse_part, run_
 from pipeline.config import RunConfig, with_sections
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
+from pipeline.exports import EXPORTS
 from pipeline.storage.shards import CREATED_BY
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
@@ -162,6 +163,22 @@ def query(
 def report(config: Config = "demo") -> None:
     """Print what a finished run prints: where the dataset is, and some of its explanations."""
     typer.echo(_report(_loaded(config)))
+
+
+@app.command(epilog="Example: python -m pipeline export neuronpedia --config my.toml --to bundle")
+def export(
+    format: Annotated[str, typer.Argument(help=", ".join(EXPORTS))],
+    to: Annotated[Path, typer.Option(help="the folder to write; there must not be one")],
+    config: Config = "demo",
+    run: Folder = "",
+    modules: Annotated[str, typer.Option(help="names of the modules to export; * stands for anything")] = "*",
+    every: Annotated[bool, typer.Option("--all", help="recorded units too that are not explained")] = False,
+) -> None:
+    """Write a run in the format of another program, or as a dataset for the Hugging Face hub."""
+    from pipeline.commands.export import export_run
+
+    target = to.absolute()
+    typer.echo(export_run(format, Path(run) if run else _loaded(config).root, target, REPORTS, modules, every=every))
 
 
 @app.command(name="try", epilog='Example: python -m pipeline try --explanation "colours" --text "A red house"')
