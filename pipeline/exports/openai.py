@@ -98,14 +98,12 @@ def dealt(exemplars: Sequence[ExportedExemplar], splits: Sequence[str]) -> list[
     """Exemplars in such an order that every N-th one, of N splits, is of the split in that place.
 
     So their code trains on what our explainers saw, and tests on what they did not. What is left over once a split has run out
-    follows in the order given.
+    is left out. Where a split has none at all, all are kept in their order.
     """
     kept = {split: [one for one in exemplars if one.split == split] for split in splits}
     rounds = min(len(kept[split]) // splits.count(split) for split in splits)
     queues = {split: iter(held) for split, held in kept.items()}
-    first = [next(queues[split]) for _ in range(rounds) for split in splits]
-    known = {one.seq_id for one in first}
-    return first + [one for one in exemplars if one.seq_id not in known]
+    return [next(queues[split]) for _ in range(rounds) for split in splits] or list(exemplars)
 
 
 def scored_explanations(unit: ExportedUnit, simulations: Simulations) -> list[Row]:

@@ -91,8 +91,7 @@ def test_openai_splits_train_on_what_the_explainer_saw_and_test_on_what_it_did_n
             found = [splits[tuple(one["tokens"])] for one in record[name]]
             rounds = min(list(splits.values()).count(split) // order.count(split) for split in order)
             assert rounds >= 2
-            assert found[: rounds * len(order)] == order * rounds
-            assert len(found) == len(mine)
+            assert found == order * rounds
         first = record["most_positive_activation_records"][0]
         best = own.query("band == 'top' and split == 'explain' and rank == 0").iloc[0]
         assert first["activations"] == np.nan_to_num(np.array(best["activations"], float)).tolist()

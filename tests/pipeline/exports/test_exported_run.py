@@ -77,8 +77,8 @@ def exemplars(**counts: int) -> list[ExportedExemplar]:
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        ({"explain": 3, "select": 1, "report": 2}, "esrree"),
-        ({"explain": 2, "select": 2, "report": 5}, "esrresrrr"),
+        ({"explain": 3, "select": 1, "report": 2}, "esrr"),
+        ({"explain": 2, "select": 2, "report": 5}, "esrresrr"),
         ({"explain": 2, "report": 2}, "eerr"),
         ({}, ""),
     ],
@@ -87,7 +87,7 @@ def test_exemplars_are_dealt_until_a_split_runs_out(counts: dict[str, int], expe
     kept = exemplars(**counts)
     found = dealt(kept, ("explain", "select", "report", "report"))
     assert "".join(one.split[0] for one in found) == expected
-    assert sorted(one.seq_id for one in found) == [one.seq_id for one in kept]
+    assert len({one.seq_id for one in found}) == len(found)
 
 
 def test_bars_hold_all_tokens_above_zero() -> None:

@@ -1,0 +1,7 @@
+"""The formats of other programs that can be read into a run; docs/exports.md says what becomes of them."""
+
+IMPORTS = {
+    "openai": "pipeline.imports.neuron_records:IMPORT",
+    "neuronpedia": "pipeline.imports.neuronpedia_bundle:IMPORT",
+}
+"""By name: an `Import`."""
