@@ -2,6 +2,7 @@
 
 IMPORTS = {
     "openai": "pipeline.imports.neuron_records:IMPORT",
+    "delphi": "pipeline.imports.delphi_cache:IMPORT",
     "neuronpedia": "pipeline.imports.neuronpedia_bundle:IMPORT",
 }
 """By name: an `Import`."""
