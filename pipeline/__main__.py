@@ -144,7 +144,8 @@ def estimate(config: Config = "demo", changes: Changes = None) -> None:
     """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
     from pipeline.commands.estimate import estimate_table
 
-    typer.echo(estimate_table(_loaded(config, changes), STAGES))
+    loaded = _loaded(config, changes)
+    typer.echo(estimate_table(loaded, _stages(loaded)))
 
 
 @app.command(epilog="Example: python -m pipeline doctor --config endpoint")

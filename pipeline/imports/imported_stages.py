@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.runner import Stages
-from pipeline.execution.stage import Context, Rows, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.storage.shards import read_footer
 from pipeline.storage.tables import Tables
 
@@ -63,4 +63,5 @@ def _finished(root: Path, stage: Stage) -> Stage:
         process=process,
         check=lambda _: None,
         asks=lambda _: None,
+        estimate=EstimateHints(),
     )
