@@ -29,7 +29,8 @@ def export_run(
     if name not in EXPORTS:
         known = "".join(f"\n  {one}: {summary}" for one, summary in summaries(EXPORTS).items())
         raise UserError(f"there is no format {name!r}; {nearest(name, list(EXPORTS))}{known}")
-    run = ExportedRun(open_run(root), [report.table for report in reports], modules, every=every)
+    tables, nulls = zip(*((report.table, report.null_module) for report in reports), strict=True)
+    run = ExportedRun(open_run(root), tables, modules, without=nulls, every=every)
     with new_folder(target) as folder:
         choice(EXPORTS, name).write(run, folder)
     files = sum(path.is_file() for path in target.rglob("*"))

@@ -128,6 +128,8 @@ class MethodReport:
     """The query for its best explanations."""
     describe: "Callable[[duckdb.DuckDBPyConnection, Path, int], str]"
     """The report, from the views, the run's folder, and the seed for what is drawn at random."""
+    null_module: str = ""
+    """The module of units that are made up and explained for comparison, if the method has any."""
 
 
 def numbered_shards(keys: Iterable[Mapping[str, Any]]) -> list[Shard]:

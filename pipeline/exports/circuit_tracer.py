@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.exports.activation_bars import bars, percentiles
-from pipeline.exports.exported_run import Export, ExportedExemplar, ExportedRun, ExportedUnit, Row, write_json
+from pipeline.exports.exported_run import Export, ExportedRun
+from pipeline.exports.exported_unit import ExportedExemplar, ExportedUnit, Row, write_json
 
 BARS = 50
 LEVEL = 4

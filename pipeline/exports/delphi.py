@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from pipeline.exports.exported_run import Export, ExportedExemplar, ExportedRun, Row, write_json
+from pipeline.exports.exported_run import Export, ExportedRun
+from pipeline.exports.exported_unit import ExportedExemplar, Row, write_json
 from pipeline.schemas import NEGATIVES
 
 JUDGED = {"method", "control", "seq_id", "fits", "says", "probability"}

@@ -4,7 +4,6 @@ Only the polarity '+' is read, as no other format knows another one.
 """
 
 import fnmatch
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from pipeline.errors import UserError
 from pipeline.execution.progress import say
+from pipeline.exports.exported_unit import BANDS, ExportedExemplar, ExportedExplanation, ExportedUnit, Row
 from pipeline.results.run_folder import RunFolder
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNIT_TOKENS, UNITS
 from pipeline.storage.tables import Tables
@@ -26,69 +26,33 @@ from pipeline.subjects.module_kinds import MODULE
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-Row = dict[str, Any]
 UNITS_AT_ONCE = 64
 """As many as a row group of the tables holds."""
-BANDS = ("top", "quantile", "random", "similar", "neighbour")
-
-
-@dataclass(frozen=True)
-class ExportedExemplar:
-    """A sequence kept for a unit, T tokens long."""
-
-    seq_id: int
-    band: str
-    split: str
-    tokens: list[str]
-    activations: list[float | None]
-    """(T,) None where the position does not count."""
-
-    @property
-    def values(self) -> list[float]:
-        """(T,) activations with 0 where the position does not count, as other formats know nothing of such positions."""
-        return [value or 0.0 for value in self.activations]
-
-
-@dataclass(frozen=True)
-class ExportedExplanation:
-    """A published explanation of a unit."""
-
-    text: str
-    keys: Row
-    """Explainer and candidate."""
-    scores: dict[str, float]
-    """By column of its score table, the headline first; empty where it has no score."""
-
-
-@dataclass(frozen=True)
-class ExportedUnit:
-    """All that exports know of a unit."""
-
-    index: int
-    statistics: Row
-    """Its row of the table `units`; empty where there is none."""
-    weights: Row
-    """Its row of the table `unit_tokens`; empty where there is none."""
-    exemplars: list[ExportedExemplar]
-    """By band, then by rank: `top`, `quantile`, `random`."""
-    explanations: list[ExportedExplanation]
-    """The best score first."""
 
 
 class ExportedRun:
     """The units of a run that are exported: the explained ones, or all that are recorded."""
 
-    def __init__(self, run: RunFolder, score_tables: Sequence[str], modules: str = "*", *, every: bool = False) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        score_tables: Sequence[str],
+        modules: str = "*",
+        *,
+        without: Sequence[str] = (),
+        every: bool = False,
+    ) -> None:
         """Which units to export.
 
         Args:
             score_tables: tables with explanations and their scores, the most important one first.
             modules: a pattern for the names of modules, such as "layers.*.mlp".
+            without: modules that are left out.
             every: recorded units too that have no explanation.
         """
         self.run = run
         self.score_tables = [name for name in score_tables if name in run.tables]
-        self._modules, self._every = modules, every
+        self._modules, self._without, self._every = modules, without, every
         self._datasets: dict[str, ds.Dataset] = {}
 
     @cached_property
@@ -103,15 +67,12 @@ class ExportedRun:
             rows = self._dataset(name).to_table(columns=["module", "index"], filter=sources[name])
             for row in rows.group_by(["module", "index"]).aggregate([]).to_pylist():
                 found.setdefault(row["module"], set()).add(row["index"])
-        kept = {
-            name: sorted(found[name])
-            for name in sorted(found, key=_in_order)
-            if fnmatch.fnmatchcase(name, self._modules)
-        }
+        names = [name for name in sorted(found, key=_in_order) if name not in self._without]
+        kept = {name: sorted(found[name]) for name in names if fnmatch.fnmatchcase(name, self._modules)}
         if not kept:
             have = (
-                f"there are units of {', '.join(found)}"
-                if found
+                f"there are units of {', '.join(names)}"
+                if names
                 else "there is no explained unit; --all takes all that are recorded"
             )
             raise UserError(f"{self.run.root} has nothing to export of modules named {self._modules!r}: {have}")
@@ -268,11 +229,6 @@ def layer_of(module: str) -> int | None:
 def kind_of(module: str) -> str:
     """What stands behind the layer in the name of a module: mlp, sae:NAME."""
     return module.split(".", 2)[-1]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """One line of JSON, in ASCII, as some readers cut lines at other characters than the line feed. NaN is an error."""
-    path.write_text(json.dumps(value, allow_nan=False, separators=(",", ":")) + "\n", encoding="ascii")
 
 
 def _explanation(row: Row, columns: Sequence[str]) -> ExportedExplanation:

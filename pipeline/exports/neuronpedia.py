@@ -20,17 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.exports.activation_bars import bars
-from pipeline.exports.exported_run import (
-    UNITS_AT_ONCE,
-    Export,
-    ExportedExemplar,
-    ExportedExplanation,
-    ExportedRun,
-    ExportedUnit,
-    Row,
-    kind_of,
-    write_json,
-)
+from pipeline.exports.exported_run import UNITS_AT_ONCE, Export, ExportedRun, kind_of
+from pipeline.exports.exported_unit import ExportedExemplar, ExportedExplanation, ExportedUnit, Row, write_json
 from pipeline.schemas import CORPUS
 
 UNITS_A_FILE = 1024

@@ -16,15 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.exports.exported_run import (
-    Export,
-    ExportedExemplar,
-    ExportedExplanation,
-    ExportedRun,
-    ExportedUnit,
-    Row,
-    write_json,
-)
+from pipeline.exports.exported_run import Export, ExportedRun
+from pipeline.exports.exported_unit import ExportedExemplar, ExportedExplanation, ExportedUnit, Row, write_json
 from pipeline.schemas import EXEMPLARS, SIMULATIONS
 
 DEALT_TOP = ("explain", "select", "report", "report")

@@ -76,4 +76,4 @@ def _shown(scored: int, seed: int) -> list[tuple[str, str]]:
     ]
 
 
-REPORT = MethodReport(SASC_SCORES.name, TOP_THEMES, describe)
+REPORT = MethodReport(SASC_SCORES.name, TOP_THEMES, describe, NULLS)

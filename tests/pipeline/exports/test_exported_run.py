@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.exports.activation_bars import bars, percentiles
-from pipeline.exports.exported_run import ExportedExemplar, ExportedRun
+from pipeline.exports.exported_run import ExportedRun
+from pipeline.exports.exported_unit import ExportedExemplar
 from pipeline.exports.openai import dealt
 from pipeline.results.run_folder import open_run
 from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, column, unit_table
@@ -36,6 +37,7 @@ def test_explained_units_are_exported_by_layer(tmp_path: Path) -> None:
     rows = [row("layers.10.mlp", 5, "a"), row("layers.10.mlp", 2, "b"), row("layers.9.mlp", 1, None, status="failed")]
     rows += [row("layers.2.mlp", 7, "c"), row("layers.2.mlp", 8, "d", polarity="-")]
     assert run_of(tmp_path, rows).indices == {"layers.2.mlp": [7], "layers.10.mlp": [2, 5]}
+    assert run_of(tmp_path, rows, without=["layers.2.mlp"]).indices == {"layers.10.mlp": [2, 5]}
 
 
 def test_the_best_score_comes_first_and_what_is_not_published_is_left_out(tmp_path: Path) -> None:
