@@ -90,11 +90,10 @@ def graph_number(layer: int, number: int) -> int:
 
 
 def _example(exemplar: ExportedExemplar) -> Row:
-    values = exemplar.values
     return {
         "tokens": exemplar.tokens,
-        "tokens_acts_list": values,
-        "train_token_ind": values.index(max(values)),
+        "tokens_acts_list": exemplar.values,
+        "train_token_ind": exemplar.peak,
         "is_repeated_datapoint": False,
     }
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ class ExportedExemplar:
     def values(self) -> list[float]:
         """(T,) activations with 0 where the position does not count, as other formats know nothing of such positions."""
         return [value or 0.0 for value in self.activations]
+
+    @property
+    def peak(self) -> int:
+        """Position of the largest activation that counts, the first one among equals."""
+        return max(range(len(self.tokens)), key=lambda place: _or_lowest(self.activations[place]))
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class ExportedUnit:
     """By band, then by rank: `top`, `quantile`, `random`."""
     explanations: list[ExportedExplanation]
     """The best score first."""
+
+
+def _or_lowest(value: float | None) -> float:
+    return -inf if value is None else value
 
 
 def write_json(path: Path, value: Any) -> None:

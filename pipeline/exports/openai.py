@@ -74,7 +74,7 @@ def neuron_record(neuron: Row, unit: ExportedUnit) -> Row:
     boundaries = unit.statistics.get("quantile_boundaries") or []
     quantiles: list[list[Row]] = [[] for _ in range(max(len(boundaries) + 1, QUANTILES))]
     for one in bands["quantile"]:
-        quantiles[int(np.searchsorted(boundaries, max(one.values), side="right"))].append(_record(one))
+        quantiles[int(np.searchsorted(boundaries, one.values[one.peak], side="right"))].append(_record(one))
     moments = {name: unit.statistics.get(name) for name in ("mean", "variance", "skewness", "kurtosis")}
     return _object(
         "NeuronRecord",

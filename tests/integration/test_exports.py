@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,7 +177,8 @@ def test_circuit_tracer_finds_features_by_range_and_labels_by_number(root: Path,
                 assert feature.index == number
                 examples = [one for group in feature.examples_quantiles for one in group.examples]
                 assert feature.act_max == pytest.approx(max(max(one.tokens_acts_list) for one in examples), rel=1e-3)
-                assert all(one.tokens_acts_list[one.train_token_ind] == max(one.tokens_acts_list) for one in examples)
+                peaks = [one.tokens_acts_list[one.train_token_ind] for one in examples]
+                assert peaks == [max(one.tokens_acts_list[1:]) for one in examples], "the first position does not count"
                 assert len(feature.quantile_values) == 100
                 assert feature.quantile_values == sorted(feature.quantile_values)
                 shown[int(layer), number] = feature
@@ -185,6 +187,19 @@ def test_circuit_tracer_finds_features_by_range_and_labels_by_number(root: Path,
     for key, text in texts.items():
         assert labels[str(pairs[key])] == text
     assert set(labels) <= {str(number) for number in pairs.values()}
+
+
+def test_labels_get_into_a_graph_as_the_documents_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", Path("docs/exports.md").read_text(encoding="utf-8"), flags=re.S)
+    feature = {"feature_type": "cross layer transcoder", "feature": 985, "clerp": ""}
+    nodes = [feature, {"feature_type": "logit", "feature": 985, "clerp": "Output"}, feature | {"feature": 7}]
+    for name, content in (("transcoder/labels.json", {"985": "colours"}), ("graphs/my-graph.json", {"nodes": nodes})):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    found = json.loads((tmp_path / "graphs/my-graph.json").read_text())["nodes"]
+    assert [node["clerp"] for node in found] == ["colours", "Output", ""]
 
 
 @pytest.fixture(scope="module")

@@ -169,10 +169,10 @@ def write_delphi_results(folder: Path, model: Path) -> np.ndarray[Any, np.dtype[
     return dense
 
 
-def test_a_cache_of_delphi_becomes_a_run_that_is_scored(tmp_path: Path) -> None:
+def test_a_cache_of_delphi_becomes_a_run(tmp_path: Path) -> None:
     model = save_tiny_llama(tmp_path / "model")
     dense = write_delphi_results(tmp_path / "in", model)
-    file = imported("delphi", tmp_path / "in", tmp_path / "back")
+    imported("delphi", tmp_path / "in", tmp_path / "back")
     run = open_run(tmp_path / "back")
     explanations = run.table("explanations").set_index("index")["text"]
     assert explanations.to_dict() == {3: "words for colours", 11: "digits", 19: "capital letters"}
@@ -186,10 +186,17 @@ def test_a_cache_of_delphi_becomes_a_run_that_is_scored(tmp_path: Path) -> None:
         assert {tuple(row) for row in own["activations"].map(list)} <= known
         assert len(own[own["band"] == "random"]) > 10
         assert all(len(corpus[row["seq_id"]]) == len(row["activations"]) for row in own.to_dict("records"))
+
+
+@pytest.mark.slow
+def test_an_imported_cache_of_delphi_is_scored(tmp_path: Path) -> None:
+    write_delphi_results(tmp_path / "in", save_tiny_llama(tmp_path / "model"))
+    file = imported("delphi", tmp_path / "in", tmp_path / "back")
     done = call("run", "--config", str(file), "--set", "simulate.controls=1", "--set", "score.bootstrap=100")
     assert done.returncode == 0, done.stderr
-    assert set(run.scores["status"]) <= {"ok", "undefined"}
-    assert run.scores["n_sequences"].max() > 10
+    scores = open_run(tmp_path / "back").scores
+    assert set(scores["status"]) <= {"ok", "undefined"}
+    assert scores["n_sequences"].max() > 10
 
 
 def test_a_delphi_cache_without_tokens_is_told(tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def test_exemplars_are_dealt_until_a_split_runs_out(counts: dict[str, int], expe
     assert len({one.seq_id for one in found}) == len(found)
 
 
+def test_a_position_that_does_not_count_is_never_the_peak() -> None:
+    one = ExportedExemplar(0, "random", "report", ["a", "b", "c", "d"], [None, -2.0, -1.0, -1.0])
+    assert (one.values, one.peak) == ([0.0, -2.0, -1.0, -1.0], 2)
+
+
 def test_bars_hold_all_tokens_above_zero() -> None:
     statistics = {"histogram_edges": [-1.0, -0.5, 0.5, 1.0, 2.0, 4.0], "histogram_counts": [5, 90, 4, 0, 6]}
     heights, middles = bars(statistics, 7)
