@@ -4,6 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from pipeline.config.run_config import Run
 from pipeline.config.section import choice, summaries
 from pipeline.errors import UserError, nearest
 from pipeline.execution.runner import Stages
@@ -22,11 +25,18 @@ def import_run(name: str, folder: Path, root: Path, stages: Stages) -> str:
         root: the folder of the run to be.
 
     Raises:
-        UserError: there is no such format, the folder is not of that format or explains nothing, or `root` is there already.
+        UserError: there is no such format, the folder is not of that format or explains nothing, or `root` is there already
+            or no name of a run.
     """
     if name not in IMPORTS:
         known = "".join(f"\n  {one}: {summary}" for one, summary in summaries(IMPORTS).items())
         raise UserError(f"there is no format {name!r}; {nearest(name, list(IMPORTS))}{known}")
+    try:
+        Run(name=root.name)
+    except ValidationError:
+        raise UserError(
+            f"--to {root}: {root.name!r} cannot be the name of a run; use letters, digits, '.', '_' and '-'"
+        ) from None
     with new_folder(root) as made:
         units = choice(IMPORTS, name).read(folder)
         explained = write_tables(units, made, name, _content(folder), writers(stages.values()))

@@ -3,6 +3,7 @@
 `datasets.load_dataset(FOLDER, TABLE)` opens a table; without TABLE it opens the scores.
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def _provenance(run: RunFolder) -> str:
     rows = []
     for table in run.tables:
         said = run.provenance(table)
-        settings = said.get("inputs", {}).get("settings", {})
+        settings = json.dumps(said.get("inputs", {}).get("settings", {}), ensure_ascii=False)
         rows.append([f"`{table}`", *(str(said.get(key, "")) for key in ("schema", *FOOTER)), f"`{settings}`"])
     return _table(["table", "schema", *FOOTER, "settings"], rows)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from pipeline.exports.exported_run import Export, ExportedRun
-from pipeline.exports.exported_unit import ExportedExemplar, Row, write_json
+from pipeline.exports.exported_unit import ExportedExemplar, ExportedUnit, Row, write_json
 from pipeline.schemas import NEGATIVES
 
 JUDGED = {"method", "control", "seq_id", "fits", "says", "probability"}
@@ -30,19 +30,12 @@ def write(run: ExportedRun, folder: Path) -> None:
             judged = _judged(run, module, block)
             hard = run.exemplars(NEGATIVES.name, module, block) if judged else {}
             for unit in run.units(module, block):
-                if not unit.explanations:
-                    continue
-                name = f"{latent(module, unit.index)}.txt"
-                best = unit.explanations[0]
-                write_json(folder / "explanations" / name, best.text)
-                known = {one.seq_id: one for one in (*hard.get(unit.index, []), *unit.exemplars)}
-                texts: dict[str, list[Row]] = {}
-                for row in judged:
-                    if row["index"] == unit.index and all(row[key] == value for key, value in best.keys.items()):
-                        texts.setdefault(row["method"], []).append(_answer(row, known[row["seq_id"]]))
-                for method, answers in texts.items():
-                    (folder / "scores" / method).mkdir(parents=True, exist_ok=True)
-                    write_json(folder / "scores" / method / name, answers)
+                if unit.explanations:
+                    name = f"{latent(module, unit.index)}.txt"
+                    write_json(folder / "explanations" / name, unit.explanations[0].text)
+                    for method, answers in _answers(unit, judged, hard.get(unit.index, [])).items():
+                        (folder / "scores" / method).mkdir(parents=True, exist_ok=True)
+                        write_json(folder / "scores" / method / name, answers)
 
 
 def latent(module: str, index: int) -> str:
@@ -55,6 +48,17 @@ def _judged(run: ExportedRun, module: str, indices: Sequence[int]) -> list[Row]:
     tables = [name for name in run.run.tables if run.columns(name) >= JUDGED]
     own = pc.field("control") == ""
     return [row for name in tables for row in run.rows(name, module, indices, own)]
+
+
+def _answers(unit: ExportedUnit, judged: Sequence[Row], hard: Sequence[ExportedExemplar]) -> dict[str, list[Row]]:
+    """By method of judging, the answers on the unit's best explanation."""
+    sequences = {one.seq_id: one for one in (*hard, *unit.exemplars)}
+    keys = {"index": unit.index, **unit.explanations[0].keys}
+    found: dict[str, list[Row]] = {}
+    for row in judged:
+        if all(row[name] == value for name, value in keys.items()):
+            found.setdefault(row["method"], []).append(_answer(row, sequences[row["seq_id"]]))
+    return found
 
 
 def _answer(row: Row, exemplar: ExportedExemplar) -> Row:

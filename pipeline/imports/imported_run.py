@@ -151,15 +151,16 @@ def deal(band: str, place: int) -> str:
 
 def run_file(root: Path, name: str, units: Mapping[str, Sequence[int]]) -> str:
     """The run file with which an imported run is simulated and scored."""
-    listed = ", ".join(f"{json.dumps(module)} = {list(indices)}" for module, indices in units.items())
+    modules = [json.dumps(module, ensure_ascii=False) for module in units]
+    listed = ", ".join(f"{module} = {list(indices)}" for module, indices in zip(modules, units.values(), strict=True))
     return f"""# What {root.name} holds was imported ({name}); a run simulates and scores its explanations.
 [run]
 name = {json.dumps(root.name)}
-folder = {json.dumps(str(root.parent))}
+folder = {json.dumps(str(root.parent), ensure_ascii=False)}
 
 [subject]
 model = "imported" # is not loaded
-modules = {json.dumps(list(units))}
+modules = [{", ".join(modules)}]
 
 [corpus]
 source = "imported" # is not read

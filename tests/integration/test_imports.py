@@ -136,6 +136,12 @@ def test_a_broken_batch_is_named(line: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_name_that_no_run_can_have_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    done = call("import", "openai", str(tmp_path / "none"), "--to", str(tmp_path / "my run"))
+    assert done.returncode == 2
+    assert "'my run' cannot be the name of a run" in done.stderr
+
+
 def test_units_without_explanations_are_nothing_to_score(tmp_path: Path) -> None:
     file = tmp_path / "in" / "collated-activations" / "3" / "7.json"
     file.parent.mkdir(parents=True)
