@@ -13,6 +13,10 @@ from pipeline.commands.run import check_methods, needed_stages, parse_part, run_
 from pipeline.config import RunConfig, with_sections
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
+from pipeline.execution.runner import Stages
+from pipeline.exports import EXPORTS
+from pipeline.imports import IMPORTS
+from pipeline.imports.imported_stages import refuse_redo, stages_of
 from pipeline.storage.shards import CREATED_BY
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
@@ -65,7 +69,7 @@ def _stage_command(group: str) -> Callable[..., None]:
     ) -> None:
         loaded = _loaded(config, changes)
         own = [name for name in STAGES if name.split(".")[0] == group]
-        _run(loaded, own if only else needed_stages(own, loaded, STAGES), shard, redo)
+        _run(loaded, own if only else needed_stages(own, loaded, _stages(loaded)), shard, redo)
 
     titles = [stage.title for name, stage in STAGES.items() if name.split(".")[0] == group]
     command.__doc__ = f"Run the stage {group} and what it needs: {', '.join(titles)}."
@@ -90,7 +94,14 @@ def _loaded(path: str, changes: list[str] | None = None) -> RunConfig:
 def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
     if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
         raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
-    raise typer.Exit(run_pipeline(config, STAGES, names, parse_part(shard), redo, lambda: _report(config) + "\n"))
+    refuse_redo(redo, config.root, STAGES)
+    stages = _stages(config)
+    raise typer.Exit(run_pipeline(config, stages, names, parse_part(shard), redo, lambda: _report(config) + "\n"))
+
+
+def _stages(config: RunConfig) -> Stages:
+    """The stages of a run; in an imported one some of them are finished."""
+    return stages_of(config.root, STAGES)
 
 
 def _report(config: RunConfig) -> str:
@@ -126,7 +137,8 @@ def status(config: Config = "demo") -> None:
     """Show each stage's shards done, failed and left, and its pace."""
     from pipeline.commands.status import status_table
 
-    typer.echo(status_table(_loaded(config), STAGES))
+    loaded = _loaded(config)
+    typer.echo(status_table(loaded, _stages(loaded)))
 
 
 @app.command(epilog="Example: python -m pipeline estimate --config my.toml")
@@ -134,7 +146,8 @@ def estimate(config: Config = "demo", changes: Changes = None) -> None:
     """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
     from pipeline.commands.estimate import estimate_table
 
-    typer.echo(estimate_table(_loaded(config, changes), STAGES))
+    loaded = _loaded(config, changes)
+    typer.echo(estimate_table(loaded, _stages(loaded)))
 
 
 @app.command(epilog="Example: python -m pipeline doctor --config endpoint")
@@ -204,6 +217,34 @@ def plots(config: Config = "demo", run: Folder = "") -> None:
     from pipeline.commands.plots import make_plots
 
     typer.echo(make_plots(Path(run) if run else _loaded(config).root, REPORTS))
+
+
+@app.command(epilog="Example: python -m pipeline export neuronpedia --config my.toml --to bundle")
+def export(
+    format: Annotated[str, typer.Argument(help=", ".join(EXPORTS))],
+    to: Annotated[Path, typer.Option(help="the folder to write; there must not be one")],
+    config: Config = "demo",
+    run: Folder = "",
+    modules: Annotated[str, typer.Option(help="names of the modules to export; * stands for anything")] = "*",
+    every: Annotated[bool, typer.Option("--all", help="recorded units too that are not explained")] = False,
+) -> None:
+    """Write a run in the format of another program, or as a dataset for the Hugging Face hub."""
+    from pipeline.commands.export import export_run
+
+    target = to.absolute()
+    typer.echo(export_run(format, Path(run) if run else _loaded(config).root, target, REPORTS, modules, every=every))
+
+
+@app.command(name="import", epilog="Example: python -m pipeline import openai neurons --to outputs/neurons")
+def import_(
+    format: Annotated[str, typer.Argument(help=", ".join(IMPORTS))],
+    folder: Annotated[Path, typer.Argument(help="what another program has written")],
+    to: Annotated[Path, typer.Option(help="the run's folder to write; there must not be one")],
+) -> None:
+    """Read what another program has recorded and explained into a run, to simulate and score its explanations."""
+    from pipeline.commands.import_run import import_run
+
+    typer.echo(import_run(format, folder, to.absolute(), STAGES))
 
 
 @app.command(name="try", epilog='Example: python -m pipeline try --explanation "colours" --text "A red house"')

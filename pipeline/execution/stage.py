@@ -133,8 +133,6 @@ class MethodReport:
     numbers: Mapping[str, str] = field(default_factory=dict)
     """The columns of the table that hold the score, the ends of its interval (low, high), the score on random sequences alone
     (random), its control, the score of a token lookup table (lookup), and the p_value; those that the method has."""
-    shown: str = "true"
-    """A condition in SQL for the rows that pages show."""
 
 
 def numbered_shards(keys: Iterable[Mapping[str, Any]]) -> list[Shard]:

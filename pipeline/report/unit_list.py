@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.execution.stage import MethodReport
 from pipeline.report.data_scripts import packed
 from pipeline.results.run_folder import RunFolder
+from pipeline.schemas import NULL_UNITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,6 @@ def _of_method(run: RunFolder, number: int, method: MethodReport) -> "pd.DataFra
     return run.sql(
         f"""SELECT {number} AS method, module, "index", polarity, explainer, candidate, text, s.status, {numbers},
                    CAST({density} AS FLOAT) AS density
-            FROM {method.table} s {join} WHERE s.status <> 'not_selected' AND {method.shown}
+            FROM {method.table} s {join} WHERE s.status <> 'not_selected' AND module <> '{NULL_UNITS}'
             QUALIFY row_number() OVER (PARTITION BY module, "index", polarity, explainer ORDER BY candidate) = 1"""
     ).df()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -157,30 +158,50 @@ def _cast(rows: pa.Table, table: TableSchema) -> pa.Table:
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error."""
-    temporary = path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
+    temporary = temporary_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
+        with disk_errors_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process writes what is to become `path`; readers pass such names over."""
+    return path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
+
+
+@contextlib.contextmanager
+def disk_errors_told(path: Path) -> Iterator[None]:
+    """Raises UserError where `path` cannot be written: a full disk, or a folder that may not be written."""
+    try:
+        yield
     except OSError as error:
         if error.errno in UNWRITABLE:
             raise UserError(
                 f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
             ) from None
         raise
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of processes of this host that are no more."""
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Delete the temporary files and folders of processes of this host that are no more.
+
+    Args:
+        name: of the file or folder that they were to become; any unless given.
+    """
     for path in folder.glob(".*.tmp-*"):
-        match = re.search(r"\.tmp-(.+)-(\d+)$", path.name)
-        if match and match[1] == socket.gethostname() and not _alive(int(match[2])):
-            path.unlink(missing_ok=True)
+        match = re.fullmatch(r"\.(.+)\.tmp-(.+)-(\d+)", path.name)
+        if match and name in ("", match[1]) and match[2] == socket.gethostname() and not _alive(int(match[3])):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

@@ -82,5 +82,4 @@ REPORT = MethodReport(
     describe,
     score="SASC score",
     numbers={"score": "score", "low": "ci_low", "high": "ci_high", "control": "null_mean", "p_value": "p_value"},
-    shown=f"module <> '{NULLS}'",
 )

@@ -85,7 +85,9 @@ def test_a_documented_command_works(
     """The line that make runs is run in this process, on a finished run in the place of my.toml."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     own = copied if "init" not in command else tmp_path / "my.toml"
-    shown = command.replace(ENDPOINT, str(over_endpoint)).replace("my.toml", str(own))
+    shown = (
+        command.replace(ENDPOINT, str(over_endpoint)).replace("my.toml", str(own)).replace("--to ", f"--to {tmp_path}/")
+    )
     shown = of_reduced(shown, copied.parent / "reduced")
     words = recipe(shown) if shown.startswith("make") else shlex.split(shown)
     words = [values(shown).get(word.removeprefix("$"), word) for word in words]

@@ -1,0 +1,33 @@
+"""Folders that are there as a whole or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.storage.shards import disk_errors_told, remove_leftovers, temporary_path
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which gets that name when the block ends without an error.
+
+    What a killed process left behind is removed by the next one that makes the same folder.
+
+    Raises:
+        UserError: there is something at `path`, or the disk is full or cannot be written.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} is there already; give the name of a new folder, or remove what is there")
+    temporary = temporary_path(path)
+    with disk_errors_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
+        temporary.mkdir()
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
