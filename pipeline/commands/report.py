@@ -24,4 +24,4 @@ def make_report(root: Path, methods: Sequence[MethodReport]) -> str:
 
         page = write_pages(open_run(root), methods, progress)
     megabytes = sum(file.stat().st_size for file in page.parent.rglob("*") if file.is_file()) / 1e6
-    return f"Pages: {page.resolve()} ({megabytes:,.1f} MB; open it in a browser, or copy the folder anywhere)"
+    return f"Pages: {page} ({megabytes:,.1f} MB; open it in a browser, or copy the folder anywhere)"

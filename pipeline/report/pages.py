@@ -47,7 +47,7 @@ def write_pages(run: RunFolder, methods: Sequence[MethodReport], progress: Calla
         final.rename(old)
     new.rename(final)
     shutil.rmtree(old, ignore_errors=True)
-    return final / "index.html"
+    return (final / "index.html").resolve()
 
 
 def _write_data(
