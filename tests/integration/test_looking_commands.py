@@ -131,7 +131,7 @@ def test_failures_say_how_many_units_have_no_result_and_why(copied: Path) -> Non
 def test_a_query_that_is_neither_sql_nor_ready_made_names_those_that_are(root: Path) -> None:
     done = call("query", "bets", "--run", str(root))
     assert done.returncode == 2
-    assert "best, worst, search, failures" in done.stderr
+    assert "best, worst, search, compare, failures" in done.stderr
     done = call("query", "worst", "5", "--run", str(root))
     assert done.returncode == 2
     assert "takes nothing after its name" in done.stderr
