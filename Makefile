@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report libraries browser try test test-slow test-all docs pictures lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query report serve libraries browser try test test-slow test-all docs pictures lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -13,6 +13,7 @@ ONLY   ?=
 SQL    ?=
 FORMAT ?= table
 RUN    ?=
+PORT   ?= 8000
 WORKERS ?= --numprocesses 2
 # Of bench-recovery, from the command line alone; KEY is the name of the environment variable that holds the key.
 BASE_URL =
@@ -90,6 +91,9 @@ query: $(INSTALLED) ## SQL="select ..." over a run, FORMAT=table, csv, json or p
 
 report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder
 	@$(PIPELINE) report --config $(CONFIG) $(if $(RUN),--run $(RUN))
+
+serve: $(INSTALLED) ## the same pages while the run goes on, with SQL and things to try, at PORT
+	@$(PIPELINE) serve --config $(CONFIG) --port $(PORT) $(if $(RUN),--run $(RUN))
 
 libraries: ## take the libraries of the pages from their npm packages (needs npm; who uses the pages does not)
 	@set -e; folder=$$(mktemp -d); for package in $(LIBRARIES); do \

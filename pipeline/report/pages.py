@@ -53,15 +53,24 @@ def _write_data(
     run: RunFolder, methods: Sequence[MethodReport], folder: Path, progress: Callable[[int, int], None]
 ) -> None:
     units = list_units(run, methods)
-    data, done, total = UnitData(run, units), 0, len(units.rows[["module", "index"]].drop_duplicates())
+    data, done = UnitData(run, units), 0
     for written in data.write(folder):
         done += written
-        progress(done, total)
+        progress(done, data.count)
     sequences = write_corpus(run, data.sequences, folder)
     write_script(folder, "list", units.as_json())
-    facts = {
+    write_script(folder, "run", run_facts(run, methods, data, sequences))
+
+
+def run_facts(run: RunFolder, methods: Sequence[MethodReport], data: UnitData, sequences: int) -> dict[str, Any]:
+    """The run as a whole: scales, methods, tables and how they were made, failures, calibration.
+
+    Args:
+        sequences: of the corpus that the pages have.
+    """
+    return {
         "name": run.root.resolve().name,
-        "units": total,
+        "units": data.count,
         "sequences": sequences,
         "scales": {"levels": LEVELS, "steps": STEPS, "sequences": SEQUENCES_IN_FILE},
         "numbers": list(NUMBERS),
@@ -72,7 +81,6 @@ def _write_data(
         "failures": _failures(run),
         "calibration": [[int(count), rounded(total / count if count else None)] for count, total in data.calibration],
     }
-    write_script(folder, "run", facts)
 
 
 def _facts(run: RunFolder, table: str) -> dict[str, Any]:

@@ -149,7 +149,7 @@
       page.replaceChildren(NG.el("h1", {}, "No such unit"), NG.el("p", {}, `The run has no explained unit ${NG.visible(NG.short(module))} ${NG.visible(NG.short(index))}. `, NG.el("a", { href: "#/units" }, "All units")));
       return;
     }
-    const rows = await NG.unit(NG.list.file[at], Number(index));
+    const rows = await NG.unit(module, Number(index), NG.list.file[at]);
     const polarities = [...new Set(["exemplars", ...NG.run.methods.map((one) => one.table)].flatMap((name) => (rows[name] || []).map((row) => row.polarity)))].sort();
     const polarity = polarities.includes(params.get("polarity")) ? params.get("polarity") : polarities.includes("+") || !polarities.length ? "+" : polarities[0];
     const sign = polarity === "-" ? -1 : 1;
@@ -170,7 +170,7 @@
         NG.el("nav", { "aria-label": "Unit" }, link(beside(-1), "← previous"), " ", link(beside(1), "next →"), " ",
           polarities.length > 1 ? polarities.map((one) => NG.el("a", { href: address(one), "aria-current": one === polarity ? "true" : null }, one === "+" ? "positive" : "negative")) : null,
           " ", NG.el("button", { type: "button", id: "copy", onclick: (event) => copy(event.target, { module, index: Number(index), tables: readable(rows) }) }, "copy as JSON"))),
-      explanations(rows, polarity), shownExemplars?.section ?? "", missed ?? "", statistics(rows) ?? "", tokens(rows, polarity) ?? "", moved ?? "", sasc(rows, polarity) ?? "");
+      explanations(rows, polarity), NG.tryIt?.({ module, index: Number(index), polarity, rows, largest }) ?? "", shownExemplars?.section ?? "", missed ?? "", statistics(rows) ?? "", tokens(rows, polarity) ?? "", moved ?? "", sasc(rows, polarity) ?? "");
   };
 
   // The tables of a unit with numbers in place of packed values.
