@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -111,8 +111,8 @@ def json_value(value: Any) -> Any:
         return [json_value(one) for one in value]
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
-    if isinstance(value, (Decimal, timedelta)):
-        return str(value)
+    if isinstance(value, Decimal):
+        return json_value(float(value))
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
