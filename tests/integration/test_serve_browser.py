@@ -54,14 +54,14 @@ def test_an_explanation_and_a_text_are_tried(
     row = scores.loc[scores["correlation"].idxmax()]
     page, faults = visit(chromium, f"{served.opened.address}#/unit/{row['module']}/{row['index']}", size)
     page.fill("#try-explanation", row["text"])
-    page.click("text=simulate >> nth=-1")
+    page.click("#try-explanation + button")
     page.wait_for_selector("#try-explanation-found .score", timeout=60_000)
     assert f"correlation {row['correlation']:.3f}" in page.inner_text("#try-explanation-found .score")
     shown = page.locator("#try-explanation-found .exemplar").first
     assert shown.locator(".bar.real").count() > 0
     assert page.locator("#try-explanation-found .bar.simulated").count() > 0
     page.fill("#try-text", HOSTILE)
-    page.click("text=read >> nth=-1")
+    page.click("#try-text + button")
     page.wait_for_selector("#try-text-found .tokens", timeout=60_000)
     typed = page.inner_text("#try-text-found .tokens").replace("\u00a0", " ").replace("\n", "")
     assert "</script><img" in typed
@@ -79,7 +79,7 @@ def test_a_refused_attempt_is_told_on_the_page(chromium: "Browser", served: Serv
     page.click(".slick-row a >> nth=0")
     page.wait_for_selector("#try-text")
     page.fill("#try-text", "\n\n")
-    page.click("text=read >> nth=-1")
+    page.click("#try-text + button")
     page.wait_for_selector("#try-text-found [role=alert]")
     assert "blank" in page.inner_text("#try-text-found")
 
