@@ -1,8 +1,10 @@
 """Serve the pages of a run to browsers, with an API: on loopback unless told otherwise, and beyond it only to who has the token."""
 
+import contextlib
 import ipaddress
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,12 @@ from pipeline.serve.attempts import Attempts, AttemptThread
 
 if TYPE_CHECKING:
     import uvicorn
+
+
+EVERYWHERE = {"", "0.0.0.0", "::"}  # noqa: S104
+"""Hosts that stand for every address of the machine."""
+LAST_SECONDS = 3
+"""That requests under way get when the server ends."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,9 @@ def serve_run(
     """
     opened = open_server(root, methods, attempts, host, port)
     say(f"Serving {root}: {opened.address} (Ctrl-C ends it)")
-    opened.run()
+    sys.stdout.flush()  # whoever reads it through a pipe waits for it
+    with contextlib.suppress(KeyboardInterrupt):
+        opened.run()
 
 
 def open_server(
@@ -69,9 +79,16 @@ def open_server(
     guard = Guard(app, {host, socket.gethostname(), socket.getfqdn()} if token else {host}, token)
     # The log of requests stays off: the first address holds the token.
     settings = uvicorn.Config(
-        guard, http="h11", ws="none", log_level="warning", access_log=False, server_header=False, proxy_headers=False
+        guard,
+        http="h11",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=LAST_SECONDS,
     )
-    name = f"[{host}]" if ":" in host else host
+    name = socket.gethostname() if host in EVERYWHERE else f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
     return Opened(uvicorn.Server(settings), listening, address, token)
 

@@ -78,7 +78,7 @@ class Guard:
         """Why a request is not one of this server's own pages or of a program; empty where it is."""
         host = headers.get("host", "")
         if not self._known(host):
-            return f"Host {host[:100]!r} is not a name of this server"
+            return f"Host {host[:100]!r} is not a name of this server; open it by its address, or start it with --host NAME"
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return f"Origin {origin[:100]!r} is another page"

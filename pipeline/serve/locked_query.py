@@ -40,13 +40,15 @@ def run_locked(run: RunFolder, sql: str, rows: int = ROWS, seconds: int = SECOND
         raise UserError(f"limit = {rows}; allowed: 1 to {MOST_ROWS:,}")
     tables = {name: [str(path.resolve()) for path in run.files(name)] for name in run.tables}
     asked = json.dumps({"tables": tables, "sql": sql, "rows": rows, "seconds": seconds})
-    with _turns:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-P", str(PROGRAM)], input=asked, capture_output=True, text=True, timeout=seconds
-            )
-        except subprocess.TimeoutExpired:
-            raise UserError(f"the query took longer than {seconds} s; ask for less, or use: make query") from None
+    if not _turns.acquire(timeout=seconds):
+        raise UserError("others are querying; ask again")
+    try:
+        command = [sys.executable, "-P", str(PROGRAM)]
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"the query took longer than {seconds} s; ask for less, or use: make query") from None
+    finally:
+        _turns.release()
     if done.returncode:
         raise UserError("the query was stopped, as it took too much memory; ask for less, or use: make query")
     found: dict[str, Any] = json.loads(done.stdout)

@@ -29,7 +29,7 @@ def attempt(served: Served, what: str, module: str, index: int, **more: Any) -> 
 def test_a_published_explanation_gets_its_published_score(served: Served, root: Path) -> None:
     run = open_run(root)
     scores = run.scores.query("status == 'ok'")
-    row = scores.loc[scores["correlation"].idxmax()]
+    row = scores.nlargest(1, "correlation").iloc[0]
     module, index = str(row["module"]), int(row["index"])
     found = attempt(served, "simulate", module, index, explanation=row["text"]).json
     for name in ("correlation", "ci_low", "ci_high", "correlation_random"):
@@ -47,7 +47,7 @@ def test_a_published_explanation_gets_its_published_score(served: Served, root: 
 
 def test_words_that_have_nothing_to_do_with_a_unit_score_little(served: Served, root: Path) -> None:
     scores = open_run(root).scores.query("status == 'ok'")
-    row = scores.loc[scores["correlation"].idxmax()]
+    row = scores.nlargest(1, "correlation").iloc[0]
     found = attempt(served, "simulate", row["module"], int(row["index"]), explanation="names of chemical elements").json
     assert found["correlation"] is None or found["correlation"] < row["correlation"]
 
@@ -56,7 +56,7 @@ def test_a_text_of_the_corpus_gets_the_recorded_activations(served: Served, root
     """Up to the last tokens, as a text that is cut elsewhere may end in other tokens."""
     run = open_run(root)
     rows = run.table("exemplars").merge(run.table("corpus"), on="seq_id").query("start == 0 and polarity == '+'")
-    row = rows.loc[rows["max_activation"].idxmax()]
+    row = rows.nlargest(1, "max_activation").iloc[0]
     text = "".join(row["tokens"])
     found = attempt(served, "activations", row["module"], int(row["index"]), text=text).json
     assert found["tokens"][:-2] == list(row["tokens"])[:-2]

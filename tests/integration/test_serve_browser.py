@@ -51,7 +51,7 @@ def test_an_explanation_and_a_text_are_tried(
     chromium: "Browser", served: Served, root: Path, size: dict[str, int]
 ) -> None:
     scores = open_run(root).scores.query("status == 'ok'")
-    row = scores.loc[scores["correlation"].idxmax()]
+    row = scores.nlargest(1, "correlation").iloc[0]
     page, faults = visit(chromium, f"{served.opened.address}#/unit/{row['module']}/{row['index']}", size)
     page.fill("#try-explanation", row["text"])
     page.click("#try-explanation + button")
