@@ -1,6 +1,7 @@
 """A run's folder as a server shows it: made from the tables when it is asked for, anew once they have changed."""
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ COLUMNS = ("module", "index", "polarity", "explainer", "candidate", "text", "sta
 """Of the list of units in the API."""
 MOST_UNITS = 1_000
 """Rows of the list in one answer."""
+MOST = 999_999_999
+"""That a number in a request can be."""
 Json = dict[str, Any]
 
 
@@ -68,26 +71,25 @@ class LiveRun:
             return now.units.as_json()
         if name == "run":
             return now.facts | {"served": {**self._served, "state": self._state}}
-        if kind == "corpus" and rest.isdecimal() and "corpus" in now.run.tables:
-            return corpus_file(now.run.dataset("corpus"), now.places, int(rest))
-        if kind == "units" and number.isdecimal():
-            return now.data.one(module, now.known(module, int(number)))
+        if kind == "corpus" and (place := as_number(rest)) is not None and "corpus" in now.run.tables:
+            return corpus_file(now.run.dataset("corpus"), now.places, place)
+        if kind == "units":
+            return now.data.one(module, now.known(module, number))
         raise NotFoundError(f"there is no data/{name}.js")
 
     def describe(self) -> Json:
         """The run in the list of runs."""
         with self._lock:
             now = self._tables()
-            scored = any(method.table in now.run.tables for method in self._methods)
             return {
                 "name": self.root.resolve().name,
                 "state": self._state,
-                "units": now.data.count if scored else 0,
-                "tables": {name: now.run.dataset(name).count_rows() for name in now.run.tables},
+                "units": now.data.count if now.scored else 0,
+                "tables": now.counts,
                 "try": [name for name in ("simulate", "activations") if self._served.get(name)],
             }
 
-    def list(self, wanted: Mapping[str, str]) -> Json:
+    def find_units(self, wanted: Mapping[str, str]) -> Json:
         """Rows of the list of units.
 
         Args:
@@ -97,7 +99,7 @@ class LiveRun:
         Raises:
             UserError: there is no such column, or a number is none.
         """
-        limit, offset = _number(wanted, "limit", 100, MOST_UNITS), _number(wanted, "offset", 0, 2**31)
+        limit, offset = given_number(wanted, "limit", 100, MOST_UNITS), given_number(wanted, "offset", 0, MOST)
         with self._lock:
             rows = self._tables().units.rows
         for name in ("module", "explainer", "status", "polarity"):
@@ -112,11 +114,12 @@ class LiveRun:
         part = rows.iloc[offset : offset + limit][list(COLUMNS)]
         return {"total": len(rows), "rows": json_value(part.astype(object).to_dict("records"))}
 
-    def unit(self, module: str, index: int) -> Json:
+    def unit(self, module: str, number: str) -> Json:
         """The rows of all tables that a unit's page shows, as the tables have them. Raises NotFoundError: no such unit."""
         with self._lock:
             now = self._tables()
-            rows = now.data.rows(module, [now.known(module, index)])
+            index = now.known(module, number)
+            rows = now.data.rows(module, [index])
         tables = {name: json_value(table.drop_columns(["module", "index"]).to_pylist()) for name, table in rows.items()}
         return {"module": module, "index": index, "tables": tables}
 
@@ -144,15 +147,20 @@ class _Tables:
         self.run, self._methods = run, methods
 
     @cached_property
-    def used(self) -> list[MethodReport]:
-        found = [method for method in self._methods if method.table in self.run.tables]
-        if not found:
-            raise UserError("no unit of the run is scored yet; reload this page once the run has got that far")
-        return found
+    def scored(self) -> list[MethodReport]:
+        """The methods that have scored units by now."""
+        return [method for method in self._methods if method.table in self.run.tables]
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Rows of each table."""
+        return {name: self.run.dataset(name).count_rows() for name in self.run.tables}
 
     @cached_property
     def units(self) -> UnitList:
-        return list_units(self.run, self.used)
+        if not self.scored:
+            raise UserError("no unit of the run is scored yet; reload this page once the run has got that far")
+        return list_units(self.run, self.scored)
 
     @cached_property
     def data(self) -> UnitData:
@@ -165,19 +173,24 @@ class _Tables:
     @cached_property
     def facts(self) -> Json:
         self.data.calibrate(CALIBRATED_FILES)
-        sequences = self.run.dataset("corpus").count_rows() if "corpus" in self.run.tables else 0
-        return run_facts(self.run, self.used, self.data, sequences)
+        return run_facts(self.run, self.scored, self.data, self.counts.get("corpus", 0))
 
-    def known(self, module: str, index: int) -> int:
-        """The index; raises NotFoundError where the list has no such unit."""
-        rows = self.units.rows
-        if not ((rows["module"] == module) & (rows["index"] == index)).any():
-            raise NotFoundError(f"the run has no explained unit {module} {index}; /api/units lists those that it has")
+    def known(self, module: str, number: str) -> int:
+        """The index that a number stands for; raises NotFoundError where the list has no such unit."""
+        index, rows = as_number(number), self.units.rows
+        if index is None or not ((rows["module"] == module) & (rows["index"] == index)).any():
+            raise NotFoundError(f"the run has no explained unit {module} {number}; /api/units lists those that it has")
         return index
 
 
-def _number(wanted: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = wanted.get(name, str(default))
-    if not text.isdecimal() or int(text) > most:
-        raise UserError(f"{name} = {text!r}; expected a number from 0 to {most:,}")
-    return int(text)
+def as_number(text: str) -> int | None:
+    """A number from 0 to MOST; None for any other text."""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
+def given_number(wanted: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """A number of a request. Raises UserError where it is none, or above `most`."""
+    number = as_number(text := wanted.get(name, str(default)))
+    if number is None or number > most:
+        raise UserError(f"{name} = {text[:100]!r}; expected a number from 0 to {most:,}")
+    return number

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from starlette.staticfiles import StaticFiles
 from pipeline.errors import UserError
 from pipeline.report.pages import SITE
 from pipeline.serve.attempts import AskedActivations, AskedSimulation, AttemptThread, read_asked
-from pipeline.serve.live_run import LiveRun, NotFoundError
-from pipeline.serve.locked_query import ROWS, run_locked
+from pipeline.serve.live_run import LiveRun, NotFoundError, given_number
+from pipeline.serve.locked_query import MOST_ROWS, ROWS, run_locked
 from pipeline.serve.openapi import describe_api
 
 TRY_IT = Path(__file__).with_name("site") / "try_it.js"
@@ -30,7 +30,6 @@ CHANGES = {
 """What a server's page has in place of what the page on disk has."""
 MOST_BODY = 64 * 1024
 """Bytes of the body of a request."""
-Handler = Callable[[Request], Any]
 
 
 class Answer(JSONResponse):
@@ -77,8 +76,8 @@ def api_routes(live: LiveRun, attempts: AttemptThread | None) -> list[Route]:
     return [
         Route("/api/openapi.json", lambda _: Answer(describe_api()), methods=["GET"]),
         Route("/api/runs", lambda _: Answer({"runs": [live.describe()]}), methods=["GET"]),
-        Route("/api/units", lambda request: Answer(live.list(request.query_params)), methods=["GET"]),
-        Route("/api/unit/{module:path}/{index:int}", partial(_unit, live), methods=["GET"]),
+        Route("/api/units", lambda request: Answer(live.find_units(request.query_params)), methods=["GET"]),
+        Route("/api/unit/{module:path}/{index}", partial(_unit, live), methods=["GET"]),
         Route("/api/query", partial(_query, live), methods=["GET"]),
         *tried,
     ]
@@ -105,8 +104,7 @@ def _unit(live: LiveRun, request: Request) -> Response:
 
 
 def _query(live: LiveRun, request: Request) -> Response:
-    limit = request.query_params.get("limit", str(ROWS))
-    rows = int(limit) if limit.isdecimal() else 0
+    rows = given_number(request.query_params, "limit", ROWS, MOST_ROWS)
     return Answer(run_locked(live.folder(), request.query_params.get("sql", ""), rows))
 
 
