@@ -49,11 +49,12 @@
     const found = await ask("api/activations", { module, index, polarity, text });
     const sign = polarity === "-" ? -1 : 1;
     const best = found.activations.reduce((top, value, i) => (value !== null && (top < 0 || sign * value > sign * found.activations[top]) ? i : top), -1);
+    const scale = largest > 0 ? largest : Math.max(...found.activations.map(Math.abs)); // a unit without exemplars is shown on the text's own scale
     return [
       NG.el("p", { class: "score" }, best < 0 ? "No token of it counts." : `Strongest: ${NG.number(found.activations[best])} at `,
         best < 0 ? null : NG.el("bdi", { class: "text" }, NG.visible(NG.short(found.tokens[best]))),
         best < 0 || !(largest > 0) ? null : `, ${((10 * sign * found.activations[best]) / largest).toFixed(1)} of 10. `, found.cut ? " Only the beginning was read, as long as a sequence of the corpus." : null),
-      NG.heatMap({ tokens: found.tokens, truth: found.activations, simulated: null, largest, peak: null }),
+      NG.heatMap({ tokens: found.tokens, truth: found.activations, simulated: null, largest: scale, peak: null }),
     ];
   };
 
