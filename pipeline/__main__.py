@@ -211,6 +211,29 @@ def report(config: Config = "demo", run: Folder = "") -> None:
     typer.echo(make_report(Path(run) if run else _loaded(config).root, REPORTS))
 
 
+@app.command(epilog="Example: python -m pipeline serve --config my.toml --port 8000")
+def serve(
+    config: Config = "demo",
+    run: Folder = "",
+    port: Annotated[int, typer.Option(help="port to listen at; 0 is any that is free")] = 8000,
+    host: Annotated[str, typer.Option(help="address to listen at; beyond loopback a token is wanted")] = "127.0.0.1",
+) -> None:
+    """Serve the pages of a run, finished or not, with queries and with attempts at its units."""
+    from pipeline.commands.serve import serve_run
+    from pipeline.serve.attempts import Attempts
+
+    loaded = None if run else _loaded(config)
+
+    def attempts() -> Attempts:
+        from stages.try_units import UnitTrials
+
+        assert loaded is not None
+        return UnitTrials(loaded)
+
+    root = Path(run) if loaded is None else loaded.root
+    serve_run(root, REPORTS, attempts if loaded else None, host, port)
+
+
 @app.command(epilog="Example: python -m pipeline plots --config my.toml")
 def plots(config: Config = "demo", run: Folder = "") -> None:
     """Draw the scores of a run for a paper, as SVG and PNG."""

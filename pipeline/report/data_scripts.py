@@ -17,15 +17,20 @@ LISTED = 20
 """Entries shown of a list of tokens."""
 
 
-def write_script(folder: Path, name: str, value: Any) -> None:
-    """FOLDER/NAME.js, which hands a value of JSON to the pages.
+def as_script(name: str, value: Any, call: str = "put") -> str:
+    """A script that hands a value of JSON to the pages.
 
-    Only ASCII without `<` is written, so that no text of a corpus means anything to a parser of HTML or of scripts.
+    It is ASCII without `<`, so that no text of a corpus means anything to a parser of HTML or of scripts.
     """
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    given = json.dumps([name, value], ensure_ascii=True, allow_nan=False, separators=(",", ":"))[1:-1]
+    return f"NG.{call}({given});\n".replace("<", "\\u003c")
+
+
+def write_script(folder: Path, name: str, value: Any) -> None:
+    """FOLDER/NAME.js with what `as_script` makes."""
     path = folder / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"NG.put({json.dumps(name)},{text});\n", encoding="ascii")
+    path.write_text(as_script(name, value), encoding="ascii")
 
 
 def packed(values: npt.NDArray[Any]) -> str:

@@ -54,22 +54,27 @@ def _write_data(
     run: RunFolder, methods: Sequence[MethodReport], folder: Path, progress: Callable[[int, int], None]
 ) -> None:
     units = list_units(run, methods)
-    data, done, total = (
-        UnitData(run, units, in_other_runs(run, units, methods)),
-        0,
-        len(units.rows[["module", "index"]].drop_duplicates()),
-    )
+    data, done = UnitData(run, units, in_other_runs(run, units, methods)), 0
     for written in data.write(folder):
         done += written
-        progress(done, total)
+        progress(done, data.count)
     sequences = write_corpus(run, data.sequences, folder)
     write_script(folder, "list", units.as_json())
     write_script(folder, "strongest", packed(data.strongest))
-    facts = {
+    write_script(folder, "run", run_facts(run, methods, data, sequences))
+
+
+def run_facts(run: RunFolder, methods: Sequence[MethodReport], data: UnitData, sequences: int) -> dict[str, Any]:
+    """The run as a whole: scales, methods, tables and how they were made, failures, calibration.
+
+    Args:
+        sequences: of the corpus that the pages have.
+    """
+    return {
         "name": run.root.resolve().name,
-        "units": total,
+        "units": data.count,
         "sequences": sequences,
-        "strongest": STRONGEST if "exemplars" in run.tables else 0,
+        "strongest": STRONGEST if (data.strongest >= 0).any() else 0,
         "scales": {"levels": LEVELS, "steps": STEPS, "sequences": SEQUENCES_IN_FILE},
         "numbers": list(NUMBERS),
         "methods": [
@@ -79,7 +84,6 @@ def _write_data(
         "failures": _failures(run),
         "calibration": [[int(count), rounded(total / count if count else None)] for count, total in data.calibration],
     }
-    write_script(folder, "run", facts)
 
 
 def _facts(run: RunFolder, table: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The sequences that units show, with those before and after them in their documents, as files of a few sequences each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ SEQUENCES_IN_FILE = 32
 """Numbers of sequences that share a file: sequence N is in file N // 32."""
 FILES_AT_ONCE = 1_000
 """Files whose sequences are in memory together."""
+Json = dict[str, Any]
 
 
 def write_corpus(run: RunFolder, shown: Iterable[int], folder: Path) -> int:
@@ -25,20 +26,31 @@ def write_corpus(run: RunFolder, shown: Iterable[int], folder: Path) -> int:
     if "corpus" not in run.tables:
         return 0
     corpus = run.dataset("corpus")
-    places = _neighbours(corpus)
+    places = neighbours(corpus)
     own = places.loc[places.index.intersection(sorted(shown))]
     places = places.loc[sorted({*own.index, *own["before"], *own["after"]} - {-1})]
     for _, some in places.groupby(places.index // (SEQUENCES_IN_FILE * FILES_AT_ONCE)):
-        table = corpus.to_table(filter=pc.field("seq_id").isin(list(some.index))).sort_by("seq_id")
-        rows = zip(table.to_pylist(), some["before"].tolist(), some["after"].tolist(), strict=True)
-        for number, group in groupby(rows, key=lambda row: row[0]["seq_id"] // SEQUENCES_IN_FILE):
-            write_script(
-                folder, f"corpus/{number}", {str(row["seq_id"]): _sequence(row, *ends) for row, *ends in group}
-            )
+        for number, sequences in _files(corpus, some):
+            write_script(folder, f"corpus/{number}", sequences)
     return len(places)
 
 
-def _neighbours(corpus: Any) -> "pd.DataFrame":
+def corpus_file(corpus: Any, places: "pd.DataFrame", number: int) -> Json:
+    """The file of a number with all its sequences; `places` as `neighbours` gives them."""
+    first = number * SEQUENCES_IN_FILE
+    own = places.loc[places.index.intersection([*range(first, first + SEQUENCES_IN_FILE)]).sort_values()]
+    return dict(_files(corpus, own)).get(number, {})
+
+
+def _files(corpus: Any, places: "pd.DataFrame") -> Iterator[tuple[int, Json]]:
+    """The numbers and the sequences of the files that some places, rising, belong to."""
+    table = corpus.to_table(filter=pc.field("seq_id").isin(list(places.index))).sort_by("seq_id")
+    rows = zip(table.to_pylist(), places["before"].tolist(), places["after"].tolist(), strict=True)
+    for number, group in groupby(rows, key=lambda row: row[0]["seq_id"] // SEQUENCES_IN_FILE):
+        yield number, {str(row["seq_id"]): _sequence(row, *ends) for row, *ends in group}
+
+
+def neighbours(corpus: Any) -> "pd.DataFrame":
     """By seq_id: the sequences that end where it starts, and start where it ends, in its document; -1 where there is none."""
     read = corpus.to_table(columns=["seq_id", "doc_id", "start", "token_ids"])
     lengths = pc.list_value_length(read["token_ids"])

@@ -1,6 +1,6 @@
 """All that is known of the explained units, in files of a few units each, and which sequences they show."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.report.data_scripts import columns_of, numbers, packed, write_script
 from pipeline.report.unit_list import UnitList
 from pipeline.results.run_folder import RunFolder
-from pipeline.schemas import TableSchema
+from pipeline.schemas import EXEMPLARS, TableSchema
 from pipeline.storage.tables import Tables
 
 FILES_AT_ONCE = 32
@@ -33,6 +33,8 @@ STEPS = 25
 UNKNOWN = 255
 LEFT_OUT = {"corpus", "judgements", "explanation_embeddings"}
 """Tables that no page of a unit shows row by row."""
+CALIBRATED = ("exemplars", "simulations")
+"""The tables that the calibration is taken over."""
 Json = dict[str, Any]
 
 
@@ -45,6 +47,8 @@ class UnitData:
         self._units, self._tables = units, Tables(run.root)
         self._schemas = {name: _schema(run, name) for name in run.tables if name not in LEFT_OUT}
         self._schemas = {name: table for name, table in self._schemas.items() if "index" in table.schema.names}
+        self.count = len(units.rows[["module", "index"]].drop_duplicates())
+        """Units of the list."""
         self.sequences: set[int] = set()
         """Of the corpus, those that some unit shows."""
         self.strongest = np.full((len(units.rows), STRONGEST), -1, np.int32)
@@ -63,17 +67,32 @@ class UnitData:
     def _write_some(
         self, folder: Path, module: str, files: Sequence[tuple[int, tuple[str, list[int]]]]
     ) -> Iterator[int]:
-        wanted = [index for _, (_, indices) in files for index in indices]
-        read = {name: _by_index(self._rows(name, module, wanted)) for name in self._schemas}
-        read["elsewhere"] = _by_index(self._elsewhere.filter(pc.equal(self._elsewhere["module"], module)))
-        if "exemplars" in read:
-            self._keep_strongest(module, read["exemplars"])
-        if "simulations" in read and "exemplars" in read:
-            self._calibrate(read["exemplars"], read["simulations"])
+        read = self.rows(module, [index for _, (_, indices) in files for index in indices])
+        self._keep_strongest(module, read)
+        self._calibrate(read)
         for number, (_, indices) in files:
             rows = {name: _of_units(table, indices) for name, table in read.items()}
             write_script(folder, f"units/{number}", self._json(module, indices, rows))
             yield len(indices)
+
+    def one(self, module: str, index: int) -> Json:
+        """What a file has of a unit, for it alone."""
+        found = self.rows(module, [index])
+        return self._json(module, [index], {name: _of_units(table, [index]) for name, table in found.items()})
+
+    def calibrate(self, most: int) -> None:
+        """Take the calibration over the units of `most` files of the list at most, spread evenly."""
+        files = self._units.files()
+        for module, indices in files[:: max(1, -(-len(files) // most))]:
+            self._calibrate(self.rows(module, indices, CALIBRATED))
+
+    def rows(self, module: str, indices: Sequence[int], names: Collection[str] | None = None) -> dict[str, pa.Table]:
+        """The rows that pages show of some units of a module, by table and by index; of all tables unless some are named."""
+        wanted = [name for name in self._schemas if names is None or name in names]
+        found = {name: _by_index(self._rows(name, module, indices)) for name in wanted}
+        if names is None:
+            found["elsewhere"] = _by_index(self._elsewhere.filter(pc.equal(self._elsewhere["module"], module)))
+        return found
 
     def _rows(self, name: str, module: str, wanted: Sequence[int]) -> pa.Table:
         """The rows of a table that pages show, of some units of a module."""
@@ -124,7 +143,8 @@ class UnitData:
         kept = ["index", "polarity", "explainer", "candidate", "simulator", "seq_id", "status", "error"]
         return columns_of(table.select(kept)) | {"lengths": lengths.tolist(), "values": packed(levels.astype(np.uint8))}
 
-    def _keep_strongest(self, module: str, exemplars: pa.Table) -> None:
+    def _keep_strongest(self, module: str, read: dict[str, pa.Table]) -> None:
+        exemplars = read.get("exemplars", EXEMPLARS.schema.empty_table())
         is_kept = pc.and_(pc.equal(exemplars["band"], "top"), pc.equal(exemplars["split"], "explain"))
         kept = exemplars.filter(pc.and_(is_kept, pc.less(exemplars["rank"], STRONGEST)))
         listed = self._units.rows.loc[self._units.rows["module"] == module, ["index", "polarity"]]
@@ -132,8 +152,11 @@ class UnitData:
         found = listed.assign(row=listed.index).merge(found, on=["index", "polarity"])
         self.strongest[found["row"], found["rank"]] = found["seq_id"]
 
-    def _calibrate(self, exemplars: pa.Table, simulations: pa.Table) -> None:
+    def _calibrate(self, read: dict[str, pa.Table]) -> None:
         """Add tokens to the calibration; the true scale of a unit goes from 0 to its largest activation on `report`."""
+        if not read.keys() >= set(CALIBRATED):
+            return
+        exemplars, simulations = (read[name] for name in CALIBRATED)
         keys = ["index", "polarity", "seq_id"]
         truths = exemplars.filter(pc.equal(exemplars["split"], "report"))
         rows = truths.select(keys).to_pandas().assign(true=np.arange(len(truths))).drop_duplicates(keys)

@@ -197,6 +197,7 @@ def test_the_keyboard_goes_everywhere(chromium: "Browser", hostile: Path) -> Non
     page.keyboard.press("u")
     visit.wait("#/units")
     page.keyboard.press("/")
+    page.wait_for_selector("input[type=search]:focus")
     page.keyboard.type("fine")
     page.wait_for_function("() => location.hash.includes('q=fine')")
     page.keyboard.press("Escape")

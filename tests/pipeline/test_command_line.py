@@ -79,7 +79,7 @@ def test_an_empty_corpus_ends_at_once(tmp_path: Path, run: Run) -> None:
     assert not (tmp_path / "reduced").exists()
 
 
-@pytest.mark.parametrize("command", ["status", "estimate", "query", "report", *GROUPS])
+@pytest.mark.parametrize("command", ["status", "estimate", "query", "report", "serve", *GROUPS])
 def test_a_missing_run_file_is_told_by_every_command(command: str, run: Run) -> None:
     code, _, message = run(command, "--config", "none.toml")
     assert code == 2

@@ -6,15 +6,17 @@
   const loaded = new Map();
 
   NG.put = (name, value) => waiting.get(name)?.resolve(value);
+  NG.refuse = (name, message) => { loaded.delete(name); waiting.get(name)?.reject(new Error(message)); }; // by a server
 
   // The value of data/NAME.js; loaded once.
   NG.load = (name) => {
     if (loaded.has(name)) return loaded.get(name);
     const promise = new Promise((resolve, reject) => {
-      waiting.set(name, { resolve });
-      const script = NG.el("script", { src: `data/${name}.js`, async: true });
-      script.onload = () => { script.remove(); waiting.delete(name); reject(new Error(`data/${name}.js holds no data; make the report again`)); };
-      script.onerror = () => { script.remove(); loaded.delete(name); reject(new Error(`data/${name}.js cannot be read; make the report again`)); };
+      waiting.set(name, { resolve, reject });
+      const script = NG.el("script", { src: `data/${name.split("/").map(encodeURIComponent).join("/")}.js`, async: true });
+      const then = NG.run?.served ? "is the server still there?" : "make the report again";
+      script.onload = () => { script.remove(); waiting.delete(name); reject(new Error(`data/${name}.js holds no data; ${then}`)); };
+      script.onerror = () => { script.remove(); loaded.delete(name); reject(new Error(`data/${name}.js cannot be read; ${then}`)); };
       document.head.append(script);
     });
     loaded.set(name, promise);
@@ -49,9 +51,9 @@
     });
   };
 
-  // All tables of one unit: {name: rows}.
-  NG.unit = async (file, index) => {
-    const data = await NG.load(`units/${file}`);
+  // All tables of one unit: {name: rows}. A server has a file for each unit, so that the list may be older than the tables.
+  NG.unit = async (module, index, file) => {
+    const data = await NG.load(NG.run.served ? `units/${module}/${index}` : `units/${file}`);
     data.rows ??= Object.fromEntries(
       Object.entries(data.tables).map(([name, table]) => [name, rowsOf(table, name === "simulations" ? Uint8Array : Int8Array)]));
     return Object.fromEntries(Object.entries(data.rows).map(([name, rows]) => [name, rows.filter((row) => row.index === index)]));

@@ -150,7 +150,7 @@
     if (!found.length) return null;
     const address = (row) => `../../${encodeURIComponent(row.run)}/report/index.html#/unit/${encodeURIComponent(module)}/${index}${row.polarity === "-" ? "?polarity=-" : ""}`;
     return NG.section("In other runs", NG.el("p", { class: "hint" }, "Runs beside this one on the same model. A link leads to the pages of that run, where they have been made."),
-      NG.table("", ["Run", "Polarity", "Explainer", "Score", "Explanation"], found.map((row) => [NG.el("a", { href: address(row) }, NG.visible(row.run)), row.polarity, row.explainer, `${row.method} ${NG.number(row.score)}`, row.text ?? "–"])));
+      NG.table("", ["Run", "Polarity", "Explainer", "Score", "Explanation"], found.map((row) => [NG.run.served ? row.run : NG.el("a", { href: address(row) }, NG.visible(row.run)), row.polarity, row.explainer, `${row.method} ${NG.number(row.score)}`, row.text ?? "–"])));
   };
 
   // Units of the list that are like one in some way, the most alike first: [row of the list, how much].
@@ -165,7 +165,7 @@
       page.replaceChildren(NG.el("h1", {}, "No such unit"), NG.el("p", {}, `The run has no explained unit ${NG.visible(NG.short(module))} ${NG.visible(NG.short(index))}. `, NG.el("a", { href: "#/units" }, "All units")));
       return;
     }
-    const rows = await NG.unit(NG.list.file[at], Number(index));
+    const rows = await NG.unit(module, Number(index), NG.list.file[at]);
     const polarities = [...new Set(["exemplars", ...NG.run.methods.map((one) => one.table)].flatMap((name) => (rows[name] || []).map((row) => row.polarity)))].sort();
     const polarity = polarities.includes(params.get("polarity")) ? params.get("polarity") : polarities.includes("+") || !polarities.length ? "+" : polarities[0];
     const sign = polarity === "-" ? -1 : 1;
@@ -186,7 +186,7 @@
         NG.el("nav", { "aria-label": "Unit" }, link(beside(-1), "← previous"), " ", link(beside(1), "next →"), " ",
           polarities.length > 1 ? polarities.map((one) => NG.el("a", { href: address(one), "aria-current": one === polarity ? "true" : null }, one === "+" ? "positive" : "negative")) : null,
           " ", NG.el("button", { type: "button", id: "copy", onclick: (event) => copy(event.target, { module, index: Number(index), tables: readable(rows) }) }, "copy as JSON"))),
-      explanations(rows, polarity), shownExemplars?.section ?? "", missed ?? "", statistics(rows) ?? "", tokens(rows, polarity) ?? "", moved ?? "", sasc(rows, polarity) ?? "", elsewhere(rows, module, index) ?? "");
+      explanations(rows, polarity), NG.tryIt?.({ module, index: Number(index), polarity, rows, largest }) ?? "", shownExemplars?.section ?? "", missed ?? "", statistics(rows) ?? "", tokens(rows, polarity) ?? "", moved ?? "", sasc(rows, polarity) ?? "", elsewhere(rows, module, index) ?? "");
     const like = NG.section("Nearest units");
     page.append(like);
     setTimeout(async () => { // after the page is drawn, as it looks at all units

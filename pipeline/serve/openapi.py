@@ -1,0 +1,117 @@
+"""The description of the API in OpenAPI 3.1."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.report.unit_list import NUMBERS
+from pipeline.serve.attempts import AskedActivations, AskedSimulation
+from pipeline.serve.live_run import COLUMNS, MOST_UNITS
+from pipeline.serve.locked_query import LONGEST, MOST_ROWS, ROWS, SECONDS
+from pipeline.storage.shards import CREATED_BY
+
+Json = dict[str, Any]
+TEXT: Json = {"type": "string"}
+WHOLE: Json = {"type": "integer", "minimum": 0}
+NUMBER: Json = {"type": ["number", "null"]}
+ACTIVATIONS: Json = {"type": "array", "items": NUMBER}
+ERRORS = {
+    "400": "what was asked for cannot be done; `error` says why",
+    "401": "a token is needed",
+    "403": "the request comes from another page, or under a foreign name",
+}
+
+
+def describe_api() -> Json:
+    """The document behind /api/openapi.json."""
+    found = {"total": WHOLE, "rows": _list(_object({name: _column(name) for name in COLUMNS}))}
+    rows = {
+        "columns": _list(_object({"name": TEXT, "type": TEXT})),
+        "rows": {"type": "array"},
+        "truncated": {"type": "boolean"},
+    }
+    sequence = _object(
+        {
+            "seq_id": WHOLE,
+            "expected": {"type": ["array", "null"], "items": NUMBER},
+            "error": {"type": ["string", "null"]},
+        }
+    )
+    simulated = {
+        "simulator": TEXT, "correlation": NUMBER, "ci_low": NUMBER, "ci_high": NUMBER, "correlation_random": NUMBER,
+        "n_sequences": WHOLE, "n_tokens": WHOLE, "sequences": _list(sequence),
+    }  # fmt: skip
+    tried = {"tokens": _list(TEXT), "activations": ACTIVATIONS, "cut": {"type": "boolean"}}
+    run = {"name": TEXT, "state": TEXT, "units": WHOLE, "tables": {"type": "object"}, "try": _list(TEXT)}
+    unit = {
+        "module": TEXT,
+        "index": WHOLE,
+        "tables": {"type": "object", "additionalProperties": _list({"type": "object"})},
+    }
+    matched = [_given(name, f"only rows with this {name}") for name in ("module", "explainer", "status", "polarity")]
+    listed = [
+        *matched,
+        _given("q", "words in the explanation"),
+        _given("sort", f"one of {', '.join(COLUMNS)}; with a - in front the largest first"),
+        _given("limit", f"rows, at most {MOST_UNITS:,}", WHOLE),
+        _given("offset", "rows to pass over", WHOLE),
+    ]
+    asked = [
+        _given("sql", f"one SELECT of at most {LONGEST:,} characters", required=True),
+        _given("limit", f"rows, {ROWS:,} unless said, at most {MOST_ROWS:,}", WHOLE),
+    ]
+    place = [
+        _given("module", "such as layers.3.mlp", where="path"),
+        _given("index", "of the unit", WHOLE, where="path"),
+    ]
+    paths = {
+        "/api/openapi.json": _get("This document", {"type": "object"}),
+        "/api/runs": _get("The served run; `state` changes with its tables", _object({"runs": _list(_object(run))})),
+        "/api/units": _get("Rows of the list of units", _object(found), listed),
+        "/api/unit/{module}/{index}": _get("All rows about a unit, by table", _object(unit), place),
+        "/api/query": _get(
+            f"Read-only SQL over the tables of the run in DuckDB, for {SECONDS} s at most; no files, network or settings",
+            _object(rows), asked,
+        ),
+        "/api/simulate": _post("Simulate an explanation on the exemplars of a unit, and score it", AskedSimulation, _object(simulated)),
+        "/api/activations": _post("The activations of a unit on a text, null where tokens do not count", AskedActivations, _object(tried)),
+    }  # fmt: skip
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Neurogloss", "version": CREATED_BY.split()[-1]},
+        "paths": paths,
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _column(name: str) -> Json:
+    if name in NUMBERS or name == "density":
+        return NUMBER
+    return WHOLE if name in ("index", "candidate") else {"type": ["string", "null"]}
+
+
+def _object(properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _given(name: str, meaning: str, kind: Json = TEXT, where: str = "query", *, required: bool = False) -> Json:
+    return {"name": name, "in": where, "description": meaning, "schema": kind, "required": required or where == "path"}
+
+
+def _get(summary: str, answer: Json, given: list[Json] | None = None) -> Json:
+    return {"get": {"summary": summary, "parameters": given or [], "responses": _responses(answer)}}
+
+
+def _post(summary: str, kind: type[BaseModel], answer: Json) -> Json:
+    body = {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}
+    return {"post": {"summary": summary, "requestBody": body, "responses": _responses(answer)}}
+
+
+def _responses(answer: Json) -> Json:
+    error = {"application/json": {"schema": _object({"error": TEXT})}}
+    found: Json = {code: {"description": meaning, "content": error} for code, meaning in ERRORS.items()}
+    return {"200": {"description": "what was asked for", "content": {"application/json": {"schema": answer}}}, **found}

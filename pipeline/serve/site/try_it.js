@@ -1,0 +1,80 @@
+// What a server adds to a unit's page: an explanation or a text is typed and tried at once.
+"use strict";
+(() => {
+  const SHOWN = 10; // exemplars under a tried explanation
+
+  const ask = async (path, body) => {
+    const reply = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    const found = await reply.json().catch(() => ({ error: `the server answered ${reply.status}` }));
+    if (!reply.ok) throw new Error(found.error);
+    return found;
+  };
+
+  // A field, a button, and a place for what comes back.
+  const form = (id, label, button, rows, work) => {
+    const field = NG.el("textarea", { id, rows, required: true, spellcheck: "false" });
+    const place = NG.el("div", { id: `${id}-found`, "aria-live": "polite" });
+    const send = NG.el("button", { type: "submit" }, button);
+    const submit = async (event) => {
+      event.preventDefault();
+      send.disabled = true;
+      place.replaceChildren(NG.el("p", { class: "wait" }, "Asking the server; the first time it loads a model …"));
+      try {
+        place.replaceChildren(...(await work(field.value)));
+      } catch (error) {
+        place.replaceChildren(NG.el("p", { role: "alert" }, NG.visible(error.message)));
+      }
+      send.disabled = false;
+    };
+    return NG.el("form", { onsubmit: submit, class: "attempt" }, NG.el("label", { for: id }, label), field, send, place);
+  };
+
+  const simulate = ({ module, index, polarity, rows, largest }) => async (explanation) => {
+    const found = await ask("api/simulate", { module, index, polarity, explanation });
+    const packed = new Map(found.sequences.filter((one) => one.expected).map((one) =>
+      [one.seq_id, { values: one.expected.map((value) => (value === null ? 255 : Math.round(value * NG.run.scales.steps))) }]));
+    const seen = new Set();
+    const shown = rows.exemplars.filter((row) => row.polarity === polarity && row.split === "report" && packed.has(row.seq_id))
+      .sort((a, b) => (a.band === "top" ? 0 : 1) - (b.band === "top" ? 0 : 1) || a.rank - b.rank)
+      .filter((row) => !seen.has(row.seq_id) && seen.add(row.seq_id)).slice(0, SHOWN);
+    const failed = found.sequences.find((one) => one.error);
+    return [
+      NG.el("p", { class: "score" }, NG.el("b", {}, `correlation ${NG.number(found.correlation)}`), ` interval ${NG.number(found.ci_low)} to ${NG.number(found.ci_high)}, random sequences alone ${NG.number(found.correlation_random)}; ${found.n_sequences} sequences of the split report, simulated by ${found.simulator}`),
+      failed ? NG.el("p", { role: "alert" }, NG.visible(`Some sequences are left out: ${failed.error}`)) : "",
+      ...(await Promise.all(shown.map((row) => NG.exemplar(row, packed.get(row.seq_id), largest, NG.el("b", { class: "value" }, NG.number(row.max_activation)))))),
+    ];
+  };
+
+  const activations = ({ module, index, polarity, largest }) => async (text) => {
+    const found = await ask("api/activations", { module, index, polarity, text });
+    const sign = polarity === "-" ? -1 : 1;
+    const best = found.activations.reduce((top, value, i) => (value !== null && (top < 0 || sign * value > sign * found.activations[top]) ? i : top), -1);
+    const scale = largest > 0 ? largest : Math.max(...found.activations.map(Math.abs)); // a unit without exemplars is shown on the text's own scale
+    return [
+      NG.el("p", { class: "score" }, best < 0 ? "No token of it counts." : `Strongest: ${NG.number(found.activations[best])} at `,
+        best < 0 ? null : NG.el("bdi", { class: "text" }, NG.visible(NG.short(found.tokens[best]))),
+        best < 0 || !(largest > 0) ? null : `, ${((10 * sign * found.activations[best]) / largest).toFixed(1)} of 10. `, found.cut ? " Only the beginning was read, as long as a sequence of the corpus." : null),
+      NG.heatMap({ tokens: found.tokens, truth: found.activations, simulated: null, largest: scale, peak: null }),
+    ];
+  };
+
+  // unit: {module, index, polarity, rows, largest}
+  NG.tryIt = (unit) => {
+    const { served } = NG.run;
+    const seen = (unit.rows.exemplars || []).some((row) => row.polarity === unit.polarity && row.split === "report");
+    const forms = [
+      served?.simulate && seen ? form("try-explanation", "An explanation: what it predicts on the exemplars, and its score", "simulate", 2, simulate(unit)) : null,
+      served?.activations ? form("try-text", "A text: the unit's real activations on it", "read", 4, activations(unit)) : null,
+    ].filter(Boolean);
+    return forms.length ? NG.section("Try it", forms) : null;
+  };
+
+  // A run that goes on: say so where its tables have changed since the page was opened.
+  const look = async () => {
+    const found = await fetch("api/runs").then((reply) => reply.json()).catch(() => null);
+    const state = found?.runs?.[0]?.state;
+    if (!state || !NG.run || state === NG.run.served.state || document.getElementById("changed")) return;
+    document.querySelector("header").append(NG.el("button", { type: "button", id: "changed", onclick: () => location.reload() }, "The run has gone on: reload"));
+  };
+  setInterval(look, 10_000);
+})();

@@ -1,0 +1,92 @@
+"""A served run in a real browser: its pages, and what is typed into a unit's page and tried."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.config.run_file import load_config
+from pipeline.results.run_folder import open_run
+from stages.settings import SECTIONS
+from stages.try_units import UnitTrials
+from tests.integration.browser import browser, needs_browser
+from tests.pipeline.serve.serving import Served, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.slow, needs_browser]
+SIZES = [{"width": 1280, "height": 900}, {"width": 390, "height": 800}]
+HOSTILE = "</script><img src=x onerror='window.hacked = 1'> \u202e red"
+
+
+@pytest.fixture(scope="module")
+def served(finished: Path) -> Iterator[Served]:
+    config = load_config(str(finished), SECTIONS)
+    with serving(config.root, lambda: UnitTrials(config)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium(served: Served) -> Iterator["Browser"]:
+    with browser() as opened:
+        yield opened
+
+
+def visit(chromium: "Browser", address: str, size: dict[str, int]) -> tuple["Page", list[str]]:
+    """A page of the server, and what goes wrong on it from now on: faults, and requests to anywhere else."""
+    page, faults = chromium.new_context(viewport=size).new_page(), list[str]()
+    server = address.split("#")[0]
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda asked: None if asked.url.startswith(server) else faults.append(asked.url))
+    page.goto(address)
+    page.wait_for_selector("#page[data-drawn]")
+    return page, faults
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["desk", "phone"])
+def test_an_explanation_and_a_text_are_tried(
+    chromium: "Browser", served: Served, root: Path, size: dict[str, int]
+) -> None:
+    scores = open_run(root).scores.query("status == 'ok'")
+    row = scores.nlargest(1, "correlation").iloc[0]
+    page, faults = visit(chromium, f"{served.opened.address}#/unit/{row['module']}/{row['index']}", size)
+    page.fill("#try-explanation", row["text"])
+    page.click("#try-explanation + button")
+    page.wait_for_selector("#try-explanation-found .score", timeout=60_000)
+    assert f"correlation {row['correlation']:.3f}" in page.inner_text("#try-explanation-found .score")
+    shown = page.locator("#try-explanation-found .exemplar").first
+    assert shown.locator(".bar.real").count() > 0
+    assert page.locator("#try-explanation-found .bar.simulated").count() > 0
+    page.fill("#try-text", HOSTILE)
+    page.click("#try-text + button")
+    page.wait_for_selector("#try-text-found .tokens", timeout=60_000)
+    typed = page.inner_text("#try-text-found .tokens").replace("\u00a0", " ").replace("\n", "")
+    assert "</script><img" in typed
+    assert "\u202e" not in typed
+    assert "Strongest:" in page.inner_text("#try-text-found .score")
+    page.locator("#try-text-found .token").last.click()
+    assert "real" in page.inner_text("#says")
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    assert faults == []
+
+
+def test_a_refused_attempt_is_told_on_the_page(chromium: "Browser", served: Served) -> None:
+    page, _ = visit(chromium, f"{served.opened.address}", SIZES[0])
+    page.click(".slick-row a >> nth=0")
+    page.wait_for_selector("#try-text")
+    page.fill("#try-text", "\n\n")
+    page.click("#try-text + button")
+    page.wait_for_selector("#try-text-found [role=alert]")
+    assert "blank" in page.inner_text("#try-text-found")
+
+
+def test_every_page_of_a_served_run_is_drawn(chromium: "Browser", served: Served) -> None:
+    for place in ("#/units", "#/overview", "#/unit/layers.9.mlp/none"):
+        page, faults = visit(chromium, f"{served.opened.address}{place}", SIZES[0])
+        page.wait_for_load_state("networkidle")
+        assert faults == []
+        assert page.locator("#page h1, .grid").count() > 0
