@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,6 @@ from pipeline.commands.run import check_methods, needed_stages, parse_part, run_
 from pipeline.config import RunConfig, with_sections
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
-from pipeline.execution.runner import Stages
 from pipeline.exports import EXPORTS
 from pipeline.imports import IMPORTS
 from pipeline.imports.imported_stages import refuse_redo, stages_of
@@ -69,7 +69,7 @@ def _stage_command(group: str) -> Callable[..., None]:
     ) -> None:
         loaded = _loaded(config, changes)
         own = [name for name in STAGES if name.split(".")[0] == group]
-        _run(loaded, own if only else needed_stages(own, loaded, _stages(loaded)), shard, redo)
+        _run(loaded, own if only else needed_stages(own, loaded, stages_of(loaded.root, STAGES)), shard, redo)
 
     titles = [stage.title for name, stage in STAGES.items() if name.split(".")[0] == group]
     command.__doc__ = f"Run the stage {group} and what it needs: {', '.join(titles)}."
@@ -95,13 +95,8 @@ def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
     if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
         raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
     refuse_redo(redo, config.root, STAGES)
-    stages = _stages(config)
+    stages = stages_of(config.root, STAGES)  # in an imported run some are finished
     raise typer.Exit(run_pipeline(config, stages, names, parse_part(shard), redo, lambda: _report(config) + "\n"))
-
-
-def _stages(config: RunConfig) -> Stages:
-    """The stages of a run; in an imported one some of them are finished."""
-    return stages_of(config.root, STAGES)
 
 
 def _report(config: RunConfig) -> str:
@@ -138,7 +133,7 @@ def status(config: Config = "demo") -> None:
     from pipeline.commands.status import status_table
 
     loaded = _loaded(config)
-    typer.echo(status_table(loaded, _stages(loaded)))
+    typer.echo(status_table(loaded, stages_of(loaded.root, STAGES)))
 
 
 @app.command(epilog="Example: python -m pipeline estimate --config my.toml")
@@ -147,7 +142,7 @@ def estimate(config: Config = "demo", changes: Changes = None) -> None:
     from pipeline.commands.estimate import estimate_table
 
     loaded = _loaded(config, changes)
-    typer.echo(estimate_table(loaded, _stages(loaded)))
+    typer.echo(estimate_table(loaded, stages_of(loaded.root, STAGES)))
 
 
 @app.command(epilog="Example: python -m pipeline doctor --config endpoint")
@@ -220,18 +215,11 @@ def serve(
 ) -> None:
     """Serve the pages of a run, finished or not, with queries and with attempts at its units."""
     from pipeline.commands.serve import serve_run
-    from pipeline.serve.attempts import Attempts
+    from stages.try_units import UnitTrials
 
     loaded = None if run else _loaded(config)
-
-    def attempts() -> Attempts:
-        from stages.try_units import UnitTrials
-
-        assert loaded is not None
-        return UnitTrials(loaded)
-
     root = Path(run) if loaded is None else loaded.root
-    serve_run(root, REPORTS, attempts if loaded else None, host, port)
+    serve_run(root, REPORTS, None if loaded is None else partial(UnitTrials, loaded), host, port)
 
 
 @app.command(epilog="Example: python -m pipeline plots --config my.toml")

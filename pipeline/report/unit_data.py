@@ -203,9 +203,8 @@ def _flat(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], npt.NDArray
 def _recorded(table: pa.Table) -> Json:
     """Exemplars: activations are packed in LEVELS of the largest of their row, which is in the column `scale`."""
     values, lengths = _flat(table["activations"])
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    sizes = np.where(np.isfinite(values), np.abs(values), 0)
-    scale = np.maximum.reduceat(sizes, starts) if len(starts) else np.zeros(0)
+    scale = np.zeros(len(lengths))
+    np.maximum.at(scale, np.repeat(np.arange(len(lengths)), lengths), np.where(np.isfinite(values), np.abs(values), 0))
     row_scale = np.repeat(np.where(scale > 0, scale, 1), lengths)
     levels = np.where(np.isfinite(values), np.rint(values / row_scale * LEVELS), MISSING).astype(np.int8)
     shown = columns_of(table.drop(["module", "activations"]))

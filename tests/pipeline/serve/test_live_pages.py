@@ -40,7 +40,7 @@ def test_the_data_of_the_pages_is_that_of_a_report(tmp_path: Path) -> None:
         facts, written = handed(served, "run"), data(page, "run")
         assert set(facts.pop("served")) == {"simulate", "activations", "state"}
         assert "served" not in written
-        assert facts == written | {"sequences": 200}
+        assert facts == written | {"sequences": 200, "strongest": 0}
         file = data(page, "units/1")
         parts = [handed(served, f"units/{file['module']}/{index}") for index in file["indices"]]
         for name in ("scores", "explanations", "exemplars"):

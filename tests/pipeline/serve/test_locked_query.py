@@ -157,4 +157,4 @@ def test_a_query_does_not_take_all_memory(served: Served) -> None:
 
 
 def test_an_error_names_the_tables(served: Served) -> None:
-    assert "Tables of this run: corpus, exemplars" in served.query("SELECT * FROM nothing").error
+    assert "Tables of this run: corpus, details, exemplars" in served.query("SELECT * FROM nothing").error
