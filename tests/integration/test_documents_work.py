@@ -77,6 +77,7 @@ def test_a_documented_command_works(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     own = copied if "init" not in command else tmp_path / "my.toml"
     shown = command.replace(ENDPOINT, str(over_endpoint)).replace("my.toml", str(own))
+    shown = shown.replace("outputs/my-run", str(copied.parent / "reduced"))
     words = recipe(shown) if shown.startswith("make") else shlex.split(shown)
     words = [values(shown).get(word.removeprefix("$"), word) for word in words]
     assert words[:3] == [".venv/bin/python", "-m", "pipeline"]
