@@ -11,6 +11,9 @@ from pipeline.config.run_file import load_config
 from pipeline.results.run_folder import open_run
 from stages.settings import SECTIONS
 from stages.try_units import UnitTrials
+from tests.integration.endpoint_run import KEY, KEY_VARIABLE, sections, write_run
+from tests.integration.made_up_model import reply
+from tests.pipeline.llm.endpoint.loopback import Loopback
 from tests.pipeline.serve.serving import Reply, Served, serving
 
 
@@ -85,3 +88,25 @@ def test_any_unit_of_a_recorded_module_reads_a_text_and_no_other(served: Served)
         assert words in reply.error
     reply = attempt(served, "simulate", "layers.3.mlp", 0, explanation="colours")
     assert (reply.status, "no exemplars of layers.3.mlp/0" in reply.error) == (400, True)
+
+
+def test_a_simulator_behind_an_endpoint_is_asked_once_for_the_same_words(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    with Loopback(reply) as endpoint:
+        part = sections(endpoint.base_url, "loopback", "max_activation", "generated", 2)
+        config = load_config(str(write_run(tmp_path / "run", recorded, part)), SECTIONS)
+        unit = open_run(config.root).table("exemplars").query("split == 'report'").iloc[0]
+        with serving(config.root, lambda: UnitTrials(config)) as found:
+            tries = [attempt(found, "simulate", unit["module"], int(unit["index"]), explanation="rivers") for _ in "ab"]
+            asked = endpoint.requests
+        assert [one.status for one in tries] == [200, 200], tries[0].body
+        assert tries[0].json == tries[1].json
+        assert all(one["expected"] for one in tries[0].json["sequences"])
+        assert asked > 0
+        with serving(config.root, lambda: UnitTrials(config)) as found:
+            again = attempt(found, "simulate", unit["module"], int(unit["index"]), explanation="rivers")
+        assert again.json == tries[0].json
+        assert endpoint.requests == asked
+    assert KEY not in again.body.decode()
