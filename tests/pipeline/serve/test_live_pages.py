@@ -16,7 +16,7 @@ from pipeline.serve.openapi import describe_api
 from pipeline.serve.routes import api_routes
 from stages import REPORTS
 from tests.pipeline.report.made_up_run import write_run
-from tests.pipeline.report.test_pages import data
+from tests.pipeline.report.test_pages import column, data
 from tests.pipeline.serve.serving import Served, serving
 
 
@@ -44,9 +44,9 @@ def test_the_data_of_the_pages_is_that_of_a_report(tmp_path: Path) -> None:
         file = data(page, "units/1")
         parts = [handed(served, f"units/{file['module']}/{index}") for index in file["indices"]]
         for name in ("scores", "explanations", "exemplars"):
-            for column in ("index", "polarity"):
-                found = [value for part in parts for value in part["tables"][name][column]]
-                assert found == file["tables"][name][column]
+            for key in ("index", "polarity"):
+                found = [value for part in parts for value in column(part["tables"][name], key)]
+                assert found == column(file["tables"][name], key)
         sequences = handed(served, "corpus/0")
         assert len(sequences) == 32
         for number, sequence in data(page, "corpus/0").items():
