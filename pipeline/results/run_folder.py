@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pipeline.results.unit_view import UnitView
 
 
+JSON_KEYS = {"inputs", "shard", "seconds", "failed"}
+"""Keys of a footer whose values are JSON; any other value is a text, even where it looks like a number."""
+
+
 class RunFolder:
     """A run's folder. Every table is read when it is asked for, so a run that goes on shows what it has by then."""
 
@@ -164,7 +168,7 @@ class RunFolder:
 
         found = pq.read_metadata(file or self.files(table)[0]).metadata or {}
         texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
-        return {key: _value(text) for key, text in texts.items()}
+        return {key: json.loads(text) if key in JSON_KEYS else text for key, text in texts.items()}
 
 
 def open_run(folder: str | Path) -> RunFolder:
@@ -180,13 +184,6 @@ def open_run(folder: str | Path) -> RunFolder:
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; a run makes it: make run")
     return RunFolder(root)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _opened(run: RunFolder | str | Path) -> RunFolder:

@@ -168,6 +168,17 @@ def test_runs_of_the_same_subject_are_found_and_others_are_not(tmp_path: Path) -
     np.testing.assert_allclose(found["score"], scores["correlation"], rtol=1e-3)
 
 
+def test_a_fingerprint_that_looks_like_a_number_stays_a_text(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", 4)
+    path = root / "scores" / "part-00000.parquet"
+    table = pq.read_table(path)
+    footer = {"schema": "scores/1", "fingerprint": "12345678e1234567", "seconds": "2.5", "inputs": '{"seed":0}'}
+    pq.write_table(table.replace_schema_metadata(footer), path)
+    found = data(pages(root), "run")["tables"]["scores"]
+    assert found["made"] == {name: footer[name] for name in ("schema", "fingerprint")} | {"inputs": {"seed": 0}}
+    assert found["seconds"] == 2.5
+
+
 def test_a_run_without_scores_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="make run"):
