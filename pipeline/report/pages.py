@@ -1,6 +1,5 @@
 """The folder of pages that a browser opens from disk: the page itself, its libraries, and the data of a run as scripts."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipeline.report.shown_corpus import SEQUENCES_IN_FILE, write_corpus
 from pipeline.report.unit_data import LEVELS, STEPS, STRONGEST, UnitData
 from pipeline.report.unit_list import NUMBERS, list_units
 from pipeline.results.run_folder import RunFolder
+from pipeline.storage.folders import new_folder
 
 SITE = Path(__file__).with_name("site")
 """The page, its styles and scripts, and the libraries in `libraries/`."""
@@ -32,21 +32,15 @@ def write_pages(run: RunFolder, methods: Sequence[MethodReport], progress: Calla
         progress: told how many units of how many are written.
 
     Raises:
-        UserError: the run has scored no unit yet.
+        UserError: the run has scored no unit yet, or the disk is full or cannot be written.
     """
     used = [method for method in methods if method.table in run.tables]
     if not used:
         raise UserError(f"no unit of {run.root} is scored yet; finish the run with: make run")
-    final, new = run.root / FOLDER, run.root / f".{FOLDER}-{os.getpid()}"
-    for leftover in run.root.glob(f".{FOLDER}-*"):
-        shutil.rmtree(leftover)
-    shutil.copytree(SITE, new)
-    _write_data(run, used, new / "data", progress)
-    old = new.with_name(f"{new.name}-old")
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+    final = run.root / FOLDER
+    with new_folder(final, replace=True) as folder:
+        shutil.copytree(SITE, folder, dirs_exist_ok=True)
+        _write_data(run, used, folder / "data", progress)
     return (final / "index.html").resolve()
 
 

@@ -64,3 +64,19 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"), new_folder(tmp_path / "file" / "target"):
         pass
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_gives_way_to_a_new_one_that_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    for text in ("old", "new"):
+        with new_folder(target, replace=True) as folder:
+            (folder / text).write_text(text)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    with pytest.raises(ZeroDivisionError), new_folder(target, replace=True):
+        raise ZeroDivisionError
+    left = f".target-old.tmp-{os.uname().nodename}-999999999"  # of a process that was killed between the two names
+    (tmp_path / left).mkdir()
+    with new_folder(target, replace=True) as folder:
+        (folder / "newer").write_text("newer")
+    assert [path.name for path in target.iterdir()] == ["newer"]
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
