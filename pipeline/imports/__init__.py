@@ -6,3 +6,5 @@ IMPORTS = {
     "neuronpedia": "pipeline.imports.neuronpedia_bundle:IMPORT",
 }
 """By name: an `Import`."""
+IMPORTED = "imported"
+"""The corpus.source of the run file of an imported run."""

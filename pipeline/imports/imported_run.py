@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Stage
+from pipeline.imports import IMPORTED
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS, TableSchema
 from pipeline.storage.shards import footer, publish
 
@@ -159,11 +160,11 @@ name = {json.dumps(root.name)}
 folder = {json.dumps(str(root.parent), ensure_ascii=False)}
 
 [subject]
-model = "imported" # is not loaded
+model = "{IMPORTED}" # is not loaded
 modules = [{", ".join(modules)}]
 
 [corpus]
-source = "imported" # is not read
+source = "{IMPORTED}" # is not read
 
 [record]
 skip_positions = 0 # the other program may have counted all; a higher number leaves the first ones of a sequence out of scores

@@ -14,18 +14,26 @@ from pipeline.storage.shards import read_footer
 from pipeline.storage.tables import Tables
 
 
-def stages_of(root: Path, stages: Stages) -> Stages:
-    """The stages as they are for the run in a folder. Raises UserError: a file there is broken."""
+def stages_of(root: Path, stages: Stages, redo: str = "") -> Stages:
+    """The stages as they are for the imported run in a folder.
+
+    Args:
+        redo: a stage, or a group of stages, that is to be run anew.
+
+    Raises:
+        UserError: a file there is broken, or what is to be run anew was imported.
+    """
     imported = [place for place, stage in enumerate(stages.values()) if _is_imported(root, stage)]
     if not imported:
-        return stages
+        return stages  # a corpus of that name
+    _refuse_redo(redo, root, stages)
     return {
         name: _finished(root, stage) if place <= imported[-1] else stage
         for place, (name, stage) in enumerate(stages.items())
     }
 
 
-def refuse_redo(redo: str, root: Path, stages: Stages) -> None:
+def _refuse_redo(redo: str, root: Path, stages: Stages) -> None:
     """Raises UserError where a stage or a group of stages to be run anew has nothing to run from."""
     for stage in stages.values():
         if redo in (stage.name, stage.name.split(".")[0]) and _is_imported(root, stage):
