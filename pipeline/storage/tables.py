@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
-from pipeline.storage.shards import atomic_path, remove_leftovers, writer_options
+from pipeline.storage.atomic_files import atomic_path, remove_leftovers
+from pipeline.storage.shards import writer_options
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
