@@ -28,9 +28,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with disk_errors_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             os.replace(temporary, path)
-            _flush(path.parent)
+            flush(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -43,9 +43,9 @@ def publish_once(path: Path, content: bytes) -> bool:
         temporary = temporary_path(path)
         try:
             temporary.write_bytes(content)
-            _flush(temporary)
+            flush(temporary)
             os.link(temporary, path)  # fails where there is one, on network file systems too
-            _flush(path.parent)
+            flush(path.parent)
         except FileExistsError:
             return False
         finally:
@@ -96,7 +96,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
