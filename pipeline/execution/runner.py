@@ -96,9 +96,7 @@ def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
         if stale & {stage.name, *stage.upstream(config)}:
             stale.add(stage.name)
             _refuse_pruned(stage, stages, config, stale)
-    for stage in reversed(
-        stages.values()
-    ):  # what was made from rows goes before them, so that a kill leaves no orphans
+    for stage in reversed(list(stages.values())):  # first what was made from others, so that a kill leaves no orphans
         if stage.name in stale:
             for table in reversed(stage.writes):
                 for path in tables.files(table):

@@ -52,11 +52,11 @@ _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN N
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _CHOSEN = "status <> 'not_selected'"
 SUMMARY = f"""
-SELECT count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
+SELECT explainer, simulator, count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
        avg(correlation_random) AS correlation_random, avg(correlation_shuffled) AS control,
        avg(correlation_lookup) AS lookup,
        count(*) FILTER (ci_low > correlation_shuffled) / nullif(count(correlation), 0) AS above_control
-FROM scores WHERE {_CHOSEN}"""
+FROM scores WHERE {_CHOSEN} GROUP BY explainer, simulator ORDER BY explainer, simulator"""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -176,18 +176,21 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
         f"Dataset: {root}/scores/*.parquet (and units, exemplars, explanations, simulations beside it)",
         f'Query:   make query SQL="SELECT text, correlation FROM scores ORDER BY correlation DESC" RUN={root}',
     ]
+    several = connection.sql(SUMMARY).to_arrow_table().to_pylist()
+    columns = _COLUMNS if len(several) < 2 else f"{_COLUMNS}, explainer, simulator"
     for title, order, limit in (
         ("Best explained", 'correlation DESC NULLS LAST, module, "index", polarity', 8),
         ("Drawn at random", f'hash(module, "index", {seed}), polarity', 8),
     ):
         rows = connection.sql(
-            f"SELECT {_COLUMNS} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
+            f"SELECT {columns} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
         )
         parts += ["", title, format_table(rows.columns, rows.fetchall())]
-    return "\n".join([*parts, "", _sentence(connection.sql(SUMMARY).to_arrow_table().to_pylist()[0])])
+    by = ["{explainer}, simulated by {simulator}: ".format(**one) if len(several) > 1 else "" for one in several]
+    return "\n".join([*parts, "", *(words + _sentence(one) for words, one in zip(by, several, strict=True))])
 
 
-def _sentence(values: dict[str, float | None]) -> str:
+def _sentence(values: dict[str, Any]) -> str:
     def number(name: str) -> str:
         return "none" if values[name] is None else f"{values[name]:.3f}"
 
