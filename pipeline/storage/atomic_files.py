@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -40,7 +41,9 @@ def publish_once(path: Path, content: bytes) -> bool:
     """Write a small file whole under a name that nothing has yet; False, and nothing is written, where another was faster."""
     with disk_errors_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_path(path)
+        temporary = temporary_path(
+            path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+        )  # threads may write the same file
         try:
             temporary.write_bytes(content)
             flush(temporary)
