@@ -52,7 +52,8 @@ _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN N
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _CHOSEN = "status <> 'not_selected'"
 SUMMARY = f"""
-SELECT explainer, simulator, count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
+SELECT explainer, simulator,
+       count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
        avg(correlation_random) AS correlation_random, avg(correlation_shuffled) AS control,
        avg(correlation_lookup) AS lookup,
        count(*) FILTER (ci_low > correlation_shuffled) / nullif(count(correlation), 0) AS above_control
