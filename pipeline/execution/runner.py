@@ -2,28 +2,23 @@
 
 import asyncio
 import inspect
-import json
-import time
-import traceback
-from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-from tqdm import tqdm
+from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.concurrency import TURN, bounded_gather
-from pipeline.execution.progress import ShardProgress, say
-from pipeline.execution.stage import Context, Rows, Shard, Stage
-from pipeline.storage.shards import Footer, atomic_path, canonical, fingerprint, publish, read_footer, remove_leftovers
-from pipeline.storage.shards import footer as shard_footer
+from pipeline.execution.progress import ShardProgress
+from pipeline.execution.shard_work import ShardWork
+from pipeline.execution.shared_shards import SharedShards, Sharing, error_note, open_claims, worker_name
+from pipeline.execution.stage import Context, Shard, Stage
+from pipeline.storage.atomic_files import remove_leftovers
+from pipeline.storage.shards import Footer, canonical, fingerprint, read_footer
 from pipeline.storage.tables import Tables, is_pruned
 
 Stages = Mapping[str, Stage]
-SECONDS_BETWEEN_NOTES = 1.0
+ALONE = Sharing()
 
 
 @dataclass(frozen=True)
@@ -91,17 +86,14 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
             _refuse_other_plan(path, footer, stage, shard)
         if len(own) == len(stage.writes):
             done[shard.name] = list(own.values())
-    broken = [shard.name for shard in shards if shard.name not in done and _note(config, stage, shard).exists()]
+    broken = [shard.name for shard in shards if shard.name not in done and error_note(config, stage, shard).exists()]
     return Progress(stage, inputs, True, shards, done, broken)
 
 
-def run_stage(
-    stage: Stage, config: RunConfig, stages: Stages, part: tuple[int, int] = (0, 1), *, show: bool = True
-) -> Progress:
-    """Compute the shards of a stage that are missing.
+def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = ALONE, *, show: bool = True) -> Progress:
+    """Compute the shards of a stage that are missing and that no other worker has.
 
     Args:
-        part: (i, n) computes every n-th shard, from the i-th on.
         show: show progress on standard error.
 
     Raises:
@@ -112,22 +104,21 @@ def run_stage(
     if not before.ready:
         waiting = [name for name in stage.upstream(config) if not everything[name].finished]
         raise UserError(f"{stage.name} reads {', '.join(waiting)}, which is not finished; run that first")
-    mine = [shard for number, shard in enumerate(before.shards) if number % part[1] == part[0]]
-    todo = [shard for shard in mine if shard.name not in before.done]
-    if not todo:
+    if before.finished:
         return before
     _refuse_pruned(stage, stages, config)
     for table in stage.writes:
         remove_leftovers(config.root / table.path)
-    context = Context(config, stage, f"{part[0]}-of-{part[1]}")
-    done = len(mine) - len(todo)
-    with ShardProgress(stage.title, len(mine), done, show=show) as bar:
-        work = _Work(stage, context, before.inputs, bar)
+    with (
+        open_claims(config) as claims,
+        ShardProgress(stage.title, len(before.shards), len(before.done), show=show) as bar,
+    ):
+        context = Context(config, stage, worker_name(claims, how.part))
+        work = ShardWork(stage, context, before.inputs, bar, SharedShards(stage, config, before.shards, claims, how))
         if inspect.iscoroutinefunction(stage.process):
-            asyncio.run(work.compute_concurrently(todo, _in_flight(stage, config, len(todo))))
+            asyncio.run(work.compute_concurrently(_in_flight(stage, config, len(before.todo))))
         else:
-            for shard in todo:
-                work.compute(shard)
+            work.compute()
     return survey(config, stages)[stage.name]
 
 
@@ -157,80 +148,6 @@ def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
             for table in reversed(stage.writes):
                 for path in tables.files(table):
                     path.unlink()
-
-
-class _Work:
-    """Computes and publishes shards; an error that is not the user's is noted and the run goes on."""
-
-    def __init__(self, stage: Stage, context: Context, inputs: Mapping[str, Any], bar: ShardProgress) -> None:
-        self._stage, self._context, self._inputs, self._bar = stage, context, inputs, bar
-        self._published = time.perf_counter()
-
-    def compute(self, shard: Shard) -> None:
-        with self._errors_noted(shard):
-            self._publish(shard, cast(Rows, self._stage.process(shard, self._context)))
-
-    async def compute_concurrently(self, shards: Sequence[Shard], limit: int) -> None:
-        async def compute(numbered: tuple[int, Shard]) -> None:
-            number, shard = numbered
-            TURN.set(number)
-            with self._errors_noted(shard):
-                rows = await cast(Awaitable[Rows], self._stage.process(shard, self._context))
-                async with publishing:
-                    await asyncio.to_thread(self._publish, shard, rows)
-
-        publishing = asyncio.Lock()
-        units = sum(len(shard.key.get("indices", ())) for shard in shards)
-        telling = asyncio.create_task(self._tell_now_and_then(units))
-        try:
-            await bounded_gather(compute, list(enumerate(shards)), limit)
-        finally:
-            telling.cancel()
-            await asyncio.wait([telling])
-            await self._context.aclose()
-
-    async def _tell_now_and_then(self, units: int) -> None:
-        started = time.monotonic()
-        try:
-            while True:
-                await asyncio.sleep(SECONDS_BETWEEN_NOTES)
-                self._tell(units, time.monotonic() - started)
-        finally:
-            self._tell(units, time.monotonic() - started)
-
-    def _tell(self, units: int, seconds: float) -> None:
-        """Say how many of the units are done after so many seconds, when all will be, and what their requests have taken."""
-        done = self._context.units_done
-        left = f", {tqdm.format_interval(seconds * (units - done) / done)} left" if 0 < done < units else ""
-        self._bar.note(", ".join([f"{done:.0f} of {units} units{left}", *self._context.taken()]))
-
-    def _publish(self, shard: Shard, rows: Rows) -> None:
-        now = time.perf_counter()
-        seconds, self._published = now - self._published, now  # since the shard before, so that they add up to the run
-        said = shard_footer(self._inputs, shard.key, seconds)
-        for table in self._stage.writes:
-            publish(self._context.tables.file(table, shard.name), rows[table.name], table, said)
-        _note(self._context.config, self._stage, shard).unlink(missing_ok=True)
-
-    @contextmanager
-    def _errors_noted(self, shard: Shard) -> Iterator[None]:
-        note = _note(self._context.config, self._stage, shard)
-        try:
-            yield
-        except (UserError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 - one bad shard must not stop the others
-            with atomic_path(note) as temporary:
-                detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-                temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")
-            message = f"{self._stage.name} {shard.name} failed: {type(error).__name__}: {error} (see {note})"
-            say(message)
-        self._bar.step()
-
-
-def _note(config: RunConfig, stage: Stage, shard: Shard) -> Path:
-    """Where the error of a shard is kept."""
-    return config.root / "_failed" / f"{stage.name}-{shard.name}.json"
 
 
 def _refuse_pruned(stage: Stage, stages: Stages, config: RunConfig, made_anew: Collection[str] = ()) -> None:

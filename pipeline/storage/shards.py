@@ -1,19 +1,12 @@
 """The files of a shard: publish them atomically, small and for any reader of Parquet, and tell whether they are there.
 
-A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed, so a
-reader never sees half a file. Its footer says what it is: schema, fingerprint, shard, commit.
+The footer of a file says what it is: schema, fingerprint, shard, commit.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
-import re
-import shutil
-import socket
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -27,15 +20,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
+from pipeline.storage.atomic_files import atomic_path
 
 FIRST = 4096
 """Rows that are looked at to choose an encoding."""
-UNWRITABLE = {
-    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
-}  # fmt: skip
-"""Errors of a full disk, or of a folder that cannot be made or written."""
-
-
 CREATED_BY = "neurogloss 0.1.0"
 
 
@@ -126,13 +114,20 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def publish(path: Path, rows: pa.Table | Iterable[pa.Table], table: TableSchema, footer: Mapping[str, str]) -> None:
+def publish(
+    path: Path,
+    rows: pa.Table | Iterable[pa.Table],
+    table: TableSchema,
+    footer: Mapping[str, str],
+    claimed: Callable[[], None] | None = None,
+) -> None:
     """Write one table of a shard under its final name, all or nothing.
 
     Args:
         rows: all of them, or some after the other in the table's order; only one piece is in memory at a time. Row groups end
             where a piece ends.
         footer: what the file says of itself, beside its schema and its failed rows; see `Footer`.
+        claimed: as in `atomic_path`.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -141,7 +136,7 @@ def publish(path: Path, rows: pa.Table | Iterable[pa.Table], table: TableSchema,
     pieces = (_cast(piece, table) for piece in ([rows] if isinstance(rows, pa.Table) else rows))
     first = next(pieces, table.schema.empty_table())
     options, failed = writer_options(table, first), 0
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
+    with atomic_path(path, claimed) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
         for piece in chain([first], pieces):
             failed += _failed(piece)
             for start, stop in _groups(piece, table):
@@ -153,73 +148,6 @@ def _cast(rows: pa.Table, table: TableSchema) -> pa.Table:
     if rows.schema.names != table.schema.names:
         raise ValueError(f"{table.name}: columns {rows.schema.names}, expected {table.schema.names}")
     return rows.cast(table.schema)
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error."""
-    temporary = temporary_path(path)
-    try:
-        with disk_errors_told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            _flush(temporary)
-            os.replace(temporary, path)
-            _flush(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def temporary_path(path: Path) -> Path:
-    """Where this process writes what is to become `path`; readers pass such names over."""
-    return path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
-
-
-@contextlib.contextmanager
-def disk_errors_told(path: Path) -> Iterator[None]:
-    """Raises UserError where `path` cannot be written: a full disk, or a folder that may not be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in UNWRITABLE:
-            raise UserError(
-                f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
-            ) from None
-        raise
-
-
-def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Delete the temporary files and folders of processes of this host that are no more.
-
-    Args:
-        name: of the file or folder that they were to become; any unless given.
-    """
-    for path in folder.glob(".*.tmp-*"):
-        match = re.fullmatch(r"\.(.+)\.tmp-(.+)-(\d+)", path.name)
-        if match and name in ("", match[1]) and match[2] == socket.gethostname() and not _alive(int(match[3])):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failed(rows: pa.Table) -> int:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
-from pipeline.storage.shards import atomic_path, remove_leftovers, writer_options
+from pipeline.storage.atomic_files import atomic_path, remove_leftovers
+from pipeline.storage.shards import writer_options
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -142,6 +143,11 @@ def prune(tables: Tables, pruned: Iterable[TableSchema]) -> None:
         for path in tables.files(table):
             if not is_pruned(path):
                 _empty(path, table)
+
+
+def has_rows(tables: Tables, pruned: Iterable[TableSchema]) -> bool:
+    """Whether any of some tables has a file whose rows were not removed."""
+    return any(not is_pruned(path) for table in pruned for path in tables.files(table))
 
 
 def is_pruned(path: Path) -> bool:

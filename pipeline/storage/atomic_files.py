@@ -1,0 +1,118 @@
+"""Files that are there as a whole or not at all.
+
+A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed, so a reader never
+sees half a file.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.errors import ClaimLost, UserError
+
+UNWRITABLE = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
+}  # fmt: skip
+"""Errors of a full disk, or of a folder that cannot be made or written."""
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+"""Errors of file systems without hard links."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, claimed: Callable[[], None] | None = None) -> Iterator[Path]:
+    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error.
+
+    Args:
+        claimed: called right before the move, which then never replaces a file; raises ClaimLost to prevent it.
+
+    Raises:
+        ClaimLost: another worker has published `path`.
+    """
+    temporary = temporary_path(path)
+    try:
+        with disk_errors_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            if claimed:
+                claimed()
+            if not claimed or not link_if_new(temporary, path):
+                os.replace(temporary, path)
+            _flush(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def link_if_new(temporary: Path, path: Path) -> bool:
+    """Give a file a second name, where nothing has that name; False on a file system without links.
+
+    Raises:
+        ClaimLost: there is a file of that name.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        if os.stat(temporary).st_nlink == 1:  # else NFS made it, its answer was lost, and the repeated request failed
+            raise ClaimLost(f"another worker has made {path}") from None
+    except OSError as error:
+        if error.errno in NO_LINKS:
+            return False
+        raise
+    return True
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process writes what is to become `path`; readers pass such names over."""
+    return path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
+
+
+@contextlib.contextmanager
+def disk_errors_told(path: Path) -> Iterator[None]:
+    """Raises UserError where `path` cannot be written: a full disk, or a folder that may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
+            ) from None
+        raise
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Delete the temporary files and folders of processes of this host that are no more.
+
+    Args:
+        name: of the file or folder that they were to become; any unless given.
+    """
+    for path in folder.glob(".*.tmp-*"):
+        match = re.fullmatch(r"\.(.+)\.tmp-(.+)-(\d+)", path.name)
+        if match and name in ("", match[1]) and match[2] == socket.gethostname() and not _alive(int(match[3])):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
