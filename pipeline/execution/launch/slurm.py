@@ -18,6 +18,8 @@ from pipeline.execution.runner import Stages, survey
 
 SECONDS_TO_GIVE_BACK = 15
 """Before its time limit, a task that has not finished its shard gives it back."""
+RESTARTS = 5
+"""Times that a worker which was killed is queued again."""
 SCRIPT = """\
 #!/bin/bash
 {options}
@@ -30,15 +32,16 @@ export PYTHONPATH={path}
 {command} &
 worker=$!
 again=0
+ended=0
 # The time limit is near: finish the shards in hand, or give them back when it gets late; then queue again.
-trap 'again=1; kill -USR1 $worker; (sleep {patience}; kill -TERM $worker) & ' USR1
+trap 'again=1; kill -USR1 $worker; (sleep {patience}; kill -TERM $worker) &' USR1
 # Preempted or cancelled: give the shards back at once. Slurm itself queues a preempted task again.
-trap 'kill -TERM $worker' TERM
+trap 'ended=1; kill -TERM $worker' TERM
 code=0
 while kill -0 $worker 2> /dev/null; do wait $worker; code=$?; done
-# Exit code 3: this worker has ended, and work is left.
-if [ $again = 1 ] && [ $code != 0 ] || [ $code = 3 ]; then
-  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60
+# 3: this worker has ended and work is left. Above 128: it was killed, say for its memory.
+if [ $code = 3 ] || [ $again = 1 -a $code != 0 ] || [ $code -gt 128 -a "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
+  [ $ended = 1 ] || {{ scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60; }}
 fi
 exit $code
 """
@@ -84,6 +87,7 @@ def script_of(launch: Launch, config: RunConfig, stage: str, tasks: int) -> str:
         path=shlex.quote(launch.environment("", launch.logs)["PYTHONPATH"]),
         setup="\n".join(["", *slurm.setup, ""]),
         command=quoted(command),
+        restarts=RESTARTS,
         patience=max(1, slurm.seconds_to_finish - SECONDS_TO_GIVE_BACK),
     )
 
@@ -103,7 +107,7 @@ def _options(launch: Launch, config: RunConfig, stage: str, tasks: int) -> list[
         f"--job-name={config.run.name}-{stage}",
         f"--array=0-{tasks - 1}{at_a_time}",
         "--ntasks=1",
-        f"--output={launch.logs}/{stage}-%A_%a.log",
+        f"--output={shlex.quote(f'{launch.logs}/{stage}-%A_%a.log')}",
         "--open-mode=append",
         "--requeue",
         f"--signal=B:USR1@{slurm.seconds_to_finish}",

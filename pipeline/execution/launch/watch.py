@@ -23,7 +23,7 @@ Codes = Mapping[str, int | None]
 
 def watch(config: RunConfig, stages: Stages, names: Sequence[str], codes: Callable[[], Codes]) -> Codes:
     """Show how far the named stages are, until all workers have ended; gives their exit codes."""
-    bar: ShardProgress | None = None
+    bar: _Bar | None = None
     shown = ""
     try:
         while None in (now := codes()).values():
@@ -31,16 +31,33 @@ def watch(config: RunConfig, stages: Stages, names: Sequence[str], codes: Callab
             current = _current(config, stages, names)
             if current and current.stage.name != shown:
                 if bar:
-                    bar.__exit__(None, None, None)
+                    bar.close(finished=True)
                 shown = current.stage.name
-                bar = ShardProgress(current.stage.title, len(current.shards), len(current.done))
+                bar = _Bar(current)
             if bar and current:
                 bar.reach(len(current.done))
             time.sleep(max(0.5, (time.monotonic() - began) / SHARE_OF_LOOKING))
         return now
     finally:
         if bar:
-            bar.__exit__(None, None, None)
+            bar.close(finished=_current(config, stages, names) is None)
+
+
+class _Bar:
+    """The bar of one stage; it is closed when the next one is at work."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._total = len(progress.shards)
+        self._bar = ShardProgress(progress.stage.title, self._total, len(progress.done))
+
+    def reach(self, done: int) -> None:
+        self._bar.reach(done)
+        self._bar.note("")
+
+    def close(self, *, finished: bool) -> None:
+        if finished:
+            self._bar.reach(self._total)
+        self._bar.__exit__(None, None, None)
 
 
 def _current(config: RunConfig, stages: Stages, names: Sequence[str]) -> Progress | None:
