@@ -14,7 +14,7 @@ from pipeline.command_line.options import Changes, Config, load_run, stages_of_r
 from pipeline.command_line.running import app as running
 from pipeline.config import with_sections
 from pipeline.errors import UserError
-from pipeline.storage.shards import CREATED_BY
+from pipeline.storage.footers import CREATED_BY
 from stages import STAGES
 from stages.settings import SECTIONS
 

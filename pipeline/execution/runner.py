@@ -14,7 +14,7 @@ from pipeline.execution.shard_work import ShardWork
 from pipeline.execution.shared_shards import SharedShards, Sharing, error_note, open_claims, worker_name
 from pipeline.execution.stage import Context, Shard, Stage
 from pipeline.storage.atomic_files import remove_leftovers
-from pipeline.storage.shards import Footer, canonical, fingerprint, read_footer
+from pipeline.storage.footers import Footer, canonical, fingerprint, read_footer
 from pipeline.storage.tables import Tables, is_pruned
 
 Stages = Mapping[str, Stage]

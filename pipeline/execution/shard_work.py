@@ -17,7 +17,7 @@ from pipeline.execution.shared_shards import SharedShards, error_note
 from pipeline.execution.stage import Context, Rows, Shard, Stage
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.claims import LAUNCHED, Claim
-from pipeline.storage.shards import footer as shard_footer
+from pipeline.storage.footers import footer as shard_footer
 from pipeline.storage.shards import publish
 
 SECONDS_BETWEEN_NOTES = 1.0

@@ -1,7 +1,6 @@
-"""Files that are there as a whole or not at all.
+"""Files that are there as a whole or not at all, for readers, other writers, and after a crash.
 
-A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed, so a reader never
-sees half a file.
+A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed or linked.
 """
 
 import contextlib
@@ -47,6 +46,23 @@ def atomic_path(path: Path, claimed: Callable[[], None] | None = None) -> Iterat
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def publish_once(path: Path, content: bytes) -> bool:
+    """Write a small file whole under a name that nothing has yet; False, and nothing is written, where another was faster."""
+    with disk_errors_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(path)
+        try:
+            temporary.write_bytes(content)
+            _flush(temporary)
+            os.link(temporary, path)  # fails where there is one, on network file systems too
+            _flush(path.parent)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
 
 
 def link_if_new(temporary: Path, path: Path) -> bool:

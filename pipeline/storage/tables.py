@@ -176,7 +176,9 @@ class KeptFiles:
         """To be called once rows were read."""
         for path, state in self._states.items():
             if _state(path) != state:
-                raise RuntimeError(f"{path} was replaced while it was read, by another worker that had finished with it")
+                raise RuntimeError(
+                    f"{path} was replaced while it was read, by another worker that had finished with it"
+                )
 
 
 def _state(path: Path) -> tuple[int, int, int]:

@@ -19,7 +19,8 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema, column
 from pipeline.storage.atomic_files import atomic_path, remove_leftovers
-from pipeline.storage.shards import CREATED_BY, fingerprint, footer, publish, read_footer
+from pipeline.storage.footers import CREATED_BY, fingerprint, footer, read_footer
+from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from stages import TABLES
 
