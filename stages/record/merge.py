@@ -105,12 +105,8 @@ class Partials:
         index = pc.field("index")
         of_module = (pc.field("module") == module) & (index < stop)
         for part in self._parts:
-            rows = {
-                name: source.to_table(
-                    filter=of_module & (index >= (start - start % BLOCK if name in BY_BLOCK else start))
-                )
-                for name, source in part.items()
-            }
+            firsts = {name: start - start % BLOCK if name in BY_BLOCK else start for name in part}
+            rows = {name: one.to_table(filter=of_module & (index >= firsts[name])) for name, one in part.items()}
             self._files.check()
             yield rows
 
