@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +24,15 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="SECTION.SETTING=VALUE instead of the run file's; can be given several times"),
 ]
-Part = Annotated[str, typer.Option("--shard", help="I/N: compute every N-th shard, from the I-th on (from 0)")]
+Part = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        help="I/N: compute every N-th shard, from the I-th on (from 0); auto: as the tasks of a Slurm array or step are numbered; "
+        "without it, workers share all shards by claims",
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="wait for shards that other workers are at work on")]
 Redo = Annotated[str, typer.Option(help="discard what this stage and those after it made, then run")]
 Only = Annotated[bool, typer.Option("--only", help="run this stage alone, not those that it needs")]
 Folder = Annotated[str, typer.Option("--run", help="folder of a run, instead of a run file")]
@@ -34,7 +43,7 @@ def load_run(path: str, changes: list[str] | None = None) -> RunConfig:
     """The run file; from here on relative paths start from its folder, and so do imports of black boxes."""
     config = load_config(path, SECTIONS, changes or ())
     check_methods(config, STAGES)
-    folder = paths_from(path)
+    folder = Path(config.run.paths_from) if config.run.paths_from else paths_from(path)
     os.chdir(folder)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator, model_validator
 
+from pipeline.config.launching import Launch
 from pipeline.config.section import Budget, Count, Device, LanguageModel, Positive, Section, Text
 
 METHOD_NAME = r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$"
@@ -115,6 +116,8 @@ class Run(Section):
     """Seed of everything drawn at random."""
     folder: str = "outputs"
     """Folder that holds the run's folder. A relative one starts from the checkout; without a checkout, from the run file's folder."""
+    paths_from: str = ""
+    """Folder that relative paths of the run file start from; unless given, its own, and for a preset the working directory."""
     prompts: str = ""
     """A folder of your own prompts: a file there takes the place of the one of its name in prompts/, such as
     explain/token_space.v1.jinja; the others stay as they are."""
@@ -255,6 +258,7 @@ class RunConfig(Section):
     subject: Subject
     corpus: Corpus
     budget: Budget = Budget()
+    launch: Launch = Launch()
 
     def __getitem__(self, section: type[S]) -> S:
         found: S = getattr(self, section.key)

@@ -55,7 +55,7 @@ def find_run_file(path: str) -> Path:
 
 
 def paths_from(path: str) -> Path:
-    """The folder that the paths of a run file start from: its own; for a preset, the working directory."""
+    """The folder that the paths of a run file start from unless run.paths_from says it: its own; for a preset, the working directory."""
     file = find_run_file(path)
     return Path.cwd() if file.parent == PRESETS else file.parent
 

@@ -26,6 +26,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
 
+    apart: ClassVar[bool] = False
+    """Whether the reference describes it by itself where it is part of another section."""
     choices: ClassVar[Mapping[str, Choices]] = {}
     """By setting, what it may name, or what each name of its list may be."""
 

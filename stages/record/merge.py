@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
-from pipeline.storage.tables import Tables, rows_by_module
+from pipeline.storage.tables import KeptFiles, Tables, rows_by_module
 from pipeline.subjects.module_kinds import modules_of
 from stages.estimates import made_up_record
 from stages.evidence import SPLITS
@@ -92,6 +92,7 @@ class Partials:
         options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         checked = ds.ParquetFileFormat(default_fragment_scan_options=options)
         names = [path.stem for path in tables.files(PARTIAL_UNITS)]
+        self._files = KeptFiles(tables.file(table, name) for name in names for table in PARTIALS)
         self._parts = [
             {table.name: ds.dataset(tables.file(table, name), format=checked) for table in PARTIALS} for name in names
         ]
@@ -104,12 +105,10 @@ class Partials:
         index = pc.field("index")
         of_module = (pc.field("module") == module) & (index < stop)
         for part in self._parts:
-            yield {
-                name: source.to_table(
-                    filter=of_module & (index >= (start - start % BLOCK if name in BY_BLOCK else start))
-                )
-                for name, source in part.items()
-            }
+            firsts = {name: start - start % BLOCK if name in BY_BLOCK else start for name in part}
+            rows = {name: one.to_table(filter=of_module & (index >= firsts[name])) for name, one in part.items()}
+            self._files.check()
+            yield rows
 
 
 def merge(

@@ -12,6 +12,7 @@ from pipeline.commands.run import parse_part, run_pipeline
 from pipeline.errors import UserError
 from pipeline.execution.runner import discard, run_stage
 from pipeline.execution.series import Progress
+from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Context
 from pipeline.execution.survey import survey
 from pipeline.schemas import TableSchema
@@ -30,7 +31,7 @@ def _nothing_processed() -> Iterator[None]:
 def run(
     name: str, folder: Path, part: tuple[int, int] = (0, 1), count: int = 10, size: int = 4, seed: int = 0
 ) -> Progress:
-    return run_stage(TOY[name], toy_config(folder, count, size, seed=seed), TOY, part, show=False)
+    return run_stage(TOY[name], toy_config(folder, count, size, seed=seed), TOY, Sharing(part), show=False)
 
 
 def squares(folder: Path) -> list[int]:

@@ -15,6 +15,7 @@ from pipeline.commands.run import run_pipeline
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Stage
 from pipeline.execution.survey import survey
 from pipeline.schemas import TableSchema, column
@@ -30,7 +31,7 @@ STAGES: Mapping[str, Stage] = {"count": TEMPORARY, "square": SQUARE, "later": LA
 
 
 def run(config: RunConfig, part: tuple[int, int] = (0, 1), redo: str = "") -> int:
-    return run_pipeline(config, STAGES, ["count", "square"], part, redo)
+    return run_pipeline(config, STAGES, ["count", "square"], Sharing(part), redo)
 
 
 def spent(config: RunConfig) -> list[bool]:

@@ -1,0 +1,128 @@
+"""Workers side by side compute each shard once, wait for one another, and take over from who died; exit codes say which it was."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline.storage.tables import Tables
+from tests.pipeline.execution.sharing_worker import LEASE
+from tests.pipeline.toy import SQUARES
+
+DONE, FAILED, WAITING = 0, 1, 3
+
+
+def start(folder: Path, count: int, seconds: float, *options: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.pipeline.execution.sharing_worker", str(folder), str(count), str(seconds)]
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    printed, _ = process.communicate(timeout=60)
+    return process.returncode, printed
+
+
+def computed(folder: Path) -> Counter[str]:
+    """How often each shard was begun."""
+    lines = (folder / "computed.txt").read_text().splitlines()
+    return Counter(line.rpartition(" ")[0] for line in lines)
+
+
+def until_begun(folder: Path, shards: int) -> None:
+    end = time.monotonic() + 30
+    while not (folder / "computed.txt").exists() or sum(computed(folder).values()) < shards:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def squares(folder: Path) -> list[int]:
+    found: list[int] = Tables(folder / "toy").read(SQUARES)["n"].to_pylist()
+    return found
+
+
+def test_two_workers_compute_each_shard_once_and_both_see_the_end(tmp_path: Path) -> None:
+    workers = [start(tmp_path, 12, 0.15, "--rows-may-fail") for _ in range(2)]
+    assert [ended(worker)[0] for worker in workers] == [DONE, DONE]
+    assert set(computed(tmp_path).values()) == {1}
+    assert len(computed(tmp_path)) == 6
+    assert squares(tmp_path) == [n * n for n in range(12)]
+    assert not list((tmp_path / "toy" / "_claims").rglob("*.json"))
+
+
+def test_parts_wait_for_one_another(tmp_path: Path) -> None:
+    workers = [start(tmp_path, 12, 0.1, f"{i}/2", "--rows-may-fail") for i in range(2)]
+    assert [ended(worker)[0] for worker in workers] == [DONE, DONE]
+    assert set(computed(tmp_path).values()) == {1}
+
+
+def test_who_does_not_wait_says_that_others_have_what_is_left(tmp_path: Path) -> None:
+    one = start(tmp_path, 4, 2.0)
+    until_begun(tmp_path, 1)
+    code, printed = ended(start(tmp_path, 4, 0.0, "--no-wait"))
+    one.kill()
+    one.wait()
+    assert code == WAITING
+    assert "count: 1 shards are left to other workers" in printed
+
+
+def test_a_part_whose_others_never_came_does_not_wait_for_ever(tmp_path: Path) -> None:
+    began = time.monotonic()
+    code, _ = ended(start(tmp_path, 8, 0.0, "0/2"))
+    assert code == WAITING
+    assert time.monotonic() - began > LEASE
+
+
+def test_rows_and_shards_that_failed_have_a_code_of_their_own(tmp_path: Path) -> None:
+    assert ended(start(tmp_path / "rows", 8, 0.0))[0] == FAILED
+    assert ended(start(tmp_path / "shards", 20, 0.0, "--rows-may-fail"))[0] == FAILED
+
+
+def test_a_shard_that_one_worker_saw_fail_is_not_tried_by_the_other(tmp_path: Path) -> None:
+    workers = [start(tmp_path, 20, 0.2) for _ in range(2)]
+    assert [ended(worker)[0] for worker in workers] == [FAILED, FAILED]
+    assert computed(tmp_path)["square part-00003"] == 1
+    assert ended(start(tmp_path, 20, 0.0))[0] == FAILED
+    assert computed(tmp_path)["square part-00003"] == 2
+
+
+def test_a_killed_worker_loses_the_shard_in_hand_alone(tmp_path: Path) -> None:
+    one = start(tmp_path, 12, 0.2)
+    until_begun(tmp_path, 2)
+    one.kill()
+    other = start(tmp_path, 12, 0.05, "--rows-may-fail")
+    assert ended(other)[0] == DONE
+    one.wait()
+    begun = computed(tmp_path)
+    assert sum(begun.values()) == len(begun) + 1
+    assert squares(tmp_path) == [n * n for n in range(12)]
+
+
+def test_a_stalled_worker_is_followed_and_drops_its_work(tmp_path: Path) -> None:
+    one = start(tmp_path, 4, 0.5, "--rows-may-fail")
+    until_begun(tmp_path, 1)
+    one.send_signal(signal.SIGSTOP)
+    try:
+        assert ended(start(tmp_path, 4, 0.0, "--rows-may-fail"))[0] == DONE
+        file = next((tmp_path / "toy" / "numbers").glob("*.parquet"))
+        before = file.stat()
+    finally:
+        one.send_signal(signal.SIGCONT)
+    code, printed = ended(one)
+    assert code == DONE, printed
+    assert "count part-00000 was dropped" in printed
+    assert file.stat().st_ino == before.st_ino
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_worker_that_is_told_to_stop_gives_back_or_finishes_its_shard(how: signal.Signals, tmp_path: Path) -> None:
+    one = start(tmp_path, 12, 0.4)
+    until_begun(tmp_path, 2)
+    one.send_signal(how)
+    assert ended(one)[0] == (128 + signal.SIGTERM if how == signal.SIGTERM else WAITING)
+    finished = len(list((tmp_path / "toy" / "numbers").glob("*.parquet")))
+    assert finished == (1 if how == signal.SIGTERM else 2)
+    assert not list((tmp_path / "toy" / "_claims").rglob("*.json"))
