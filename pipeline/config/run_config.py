@@ -193,7 +193,7 @@ class MethodsSection(StageSection):
     """Settings that no variant can have of its own."""
 
     variants: dict[Annotated[str, Field(pattern=METHOD_NAME, max_length=60)], dict[str, Any]] = {}
-    """Methods with settings of their own, by names that the list above can hold: each is a table of settings that take the place
+    """Methods with settings of their own, by names that the list of methods can hold: each is a table of settings that take the place
     of those of this section, the method among them."""
     _name: str = PrivateAttr("")
 

@@ -21,8 +21,8 @@ from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import Prompt, refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION, EXPLANATION_KEYS, NEGATIVES, OUTCOME, column, unit_table
 from stages.asking import Asker, open_asker
-from stages.by_hand import controls_by, explainers, of_explainer
 from stages.evidence import Exemplar, RecordedUnits
+from stages.human_explainer import controls_by, explainers, of_explainer
 from stages.judge import JUDGE_METHODS
 from stages.judge.items import Answer, Item, answers
 from stages.score.score_units import SCORES

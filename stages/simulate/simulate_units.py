@@ -25,9 +25,9 @@ from pipeline.llm.engine import NUMBERS
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS, EXPLANATIONS, SIMULATIONS
-from stages.by_hand import controls_by, explainers, of_explainer, round_of
 from stages.estimates import simulate_sizes
 from stages.evidence import RecordedUnits, TopToken
+from stages.human_explainer import controls_by, explainers, of_explainer, round_of
 from stages.methods import Method, model_use, open_method, prompt_digests
 from stages.settings import Explain, Simulate
 from stages.simulate import SIMULATORS
