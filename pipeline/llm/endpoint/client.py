@@ -138,12 +138,12 @@ class Client:
                 f"the certificate of {self.secrets.endpoint} is not trusted; set SSL_CERT_FILE to one that is"
             )
         if isinstance(error, TimeoutError):
-            return Fault(f"no reply within {self._timeout:g} s", tokens=None)
+            return Fault(f"no reply within {self._timeout:g} s", outage=True, tokens=None)
         source = next((cause for cause in causes if isinstance(cause, aiohttp.ClientError)), error)
         said = self.secrets.redact(str(source) or type(source).__name__)[:QUOTED]
         if isinstance(source, _NOT_SENT):
-            return Fault(f"no connection: {said}", answered=False)
-        return Fault(f"the connection broke: {said}", tokens=None)
+            return Fault(f"no connection: {said}", answered=False, outage=True)
+        return Fault(f"the connection broke: {said}", outage=True, tokens=None)
 
     async def aclose(self) -> None:
         """Close all connections."""
