@@ -186,6 +186,10 @@ class Engine(Protocol):
         """
         ...
 
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        """The replies to these requests could not be used: where a stage is redone, others are asked for in their place."""
+        ...
+
     async def aclose(self) -> None:
         """Give connections back; nothing is lost."""
         ...

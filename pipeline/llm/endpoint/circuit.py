@@ -1,8 +1,8 @@
 """When a request may be sent: waits between its tries, pauses that an endpoint asks for, and outages.
 
 An endpoint is out of order after IN_A_ROW failures in a row, of any requests: a status such as 503, no connection, no reply
-in time. Then all requests wait but one, which tries. The waits between these tries grow. The first that is answered ends the
-outage.
+in time. Then all requests wait, and one of them tries, by a small question. The waits between these tries grow. The first
+that is answered ends the outage. If that is the very first, requests have failed by themselves, and it was none.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
@@ -62,6 +63,24 @@ class Backoff:
             await self.sleep(left + random.uniform(0, min(1.0, 0.1 * left)))
 
 
+@dataclass(frozen=True)
+class Health:
+    """How an endpoint was so far."""
+
+    answers: int = 0
+    """Requests that it answered, be it with a refusal."""
+    outages: int = 0
+    """Outages that are over."""
+
+    def answered(self) -> "Health":
+        """One answer later."""
+        return replace(self, answers=self.answers + 1)
+
+    def after_outage(self) -> "Health":
+        """One outage later."""
+        return replace(self, outages=self.outages + 1)
+
+
 class Circuit:
     """Keeps requests back while an endpoint is out of order."""
 
@@ -70,6 +89,7 @@ class Circuit:
         self._backoff, self._patience = backoff, patience
         self.known = False
         """Whether the endpoint has ever answered."""
+        self.health = Health()
         self._failures = self._trials = 0
         self._since = self._next = 0.0
         self._trying = False
@@ -106,9 +126,12 @@ class Circuit:
         self.known = self.known or fault is None or fault.answered
         now = self._backoff.clock()
         if fault is None or not fault.outage:
+            self.health = self.health.answered()
             if self.is_open:
                 tqdm.write(f"{self._backoff.endpoint} answers again, after {now - self._since:.0f} s")
                 self._wake()
+                if self._trials > 1:
+                    self.health = self.health.after_outage()
             self._failures = self._trials = 0
             return
         self._since = self._since if self._failures else now

@@ -2,20 +2,16 @@
 
 import asyncio
 import json
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from tqdm import tqdm
-
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.execution.concurrency import TurnSemaphore
 from pipeline.llm.endpoint.budget import SharedBudget, Tokens, most_tokens
-from pipeline.llm.endpoint.circuit import Backoff, Circuit
+from pipeline.llm.endpoint.circuit import Health
 from pipeline.llm.endpoint.client import Client
 from pipeline.llm.endpoint.faults import QUOTED, UNLIKE, Fault
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
@@ -23,10 +19,6 @@ from pipeline.llm.engine import EngineError
 
 Json = dict[str, Any]
 Outcome = Answer | Fault | EngineError | UserError
-DRAIN_SECONDS = 20.0
-"""For which replies in flight are waited for when a stage ends before its time: they are paid for, and stored."""
-SHORT_DRAIN = 1.0
-"""Seconds of that which nobody has to be told of."""
 MOST_TOKENS = 2**40
 """A count of tokens above this is no count."""
 
@@ -175,9 +167,9 @@ class Sender(ABC):
             del self._flights[outgoing.key]
 
     async def _fetch(self, outgoing: Outgoing) -> Answer:
-        """The reply to a request that is not in the cache."""
+        """The reply to a request that is not in the cache; tries that fell into an outage do not count."""
         client, tries = self._endpoint.client, self._endpoint.config.retries + 1
-        heard_before, number = client.heard, 0
+        heard_before, health, number = client.heard, self._health, 0
         while True:
             outcome = await self._try(outgoing, number)
             if isinstance(outcome, Answer):
@@ -185,105 +177,24 @@ class Sender(ABC):
             if not isinstance(outcome, Fault):
                 raise outcome
             number += 1
-            if number < tries:
-                continue
-            if not outcome.outage or client.heard != heard_before or not await self._was_out_of_order(outcome):
+            if number == tries and outcome.outage and self._health == health:
+                await self._look_after(outcome)
+            if self._health.outages != health.outages:
+                heard_before, health, number = client.heard, self._health, 0
+            elif number == tries:
                 break
-            heard_before, number = client.heard, 0
         if not outcome.answered and client.heard == heard_before:  # nobody has heard of it since the first try
             raise UserError(f"{client.secrets.endpoint} does not answer ({outcome}); start it or check engine.base_url")
         raise EngineError(f"no usable reply in {tries} tries; the last one: {outcome}")
 
-    async def _was_out_of_order(self, fault: Fault) -> bool:  # noqa: ARG002 - for those that can tell
-        """Whether a fault was the endpoint's, which is well again when this returns, and not the request's own."""
-        return False
+    @property
+    def _health(self) -> Health:
+        """How the endpoint was so far, where that is known."""
+        return Health()
+
+    async def _look_after(self, fault: Fault) -> None:  # noqa: B027 - where nothing can be found out
+        """Find out whether a fault is the endpoint's and not the request's own; an outage is over when this returns."""
 
     @abstractmethod
     async def _try(self, outgoing: Outgoing, number: int) -> Outcome:
         """What a try gives, from 0 on; a reply is stored."""
-
-
-class LiveSender(Sender):
-    """Sends up to `config.concurrency` requests at a time, those of earlier shards first.
-
-    A wait between two tries holds no place in flight. Where the endpoint asks for a pause or is out of order, every request
-    waits. A request that was sent is no longer given up with who asked for it, as its reply is paid for.
-    """
-
-    def __init__(self, endpoint: Endpoint, backoff: Backoff | None = None) -> None:
-        super().__init__(endpoint)
-        self._backoff = backoff or Backoff(endpoint.client.secrets.endpoint)
-        self.circuit = Circuit(self._backoff, endpoint.config.patience)
-        self._places = TurnSemaphore(endpoint.config.concurrency)
-        self._sent: dict[bytes, asyncio.Task[Outcome]] = {}
-        self.small_question: Callable[[], Ask] | None = None
-        """Makes a request that any model can answer, another one each time; it tells whether the endpoint is well."""
-
-    async def _try(self, outgoing: Outgoing, number: int) -> Outcome:
-        """Send once, when there is a place, no pause and no outage."""
-        task = self._sent.get(outgoing.key) or asyncio.create_task(self._send_in_turn(outgoing, number))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if outgoing.key not in self._sent:
-                task.cancel()
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else looks at it
-            raise
-
-    async def _send_in_turn(self, outgoing: Outgoing, number: int) -> Outcome:
-        if number:
-            await self._backoff.before_try(number)
-        while True:
-            await self._backoff.over()
-            async with self.circuit.turn() as tries, self._places:
-                if self._backoff.paused or (self.circuit.is_open and not tries):
-                    continue
-                outcome = await self._send(outgoing)
-                self.circuit.record(outcome if isinstance(outcome, Fault) else None, tried=tries)
-                break
-        if isinstance(outcome, Fault) and outcome.wait is not None:
-            self._backoff.pause_all(outcome.wait)
-        return outcome
-
-    async def _send(self, outgoing: Outgoing) -> Outcome:
-        """Send once, within the budget. What may have reached the server without a reply counts as much as it could take."""
-        endpoint = self._endpoint
-        endpoint.cache.check()
-        await endpoint.budget.reserve(outgoing.most)
-        task = asyncio.current_task()
-        assert task is not None
-        self._sent[outgoing.key] = task
-        outcome: Outcome = Fault("interrupted", tokens=None)
-        started = time.perf_counter()
-        try:
-            outcome = endpoint.read(outgoing, await endpoint.client.post(outgoing.ask.path, outgoing.body))
-        except (Fault, EngineError, UserError) as error:
-            outcome = error
-        finally:
-            del self._sent[outgoing.key]
-            endpoint.settle(outgoing, outcome, time.perf_counter() - started)
-        return outcome
-
-    async def _was_out_of_order(self, fault: Fault) -> bool:
-        """It was if a small question fails too; that is asked until it is answered."""
-        if self.small_question is None:
-            return self.circuit.is_open or (self.circuit.known and not fault.answered)
-        question, number = self._endpoint.outgoing(self.small_question()), 0
-        while isinstance(outcome := await self._try(question, number), Fault) and outcome.outage:
-            number += 1
-        return number > 0
-
-    async def aclose(self) -> None:
-        """Wait for replies in flight, DRAIN_SECONDS at most, and give up the others."""
-        sent = list(self._sent.values())
-        if sent:
-            _, open_ones = await asyncio.wait(sent, timeout=SHORT_DRAIN)
-            if open_ones:
-                tqdm.write(
-                    f"waiting up to {DRAIN_SECONDS:.0f} s for {len(open_ones)} replies in flight, as they are paid for; "
-                    "another Ctrl-C ends at once"
-                )
-                await asyncio.wait(open_ones, timeout=DRAIN_SECONDS - SHORT_DRAIN)
-            for task in sent:
-                task.cancel()
-            await asyncio.gather(*sent, return_exceptions=True)
