@@ -8,6 +8,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.progress import say
 from pipeline.execution.runner import Progress, Stages, discard, run_stage, survey
+from pipeline.llm.endpoint.response_cache import forget_useless
 from pipeline.storage.tables import Tables, prune
 
 
@@ -58,6 +59,7 @@ def run_pipeline(
         UserError: the input is at fault.
     """
     if redo:
+        forget_useless(config.root / "_replies")
         discard([name for name in stages if redo in (name, name.split(".")[0])], config, stages)
     before = survey(config, stages)
     _prune(before, config, stages)

@@ -121,6 +121,12 @@ class EndpointEngine:
 
         return await gather_all(map(scores, prompts))
 
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        """As `Engine.mark_useless`, for replies in the response cache."""
+        if self._probing is not None and requests:
+            sent = [ask for request in requests for ask in asks(request, self._probing.result())]
+            self._endpoint.cache.mark_useless(self._endpoint.outgoing(ask).key for ask in sent)
+
     def taken(self) -> str:
         """What the requests of this process have taken, in words for people."""
         account = self._endpoint.account
