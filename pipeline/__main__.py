@@ -14,6 +14,7 @@ from pipeline.commands.run import check_methods, needed_stages, parse_part, run_
 from pipeline.config import RunConfig, with_sections
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
+from pipeline.execution.interruption import interruptible
 from pipeline.execution.runner import Stages
 from pipeline.exports import EXPORTS
 from pipeline.imports import IMPORTED, IMPORTS
@@ -285,7 +286,7 @@ def try_(
 def main() -> None:
     """Entry point; a mistake of the user ends with a message and exit code 2."""
     try:
-        with contextlib.chdir("."):  # back to where it was called from
+        with contextlib.chdir("."), interruptible() as interruption:  # back to where it was called from
             app()
     except UserError as error:
         typer.echo(f"neurogloss: {error}", err=True)
@@ -293,6 +294,7 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code == 130:  # how typer passes on an interrupt
             typer.echo("neurogloss: interrupted; the same command carries on", err=True)
+            raise SystemExit(interruption.exit_code) from None
         raise
 
 

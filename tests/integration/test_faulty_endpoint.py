@@ -169,23 +169,41 @@ def test_killed_at_three_moments_the_run_pays_no_reply_twice(
     assert_same(file, calm.file)
 
 
+@pytest.mark.parametrize(("how", "wanted"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_soon_and_loses_no_reply(
-    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm, how: signal.Signals, wanted: int
 ) -> None:
     server.latency = 0.1
     file = write(tmp_path, recorded, server)
     process = start(file)
     until(30, server, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     interrupted = time.monotonic()
     code, printed = finish(process)
-    assert code == 130
+    assert code == wanted
     assert "the same command carries on" in printed
     assert time.monotonic() - interrupted < 10
     code, printed = finish(start(file))
     assert code == 0, printed
-    assert server.requests - calm.requests <= CONCURRENCY, "replies were paid for twice"
+    assert server.requests == calm.requests, "replies were paid for twice"
     assert_same(file, calm.file)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path, recorded: Path, server: Loopback) -> None:
+    file = write(tmp_path, recorded, server)
+    process = start(file)
+    until(10, server, process)
+    server.latency = 60.0
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(3.0)
+    assert process.poll() is None, "replies in flight are waited for"
+    process.send_signal(signal.SIGTERM)
+    interrupted = time.monotonic()
+    code, printed = finish(process)
+    assert code == 143
+    assert "replies in flight" in printed
+    assert time.monotonic() - interrupted < 5
 
 
 @pytest.mark.parametrize(("fault", "words"), [("401", "key"), ("404", "unknown model"), ("quota", "credit")])
