@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE, NAME, files_with, rows, sections, write_run
-from tests.integration.made_up_model import reply
+from tests.integration.made_up_model import Json, reply
 from tests.integration.reduced import all_rows, command
 from tests.pipeline.llm.endpoint.loopback import Loopback
 
@@ -151,6 +151,72 @@ def test_rows_that_failed_are_mended_once_the_endpoint_is_well(
     assert code == 0, printed
     assert server.met["ok"] - paid < calm.requests, "replies were paid for twice"
     assert_same(file, calm.file)
+
+
+@pytest.mark.slow
+def test_an_outage_fails_no_row(tmp_path: Path, recorded: Path, server: Loopback, calm: Calm) -> None:
+    """It begins and ends while the run goes on; who asks once more asks for nothing."""
+    file = write(tmp_path, recorded, server, more="retries = 2")
+    process = start(file)
+    until(40, server, process)
+    server.faults = {"503": 1.0}
+    time.sleep(8.0)
+    server.faults = {}
+    code, printed = finish(process)
+    assert code == 0, printed
+    assert "503" in printed
+    assert "answers again" in printed
+    assert server.met["503"] <= CONCURRENCY + 8
+    assert server.requests <= calm.requests + server.met["503"] + 2
+    assert_same(file, calm.file)
+
+
+@pytest.mark.slow
+def test_an_outage_that_lasts_stops_the_run_and_publishes_no_failure(
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
+) -> None:
+    file = write(tmp_path, recorded, server, more="retries = 2, patience = 1.0")
+    process = start(file)
+    until(40, server, process)
+    server.faults = {"503": 1.0}
+    code, printed = finish(process)
+    assert code == 2, printed
+    assert "engine.patience" in printed
+    server.faults = {}
+    code, printed = finish(start(file))
+    assert code == 0, printed
+    assert_same(file, calm.file)
+
+
+@pytest.mark.slow
+def test_a_redo_asks_anew_for_what_was_of_no_use_and_for_nothing_else(
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
+) -> None:
+    useless = 0
+
+    def spoilt(body: Json) -> Json:
+        nonlocal useless
+        made = reply(body)
+        if (
+            "units = " not in str(body)
+            and sum(map(ord, str(body["messages"][-1]))) % 5 == 0
+            and "response" in str(body)
+        ):
+            useless += 1
+            made["choices"][0]["message"]["content"] = "nothing of use"
+        return made
+
+    server.reply = spoilt
+    file = write(tmp_path, recorded, server)
+    code, printed = finish(start(file))
+    failed = int((rows(file, "simulations")["status"] == "failed").sum())
+    assert code == 1, printed
+    assert failed > 0
+    server.reply, server.requests = reply, 0
+    code, printed = finish(start(file, "run", "--redo", "simulate"))
+    assert code == 0, printed
+    assert (rows(file, "simulations")["status"] == "ok").all()
+    assert 0 < server.requests <= useless
 
 
 def test_killed_at_three_moments_the_run_pays_no_reply_twice(
