@@ -21,6 +21,7 @@ from pipeline.llm.engine import (
     PromptTooLong,
     Refused,
     Request,
+    valid_text,
 )
 from pipeline.llm.load import load_engine
 
@@ -150,7 +151,7 @@ def json_objects(text: str) -> Iterator[dict[str, Any]]:
         end = start + 1
         with contextlib.suppress(ValueError, RecursionError):
             value, end = decoder.raw_decode(text, start)
-            yield value
+            yield json.loads(valid_text(json.dumps(value, ensure_ascii=False))) if "\\u" in text else value
         start = text.find("{", end)
 
 

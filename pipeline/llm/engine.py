@@ -3,6 +3,7 @@
 Shapes: S slots of a prompt.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -12,6 +13,12 @@ import numpy.typing as npt
 
 NUMBERS = range(11)
 """The numbers that an activation is written as in a prompt."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def valid_text(text: str) -> str:
+    """A text that any table can hold: a half of a surrogate pair, as JSON may escape one, becomes U+FFFD."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 @dataclass(frozen=True)

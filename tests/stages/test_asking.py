@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.llm.engine import EngineError, Message, NumberPrompt, NumberScores, PromptTooLong, Refused, Request
-from stages.asking import ATTEMPTS, FIRST_REPLIES, Asker, Reply, Use
+from stages.asking import ATTEMPTS, FIRST_REPLIES, Asker, Reply, Use, json_objects
 from tests.stages.simulate.doubles import DoubleEngine, certain
 
 
@@ -130,3 +130,14 @@ def test_prompts_without_numbers_are_useless_replies() -> None:
     asked = [NumberPrompt((), ("x",) if number % 3 else (), (0,)) for number in range(FIRST_REPLIES)]
     with pytest.raises(UserError, match="no numbers"):
         asyncio.run(asker.score(asked))
+
+
+def test_objects_in_replies_hold_only_text_that_a_table_can_hold() -> None:
+    assert list(json_objects(r'Here: {"\ud83d": ["\ude00 x", {"a": "\ud83d\ude00"}], "n": 1e999}')) == [
+        {"\ufffd": ["\ufffd x", {"a": "\N{GRINNING FACE}"}], "n": float("inf")}
+    ]
+
+
+@pytest.mark.parametrize("hard", ['{"a": ' + "[" * 100_000, '{"a": 1' + "0" * 100_000 + "}"])
+def test_what_no_parser_reads_is_no_object(hard: str) -> None:
+    assert list(json_objects(hard)) == []

@@ -161,14 +161,19 @@ class EndpointEngine:
         fact = "probe.v2." + hashlib.sha256(canonical(facts).encode()).hexdigest()[:32]
         asked_anew = f"{fact}.anew"  # by the doctor, as another worker: the newer of the two facts counts
         known = [found for found in (cache.get_fact(fact), cache.get_fact(asked_anew)) if found]
+        newest = max(known, key=lambda found: float(found["time"])) if known else {"doubtful": True}
         self._live.circuit.known = self._live.circuit.known or bool(known)
-        if known and not anew:
-            can = _CAPABILITIES.validate_python(max(known, key=lambda found: float(found["time"])))
+        if not anew and not newest.pop("doubtful", False):
+            can = _CAPABILITIES.validate_python(newest)
         else:
-            now = time.time()
-            probe = Probe(self._live, self._endpoint.client, config, self._encoder, int(1000 * now) * 10 if anew else 0)
+            now, faults = time.time(), self._endpoint.account.faults
+            probe = Probe(
+                self._live, self._endpoint.client, config, self._encoder, int(1000 * now) * 10 if known else 0
+            )
             can = await probe.capabilities()
-            cache.put_fact(asked_anew if anew else fact, asdict(can) | {"time": now})
+            doubtful = probe.doubtful or self._endpoint.account.faults > faults
+            found = asdict(can) | {"time": now, "doubtful": doubtful}
+            cache.put_fact(asked_anew if anew else fact, found)
         if can.other_models and not anew:
             tqdm.write(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}")
         self.context = config.context or can.context

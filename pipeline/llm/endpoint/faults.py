@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.engine import EngineError, PromptTooLong
+from pipeline.llm.engine import EngineError, PromptTooLong, valid_text
 
 LONGEST_WAIT = 600.0
 """Seconds that an endpoint's wish to wait is followed for at most; then another try is made."""
@@ -33,7 +33,6 @@ _TOO_LONG = re.compile(
 )
 UNLIKE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 """What reading a reply raises that is not what was asked for."""
-_SURROGATES = re.compile("[\ud800-\udfff]")
 HIDDEN = "***"
 SHORTEST = 4
 """Values with fewer characters are not looked for in messages: they are no secrets, and words hold them by chance."""
@@ -206,7 +205,7 @@ def parsed_reply(content: bytes) -> Any:
     with contextlib.suppress(*UNLIKE):
         reply = json.loads(content)
         if b"\\ud" in content or b"\\uD" in content:
-            reply = json.loads(_SURROGATES.sub("\ufffd", json.dumps(reply, ensure_ascii=False)))
+            reply = json.loads(valid_text(json.dumps(reply, ensure_ascii=False)))
         return reply
     raise Fault("a reply that is no JSON" if content else "an empty reply", tokens=None)
 
