@@ -14,6 +14,7 @@ from pipeline.command_line.options import Changes, Config, load_run, stages_of_r
 from pipeline.command_line.running import app as running
 from pipeline.config import with_sections
 from pipeline.errors import UserError
+from pipeline.execution.interruption import interruptible
 from pipeline.storage.footers import CREATED_BY
 from stages import STAGES
 from stages.settings import SECTIONS
@@ -109,7 +110,7 @@ app.add_typer(exchange)
 def main() -> None:
     """Entry point; a mistake of the user ends with a message and exit code 2."""
     try:
-        with contextlib.chdir("."):  # back to where it was called from
+        with contextlib.chdir("."), interruptible() as interruption:  # back to where it was called from
             app()
     except UserError as error:
         typer.echo(f"neurogloss: {error}", err=True)
@@ -117,6 +118,7 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code == 130:  # how typer passes on an interrupt
             typer.echo("neurogloss: interrupted; the same command carries on", err=True)
+            raise SystemExit(interruption.exit_code) from None
         raise
 
 

@@ -13,6 +13,7 @@ from pipeline.execution.runner import ALONE, discard, run_stage
 from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import SECONDS_BETWEEN_LOOKS, Sharing, open_claims
 from pipeline.execution.survey import Stages, survey
+from pipeline.llm.endpoint.response_cache import forget_useless
 from pipeline.storage.tables import Tables, has_rows, prune
 
 DONE, FAILED, WAITING = 0, 1, 3
@@ -147,6 +148,7 @@ def prepare_redo(config: RunConfig, stages: Stages, redo: str) -> None:
                     f"--redo while {where} is at work on {stage} {shard}; end it first (python -m pipeline cancel, or Ctrl-C "
                     f"there); a worker that died counts as one for {config.launch.lease:.0f} s"
                 )
+    forget_useless(config.root / "_replies")
     discard([name for name in stages if redo in (name, name.split(".")[0])], config, stages)
 
 

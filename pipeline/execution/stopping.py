@@ -17,7 +17,10 @@ PR_SET_PDEATHSIG = 1
 def heed_signals() -> None:
     """From here on this process stops in order; a launched one does so too when its launcher is killed (on Linux)."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _give_back)
+        if (
+            signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        ):  # else it ends the process as Ctrl-C does, which gives back too
+            signal.signal(signal.SIGTERM, _give_back)
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, _finish)
         if LAUNCHED:

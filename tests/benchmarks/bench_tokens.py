@@ -91,6 +91,9 @@ class CountingEngine:
             self._count([*ids, *(token for piece in reply for token in piece)])
         return [even_scores(len(passage.slots)) for passage in passages]
 
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 

@@ -6,13 +6,13 @@ import json
 import logging
 import re
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError, Timeout
-from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
+from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream, AiohttpTransport
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
@@ -35,6 +35,8 @@ PLAIN = "/completions"
 CONNECT_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 50.0
 """Seconds after which an unused connection is not used again; servers close theirs after a minute or so."""
+MOST_BYTES = 64 * 2**20
+"""Of a reply; a longer one is given up while it comes in. Results of batches go to a file and may be longer."""
 LISTED = 20
 """Models of an endpoint that a message names at most."""
 
@@ -44,6 +46,10 @@ _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aioht
 _LOGGERS = ("openai", "httpx2", "aiohttp")  # they log addresses and headers, and so does OPENAI_LOG=debug
 _HEADERS = re.compile(r"host|accept.*|connection|content-.*|transfer-encoding|user-agent|x-stainless-.*")
 """Headers of any request, by their names in lower case."""
+
+
+class TooLong(aiohttp.ClientError):
+    """A reply does not end."""
 
 
 class Client:
@@ -138,19 +144,25 @@ class Client:
                 f"the certificate of {self.secrets.endpoint} is not trusted; set SSL_CERT_FILE to one that is"
             )
         if isinstance(error, TimeoutError):
-            return Fault(f"no reply within {self._timeout:g} s", tokens=None)
+            return Fault(f"no reply within {self._timeout:g} s", outage=True, tokens=None)
         source = next((cause for cause in causes if isinstance(cause, aiohttp.ClientError)), error)
+        if isinstance(source, TooLong):
+            return Fault(str(source), tokens=None)
         said = self.secrets.redact(str(source) or type(source).__name__)[:QUOTED]
         if isinstance(source, _NOT_SENT):
-            return Fault(f"no connection: {said}", answered=False)
-        return Fault(f"the connection broke: {said}", tokens=None)
+            return Fault(f"no connection: {said}", answered=False, outage=True)
+        return Fault(f"the connection broke: {said}", outage=True, tokens=None)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self.openai.close()
 
     async def _only_own_headers(self, request: Any) -> None:
-        """Take off what the client adds from the environment; the run file alone says what an endpoint is told."""
+        """Take off what the client adds from the environment; the run file alone says what an endpoint is told.
+
+        Replies are wanted as they are: a packed one could be a thousand times longer than what comes in.
+        """
+        request.headers["accept-encoding"] = "identity"
         own = {name.lower() for name in self.secrets.headers}
         for name in list(request.headers):
             if name not in own and not _HEADERS.fullmatch(name):
@@ -168,13 +180,42 @@ def _transport(endpoint: str) -> AiohttpTransport:
     parts = urlsplit(endpoint)
     bypassed = urllib.request.proxy_bypass(parts.hostname or "")
     proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
-    transport = AiohttpTransport()
+    transport = _Transport()
     transport.client = lambda: aiohttp.ClientSession(
         connector=_Connector(ssl=transport.ssl_context, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=proxy,
     )
     return transport
+
+
+class _Transport(AiohttpTransport):
+    """Gives up a reply that is too long."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """The response, whose body is counted while it is read."""
+        response = await super().handle_async_request(request)
+        if not request.url.path.endswith("/content"):
+            packed = response.headers.get("content-encoding", "identity") != "identity"
+            response.stream = _Bounded(response.stream, MOST_BYTES // 1000 if packed else MOST_BYTES)
+        return response
+
+
+class _Bounded(AiohttpResponseStream):
+    """A body that is no longer than a limit, in bytes."""
+
+    def __init__(self, body: Any, limit: int) -> None:
+        self._body, self._limit = body, limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for part in self._body:
+            if (size := size + len(part)) > self._limit:
+                raise TooLong(f"a reply of more than {self._limit:,} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -1,7 +1,7 @@
 """Finds out by small real requests what an endpoint does with a model; servers ignore in silence what they do not know.
 
-A field that is refused (a status such as 400) is unsupported at once. A field that was taken but shows no effect is asked
-for TRIES times, as one odd reply of a busy server says nothing. A request without any answer ends the probe.
+A field is unsupported when it is refused (a status such as 400), or taken without effect, TRIES times, as one odd reply of a
+busy server says nothing. A request without any answer ends the probe.
 """
 
 import json
@@ -72,6 +72,8 @@ class Probe:
         self._first = attempt
         self._room = 0
         self._can = EndpointCapabilities()
+        self.doubtful = False
+        """Whether a refusal was taken back, so that others may have been a mistake too."""
 
     async def capabilities(self) -> EndpointCapabilities:
         """What the endpoint does.
@@ -216,7 +218,18 @@ class Probe:
         return await self._ask(path, body | fields, attempt)
 
     async def _ask(self, path: str, body: dict[str, Any], attempt: int) -> dict[str, Any]:
-        return (await self._sender.ask(Ask(path, body, _with_choices, self._first + attempt))).body
+        """The reply to a request, which is refused only if it is TRIES times."""
+        ask = Ask(path, body, _with_choices, self._first + attempt)
+        for number in range(TRIES):
+            try:
+                answer = await self._sender.ask(ask)
+            except Rejected:
+                if number == TRIES - 1:
+                    raise
+            else:
+                self.doubtful = self.doubtful or number > 0
+                return answer.body
+        raise AssertionError("TRIES is above 0")
 
 
 def _with_choices(reply: dict[str, Any]) -> dict[str, Any]:

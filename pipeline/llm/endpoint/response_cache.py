@@ -2,13 +2,18 @@
 
 Each worker has one SQLite file in the run's folder. It holds that file open and alone; the files of other workers it opens
 for a moment at a time, where nobody works on them.
+
+What is stored outlives a kill of the process at once. A second later, at most, it is on the disk and outlives a power cut
+too: a thread sees to that, so that no request waits for the disk and many replies share one write.
 """
 
 import json
+import os
 import sqlite3
+import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +29,8 @@ Totals = tuple[int, int, float, int, int]
 
 BUSY_SECONDS = 5.0
 """Time for which a worker waits for its file while another process looks into it."""
+SYNC_SECONDS = 0.5
+"""Between two writes to the disk."""
 LONG = 1_000
 """Bytes from which on a reply is compressed."""
 ROOM = 65_536
@@ -37,12 +44,17 @@ CREATE TABLE IF NOT EXISTS replies (
 CREATE TABLE IF NOT EXISTS lost (
     prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL, model TEXT, why TEXT, time REAL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS useless (key BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 TOTALS = """
 SELECT coalesce(sum(read), 0), coalesce(sum(written), 0), coalesce(sum(cost), 0.0),
     coalesce(sum(read) FILTER (WHERE cost IS NULL), 0), coalesce(sum(written) FILTER (WHERE cost IS NULL), 0)
 FROM (SELECT prompt_tokens AS read, completion_tokens AS written, cost FROM replies
     UNION ALL SELECT prompt_tokens, completion_tokens, cost FROM lost)
+"""
+FORGET = """
+INSERT INTO lost SELECT prompt_tokens, completion_tokens, cost, model, 'of no use', time FROM replies WHERE key = ?1;
+DELETE FROM replies WHERE key = ?1
 """
 REPLY = "SELECT body, prompt_tokens, completion_tokens FROM replies WHERE key = ?"
 
@@ -84,6 +96,7 @@ class ResponseCache:
                 self._facts |= facts
         self._run("INSERT OR REPLACE INTO facts VALUES ('room', ?)", ("x" * ROOM,))
         self._run("DELETE FROM facts WHERE name = 'room'")
+        self._disk = _Disk(folder / f"{worker}.sqlite-wal")
 
     def get(self, key: bytes) -> Answer | None:
         """The reply to a request, if this worker stored it, or another one did before this one started."""
@@ -113,6 +126,12 @@ class ResponseCache:
             time.time(),
         )
         self._run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._disk.due.set()
+
+    def mark_useless(self, keys: Iterable[bytes]) -> None:
+        """Remember replies that could not be used; `forget_useless` takes them away."""
+        for key in keys:
+            self._run("INSERT OR IGNORE INTO useless VALUES (?)", (key,))
 
     def put_lost(self, prompt_tokens: int, completion_tokens: int, *, model: str, why: str, cost: float | None) -> None:
         """Count tokens that an endpoint may have counted for a reply that did not arrive or was of no use."""
@@ -135,21 +154,71 @@ class ResponseCache:
 
     def check(self) -> None:
         """Raises UserError from the first failed write on: a reply that cannot be stored must not be asked for."""
-        if self._problem:
-            raise UserError(self._problem)
+        if self._problem or self._disk.problem:
+            raise UserError(self._problem or self._advice(self._disk.problem))
 
     def close(self) -> None:
         """Let go of the file; nothing is lost without it."""
+        self._disk.end()
         self._own.close()
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         try:
             return self._own.execute(statement, values)
         except sqlite3.DatabaseError as error:
-            self._problem = (
-                f"{self._file}: {error}; free some space and check the disk, then run the same command again"
-            )
+            self._problem = self._advice(str(error))
         raise UserError(self._problem)
+
+    def _advice(self, error: str) -> str:
+        return f"{self._file}: {error}; free some space and check the disk, then run the same command again"
+
+
+class _Disk(threading.Thread):
+    """Has what was written to a file reach the disk, SYNC_SECONDS later at most."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(daemon=True)
+        self.due, self.problem = threading.Event(), ""
+        self._file, self._ended = file, False
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with self._file.open("rb") as stream:
+                while not self._ended:
+                    self.due.wait()
+                    self.due.clear()
+                    os.fsync(stream.fileno())
+                    time.sleep(0 if self._ended else SYNC_SECONDS)
+        except OSError as error:
+            self.problem = str(error)
+
+    def end(self) -> None:
+        """Write what is due; SQLite itself does the same when the file is closed."""
+        self._ended = True
+        self.due.set()
+
+
+def forget_useless(folder: Path) -> None:
+    """Take away the replies of all workers that could not be used, so that others are asked for in their place.
+
+    What they took still counts. Files that a worker has open are left alone.
+    """
+    files = sorted(folder.glob("*.sqlite"))
+    marked = [read_other(file, lambda other: other.execute("SELECT key FROM useless").fetchall()) for file in files]
+    keys = {key for found in marked for (key,) in found or ()}
+
+    def forget(other: sqlite3.Connection) -> None:
+        other.execute("BEGIN IMMEDIATE")
+        for key in keys:
+            for statement in FORGET.split(";"):
+                other.execute(statement, (key,))
+        if None not in marked:
+            other.execute("DELETE FROM useless")
+        other.execute("COMMIT")
+
+    for file in files if keys else ():
+        read_other(file, forget)
 
 
 def _contents(file: sqlite3.Connection) -> tuple[list[bytes], dict[str, str], Totals]:

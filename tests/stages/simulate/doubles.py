@@ -30,6 +30,7 @@ class DoubleEngine:
         self.requests: list[Request] = []
         self.passages: list[NumberPrompt] = []
         self.score_calls = 0
+        self.useless: list[Request] = []
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)
@@ -50,6 +51,9 @@ class DoubleEngine:
         self.score_calls += 1
         self.passages += passages
         return [self._score(passage) for passage in passages]
+
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        self.useless += requests
 
     async def aclose(self) -> None:
         pass

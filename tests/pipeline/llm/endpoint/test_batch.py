@@ -11,8 +11,8 @@ from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.batch import BatchSender
 from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
-from pipeline.llm.endpoint.sender import LiveSender
 from pipeline.llm.engine import EngineError, Message, PromptTooLong, Request
 from tests.pipeline.llm.endpoint.batch_run import QUICK, answers, ask, expected, files, question, texts
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer

@@ -5,6 +5,7 @@ import json
 import shutil
 import ssl
 import subprocess
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
+from pipeline.llm.endpoint import client
 from pipeline.llm.endpoint.client import CHAT, Client
 from pipeline.llm.endpoint.faults import Fault, NotFound
 from tests.pipeline.llm.endpoint.loopback import Loopback
@@ -59,15 +61,15 @@ async def answering(answers: Answers, close: bool = False, tls: ssl.SSLContext |
 
 async def post(url: str, *questions: str, **settings: Any) -> list[Any]:
     """The reply to each question, one after the other over one client, or what was raised."""
-    client = Client(LanguageModel(model="m", base_url=url, **settings))
+    opened = Client(LanguageModel(model="m", base_url=url, **settings))
     found: list[Any] = []
     for question in questions:
         try:
-            found.append(await client.post(CHAT, {"model": "m", "messages": [], "question": question}))
+            found.append(await opened.post(CHAT, {"model": "m", "messages": [], "question": question}))
         except (Fault, UserError) as error:
             found.append(error)
         await asyncio.sleep(0.1)
-    await client.aclose()
+    await opened.aclose()
     return found
 
 
@@ -113,6 +115,34 @@ def test_what_cannot_be_read_is_a_fault(content: bytes) -> None:
     (fault,) = posted(lambda *_: [whole(content)])
     assert isinstance(fault, Fault)
     assert fault.tokens is None
+
+
+ENDLESS = b"HTTP/1.1 %d OK\r\n%sTransfer-Encoding: chunked\r\n\r\n"
+PIECE = b"20000\r\n" + b" " * 2**17 + b"\r\n"
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_reply_that_does_not_end_is_given_up_while_it_comes_in(
+    status: int, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MOST_BYTES", 2**20)
+    sent = 0
+
+    def answers(*_: Any) -> Iterable[bytes]:
+        nonlocal sent
+        yield ENDLESS % (status, b"Content-Encoding: gzip\r\n" if packed else b"")
+        zeros = zlib.compressobj(wbits=31)
+        while True:
+            sent += 1
+            content = zeros.compress(bytes(2**22)) + zeros.flush(zlib.Z_SYNC_FLUSH)
+            yield b"%x\r\n%s\r\n" % (len(content), content) if packed else PIECE
+
+    (fault,) = posted(answers, timeout=20.0)
+    assert isinstance(fault, Fault)
+    assert "a reply of more than" in str(fault)
+    assert (fault.tokens, fault.outage) == (None, False)
+    assert sent < 64
 
 
 def test_halves_of_surrogate_pairs_are_replaced_when_they_come() -> None:

@@ -1,10 +1,12 @@
 """Replies outlive kills, other workers' files are read, and one damaged file loses no other."""
 
+import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.llm.endpoint import response_cache
-from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
+from pipeline.llm.endpoint.response_cache import SYNC_SECONDS, Answer, ResponseCache, forget_useless
 from tests.pipeline.llm.endpoint.sending import fill_disk
 
 BODY = {"model": "m", "replies": [{"text": "words, \ud800 \N{GRINNING FACE}", "logprob": float("inf")}]}
@@ -131,6 +133,72 @@ def test_totals_cover_replies_lost_ones_and_all_workers(tmp_path: Path) -> None:
     replies.put_lost(7, 3, model="m", why="status 500", cost=0.5)
     assert replies.totals() == {"0-of-1": (20, 10, 0.0, 20, 10), "0-of-2": (207, 103, 4.5, 0, 0)}
     replies.close()
+
+
+def test_replies_of_no_use_are_forgotten_whoever_stored_them_and_still_count(tmp_path: Path) -> None:
+    left_by(tmp_path, "0-of-1", "a", "b")
+    replies = ResponseCache(tmp_path, "0-of-2")
+    put(replies, "c")
+    replies.mark_useless([key("b"), key("c"), key("nothing")])
+    replies.close()
+    forget_useless(tmp_path)
+    forget_useless(tmp_path)
+    again = ResponseCache(tmp_path, "0-of-2")
+    assert [bool(again.get(key(name))) for name in "abc"] == [True, False, False]
+    assert again.totals() == {"0-of-1": (20, 10, 0.0, 20, 10), "0-of-2": (10, 5, 0.0, 10, 5)}
+    put(again, "b")
+    again.close()
+    forget_useless(tmp_path)
+    once_more = ResponseCache(tmp_path, "0-of-2")
+    assert once_more.get(key("b")) is not None, "a mark holds for the reply that it was made for"
+    once_more.close()
+
+
+def test_marks_hold_until_no_worker_has_the_reply_s_file(tmp_path: Path) -> None:
+    left_by(tmp_path, "0-of-1", "a")
+    marks = ResponseCache(tmp_path, "0-of-2")
+    marks.mark_useless([key("a")])
+    marks.close()
+    at_work = ResponseCache(tmp_path, "0-of-1")
+    forget_useless(tmp_path)
+    at_work.close()
+    forget_useless(tmp_path)
+    replies = ResponseCache(tmp_path, "0-of-2")
+    assert replies.get(key("a")) is None
+    replies.close()
+
+
+def test_what_is_stored_reaches_the_disk_soon_and_many_replies_share_a_write(
+    replies: ResponseCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def seen(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", seen)
+    for number in range(200):
+        put(replies, number)
+    time.sleep(3 * SYNC_SECONDS)
+    assert synced
+    assert len(synced) < 20
+    assert all(path.endswith("0-of-2.sqlite-wal") for path in synced)
+    writes = len(synced)
+    time.sleep(2 * SYNC_SECONDS)
+    assert len(synced) == writes, "nothing new, nothing to write"
+
+
+def test_a_disk_that_takes_nothing_stops_with_advice(replies: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    put(replies, 1)
+    time.sleep(3 * SYNC_SECONDS)
+    with pytest.raises(UserError, match=r"No space left on device.*free some space"):
+        replies.check()
 
 
 def test_a_full_disk_stops_with_advice_and_keeps_what_was_stored(
