@@ -50,6 +50,10 @@ class AskedSimulation(_OfUnit):
     explanation: str = Field(min_length=1, max_length=2_000)
 
 
+class AskedToKeep(AskedSimulation):
+    """An explanation to save, for the next run to score."""
+
+
 class AskedActivations(_OfUnit):
     """A text to try."""
 

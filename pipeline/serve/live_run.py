@@ -5,12 +5,15 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from pipeline.errors import UserError
-from pipeline.execution.stage import MethodReport
+from pipeline.execution.stage import MethodReport, Unit
 from pipeline.report.data_scripts import as_script
 from pipeline.report.other_runs import in_other_runs
 from pipeline.report.pages import run_facts
@@ -18,7 +21,10 @@ from pipeline.report.shown_corpus import corpus_file, neighbours
 from pipeline.report.unit_data import UnitData
 from pipeline.report.unit_list import NUMBERS, UnitList, list_units
 from pipeline.results.run_folder import RunFolder, open_run
+from pipeline.schemas import EXEMPLARS
 from pipeline.serve.query_process import json_value
+from pipeline.storage.by_hand import WrittenExplanation, read_by_hand, save_by_hand
+from pipeline.storage.tables import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +129,40 @@ class LiveRun:
             rows = now.data.rows(module, [index])
         tables = {name: json_value(table.drop_columns(["module", "index"]).to_pylist()) for name, table in rows.items()}
         return {"module": module, "index": index, "tables": tables}
+
+    def keep(self, unit: Unit, text: str) -> Json:
+        """Save an explanation that somebody wrote.
+
+        Raises:
+            UserError: the run has no exemplars of the unit, the words are blank, or the folder cannot be written.
+        """
+        module, polarity, index = unit
+        tables = Tables(self.root)
+        if not tables.read(EXEMPLARS, tables.is_unit(module, [index], polarity), ["index"]).num_rows:
+            raise UserError(
+                f"the run has no exemplars of {module}/{index} ({polarity}); name a unit that it has recorded"
+            )
+        return self._with_state([save_by_hand(self.root, unit, text)])[0]
+
+    def kept(self, wanted: Mapping[str, str]) -> Json:
+        """The explanations that people wrote, the earliest first, of all units or of one: by `module`, by `index`."""
+        number = given_number(wanted, "index", 0, MOST) if "index" in wanted else None
+        found = [
+            one
+            for one in read_by_hand(self.root)
+            if wanted.get("module") in (None, one.module) and number in (None, one.index)
+        ]
+        return {"explanations": self._with_state(found)}
+
+    def _with_state(self, written: Sequence[WrittenExplanation]) -> list[Json]:
+        """Explanations with whether the run has scored them by now."""
+        scored: set[tuple[str, str, int, str]] = set()
+        texts = list({one.text for one in written})
+        for name in [method.table for method in self._tables().scored] if written else ():
+            columns = ["module", "polarity", "index", "text"]
+            rows = self.folder().dataset(name).to_table(columns=columns, filter=pc.field("text").isin(texts))
+            scored.update(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+        return [asdict(one) | {"scored": (one.module, one.polarity, one.index, one.text) in scored} for one in written]
 
     def folder(self) -> RunFolder:
         """The run, to be queried."""

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.report.unit_list import NUMBERS
-from pipeline.serve.attempts import AskedActivations, AskedSimulation
+from pipeline.serve.attempts import AskedActivations, AskedSimulation, AskedToKeep
 from pipeline.serve.live_run import COLUMNS, MOST_UNITS
 from pipeline.serve.locked_query import LONGEST, MOST_ROWS, ROWS, SECONDS
 from pipeline.storage.shards import CREATED_BY
@@ -48,6 +48,11 @@ def describe_api() -> Json:
         "index": WHOLE,
         "tables": {"type": "object", "additionalProperties": _list({"type": "object"})},
     }
+    kept = _object(
+        {"name": TEXT, "module": TEXT, "index": WHOLE, "polarity": TEXT, "text": TEXT, "written": TEXT,
+         "scored": {"type": "boolean"}}
+    )  # fmt: skip
+    of_unit = [_given("module", "only those of this module"), _given("index", "only those of this unit", WHOLE)]
     matched = [_given(name, f"only rows with this {name}") for name in ("module", "explainer", "status", "polarity")]
     listed = [
         *matched,
@@ -73,6 +78,13 @@ def describe_api() -> Json:
             f"Read-only SQL over the tables of the run in DuckDB, for {SECONDS} s at most; no files, network or settings",
             _object(rows), asked,
         ),
+        "/api/explanations": {
+            **_get(
+                "Explanations that were saved by hand; `scored` says whether the run has scored them",
+                _object({"explanations": _list(kept)}), of_unit,
+            ),
+            **_post("Save an explanation, which the next run scores like those of an explainer", AskedToKeep, kept),
+        },
         "/api/simulate": _post("Simulate an explanation on the exemplars of a unit, and score it", AskedSimulation, _object(simulated)),
         "/api/activations": _post("The activations of a unit on a text, null where tokens do not count", AskedActivations, _object(tried)),
     }  # fmt: skip

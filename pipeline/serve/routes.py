@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -16,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from pipeline.errors import UserError
 from pipeline.report.pages import SITE
-from pipeline.serve.attempts import AskedActivations, AskedSimulation, AttemptThread, read_asked
+from pipeline.serve.attempts import AskedActivations, AskedSimulation, AskedToKeep, AttemptThread, read_asked
 from pipeline.serve.live_run import LiveRun, NotFoundError, given_number
 from pipeline.serve.locked_query import MOST_ROWS, ROWS, run_locked
 from pipeline.serve.openapi import describe_api
@@ -79,6 +80,8 @@ def api_routes(live: LiveRun, attempts: AttemptThread | None) -> list[Route]:
         Route("/api/units", lambda request: Answer(live.find_units(request.query_params)), methods=["GET"]),
         Route("/api/unit/{module:path}/{index}", partial(_unit, live), methods=["GET"]),
         Route("/api/query", partial(_query, live), methods=["GET"]),
+        Route("/api/explanations", lambda request: Answer(live.kept(request.query_params)), methods=["GET"]),
+        Route("/api/explanations", partial(_keep, live), methods=["POST"]),
         *tried,
     ]
 
@@ -116,6 +119,11 @@ async def _simulate(attempts: AttemptThread | None, request: Request) -> Respons
 async def _activations(attempts: AttemptThread | None, request: Request) -> Response:
     asked = read_asked(AskedActivations, await _body(request))
     return Answer(await _able(attempts).activations(asked.unit, asked.text))
+
+
+async def _keep(live: LiveRun, request: Request) -> Response:
+    asked = read_asked(AskedToKeep, await _body(request))
+    return Answer(await run_in_threadpool(live.keep, asked.unit, asked.explanation))
 
 
 def _able(attempts: AttemptThread | None) -> AttemptThread:

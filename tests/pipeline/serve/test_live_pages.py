@@ -179,6 +179,7 @@ ANSWERS = {
     "/api/units": "/api/units?limit=2",
     "/api/unit/{module}/{index}": "/api/unit/layers.0.mlp/0",
     "/api/query": "/api/query?sql=SELECT+1",
+    "/api/explanations": "/api/explanations",
 }
 
 
