@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.progress import say
+from pipeline.execution.provenance import FILE, keep_provenance
 from pipeline.execution.runner import Progress, Stages, discard, run_stage, survey
 from pipeline.storage.tables import Tables, prune
 
@@ -67,8 +68,11 @@ def run_pipeline(
             stages[name].check(config)
     if not missing:
         say(f"Everything is done in {config.root}: nothing to compute.")
+        if not (config.root / FILE).exists():
+            keep_provenance(config, stages)
     for name in missing:
         after = run_stage(stages[name], config, stages, part)
+        keep_provenance(config, stages)
         if after.broken:
             say(f"{len(after.broken)} of {len(after.shards)} shards of {name} failed; run again to retry them")
             return 1

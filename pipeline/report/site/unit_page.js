@@ -185,7 +185,7 @@
         NG.el("h1", {}, NG.el("bdi", {}, NG.visible(`${module} ${index}`))),
         NG.el("nav", { "aria-label": "Unit" }, link(beside(-1), "← previous"), " ", link(beside(1), "next →"), " ",
           polarities.length > 1 ? polarities.map((one) => NG.el("a", { href: address(one), "aria-current": one === polarity ? "true" : null }, one === "+" ? "positive" : "negative")) : null,
-          " ", NG.el("button", { type: "button", id: "copy", onclick: (event) => copy(event.target, { module, index: Number(index), tables: readable(rows) }) }, "copy as JSON"))),
+          " ", NG.el("button", { type: "button", id: "copy", onclick: (event) => NG.copy(event.target, JSON.stringify({ module, index: Number(index), tables: readable(rows) })) }, "copy as JSON"))),
       explanations(rows, polarity), NG.tryIt?.({ module, index: Number(index), polarity, rows, largest }) ?? "", shownExemplars?.section ?? "", missed ?? "", statistics(rows) ?? "", tokens(rows, polarity) ?? "", moved ?? "", sasc(rows, polarity) ?? "", elsewhere(rows, module, index) ?? "");
     const like = NG.section("Nearest units");
     page.append(like);
@@ -204,19 +204,4 @@
   const readable = (rows) =>
     Object.fromEntries(Object.entries(rows).map(([name, found]) => [name, found.map(({ values, scale, ...row }) =>
       values === undefined ? row : name === "simulations" ? { ...row, expected: NG.expected({ values }) } : { ...row, activations: NG.activations({ values, scale }) })]));
-
-  const copy = async (button, value) => {
-    const text = JSON.stringify(value);
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch {
-      const field = NG.el("textarea", {}, text);
-      document.body.append(field);
-      field.select();
-      document.execCommand("copy");
-      field.remove();
-    }
-    NG.copied = text;
-    button.textContent = "copied";
-  };
 })();
