@@ -35,6 +35,14 @@ class FrozenRun:
     left_out: list[str]
     """Settings that were not written, as they may hold a secret."""
 
+    @property
+    def is_harmless(self) -> bool:
+        """Whether its models can be used without running code that the file names, and without sending a key somewhere."""
+        engines = list(self.config.language_models())
+        runs_code = [bool(self.config.subject.black_boxes), self.config.subject.trust_remote_code]
+        runs_code += [engine.trust_remote_code for engine in engines]
+        return not any(runs_code) and not any(engine.key_variable or engine.headers for engine in engines)
+
 
 def freeze(config: RunConfig) -> Json:
     """The settings of a run file as JSON, those that were left out, and the folder that relative paths start from.

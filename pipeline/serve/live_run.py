@@ -4,11 +4,12 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pyarrow.compute as pc
 
@@ -21,7 +22,7 @@ from pipeline.report.shown_corpus import corpus_file, neighbours
 from pipeline.report.unit_data import UnitData
 from pipeline.report.unit_list import NUMBERS, UnitList, list_units
 from pipeline.results.run_folder import RunFolder, open_run
-from pipeline.schemas import EXEMPLARS
+from pipeline.schemas import EXEMPLARS, NULL_UNITS
 from pipeline.serve.query_process import json_value
 from pipeline.storage.by_hand import WrittenExplanation, read_by_hand, save_by_hand
 from pipeline.storage.tables import Tables
@@ -49,9 +50,9 @@ class NotFoundError(UserError):
 class LiveRun:
     """The data of the pages and of the API. Its methods may be called in threads."""
 
-    def __init__(self, root: Path, methods: Sequence[MethodReport], served: Mapping[str, Any]) -> None:
-        """served: what the pages are told of the server; static pages are told nothing."""
-        self.root, self._methods, self._served = root, methods, served
+    def __init__(self, root: Path, methods: Sequence[MethodReport], can_try: Callable[[], Mapping[str, bool]]) -> None:
+        """can_try: what can be tried on the run by now, by name; the pages are told."""
+        self.root, self._methods, self._can_try = root, methods, can_try
         self._lock = threading.RLock()
         self._state, self._looked = "", 0.0
         self._now = _Tables(open_run(root), methods)
@@ -77,7 +78,7 @@ class LiveRun:
         if name == "list":
             return now.units.as_json()
         if name == "run":
-            return now.facts | {"served": {**self._served, "state": self._state}}
+            return now.facts | {"served": {**self._can_try(), "state": self._state}}
         if kind == "corpus" and (place := as_number(rest)) is not None and "corpus" in now.run.tables:
             return corpus_file(now.run.dataset("corpus"), now.places, place)
         if kind == "units":
@@ -89,11 +90,12 @@ class LiveRun:
         with self._lock:
             now = self._tables()
             return {
-                "name": self.root.resolve().name,
+                "name": self.root.name,
+                "address": f"/run/{quote(self.root.name, safe='')}/",
                 "state": self._state,
-                "units": now.data.count if now.scored else 0,
+                "units": now.explained,
                 "tables": now.counts,
-                "try": [name for name in ("simulate", "activations") if self._served.get(name)],
+                "try": [name for name, can in self._can_try().items() if can],
             }
 
     def find_units(self, wanted: Mapping[str, str]) -> Json:
@@ -196,6 +198,18 @@ class _Tables:
     def counts(self) -> dict[str, int]:
         """Rows of each table."""
         return {name: self.run.dataset(name).count_rows() for name in self.run.tables}
+
+    @cached_property
+    def explained(self) -> int:
+        """Units of the list, without making the list."""
+        parts = [
+            f"""SELECT module, "index" FROM {one.table} WHERE status <> 'not_selected' AND module <> '{NULL_UNITS}'"""
+            for one in self.scored
+        ]
+        if not parts:
+            return 0
+        [(count,)] = self.run.sql(f"SELECT count(*) FROM ({' UNION '.join(parts)})").fetchall()
+        return int(count)
 
     @cached_property
     def units(self) -> UnitList:

@@ -1,5 +1,6 @@
 """The description of the API in OpenAPI 3.1."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,8 +23,8 @@ ERRORS = {
 }
 
 
-def describe_api() -> Json:
-    """The document behind /api/openapi.json."""
+def describe_api(runs: Sequence[str]) -> Json:
+    """The document behind /api/openapi.json; runs: names of those that are served, the first one first."""
     found = {"total": WHOLE, "rows": _list(_object({name: _column(name) for name in COLUMNS}))}
     rows = {
         "columns": _list(_object({"name": TEXT, "type": TEXT})),
@@ -42,7 +43,14 @@ def describe_api() -> Json:
         "n_sequences": WHOLE, "n_tokens": WHOLE, "sequences": _list(sequence),
     }  # fmt: skip
     tried = {"tokens": _list(TEXT), "activations": ACTIVATIONS, "cut": {"type": "boolean"}}
-    run = {"name": TEXT, "state": TEXT, "units": WHOLE, "tables": {"type": "object"}, "try": _list(TEXT)}
+    run = {
+        "name": TEXT,
+        "address": TEXT,
+        "state": TEXT,
+        "units": WHOLE,
+        "tables": {"type": "object"},
+        "try": _list(TEXT),
+    }
     unit = {
         "module": TEXT,
         "index": WHOLE,
@@ -71,7 +79,8 @@ def describe_api() -> Json:
     ]
     paths = {
         "/api/openapi.json": _get("This document", {"type": "object"}),
-        "/api/runs": _get("The served run; `state` changes with its tables", _object({"runs": _list(_object(run))})),
+        "/api/runs": _get("All runs that are served", _object({"runs": _list(_object(run))})),
+        "/api/run": _get("The run that is asked about; `state` changes with its tables", _object(run)),
         "/api/units": _get("Rows of the list of units", _object(found), listed),
         "/api/unit/{module}/{index}": _get("All rows about a unit, by table", _object(unit), place),
         "/api/query": _get(
@@ -91,6 +100,14 @@ def describe_api() -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Neurogloss", "version": CREATED_BY.split()[-1]},
+        "servers": [
+            {"url": "/", "description": f"the run {runs[0]}"},
+            {
+                "url": "/run/{run}/",
+                "description": "any run, by its name",
+                "variables": {"run": {"default": runs[0], "enum": list(runs)}},
+            },
+        ],
         "paths": paths,
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }

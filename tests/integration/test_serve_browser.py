@@ -28,7 +28,8 @@ HOSTILE = "</script><img src=x onerror='window.hacked = 1'> \u202e red"
 def own(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run file of a copy of the finished run, in which something is saved."""
     folder = tmp_path_factory.mktemp("served")
-    shutil.copytree(finished.parent / "reduced", folder / "reduced")
+    for name in ("reduced", "beside"):
+        shutil.copytree(finished.parent / "reduced", folder / name)
     return write_run_file(folder)
 
 
@@ -115,6 +116,32 @@ def test_an_explanation_is_typed_and_saved(
     assert page.evaluate("window.hacked") is None
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert faults + more == []
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["desk", "phone"])
+def test_another_run_is_chosen_and_its_pages_stay_among_its_own(
+    chromium: "Browser", served: Served, own: Path, size: dict[str, int]
+) -> None:
+    row = open_run(own.parent / "reduced").scores.query("status == 'ok'").iloc[0]
+    unit = f"#/unit/{row['module']}/{row['index']}"
+    page, faults = visit(chromium, f"{served.opened.address}{unit}", size)
+    assert page.locator("#run-choice option").all_inner_texts() == ["reduced", "beside"]
+    page.select_option("#run-choice", "beside")
+    page.wait_for_url(f"**/run/beside/{unit}")
+    page.wait_for_selector("#page[data-drawn]")
+    assert page.inner_text("#run-name") == "beside"
+    assert page.evaluate("NG.run.name") == "beside"
+    page.click("#in-other-runs a")
+    page.wait_for_url(f"**/run/reduced/{unit}")
+    page.wait_for_selector("#page[data-drawn]")
+    assert page.evaluate("NG.run.name") == "reduced"
+    page.fill("#try-explanation", "words of the other address")
+    page.click("#try-explanation-save")
+    page.wait_for_selector("#try-explanation-found .kept")
+    assert "words of the other address" in [one.text for one in read_by_hand(own.parent / "reduced")]
+    assert read_by_hand(own.parent / "beside") == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    assert faults == []
 
 
 def test_a_refused_attempt_is_told_on_the_page(chromium: "Browser", served: Served) -> None:

@@ -148,9 +148,10 @@
   const elsewhere = (rows, module, index) => {
     const found = rows.elsewhere || [];
     if (!found.length) return null;
-    const address = (row) => `../../${encodeURIComponent(row.run)}/report/index.html#/unit/${encodeURIComponent(module)}/${index}${row.polarity === "-" ? "?polarity=-" : ""}`;
-    return NG.section("In other runs", NG.el("p", { class: "hint" }, "Runs beside this one on the same model. A link leads to the pages of that run, where they have been made."),
-      NG.table("", ["Run", "Polarity", "Explainer", "Score", "Explanation"], found.map((row) => [NG.run.served ? row.run : NG.el("a", { href: address(row) }, NG.visible(row.run)), row.polarity, row.explainer, `${row.method} ${NG.number(row.score)}`, row.text ?? "–"])));
+    const pages = (run) => (NG.runAddress ? NG.runAddress(run) : `../../${encodeURIComponent(run)}/report/index.html`); // null where it is not served
+    const name = (row) => pages(row.run) === null ? row.run : NG.el("a", { href: `${pages(row.run)}#/unit/${encodeURIComponent(module)}/${index}${row.polarity === "-" ? "?polarity=-" : ""}` }, NG.visible(row.run));
+    return NG.section("In other runs", NG.el("p", { class: "hint" }, "Runs beside this one on the same model. A link leads to the pages of that run", NG.runAddress ? "." : ", where they have been made."),
+      NG.table("", ["Run", "Polarity", "Explainer", "Score", "Explanation"], found.map((row) => [name(row), row.polarity, row.explainer, `${row.method} ${NG.number(row.score)}`, row.text ?? "–"])));
   };
 
   // Units of the list that are like one in some way, the most alike first: [row of the list, how much].

@@ -94,13 +94,4 @@
     if (seen) showSaved(unit, saved);
     return forms.length ? NG.section("Try it", forms) : null;
   };
-
-  // A run that goes on: say so where its tables have changed since the page was opened.
-  const look = async () => {
-    const found = await fetch("api/runs").then((reply) => reply.json()).catch(() => null);
-    const state = found?.runs?.[0]?.state;
-    if (!state || !NG.run || state === NG.run.served.state || document.getElementById("changed")) return;
-    document.querySelector("header").append(NG.el("button", { type: "button", id: "changed", onclick: () => location.reload() }, "The run has gone on: reload"));
-  };
-  setInterval(look, 10_000);
 })();
