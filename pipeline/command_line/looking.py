@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.command_line.options import Config, Folder, Folders, Format, kept_run, load_kept_run, load_run
+from pipeline.command_line.options import Changes, Config, Folder, Folders, Format, kept_run, load_kept_run, load_run
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from stages import REPORTS
+from stages import REPORTS, STAGES
+from stages.settings import SECTIONS
 
 if TYPE_CHECKING:
     from pipeline.serve.attempts import Attempts
@@ -103,6 +104,20 @@ def trials_of(loaded: RunConfig | None, root: Path) -> "Callable[[], Attempts] |
     if kept is None or not kept.is_harmless or kept.paths_from != Path.cwd():
         return None
     return partial(UnitTrials, kept.config)
+
+
+@app.command(epilog="Example: python -m pipeline reproduce outputs/demo")
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    to: Annotated[Path | None, typer.Option(help="the folder to make it in, beside the run unless given")] = None,
+    changes: Changes = None,
+) -> None:
+    """Make a run again from what its folder keeps, asking no endpoint, and compare all rows; exit code 1 where some differ."""
+    from pipeline.commands.reproduce import reproduce_run
+
+    root = run.absolute()
+    target = root.with_name(f"{root.name}-again") if to is None else to.absolute()
+    raise typer.Exit(reproduce_run(root, load_kept_run(root, changes), STAGES, SECTIONS, target))
 
 
 @app.command(epilog="Example: python -m pipeline plots --config my.toml")
