@@ -111,4 +111,4 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-EXPORT = Export("the tables of the run with a card, for the Hugging Face hub and `datasets`", write)
+EXPORT = Export("the tables of the run with a card, for the Hugging Face hub and `datasets`", write, has_negative=True)
