@@ -66,7 +66,7 @@ def thaw(frozen: Mapping[str, Any], root: Path, sections: Sections, changes: Seq
         UserError: a setting is unknown by now, or has a value that is not allowed any more.
     """
     values = json.loads(json.dumps(frozen["run_file"]))
-    values["run"] |= {"name": root.name, "folder": str(root.parent)}
+    values["run"] = {**values.get("run", {}), "name": root.name, "folder": str(root.parent)}
     for change in changes:
         change_setting(values, change)
     config = parse_config(values, f"the run file kept of {root}", sections)

@@ -28,6 +28,7 @@ FORMAT = 1
 """Raised where the meaning of a key changes."""
 SPENT = ("model", "prompt_tokens", "completion_tokens")
 """Columns of tables that count tokens of language models."""
+KEYS = {"run_file": dict, "left_out": list, "paths_from": str, "machines": list, "stages": list}
 Json = dict[str, Any]
 
 
@@ -59,10 +60,10 @@ def read_provenance(root: Path) -> Json | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        known = isinstance(found, dict) and found.get("format") == FORMAT
     except ValueError:
-        known = False
-    if not known:
+        found = None
+    is_known = isinstance(found, dict) and found.get("format") == FORMAT
+    if not is_known or not all(isinstance(found.get(name), kind) for name, kind in KEYS.items()):
         raise UserError(f"{path} does not say how a run was made; delete it, and make run writes it anew")
     return dict(found)
 
@@ -88,7 +89,7 @@ def _write(path: Path, value: Json) -> None:
 def _stage(stage: Stage, tables: Tables) -> Json | None:
     """What the files of a stage say; None where it has made none."""
     files = {table.name: tables.files(table) for table in stage.writes}
-    said = {name: [_of_file(path, _state(path)) for path in paths] for name, paths in files.items()}
+    said = {name: [one for path in paths if (one := _of_file(path, _state(path)))] for name, paths in files.items()}
     last = said[stage.writes[-1].name]
     if not last:
         return None
@@ -111,14 +112,19 @@ def _stage(stage: Stage, tables: Tables) -> Json | None:
     }
 
 
-def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:  # another worker has discarded it
+        return None
     return status.st_mtime_ns, status.st_size
 
 
 @lru_cache(maxsize=100_000)
-def _of_file(path: Path, state: tuple[int, int]) -> Json:  # noqa: ARG001 - the state is part of what is known
-    """What the footer of a file says, and the tokens that its rows count; each file is read once."""
+def _of_file(path: Path, state: tuple[int, int] | None) -> Json | None:
+    """What the footer of a file says, and the tokens that its rows count; in each state a file is read once."""
+    if state is None:
+        return None
     metadata = pq.read_metadata(path)
     said = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items() if key != b"ARROW:schema"}
     names = {metadata.schema.column(number).path for number in range(metadata.num_columns)}

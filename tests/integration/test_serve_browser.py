@@ -129,7 +129,7 @@ def test_another_run_is_chosen_and_its_pages_stay_among_its_own(
     page.select_option("#run-choice", "beside")
     page.wait_for_url(f"**/run/beside/{unit}")
     page.wait_for_selector("#page[data-drawn]")
-    assert page.inner_text("#run-name") == "beside"
+    assert page.input_value("#run-choice") == "beside"
     assert page.evaluate("NG.run.name") == "beside"
     page.click("#in-other-runs a")
     page.wait_for_url(f"**/run/reduced/{unit}")

@@ -59,24 +59,25 @@
     const made = NG.run.provenance;
     return made && NG.section("Run file",
       NG.el("p", {}, "Every setting that the run was made with, as a run file.", made.left_out.length ? ` Left out, as they may hold a secret: ${made.left_out.map(NG.visible).join(", ")}.` : null),
-      copied("run-file", made.run_file));
+      copied(null, made.run_file));
   };
 
   const stages = (made) => NG.table("Stages; seconds are those of all workers together", ["Stage", "Seconds", "Shards", "Rows", "Failed rows", "Tokens read", "Tokens written", "Commits"],
     made.stages.map((stage) => {
       const spent = Object.values(stage.tokens), sum = (name) => (spent.length ? spent.reduce((total, one) => total + one[name], 0) : null);
-      return [stage.name, Math.round(10 * stage.seconds) / 10, stage.shards, Object.values(stage.rows).reduce((a, b) => a + b, 0), stage.failed_rows, sum("read"), sum("written"), stage.commits.map((one) => one.slice(0, 10)).join(", ")];
+      const rows = Object.values(stage.rows);
+      return [stage.name, stage.seconds, stage.shards, rows.length ? rows.reduce((a, b) => a + b, 0) : null, stage.failed_rows, sum("read"), sum("written"), stage.commits.map((one) => one.slice(0, 10)).join(", ")];
     }));
 
   const machines = (made) => NG.table("Machines", ["Host", "Processor", "Cores", "GiB", "GPUs", "System", "Python", "Code"], made.machines.map((one) =>
-    [one.host ?? "–", one.cpu, one.cores, one.memory_gib, one.gpus.join("; ") || "none", one.system, one.python, one.code]));
+    [one.host ?? "–", one.cpu, one.cores, String(one.memory_gib ?? "–"), (one.gpus ?? []).join("; ") || "none", one.system, one.python, one.code]));
 
   // Packages by their versions; a column for each machine that has others.
   const packages = (made) => {
     const kinds = [...new Map(made.machines.map((one) => [JSON.stringify(one.packages), one])).values()];
-    const names = [...new Set(kinds.flatMap((one) => Object.keys(one.packages)))].sort();
+    const names = [...new Set(kinds.flatMap((one) => Object.keys(one.packages ?? {})))].sort();
     return NG.el("details", {}, NG.el("summary", {}, "Versions of packages"),
-      NG.table("", ["Package", ...kinds.map((one, i) => (kinds.length > 1 ? one.host ?? `machine ${i + 1}` : "Version"))], names.map((name) => [name, ...kinds.map((one) => one.packages[name] ?? "–")])));
+      NG.table("", ["Package", ...kinds.map((one, i) => (kinds.length > 1 ? one.host ?? `machine ${i + 1}` : "Version"))], names.map((name) => [name, ...kinds.map((one) => one.packages?.[name] ?? "–")])));
   };
 
   const provenance = () => {

@@ -16,6 +16,7 @@
     const choice = NG.el("select", { id: "run-choice", "aria-label": "Run", onchange: (event) => go(event.target.value) },
       NG.runs.runs.map((name) => NG.el("option", { value: name, selected: name === NG.runs.name }, NG.visible(name))));
     document.getElementById("run-name").after(choice);
+    document.getElementById("run-name").hidden = true; // the choice has it
     addEventListener("pageshow", () => { choice.value = NG.runs.name; }); // a browser that goes back shows the choice that was made
   };
 
