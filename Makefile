@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query show compare report serve plots libraries browser try test test-slow test-all test-cluster docs pictures lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster docs pictures lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -110,8 +110,11 @@ compare: $(INSTALLED) ## A=outputs/demo B="outputs/other ...": how their scores 
 report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder
 	@$(PIPELINE) report --config $(CONFIG) $(if $(RUN),--run $(RUN))
 
-serve: $(INSTALLED) ## the same pages while the run goes on, with SQL and things to try, at PORT
-	@$(PIPELINE) serve --config $(CONFIG) --port $(PORT) $(if $(RUN),--run $(RUN))
+serve: $(INSTALLED) ## the same pages of a run and those beside it while they go on, with SQL and things to try, at PORT
+	@$(PIPELINE) serve --config $(CONFIG) --port $(PORT) $(foreach run,$(RUN),--run $(run))
+
+reproduce: $(INSTALLED) ## make RUN=folder again from what it keeps, asking no endpoint, and compare all rows
+	@$(PIPELINE) reproduce $(CHANGES) -- "$(RUN)"
 
 plots: $(INSTALLED) ## the scores of a run as SVG and PNG for a paper, of CONFIG or of RUN=folder
 	@$(PIPELINE) plots --config $(CONFIG) $(if $(RUN),--run $(RUN))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.progress import say
+from pipeline.execution.provenance import FILE, keep_provenance
 from pipeline.execution.runner import ALONE, discard, run_stage
 from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import SECONDS_BETWEEN_LOOKS, Sharing, open_claims
@@ -101,8 +102,11 @@ def run_pipeline(
     check_stages(config, stages, missing)
     if not missing:
         say(f"Everything is done in {config.root}: nothing to compute.")
+        if not (config.root / FILE).exists():
+            keep_provenance(config, stages)
     for name in missing:
         after = run_stage(stages[name], config, stages, how)
+        keep_provenance(config, stages)
         if after.broken:
             say(f"{len(after.broken)} of {len(after.shards)} shards of {name} failed; run again to retry them")
             return FAILED
