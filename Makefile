@@ -12,6 +12,7 @@ SET    ?=
 ONLY   ?=
 SQL    ?=
 FORMAT ?= table
+UNSAFE ?=
 RUN    ?=
 UNIT   ?=
 A      ?=
@@ -90,7 +91,7 @@ doctor: $(INSTALLED) ## what the endpoints of CONFIG can do, and whether that is
 	@$(PIPELINE) doctor --config $(CONFIG) $(CHANGES)
 
 query: $(INSTALLED) ## SQL="select ..." over a run, or best, worst, failures, search WORDS, compare FOLDER; FORMAT=table, csv, json or parquet, RUN=folder
-	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(RUN),--run $(RUN)) -- "$$SQL"
+	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(UNSAFE),--unsafe) $(if $(RUN),--run $(RUN)) -- "$$SQL"
 
 show: $(INSTALLED) ## UNIT="layers.4.mlp 591" of a run: its explanations, scores and exemplars; RUN=folder
 	@$(PIPELINE) show --config $(CONFIG) $(if $(RUN),--run $(RUN)) -- $(UNIT)

@@ -18,9 +18,10 @@ from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN, bounded_gather
 from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.stage import Context, Rows, Shard, Stage
-from pipeline.storage.shards import Footer, atomic_path, canonical, fingerprint, publish, read_footer, remove_leftovers
+from pipeline.storage.shards import Footer, atomic_path, canonical, fingerprint, publish, read_footer
 from pipeline.storage.shards import footer as shard_footer
 from pipeline.storage.tables import Tables, is_pruned
+from pipeline.storage.temporary_names import remove_leftovers
 
 Stages = Mapping[str, Stage]
 SECONDS_BETWEEN_NOTES = 1.0
@@ -77,7 +78,7 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
         return Progress(stage, {}, True, [], {}, [])
     tables = Tables(config.root)
     inputs = stage.inputs(config, {name: fingerprint(earlier[name].inputs) for name in stage.upstream(config)})
-    footers = {path: read_footer(path) for table in stage.writes for path in tables.files(table)}
+    footers = {path: read_footer(path, table) for table in stage.writes for path in tables.files(table)}
     for path, footer in footers.items():
         _refuse_other(path, footer, stage, inputs)
     if not all(earlier[name].finished for name in stage.upstream(config)):

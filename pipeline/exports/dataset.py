@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.exports.exported_run import Export, ExportedRun, float_columns
 from pipeline.results.run_folder import RunFolder
+from pipeline.storage.checked_reading import damage_of, damaged
 
 FOOTER = ("created_by", "git_commit")
 
@@ -22,6 +23,8 @@ def write(run: ExportedRun, folder: Path) -> None:
     for table in run.run.tables:
         (folder / table).mkdir()
         for file in run.run.files(table):
+            if reason := damage_of(file):
+                raise damaged(file, reason)
             shutil.copyfile(file, folder / table / file.name)
     (folder / "README.md").write_text(card(run), encoding="utf-8")
 

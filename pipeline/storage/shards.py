@@ -9,9 +9,6 @@ import errno
 import hashlib
 import json
 import os
-import re
-import shutil
-import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,11 +24,13 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
+from pipeline.storage.checked_reading import damaged
+from pipeline.storage.temporary_names import temporary_path
 
 FIRST = 4096
 """Rows that are looked at to choose an encoding."""
 UNWRITABLE = {
-    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
 }  # fmt: skip
 """Errors of a full disk, or of a folder that cannot be made or written."""
 
@@ -54,31 +53,44 @@ class Footer:
     """Time the shard took."""
 
 
-def read_footer(path: Path) -> Footer:
+def read_footer(path: Path, table: TableSchema | None = None) -> Footer:
     """The footer of a published file.
 
+    Args:
+        table: that the file has to be of, where that is known.
+
     Raises:
-        UserError: the file is truncated, no Parquet, or was not written by a stage.
+        UserError: the file is damaged, was not written by a stage, or is of another table or without its columns.
     """
     try:
         metadata = pq.read_metadata(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{path} is truncated or not a Parquet file ({error}); delete it and run again, it is then made anew"
-        ) from None
-    keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+        keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+        columns = metadata.schema.to_arrow_schema().remove_metadata()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise damaged(path, f"it is truncated or not a Parquet file ({error})") from None
     missing = {"schema", "fingerprint", "inputs", "shard", "seconds", "failed"} - set(keys)
     if missing:
         raise UserError(f"{path} was not written by this pipeline (no {min(missing)!r} in its footer); move it away")
-    return Footer(
-        schema=keys["schema"],
-        fingerprint=keys["fingerprint"],
-        inputs=json.loads(keys["inputs"]),
-        shard=keys["shard"],
-        rows=metadata.num_rows,
-        failed=int(keys["failed"]),
-        seconds=float(keys["seconds"]),
-    )
+    if table is not None:
+        _refuse_other_table(path, keys["schema"], columns, table)
+    try:
+        inputs, failed, seconds = json.loads(keys["inputs"]), int(keys["failed"]), float(keys["seconds"])
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"its footer cannot be understood ({error})") from None
+    if not isinstance(inputs, dict):
+        raise damaged(path, "its footer cannot be understood (`inputs` is no object)")
+    return Footer(keys["schema"], keys["fingerprint"], inputs, keys["shard"], metadata.num_rows, failed, seconds)
+
+
+def _refuse_other_table(path: Path, tag: str, columns: pa.Schema, table: TableSchema) -> None:
+    """A file of another table, or with other columns than its version has; of other versions nothing is said here."""
+    if tag.rpartition("/")[0] != table.name:
+        raise UserError(f"{path} holds the table {tag}, not {table.tag}; move it away, it is then made anew")
+    expected = table.schema.remove_metadata()
+    if tag == table.tag and not columns.equals(expected):
+        fields, wanted = ({field.name: field.type for field in schema} for schema in (columns, expected))
+        other = [name for name in {**wanted, **fields} if fields.get(name) != wanted.get(name)] or ["their order"]
+        raise damaged(path, f"its columns are not those of {table.tag}; they differ in {', '.join(other)}")
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:
@@ -171,11 +183,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def temporary_path(path: Path) -> Path:
-    """Where this process writes what is to become `path`; readers pass such names over."""
-    return path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
-
-
 @contextlib.contextmanager
 def disk_errors_told(path: Path) -> Iterator[None]:
     """Raises UserError where `path` cannot be written: a full disk, or a folder that may not be written."""
@@ -187,31 +194,6 @@ def disk_errors_told(path: Path) -> Iterator[None]:
                 f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
             ) from None
         raise
-
-
-def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Delete the temporary files and folders of processes of this host that are no more.
-
-    Args:
-        name: of the file or folder that they were to become; any unless given.
-    """
-    for path in folder.glob(".*.tmp-*"):
-        match = re.fullmatch(r"\.(.+)\.tmp-(.+)-(\d+)", path.name)
-        if match and name in ("", match[1]) and match[2] == socket.gethostname() and not _alive(int(match[3])):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _flush(path: Path) -> None:

@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
-from pipeline.storage.shards import atomic_path, remove_leftovers, writer_options
+from pipeline.storage.checked_reading import checked_format, damage_told
+from pipeline.storage.shards import atomic_path, writer_options
+from pipeline.storage.temporary_names import remove_leftovers
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -45,7 +47,8 @@ class Tables:
         if not files:
             empty = table.schema.empty_table()
             return empty.select(list(columns)) if columns else empty
-        return self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
+        with damage_told(files):
+            return self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
 
     def batches(
         self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, rows: int = 1024
@@ -53,7 +56,9 @@ class Tables:
         """The same rows of all shards in their order, at most so many at a time: memory does not grow with the table."""
         import pyarrow.dataset as ds
 
-        if files := self.files(table):
+        if not (files := self.files(table)):
+            return
+        with damage_told(files):
             yield from self._source(table, files).to_batches(
                 filter=where,
                 columns=list(columns) if columns else None,
@@ -102,8 +107,7 @@ def _dataset(table: TableSchema, files: Sequence[Path]) -> "ds.Dataset":
     import pyarrow.dataset as ds
     import pyarrow.fs as fs
 
-    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    layout, disk = ds.ParquetFileFormat(default_fragment_scan_options=options), fs.LocalFileSystem()
+    layout, disk = checked_format(), fs.LocalFileSystem()
     held = [_units_of(path) if table.units_per_group and len(files) > 1 else None for path in files]
     fragments = [
         layout.make_fragment(str(path), disk, partition_expression=units)

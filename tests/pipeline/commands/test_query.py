@@ -1,6 +1,12 @@
-"""Tables are whole in files, fit a terminal, and pass nothing on that a terminal would obey."""
+"""Tables are whole in files, fit a terminal, and pass nothing on that a terminal would obey. Queries read the run alone."""
 
-from pipeline.commands.query import format_table
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands.query import format_table, run_query
+from pipeline.errors import UserError
+from tests.pipeline.report.made_up_run import write_run
 
 LONG = "the words " + ", ".join(f'"word{number}"' for number in range(40))
 
@@ -30,3 +36,46 @@ def test_control_characters_and_marks_of_direction_are_written_out() -> None:
 
 def test_a_table_without_rows_shows_its_columns() -> None:
     assert format_table(["module", "text"], []).split("\n")[0].split() == ["module", "text"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("queried") / "run", 4)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1) TO '{root}/scores/part-00000.parquet'",
+        "COPY (SELECT 1) TO '{root}/new.csv'",
+        "ATTACH '{root}/new.db'",
+        "EXPORT DATABASE '{root}/new'",
+        "SELECT * FROM glob('{root}/*')",
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT * FROM '/etc/passwd'",
+        "INSTALL httpfs",
+        "SET threads = 1",
+        "CREATE TABLE new AS SELECT 1",
+        "SELECT 1; SELECT 2",
+    ],
+)
+def test_sql_reads_the_tables_of_the_run_and_nothing_else(root: Path, sql: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    with pytest.raises(UserError, match="Tables of this run: corpus, "):
+        run_query(root, sql.format(root=root), "table", [])
+    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_unsafe_sql_may_write_files(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_query(root, f"SELECT count(*) AS n FROM glob('{root}/scores/*')", "json", [], unsafe=True)
+    assert capsys.readouterr().out == '{"n":1}\n'
+    run_query(root, f"COPY scores TO '{tmp_path}/scores.csv'", "table", [], unsafe=True)
+    assert (tmp_path / "scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "sql", ["DESCRIBE scores", "SUMMARIZE units", "FROM explanations", "WITH a AS (SELECT 1 AS b) FROM a"]
+)
+def test_every_way_to_write_a_select_is_allowed(root: Path, capsys: pytest.CaptureFixture[str], sql: str) -> None:
+    run_query(root, sql, "csv", [])
+    assert len(capsys.readouterr().out.splitlines()) > 1
