@@ -18,8 +18,10 @@ from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN, bounded_gather
 from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.stage import Context, Rows, Shard, Stage
-from pipeline.storage.shards import Footer, atomic_path, canonical, fingerprint, publish, read_footer
-from pipeline.storage.shards import footer as shard_footer
+from pipeline.storage.atomic_files import atomic_path
+from pipeline.storage.footers import Footer, canonical, fingerprint, read_footer
+from pipeline.storage.footers import footer as shard_footer
+from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables, is_pruned
 from pipeline.storage.temporary_names import remove_leftovers
 

@@ -18,7 +18,8 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Stage
 from pipeline.imports import IMPORTED
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS, TableSchema
-from pipeline.storage.shards import footer, publish
+from pipeline.storage.footers import footer
+from pipeline.storage.shards import publish
 
 Row = dict[str, Any]
 UNITS_A_FILE = 256

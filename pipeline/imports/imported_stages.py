@@ -10,7 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.runner import Stages
 from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
-from pipeline.storage.shards import read_footer
+from pipeline.storage.footers import read_footer
 from pipeline.storage.tables import Tables
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.storage.shards import disk_errors_told
+from pipeline.storage.atomic_files import disk_errors_told
 from pipeline.storage.temporary_names import remove_leftovers, temporary_path
 
 

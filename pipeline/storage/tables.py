@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
+from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.checked_reading import checked_format, damage_told
-from pipeline.storage.shards import atomic_path, writer_options
+from pipeline.storage.shards import writer_options
 from pipeline.storage.temporary_names import remove_leftovers
 
 if TYPE_CHECKING:

@@ -16,7 +16,9 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema, column
-from pipeline.storage.shards import CREATED_BY, atomic_path, fingerprint, footer, publish, read_footer
+from pipeline.storage.atomic_files import atomic_path
+from pipeline.storage.footers import CREATED_BY, fingerprint, footer, read_footer
+from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from stages import TABLES
 from tests.pipeline.storage.damage import flip

@@ -14,7 +14,8 @@ from pipeline.config.run_file import parse_config
 from pipeline.execution.runner import run_stage, survey
 from pipeline.execution.stage import Context
 from pipeline.schemas import EXEMPLARS, NEGATIVES
-from pipeline.storage.shards import footer, publish
+from pipeline.storage.footers import footer
+from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from stages import STAGES
 from stages.evidence import SPLITS, RecordedUnits, split_of

@@ -1,0 +1,72 @@
+"""Files that are there as a whole or not at all, for readers, other writers, and after a crash.
+
+A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed or linked.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.storage.temporary_names import temporary_path
+
+UNWRITABLE = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
+}  # fmt: skip
+"""Errors of a full disk, or of a folder that cannot be made or written."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error."""
+    temporary = temporary_path(path)
+    try:
+        with disk_errors_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def publish_once(path: Path, content: bytes) -> bool:
+    """Write a small file whole under a name that nothing has yet; False, and nothing is written, where another was faster."""
+    with disk_errors_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(path)
+        try:
+            temporary.write_bytes(content)
+            _flush(temporary)
+            os.link(temporary, path)  # fails where there is one, on network file systems too
+            _flush(path.parent)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+@contextlib.contextmanager
+def disk_errors_told(path: Path) -> Iterator[None]:
+    """Raises UserError where `path` cannot be written: a full disk, or a folder that may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
+            ) from None
+        raise
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
