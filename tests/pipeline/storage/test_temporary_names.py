@@ -45,8 +45,11 @@ def test_a_process_in_another_space_of_process_numbers_keeps_its_file(tmp_path: 
     apart = ["unshare", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
         pytest.skip("the system lets nobody make a space of process numbers here")
-    path = written_by(WRITE, tmp_path / "a.parquet", *apart)
-    remove_leftovers(tmp_path)  # its number is free here, but that says nothing about the process there
+    high = ["sh", "-c", 'echo 32000 > /proc/sys/kernel/ns_last_pid; "$@"', "sh"]
+    path = written_by(WRITE, tmp_path / "a.parquet", *apart, *high)
+    assert "-32001" in path.name
+    assert not Path("/proc/32001").exists()
+    remove_leftovers(tmp_path)  # its number is free here, which says nothing about the process there
     assert path.exists()
 
 
