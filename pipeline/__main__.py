@@ -16,6 +16,7 @@ from pipeline.commands.run import needed_stages, parse_part, run_pipeline
 from pipeline.config import RunConfig, with_sections
 from pipeline.errors import UserError, nearest
 from pipeline.storage.footers import CREATED_BY
+from pipeline.terminal_text import safe_lines
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
 
@@ -157,7 +158,7 @@ def main() -> None:
         with contextlib.chdir("."):  # back to where it was called from
             app()
     except UserError as error:
-        typer.echo(f"neurogloss: {error}", err=True)
+        typer.echo(safe_lines(f"neurogloss: {error}"), err=True)
         raise SystemExit(2) from None
     except SystemExit as ended:
         if ended.code == 130:  # how typer passes on an interrupt

@@ -19,7 +19,7 @@ from rich.text import Text
 from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
 from pipeline.results.run_folder import RunFolder, damage_named, open_run
-from pipeline.results.shown_sequence import safe
+from pipeline.terminal_text import safe, safe_lines
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -97,9 +97,10 @@ def write_result(result: "DuckDBPyRelation", style: str) -> None:
     if style == "table":
         sys.stdout.write(format_table(result.columns, result.fetchall()) + "\n")
     elif style == "csv":
-        result.df().to_csv(sys.stdout, index=False)
+        text = result.df().to_csv(index=False)
+        sys.stdout.write(safe_lines(text) if sys.stdout.isatty() else text)
     elif style == "json":
-        result.df().to_json(sys.stdout, orient="records", lines=True, force_ascii=False)
+        result.df().to_json(sys.stdout, orient="records", lines=True, force_ascii=sys.stdout.isatty())
     else:
         if sys.stdout.isatty():
             raise UserError("--format parquet writes bytes; redirect it into a file")
@@ -117,7 +118,7 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: i
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for place, name in enumerate(columns):
         numbers = all(isinstance(row[place], (int, float)) or row[place] is None for row in rows)
-        table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+        table.add_column(Text(safe(name)), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     out = io.StringIO()

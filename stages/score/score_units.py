@@ -45,9 +45,11 @@ Rows = list[dict[str, Any]]
 KEYS = ["index", "seq_id", "split"]
 TOP_EXPLANATIONS = """
 SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
-FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC, module, "index", polarity LIMIT 20"""
+FROM scores WHERE correlation IS NOT NULL
+ORDER BY correlation DESC, module, "index", polarity, explainer, candidate, simulator LIMIT 20"""
 _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN NULL
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
+_KEYS = 'module, "index", polarity, explainer, candidate, simulator'
 _CHOSEN = "status <> 'not_selected'"
 SUMMARY = f"""
 SELECT count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
@@ -171,8 +173,8 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
         f'Query:   make query SQL="SELECT text, correlation FROM scores ORDER BY correlation DESC" RUN={root}',
     ]
     for title, order, limit in (
-        ("Best explained", 'correlation DESC NULLS LAST, module, "index", polarity', 8),
-        ("Drawn at random", f'hash(module, "index", {seed}), polarity', 8),
+        ("Best explained", f"correlation DESC NULLS LAST, {_KEYS}", 8),
+        ("Drawn at random", f'hash(module, "index", {seed}), {_KEYS}', 8),
     ):
         rows = connection.sql(
             f"SELECT {_COLUMNS} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"

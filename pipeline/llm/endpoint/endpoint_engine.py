@@ -30,6 +30,7 @@ from pipeline.llm.engine import (
 )
 from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.storage.footers import canonical
+from pipeline.terminal_text import safe_lines
 
 BYTES_A_TOKEN = 3.5
 """Of English text, for a tokenizer that is not at hand."""
@@ -159,6 +160,6 @@ class EndpointEngine:
             can = await probe.capabilities()
             cache.put_fact(asked_anew if anew else fact, asdict(can) | {"time": now})
         if can.other_models and not anew:
-            tqdm.write(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}")
+            tqdm.write(safe_lines(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}"))
         self.context = config.context or can.context
         return can

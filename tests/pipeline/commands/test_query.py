@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.commands.query import format_table, run_query
+from pipeline.commands.query import final_report, format_table, run_query
 from pipeline.errors import UserError
+from stages import REPORTS
+from stages.score.score_units import SCORES
 from tests.pipeline.report.made_up_run import write_run
 
 LONG = "the words " + ", ".join(f'"word{number}"' for number in range(40))
@@ -79,3 +84,22 @@ def test_unsafe_sql_may_write_files(root: Path, tmp_path: Path, capsys: pytest.C
 def test_every_way_to_write_a_select_is_allowed(root: Path, capsys: pytest.CaptureFixture[str], sql: str) -> None:
     run_query(root, sql, "csv", [])
     assert len(capsys.readouterr().out.splitlines()) > 1
+
+
+def test_reports_and_ready_made_queries_order_equal_scores_the_same_way_every_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", 6)
+    file = run / "scores" / "part-00000.parquet"
+    rows = pq.read_table(file).to_pandas().assign(correlation=0.5, index=0)
+    rows = pd.concat([rows, *(rows.assign(**{name: "other"}) for name in ("explainer", "simulator"))])
+    rows["text"] = [f"text {number}" for number in range(len(rows))]
+    rows["candidate"] = range(len(rows))
+    seen = set()
+    for seed in range(4):
+        drawn = rows.sample(frac=1, random_state=seed)
+        pq.write_table(pa.Table.from_pandas(drawn, SCORES.schema, preserve_index=False), file)
+        for words in ("best", "worst"):
+            run_query(run, words, "table", REPORTS)
+        seen.add((final_report(run, 0, REPORTS), capsys.readouterr().out))
+    assert len(seen) == 1
