@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query show compare report serve plots libraries browser try test test-slow test-all docs pictures lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query verify repair show compare report serve plots libraries browser try test test-slow test-all docs pictures lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -98,6 +98,12 @@ show: $(INSTALLED) ## UNIT="layers.4.mlp 591" of a run: its explanations, scores
 
 compare: $(INSTALLED) ## A=outputs/demo B="outputs/other ...": how their scores differ on the units of both
 	@$(PIPELINE) compare --format $(FORMAT) -- "$$A" $(B)
+
+verify: $(INSTALLED) ## read a run again and say what is wrong, of CONFIG or of RUN=folder
+	@$(PIPELINE) verify --config $(CONFIG) $(RUN)
+
+repair: $(INSTALLED) ## move what is wrong away, with what was made from it, and say what makes it again
+	@$(PIPELINE) repair --config $(CONFIG) $(RUN)
 
 report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder
 	@$(PIPELINE) report --config $(CONFIG) $(if $(RUN),--run $(RUN))

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.command_line.checking import app as checking
 from pipeline.command_line.exchange import app as exchange
 from pipeline.command_line.looking import app as looking
 from pipeline.command_line.options import GROUPS, Changes, Config, Only, Part, Redo, load_run, stages_of_run
@@ -149,6 +150,7 @@ def try_(
 
 
 app.add_typer(looking)
+app.add_typer(checking)
 app.add_typer(exchange)
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.exports.exported_run import Export, ExportedRun, float_columns
 from pipeline.results.run_folder import RunFolder
-from pipeline.storage.checked_reading import damage_of, damaged
+from pipeline.storage.checked_reading import DamagedFileError, damage_of
 
 FOOTER = ("created_by", "git_commit")
 
@@ -24,7 +24,7 @@ def write(run: ExportedRun, folder: Path) -> None:
         (folder / table).mkdir()
         for file in run.run.files(table):
             if reason := damage_of(file):
-                raise damaged(file, reason)
+                raise DamagedFileError(file, reason)
             shutil.copyfile(file, folder / table / file.name)
     (folder / "README.md").write_text(card(run), encoding="utf-8")
 

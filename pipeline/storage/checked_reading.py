@@ -63,16 +63,19 @@ def damage_told(files: Iterable[str | Path]) -> Iterator[None]:
         if read:
             for path in map(Path, files):
                 if reason := damage_of(path):
-                    raise damaged(path, reason) from None
+                    raise DamagedFileError(path, reason) from None
         raise
 
 
-def damaged(path: Path, reason: str) -> UserError:
-    """The error about a damaged file, which says how it is made again."""
-    return UserError(
-        f"{path} is damaged: {reason}. Nothing of it was used. `python -m pipeline repair RUN`, with the folder of the run, moves it away "
-        "and says what makes it again; `python -m pipeline verify RUN` looks for more"
-    )
+class DamagedFileError(UserError):
+    """A file that cannot be used; the message says how it is made again."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {reason}. Nothing of it was used. `python -m pipeline repair RUN`, with the folder of the run, moves it "
+            "away and says what makes it again; `python -m pipeline verify RUN` looks for more"
+        )
+        self.reason = reason
 
 
 def damage_of(path: Path) -> str | None:

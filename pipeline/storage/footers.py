@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
-from pipeline.storage.checked_reading import damaged
+from pipeline.storage.checked_reading import DamagedFileError
 
 CREATED_BY = "neurogloss 0.1.0"
 
@@ -52,7 +52,7 @@ def read_footer(path: Path, table: TableSchema | None = None) -> Footer:
         keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
         columns = metadata.schema.to_arrow_schema().remove_metadata()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise damaged(path, f"it is truncated or not a Parquet file ({error})") from None
+        raise DamagedFileError(path, f"it is truncated or not a Parquet file ({error})") from None
     missing = {"schema", "fingerprint", "inputs", "shard", "seconds", "failed"} - set(keys)
     if missing:
         raise UserError(f"{path} was not written by this pipeline (no {min(missing)!r} in its footer); move it away")
@@ -62,7 +62,7 @@ def read_footer(path: Path, table: TableSchema | None = None) -> Footer:
         inputs, read = _json_object(keys["inputs"]), _json_object(keys.get("read", "{}"))
         failed, seconds = int(keys["failed"]), float(keys["seconds"])
     except (ValueError, RecursionError) as error:
-        raise damaged(path, f"its footer cannot be understood ({error})") from None
+        raise DamagedFileError(path, f"its footer cannot be understood ({error})") from None
     return Footer(
         schema=keys["schema"],
         fingerprint=keys["fingerprint"],
@@ -91,7 +91,7 @@ def _refuse_other_table(path: Path, tag: str, columns: pa.Schema, table: TableSc
     if tag == table.tag and not columns.equals(expected):
         fields, wanted = ({field.name: field.type for field in schema} for schema in (columns, expected))
         other = [name for name in {**wanted, **fields} if fields.get(name) != wanted.get(name)] or ["their order"]
-        raise damaged(path, f"its columns are not those of {table.tag}; they differ in {', '.join(other)}")
+        raise DamagedFileError(path, f"its columns are not those of {table.tag}; they differ in {', '.join(other)}")
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:

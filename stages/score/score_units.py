@@ -14,7 +14,16 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage
-from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, column, unit_table
+from pipeline.schemas import (
+    EXPLANATION,
+    EXPLANATION_KEYS,
+    EXPLANATIONS,
+    OF_EXPLANATION,
+    OUTCOME,
+    SIMULATIONS,
+    column,
+    unit_table,
+)
 from stages.estimates import with_texts
 from stages.evidence import Exemplar, RecordedUnits
 from stages.score import SCORERS
@@ -39,6 +48,8 @@ SCORES = unit_table(
     column("n_sequences", pa.int32(), "report sequences behind the correlation"),
     column("n_tokens", pa.int32(), "report tokens behind the correlation"),
     *OUTCOME,
+    key=[*EXPLANATION_KEYS, "simulator"],
+    refers=[OF_EXPLANATION],
 )
 
 Rows = list[dict[str, Any]]
