@@ -6,6 +6,7 @@ A file is written under a name that starts with a dot and does not end in `.parq
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +27,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with disk_errors_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             os.replace(temporary, path)
-            _flush(path.parent)
+            flush(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -38,12 +39,14 @@ def publish_once(path: Path, content: bytes) -> bool:
     """Write a small file whole under a name that nothing has yet; False, and nothing is written, where another was faster."""
     with disk_errors_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_path(path)
+        temporary = temporary_path(
+            path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+        )  # threads may write the same file
         try:
             temporary.write_bytes(content)
-            _flush(temporary)
+            flush(temporary)
             os.link(temporary, path)  # fails where there is one, on network file systems too
-            _flush(path.parent)
+            flush(path.parent)
         except FileExistsError:
             return False
         finally:
@@ -64,7 +67,8 @@ def disk_errors_told(path: Path) -> Iterator[None]:
         raise
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
