@@ -102,7 +102,7 @@ compare: $(INSTALLED) ## A=outputs/demo B="outputs/other ...": how their scores 
 verify: $(INSTALLED) ## read a run again and say what is wrong, of CONFIG or of RUN=folder
 	@$(PIPELINE) verify --config $(CONFIG) $(RUN)
 
-repair: $(INSTALLED) ## move what is wrong away, with what was made from it, and say what makes it again
+repair: $(INSTALLED) ## move what is wrong away, and say what makes it again
 	@$(PIPELINE) repair --config $(CONFIG) $(RUN)
 
 report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder

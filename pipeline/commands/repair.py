@@ -1,9 +1,13 @@
-"""Move away what is wrong in a run, and what was made from it, so that the next run makes exactly that again. Nothing is deleted."""
+"""Move away what is wrong in a run, so that the next run makes exactly that again. Nothing is deleted.
+
+What was made from it stays: the next run compares what was read then with what is there now, and makes again what differs.
+"""
 
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import typer
@@ -12,9 +16,12 @@ from pipeline.commands.verify import DAMAGED, Verified, verify
 from pipeline.errors import UserError
 from pipeline.execution.stage import Stage
 from pipeline.storage.atomic_files import disk_errors_told
-from pipeline.storage.file_checks import Units, units_of
 from pipeline.storage.tables import Tables, is_pruned
 from pipeline.storage.temporary_names import remove_leftovers
+from pipeline.terminal_text import safe_lines
+
+SHOWN = 3
+"""Names of files that are listed with one reason."""
 
 
 @dataclass(frozen=True)
@@ -42,28 +49,25 @@ def repair_run(root: Path, stages: Mapping[str, Stage], run_file: str) -> None:
         typer.echo(f"nothing is wrong with the {found.files:,} files in {root}; nothing was moved")
         return
     target = move_away(root, removals)
-    for removal in removals:
-        typer.echo(f"{removal.path.relative_to(root)}: {removal.reason}")
-    config = run_file or "RUN_FILE"
+    for (folder, reason), group in groupby(removals, key=lambda one: (one.path.parent.relative_to(root), one.reason)):
+        names = [removal.path.name for removal in group]
+        typer.echo(safe_lines(f"{folder}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}: {reason}"))
     typer.echo(
-        f"{len(removals):,} files were moved to {target}. Make them again with: python -m pipeline run --config {config}"
+        f"{len(removals):,} files were moved to {target}. Make them again with: python -m pipeline run --config {run_file or 'RUN_FILE'}"
     )
     if any("imported" in footer.inputs.get("settings", {}) for footer in found.footers.values()):
         typer.echo("What was imported cannot be made again; import it anew, into another folder")
 
 
 def plan_repair(found: Verified, stages: Mapping[str, Stage]) -> list[Removal]:
-    """The files to move, those made last first: so whatever is left at any moment is a run that has not come that far.
+    """The files to move, those made last first: whatever is left at any moment is a run that has not come that far.
 
-    A damaged file takes the other tables of its shard with it, and the shards of later stages that are about its units. What is not about
-    units, such as the corpus, is made again as it was: what was made from it stays. Where a shard was made from rows that are gone, those
-    are made again too.
+    A damaged file takes the other tables of its shard with it. Where a shard is made from rows that were removed once they were merged,
+    those are made again too.
     """
     plan = _Plan(found, stages)
     for path in sorted(found.damaged):
         plan.add_damaged(path)
-    for stage in stages.values():
-        plan.add_dependents(stage)
     for stage in reversed(list(stages.values())):
         plan.add_removed_rows(stage)
     order = {table.path: place for place, stage in enumerate(stages.values()) for table in stage.writes}
@@ -77,8 +81,8 @@ class _Plan:
     def __init__(self, found: Verified, stages: Mapping[str, Stage]) -> None:
         self._found, self._tables = found, Tables(found.root)
         self._writers = {table.path: stage for stage in stages.values() for table in stage.writes}
-        self._bad: dict[tuple[str, str], Units | None] = {}
-        """By stage and shard, the units that it is about."""
+        self._bad: set[tuple[str, str]] = set()
+        """Stages and shards."""
         self.reasons: dict[Path, str] = {}
 
     def folder(self, path: Path) -> str:
@@ -90,18 +94,9 @@ class _Plan:
         if stage:
             self._add(stage, path.stem, f"belongs to {path.relative_to(self._found.root)}")
 
-    def add_dependents(self, stage: Stage) -> None:
-        """The shards of a stage that are about units of bad shards of the stages that it reads."""
-        upstream = self._upstream(stage)
-        for name in self._shards(stage):
-            own = self._units(stage, name)
-            for (other, shard), units in list(self._bad.items()):
-                if other in upstream and own and units and own.overlap(units):
-                    self._add(stage, name, f"was made from {other} {shard}")
-
     def add_removed_rows(self, stage: Stage) -> None:
         """All of the stages whose rows a bad shard of a stage is made from, where these were removed."""
-        bad = [shard for name, shard in self._bad if name == stage.name]
+        bad = sorted(shard for name, shard in self._bad if name == stage.name)
         for writer in dict.fromkeys(self._writers.values()) if bad else ():
             files = [path for table in writer.writes if table.temporary for path in self._tables.files(table)]
             if writer.name in self._upstream(stage) and any(map(_is_pruned, files)):
@@ -109,17 +104,13 @@ class _Plan:
                     self._add(writer, name, f"holds no rows any more, which {stage.name} {bad[0]} is made from")
 
     def _add(self, stage: Stage, shard: str, reason: str) -> None:
-        self._bad.setdefault((stage.name, shard), self._units(stage, shard))
+        self._bad.add((stage.name, shard))
         for table in stage.writes:
             if (path := self._tables.file(table, shard)).exists():
                 self.reasons.setdefault(path, reason)
 
     def _shards(self, stage: Stage) -> list[str]:
         return sorted({path.stem for table in stage.writes for path in self._tables.files(table)})
-
-    def _units(self, stage: Stage, shard: str) -> Units | None:
-        footers = (self._found.footers.get(self._tables.file(table, shard)) for table in stage.writes)
-        return next((units_of(footer.shard) for footer in footers if footer), None)
 
     def _upstream(self, stage: Stage) -> set[str]:
         """Names of the stages that a stage has read, by the footers of its files."""

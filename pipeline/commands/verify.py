@@ -7,8 +7,12 @@ from pathlib import Path
 import typer
 from tqdm import tqdm
 
+from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.execution.kept_plan import all_plans
+from pipeline.execution.series import Progress
 from pipeline.execution.stage import Stage
+from pipeline.execution.survey import survey
 from pipeline.results.explanation_search import EMBEDDINGS
 from pipeline.schemas import TableSchema
 from pipeline.storage.cross_checks import compare_files
@@ -32,6 +36,8 @@ class Verified:
     """Of the files whose footers could be read."""
     files: int = 0
     rows: int = 0
+    stale: list[str] = field(default_factory=list)
+    """Shards that were made from other rows than there are now, in words."""
     unfinished: list[str] = field(default_factory=list)
     """Shards that lack, in words."""
     left: list[Path] = field(default_factory=list)
@@ -43,15 +49,20 @@ class Verified:
         return {problem.path for problem in self.problems}
 
 
-def verify_run(root: Path, stages: Mapping[str, Stage]) -> bool:
+def verify_run(root: Path, stages: Mapping[str, Stage], config: RunConfig | None = None) -> bool:
     """Print what is wrong with the run in a folder, file by file; returns whether nothing is.
 
+    Args:
+        config: its run file, where that is known; what was made from other rows than there are now is found with it alone.
+
     Raises:
-        UserError: there is no such run.
+        UserError: there is no such run, or it was made with other settings than those of the run file.
     """
-    found = verify(root, stages)
+    found = verify(root, stages, config)
     for path, texts in _by_file(found.problems).items():
         typer.echo(safe_lines(f"{path}\n" + "".join(f"    {text}\n" for text in texts)), nl=False)
+    for text in found.stale:
+        typer.echo(f"made from other rows than there are now, the next run makes them again: {text}")
     for text in found.unfinished:
         typer.echo(f"not there, which is no damage where the run goes on: {text}")
     if found.left:
@@ -61,20 +72,16 @@ def verify_run(root: Path, stages: Mapping[str, Stage]) -> bool:
     read = f"{found.files:,} files with {found.rows:,} rows in {root}"
     if found.problems:
         typer.echo(
-            f"{read}: something is wrong with {len(found.damaged):,} of them. To move these away, and what was made from them: "
+            f"{read}: something is wrong with {len(found.damaged):,} of them. To move these away, and to learn what makes them again: "
             f"python -m pipeline repair {root}"
         )
     else:
-        typer.echo(f"{read}: nothing is wrong")
-    return not found.problems
+        typer.echo(f"{read}: {'those named are out of date' if found.stale else 'nothing is wrong'}")
+    return not found.problems and not found.stale
 
 
-def verify(root: Path, stages: Mapping[str, Stage]) -> Verified:
-    """Read all files of a run, then compare them.
-
-    Raises:
-        UserError: there is no such run.
-    """
+def verify(root: Path, stages: Mapping[str, Stage], config: RunConfig | None = None) -> Verified:
+    """Read all files of a run, then compare them. Arguments and errors as of `verify_run`."""
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; name that of a run, such as outputs/demo")
     found, tables = Verified(root), Tables(root)
@@ -95,6 +102,8 @@ def verify(root: Path, stages: Mapping[str, Stage]) -> Verified:
             found.files += 1
             bar.update(path.stat().st_size)
         found.problems += compare_files(*_comparable(known.values(), tables, found), bar.set_description)
+    if config is not None and not found.problems:
+        found.stale = [text for progress in survey(config, stages).values() for text in _stale(progress)]
     found.unfinished = [text for stage in stages.values() for text in _gaps(stage, tables)]
     found.left = [path for table in known.values() for path in leftovers(tables.folder(table))]
     return found
@@ -115,12 +124,18 @@ def _comparable(
     return whole, incomplete
 
 
+def _stale(progress: Progress) -> list[str]:
+    names = [name for series in progress.series for name in series.stale]
+    return [f"{len(names):,} shards of {progress.stage.name} ({_few(names)})"] if names else []
+
+
 def _gaps(stage: Stage, tables: Tables) -> list[str]:
-    """Shards of a stage that are missing before its last one, in all of its tables or in some."""
+    """Shards of a stage that are planned, or stand before its last one, and are missing in one of its tables or in all."""
     names: list[set[str]] = [{path.stem for path in tables.files(table)} for table in stage.writes]
     there: set[str] = set().union(*names)
     numbers = [int(name.removeprefix("part-")) for name in there if name.removeprefix("part-").isdecimal()]
-    expected = there | {f"part-{number:05d}" for number in range(max(numbers, default=-1) + 1)}
+    planned = {shard.name for plan in all_plans(tables.root, stage.name) for shard in plan.shards}
+    expected = there | planned | {f"part-{number:05d}" for number in range(max(numbers, default=-1) + 1)}
     missing = sorted(expected - names[0].intersection(*names[1:]))
     return [f"{len(missing):,} shards of {stage.name} ({_few(missing)})"] if missing else []
 

@@ -37,15 +37,6 @@ class Units:
     indices: frozenset[int] | range | None
     """None where the shard is about all units of the module."""
 
-    def overlap(self, other: "Units") -> bool:
-        """Whether a unit is in both."""
-        if self.module != other.module:
-            return False
-        if self.indices is None or other.indices is None:
-            return True
-        few, many = sorted((self.indices, other.indices), key=len)
-        return any(index in many for index in few)
-
 
 def units_of(shard: str) -> Units | None:
     """The units that a shard is about, by what its footer says that it covers; None where it is not about units of one module."""
