@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.command_line.checking import app as checking
 from pipeline.command_line.exchange import app as exchange
 from pipeline.command_line.looking import app as looking
 from pipeline.command_line.options import Changes, Config, load_run, stages_of_run
@@ -16,6 +17,7 @@ from pipeline.config import with_sections
 from pipeline.errors import UserError
 from pipeline.execution.interruption import interruptible
 from pipeline.storage.footers import CREATED_BY
+from pipeline.terminal_text import safe_lines
 from stages import STAGES
 from stages.settings import SECTIONS
 
@@ -104,6 +106,7 @@ def try_(
 
 app.add_typer(running)
 app.add_typer(looking)
+app.add_typer(checking)
 app.add_typer(exchange)
 
 
@@ -113,7 +116,7 @@ def main() -> None:
         with contextlib.chdir("."), interruptible() as interruption:  # back to where it was called from
             app()
     except UserError as error:
-        typer.echo(f"neurogloss: {error}", err=True)
+        typer.echo(safe_lines(f"neurogloss: {error}"), err=True)
         raise SystemExit(2) from None
     except SystemExit as ended:
         if ended.code == 130:  # how typer passes on an interrupt

@@ -11,6 +11,7 @@ import typer
 from pipeline.command_line.options import Changes, Config, Folder, Folders, Format, kept_run, load_kept_run, load_run
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.results.run_folder import damage_named
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
 
@@ -29,11 +30,19 @@ def query(
     config: Config = "demo",
     run: Folder = "",
     format: Format = "table",
+    unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe",
+            help="let the SQL also read and write any file, attach databases, load extensions and change settings; "
+            "without it, it is one SELECT that sees the tables of the run alone",
+        ),
+    ] = False,
 ) -> None:
-    """Query the dataset of a run with DuckDB."""
+    """Query the dataset of a run with DuckDB; nothing is written."""
     from pipeline.commands.query import run_query
 
-    run_query(Path(run) if run else load_run(config).root, " ".join(words or ()), format, REPORTS)
+    run_query(Path(run) if run else load_run(config).root, " ".join(words or ()), format, REPORTS, unsafe=unsafe)
 
 
 @app.command(epilog="Example: python -m pipeline show layers.4.mlp 591")
@@ -48,7 +57,9 @@ def show(
     """Show a unit: its explanations with scores and controls, its top tokens, and its strongest exemplars."""
     from pipeline.commands.show import show_unit
 
-    show_unit(Path(run) if run else load_run(config).root, module, index, polarity, exemplars)
+    root = Path(run) if run else load_run(config).root
+    with damage_named(root):
+        show_unit(root, module, index, polarity, exemplars)
 
 
 @app.command(epilog="Example: python -m pipeline compare outputs/demo outputs/other")
@@ -60,7 +71,8 @@ def compare(
     """Compare the scores of runs with those of a first one, on the units that both have."""
     from pipeline.commands.compare import print_comparison
 
-    print_comparison(a, others, format)
+    with damage_named(a, *others):
+        print_comparison(a, others, format)
 
 
 @app.command(epilog="Example: python -m pipeline report --config my.toml")
@@ -68,7 +80,9 @@ def report(config: Config = "demo", run: Folder = "") -> None:
     """Make pages of a run that a browser opens from disk."""
     from pipeline.commands.report import make_report
 
-    typer.echo(make_report(Path(run) if run else load_run(config).root, REPORTS))
+    root = Path(run) if run else load_run(config).root
+    with damage_named(root):
+        typer.echo(make_report(root, REPORTS))
 
 
 @app.command(epilog="Example: python -m pipeline serve --config my.toml --port 8000")
@@ -125,4 +139,6 @@ def plots(config: Config = "demo", run: Folder = "") -> None:
     """Draw the scores of a run for a paper, as SVG and PNG."""
     from pipeline.commands.plots import make_plots
 
-    typer.echo(make_plots(Path(run) if run else load_run(config).root, REPORTS))
+    root = Path(run) if run else load_run(config).root
+    with damage_named(root):
+        typer.echo(make_plots(root, REPORTS))

@@ -17,7 +17,7 @@ from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
 from pipeline.llm.endpoint.faults import Secrets
 from pipeline.llm.engine import EngineError, Request
 from pipeline.llm.load import open_endpoint
-from pipeline.results.shown_sequence import safe
+from pipeline.terminal_text import safe
 
 WORKER = "doctor"
 """Keeps its replies apart from those of workers that may be at work."""

@@ -63,10 +63,6 @@ def section_in(annotation: Any) -> type[Section] | None:
     return next((found for part in get_args(annotation) if (found := section_in(part))), None)
 
 
-CONFIDENTIAL = frozenset({"base_url", "key_variable", "headers", "body"})
-"""Settings of which messages never show the value: it may hold a secret, by design or by mistake."""
-
-
 class LanguageModel(Section):
     """A model that explains or simulates: in this process, or behind an OpenAI-compatible endpoint (`base_url`)."""
 

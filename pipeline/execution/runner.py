@@ -13,8 +13,8 @@ from pipeline.execution.shard_work import ShardWork
 from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, worker_name
 from pipeline.execution.stage import Context, Stage
 from pipeline.execution.survey import Stages, survey
-from pipeline.storage.atomic_files import remove_leftovers
 from pipeline.storage.tables import Tables, is_pruned
+from pipeline.storage.temporary_names import remove_leftovers
 
 ALONE = Sharing()
 

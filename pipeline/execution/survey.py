@@ -34,7 +34,7 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
     if not stage.takes_part(config):
         return Progress(stage, True, [], [])
     tables = Tables(config.root)
-    footers = {path: read_footer(path) for table in stage.writes for path in tables.files(table)}
+    footers = {path: read_footer(path, table) for table in stage.writes for path in tables.files(table)}
     upstream = [earlier[name] for name in stage.upstream(config)]
     series = [_series(stage, methods, config, upstream) for methods in stage.methods(config)]
     made_by = {one.prefix: one for one in series}

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.execution.provenance import FILE, shown_provenance
 from pipeline.exports.exported_run import Export, ExportedRun, float_columns
 from pipeline.results.run_folder import RunFolder
+from pipeline.storage.checked_reading import DamagedFileError, damage_of
 
 FOOTER = ("created_by", "git_commit")
 
@@ -23,6 +24,8 @@ def write(run: ExportedRun, folder: Path) -> None:
     for table in run.run.tables:
         (folder / table).mkdir()
         for file in run.run.files(table):
+            if reason := damage_of(file):
+                raise DamagedFileError(file, reason)
             shutil.copyfile(file, folder / table / file.name)
     made = shown_provenance(run.run.root)
     if made is not None:

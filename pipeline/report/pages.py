@@ -109,6 +109,6 @@ def _failures(run: RunFolder) -> list[list[Any]]:
         if "error" in run.dataset(name).schema.names:
             found += run.sql(
                 f"""SELECT '{name}', status, left(error, 300), count(*) FROM {name}
-                    WHERE status NOT IN ('ok', 'not_selected') GROUP BY ALL ORDER BY 4 DESC LIMIT 20"""
+                    WHERE status NOT IN ('ok', 'not_selected') GROUP BY ALL ORDER BY 4 DESC, 2, 3 LIMIT 20"""
             ).fetchall()
     return [list(row) for row in found]

@@ -4,7 +4,8 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipeline.report.pages import run_facts
 from pipeline.report.shown_corpus import corpus_file, neighbours
 from pipeline.report.unit_data import UnitData
 from pipeline.report.unit_list import NUMBERS, UnitList, list_units
-from pipeline.results.run_folder import RunFolder, open_run
+from pipeline.results.run_folder import RunFolder, damage_named, open_run
 from pipeline.schemas import EXEMPLARS, NULL_UNITS
 from pipeline.serve.query_process import json_value
 from pipeline.storage.by_hand import WrittenExplanation, read_by_hand, save_by_hand
@@ -64,7 +65,7 @@ class LiveRun:
             NotFoundError: there is no such script.
         """
         try:
-            with self._lock:
+            with self._reading():
                 value = self._value(name, self._tables())
         except NotFoundError:
             raise
@@ -87,7 +88,7 @@ class LiveRun:
 
     def describe(self) -> Json:
         """The run in the list of runs."""
-        with self._lock:
+        with self._reading():
             now = self._tables()
             return {
                 "name": self.root.name,
@@ -109,7 +110,7 @@ class LiveRun:
             UserError: there is no such column, or a number is none.
         """
         limit, offset = given_number(wanted, "limit", 100, MOST_UNITS), given_number(wanted, "offset", 0, MOST)
-        with self._lock:
+        with self._reading():
             rows = self._tables().units.rows
         for name in ("module", "explainer", "status", "polarity"):
             if wanted.get(name):
@@ -125,7 +126,7 @@ class LiveRun:
 
     def unit(self, module: str, number: str) -> Json:
         """The rows of all tables that a unit's page shows, as the tables have them. Raises NotFoundError: no such unit."""
-        with self._lock:
+        with self._reading():
             now = self._tables()
             index = now.known(module, number)
             rows = now.data.rows(module, [index])
@@ -165,6 +166,12 @@ class LiveRun:
             rows = self.folder().dataset(name).to_table(columns=columns, filter=pc.field("text").isin(texts))
             scored.update(zip(*(column.to_pylist() for column in rows.columns), strict=True))
         return [asdict(one) | {"scored": (one.module, one.polarity, one.index, one.text) in scored} for one in written]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One at a time; a damaged file of the run is a UserError."""
+        with self._lock, damage_named(self.root):
+            yield
 
     def folder(self) -> RunFolder:
         """The run, to be queried."""

@@ -19,7 +19,16 @@ from pipeline.execution.kept_plan import shards_of_pool
 from pipeline.execution.stage import Context, Methods, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import Prompt, refuse_unknown_prompts
-from pipeline.schemas import EXPLANATION, EXPLANATION_KEYS, NEGATIVES, OUTCOME, column, unit_table
+from pipeline.schemas import (
+    EXPLANATION,
+    EXPLANATION_KEYS,
+    NEGATIVES,
+    OF_EXPLANATION,
+    OF_SEQUENCE,
+    OUTCOME,
+    column,
+    unit_table,
+)
 from stages.asking import Asker, open_asker
 from stages.evidence import Exemplar, RecordedUnits
 from stages.human_explainer import controls_by, explainers, of_explainer
@@ -54,6 +63,8 @@ JUDGEMENTS = unit_table(
     column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first text carries all of them"),
     column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
     *OUTCOME,
+    key=[*EXPLANATION_KEYS, "method", "control", "source", "seq_id", "band", "fits"],
+    refers=[OF_EXPLANATION, OF_SEQUENCE],
 )
 
 EXAMPLE_SCORES = unit_table(
@@ -72,6 +83,8 @@ EXAMPLE_SCORES = unit_table(
     column("n_fitting", pa.int32(), "texts that fit and were answered, report split"),
     column("n_other", pa.int32(), "texts that do not and were answered, report split"),
     *OUTCOME,
+    key=[*EXPLANATION_KEYS, "method"],
+    refers=[OF_EXPLANATION],
 )
 
 

@@ -31,6 +31,7 @@ from pipeline.llm.engine import (
 )
 from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.storage.footers import canonical
+from pipeline.terminal_text import safe_lines
 
 BYTES_A_TOKEN = 3.5
 """Of English text, for a tokenizer that is not at hand."""
@@ -175,7 +176,7 @@ class EndpointEngine:
             found = asdict(can) | {"time": now, "doubtful": doubtful}
             cache.put_fact(asked_anew if anew else fact, found)
         if can.other_models and not anew:
-            tqdm.write(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}")
+            tqdm.write(safe_lines(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}"))
         self.context = config.context or can.context
         path, body = body_of(Request((Message("user", YES),), SMALL, temperature=0.0), can)
         self._live.small_question = lambda: Ask(path, body, lambda _: {}, time.time_ns())
