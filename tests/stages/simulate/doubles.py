@@ -13,7 +13,7 @@ from stages.asking import Asker
 from stages.settings import Simulate
 from stages.simulate import SIMULATORS
 from stages.simulate.read_numbers import AllAtOnceSimulator
-from stages.simulate.simulate_units import Simulator
+from stages.simulate.simulation import Simulator
 
 Write = Callable[[Request], Completion | str | Exception]
 Score = Callable[[NumberPrompt], NumberScores]
