@@ -56,6 +56,8 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
         ):  # before waiting, what is free by other methods
             for series, shards in shared:
                 shards.wait = wait
+                if how.at_most is not None:
+                    shards.at_most = how.at_most - sum(one.taken for _, one in shared if one is not shards)
                 _compute(stage, series, shards, worker, bar, lambda: bar.reach(sum(one.published for _, one in shared)))
     return survey(config, stages)[stage.name]
 

@@ -62,7 +62,10 @@ class SharedShards:
         self._own = {shard.name for number, shard in enumerate(shards) if number % how.part[1] == how.part[0]}
         self._tables = Tables(config.root)
         self._failed_before = {shard.name: _stamp(error_note(config, stage, shard)) for shard in shards}
-        self._taken = 0
+        self.at_most = how.at_most
+        """Shards that it computes at most."""
+        self.taken = 0
+        """Shards that it has begun."""
 
     def rounds(self, tell: Callable[[], None]) -> Iterator[list[Shard]]:
         """Shards that may be free, again and again, until nothing is left that this worker could do or should wait for.
@@ -79,7 +82,7 @@ class SharedShards:
             free = [shard for shard in left if shard.name in self._own and shard.name not in held]
             if not left or self._is_over():
                 return
-            before = self._taken
+            before = self.taken
             if free:
                 yield free
             elif not self.wait:
@@ -90,7 +93,7 @@ class SharedShards:
                 time.monotonic() - quiet_since > self._config.launch.lease
             ):  # the others were not started, or are no more
                 return
-            if self._taken == before:
+            if self.taken == before:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def take(self, shard: Shard) -> Claim | None:
@@ -102,7 +105,7 @@ class SharedShards:
             return None
         for path in self._files(shard):  # of a worker that died half way, or stale; published files are never replaced
             path.unlink(missing_ok=True)
-        self._taken += 1
+        self.taken += 1
         return claim
 
     def holds(self, claim: Claim) -> bool:
@@ -119,8 +122,7 @@ class SharedShards:
             raise ClaimLost(f"another worker has taken over {claim.name}")
 
     def _is_over(self) -> bool:
-        at_most = self._how.at_most
-        return STOPPING.is_set() or (at_most is not None and self._taken >= at_most)
+        return STOPPING.is_set() or (self.at_most is not None and self.taken >= self.at_most)
 
     def left(self) -> list[Shard]:
         """Shards that are not published, and have not failed since this worker began."""

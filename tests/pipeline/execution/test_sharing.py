@@ -60,7 +60,7 @@ def test_parts_wait_for_one_another(tmp_path: Path) -> None:
 
 
 def test_who_does_not_wait_says_that_others_have_what_is_left(tmp_path: Path) -> None:
-    one = start(tmp_path, 4, 2.0)
+    one = start(tmp_path, 4, 30.0)
     until_begun(tmp_path, 1)
     code, printed = ended(start(tmp_path, 4, 0.0, "--no-wait"))
     one.kill()
