@@ -52,7 +52,7 @@ class SharedShards:
     """The shards of a stage that are left, for this worker and those beside it."""
 
     def __init__(self, stage: Stage, series: Series, claims: Claims, how: Sharing) -> None:
-        self._stage, self._series, self._claims, self._how = stage, series, claims, how
+        self._stage, self._series, self._claims = stage, series, claims
         self._config, self._shards = series.config, series.shards
         config, shards = series.config, series.shards
         self.wait = how.wait

@@ -35,7 +35,7 @@ LOOK_AGAIN = 1.0
 """Seconds after which the folder is looked at again."""
 CALIBRATED_FILES = 64
 """Files of units that the calibration is taken over, as it has to be there at once."""
-COLUMNS = ("module", "index", "polarity", "explainer", "candidate", "text", "status", "density", *NUMBERS)
+COLUMNS = ("module", "index", "polarity", "explainer", "simulator", "candidate", "text", "status", "density", *NUMBERS)
 """Of the list of units in the API."""
 MOST_UNITS = 1_000
 """Rows of the list in one answer."""
@@ -112,7 +112,7 @@ class LiveRun:
         limit, offset = given_number(wanted, "limit", 100, MOST_UNITS), given_number(wanted, "offset", 0, MOST)
         with self._reading():
             rows = self._tables().units.rows
-        for name in ("module", "explainer", "status", "polarity"):
+        for name in ("module", "explainer", "simulator", "status", "polarity"):
             if wanted.get(name):
                 rows = rows[rows[name] == wanted[name]]
         if words := wanted.get("q"):

@@ -76,7 +76,10 @@ def _shapes() -> dict[str, Json]:
 
 def _paths(shapes: dict[str, Json]) -> Json:
     of_unit = [_given("module", "only those of this module"), _given("index", "only those of this unit", WHOLE)]
-    matched = [_given(name, f"only rows with this {name}") for name in ("module", "explainer", "status", "polarity")]
+    matched = [
+        _given(name, f"only rows with this {name}")
+        for name in ("module", "explainer", "simulator", "status", "polarity")
+    ]
     listed = [
         *matched,
         _given("q", "words in the explanation"),

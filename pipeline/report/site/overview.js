@@ -8,18 +8,18 @@
   const groups = (rows, method) => {
     const list = NG.list, found = new Map();
     for (const row of rows) {
-      const key = 65536 * list.module.codes[row] + list.explainer.codes[row];
+      const key = [list.module, list.explainer, list.simulator].map(({ codes }) => codes[row]).join();
       if (!found.has(key)) found.set(key, []);
       found.get(key).push(row);
     }
     const range = NG.run.methods[method].score === "correlation" ? [-0.25, 1] : NG.scoreRange(method);
-    return [...found].map(([key, own]) => {
-      const [module, explainer] = [list.module.words[Math.floor(key / 65536)], list.explainer.words[key % 65536]];
+    return [...found.values()].map((own) => {
+      const [module, explainer, simulator] = ["module", "explainer", "simulator"].map((name) => list.word(name, own[0]));
       const scores = own.map((row) => list.score[row]).filter(Number.isFinite).sort((a, b) => a - b);
       const [control, lookup] = ["control", "lookup"].map((name) => mean(own.map((row) => list[name][row])));
       const [low, middle, high] = [0.25, 0.5, 0.75].map((share) => quantile(scores, share));
-      const address = `#/units?${new URLSearchParams({ module, explainer, sort: "score:desc" })}`;
-      return [NG.el("a", { href: address }, NG.visible(module)), explainer, own.length, scores.length, Number.isNaN(middle) ? null : middle, mean(scores), control, lookup,
+      const address = `#/units?${new URLSearchParams({ module, explainer, ...(simulator && { simulator }), sort: "score:desc" })}`;
+      return [NG.el("a", { href: address }, NG.visible(module)), NG.explainerOf(own[0]), own.length, scores.length, Number.isNaN(middle) ? null : middle, mean(scores), control, lookup,
         NG.strip(middle, low, high, [[control ?? NaN, "×", "mean control"], [lookup ?? NaN, "◇", "mean token lookup"]], ...range)];
     });
   };
