@@ -35,7 +35,7 @@ class ShardWork:
     def compute(self) -> None:
         for free in self._rounds():
             for shard in free:
-                if claim := self._shards.take(shard):
+                if claim := self._take(shard):
                     with self._errors_noted(shard, claim):
                         self._publish(shard, cast(Rows, self._stage.process(shard, self._context)), claim)
 
@@ -43,7 +43,7 @@ class ShardWork:
         async def compute(numbered: tuple[int, Shard]) -> None:
             number, shard = numbered
             TURN.set(number)
-            if claim := self._shards.take(shard):
+            if claim := self._take(shard):
                 with self._errors_noted(shard, claim):
                     rows = await cast(Awaitable[Rows], self._stage.process(shard, self._context))
                     async with publishing:
@@ -58,6 +58,12 @@ class ShardWork:
             telling.cancel()
             await asyncio.wait([telling])
             await self._context.aclose()
+
+    def _take(self, shard: Shard) -> Claim | None:
+        claim = self._shards.take(shard)
+        if claim:
+            self._context.look_again(self._shards.workers())
+        return claim
 
     def _rounds(self) -> Iterator[list[Shard]]:
         for free in self._shards.rounds(self._bar.reach):

@@ -15,6 +15,8 @@ from pipeline.storage.claims import WORKERS, Claim, Claims
 from pipeline.storage.tables import Tables
 
 SECONDS_BETWEEN_LOOKS = 1.0
+FIRST_SECONDS = 0.1
+"""Before the second look; each time half as long again."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class SharedShards:
         Args:
             tell: is told how many of the stage's shards are published.
         """
-        quiet_since = time.monotonic()
+        quiet_since, pause = time.monotonic(), FIRST_SECONDS
         while True:
             left = self._left()
             tell(len(self._shards) - len(left))
@@ -83,7 +85,8 @@ class SharedShards:
             ):  # the others were not started, or are no more
                 return
             if self._taken == before:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(pause)
+                pause = min(1.5 * pause, SECONDS_BETWEEN_LOOKS)
 
     def take(self, shard: Shard) -> Claim | None:
         """The claim of a shard that nobody else computes, and that is not there yet."""
@@ -101,6 +104,10 @@ class SharedShards:
     def holds(self, claim: Claim) -> bool:
         """Whether the shard is still this worker's."""
         return self._claims.holds(claim)
+
+    def workers(self) -> set[str]:
+        """Names of the workers of the run that are at work."""
+        return set(self._claims.held(WORKERS))
 
     def release(self, claim: Claim) -> None:
         """Give it back to all."""

@@ -8,7 +8,7 @@ import json
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,6 +77,7 @@ class ResponseCache:
         self._elsewhere: dict[bytes, Path] = {}
         self._facts: dict[str, str] = {}
         self._others: dict[str, Totals] = {}
+        self._looked: dict[Path, tuple[int, bool]] = {}
         for file in sorted(folder.glob("*.sqlite")):
             if file != self._file and (found := read_other(file, _contents)) is not None:
                 keys, facts, self._others[file.stem] = found
@@ -129,6 +130,15 @@ class ResponseCache:
         """Store a fact; an earlier one of the name gives way."""
         self._run("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(fact)))
 
+    def look_again(self, busy: Container[str]) -> None:
+        """Learn of replies that other workers have left since this one started, but for those at work (`busy`)."""
+        for file in self.folder.glob("*.sqlite"):
+            if file == self._file or file.stem in busy or self._looked.get(file) == _state(file):
+                continue
+            if (found := read_other(file, _contents)) is not None:
+                self._elsewhere |= dict.fromkeys(found[0], file)
+                self._looked[file] = _state(file)
+
     def totals(self) -> dict[str, Totals]:
         """What each worker has taken, but for those at work now."""
         return self._others | {self.worker: self._run(TOTALS).fetchone()}
@@ -150,6 +160,10 @@ class ResponseCache:
                 f"{self._file}: {error}; free some space and check the disk, then run the same command again"
             )
         raise UserError(self._problem)
+
+
+def _state(file: Path) -> tuple[int, bool]:
+    return file.stat().st_mtime_ns, file.with_name(f"{file.name}-wal").exists()
 
 
 def _contents(file: sqlite3.Connection) -> tuple[list[bytes], dict[str, str], Totals]:
