@@ -14,6 +14,7 @@ from pipeline.command_line.options import Changes, Config, load_run, stages_of_r
 from pipeline.command_line.running import app as running
 from pipeline.config import with_sections
 from pipeline.errors import UserError
+from pipeline.execution.stopping import TERMINATED
 from pipeline.storage.footers import CREATED_BY
 from stages import STAGES
 from stages.settings import SECTIONS
@@ -115,7 +116,7 @@ def main() -> None:
         typer.echo(f"neurogloss: {error}", err=True)
         raise SystemExit(2) from None
     except SystemExit as ended:
-        if ended.code == 130:  # how typer passes on an interrupt
+        if ended.code in (130, TERMINATED):  # 130: how typer passes on an interrupt
             typer.echo("neurogloss: interrupted; the same command carries on", err=True)
         raise
 

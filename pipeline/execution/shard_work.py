@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 from tqdm import tqdm
@@ -92,7 +93,7 @@ class ShardWork:
         said = shard_footer(self._inputs, shard.key, seconds)
         for table in self._stage.writes:
             file = self._context.tables.file(table, shard.name)
-            publish(file, rows[table.name], table, said, lambda: self._shards.insist(claim))
+            publish(file, rows[table.name], table, said, partial(self._shards.before_publishing, claim, file))
         error_note(self._context.config, self._stage, shard).unlink(missing_ok=True)
         if LAUNCHED:
             say(f"{self._stage.name} {shard.name}: {seconds:.1f} s")

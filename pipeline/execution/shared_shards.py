@@ -57,6 +57,7 @@ class SharedShards:
         self._own = {shard.name for number, shard in enumerate(shards) if number % how.part[1] == how.part[0]}
         self._tables = Tables(config.root)
         self._failed_before = {shard.name: _stamp(error_note(config, stage, shard)) for shard in shards}
+        self._left_half_way: dict[str, set[Path]] = {}
         self._taken = 0
 
     def rounds(self, tell: Callable[[int], None]) -> Iterator[list[Shard]]:
@@ -96,8 +97,7 @@ class SharedShards:
         if all(path.exists() for path in files):
             self._claims.release(claim)
             return None
-        for path in files:  # of a worker that died half way; published files are never replaced
-            path.unlink(missing_ok=True)
+        self._left_half_way[claim.name] = {path for path in files if path.exists()}
         self._taken += 1
         return claim
 
@@ -113,10 +113,16 @@ class SharedShards:
         """Give it back to all."""
         self._claims.release(claim)
 
-    def insist(self, claim: Claim) -> None:
-        """Raises ClaimLost where another worker has taken over."""
+    def before_publishing(self, claim: Claim, path: Path) -> None:
+        """Make room for a file that a worker which died half way has left; no other file is ever replaced.
+
+        Raises:
+            ClaimLost: another worker has taken over.
+        """
         if not self.holds(claim):
             raise ClaimLost(f"another worker has taken over {claim.name}")
+        if path in self._left_half_way.get(claim.name, ()):
+            path.unlink(missing_ok=True)
 
     def _is_over(self) -> bool:
         at_most = self._how.at_most
