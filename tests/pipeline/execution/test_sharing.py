@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.commands.run import run_pipeline
+from pipeline.execution.shared_shards import Sharing
 from pipeline.storage.claim_files import ClaimFolder
 from pipeline.storage.claims import Claims
 from pipeline.storage.tables import Tables
 from tests.pipeline.execution.sharing_worker import LEASE
-from tests.pipeline.toy import SQUARES
+from tests.pipeline.toy import SQUARES, TOY, toy_config
 
 DONE, FAILED, WAITING = 0, 1, 3
 
@@ -55,6 +57,7 @@ def test_two_workers_compute_each_shard_once_and_both_see_the_end(tmp_path: Path
     assert not list((tmp_path / "toy" / "_claims").rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_parts_wait_for_one_another(tmp_path: Path) -> None:
     workers = [start(tmp_path, 12, 0.1, f"{i}/2", "--rows-may-fail") for i in range(2)]
     assert [ended(worker)[0] for worker in workers] == [DONE, DONE]
@@ -70,15 +73,21 @@ def test_who_does_not_wait_says_that_others_have_what_is_left(tmp_path: Path) ->
 
 
 def test_a_part_whose_others_never_came_does_not_wait_for_ever(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, count=8)
+    config = config.model_copy(update={"launch": config.launch.model_copy(update={"lease": 0.5})})
     began = time.monotonic()
-    code, _ = ended(start(tmp_path, 8, 0.0, "0/2"))
-    assert code == WAITING
-    assert time.monotonic() - began > LEASE
+    assert run_pipeline(config, TOY, list(TOY), Sharing((0, 2), wait=True)) == WAITING
+    assert time.monotonic() - began > 0.5
 
 
 def test_rows_and_shards_that_failed_have_a_code_of_their_own(tmp_path: Path) -> None:
-    assert ended(start(tmp_path / "rows", 8, 0.0))[0] == FAILED
-    assert ended(start(tmp_path / "shards", 20, 0.0, "--rows-may-fail"))[0] == FAILED
+    def run(count: int, *, rows_may_fail: bool) -> int:
+        config = toy_config(tmp_path / f"{count}", count=count)
+        return run_pipeline(config, TOY, list(TOY), Sharing(wait=True), rows_may_fail=rows_may_fail)
+
+    assert run(8, rows_may_fail=False) == FAILED
+    assert run(8, rows_may_fail=True) == DONE
+    assert run(20, rows_may_fail=True) == FAILED
 
 
 @pytest.mark.slow
