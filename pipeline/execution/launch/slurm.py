@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.launch.frozen import Launch, quoted
+from pipeline.execution.launch.frozen import Launch, launches, quoted
 from pipeline.execution.progress import say
 from pipeline.execution.runner import Stages, survey
 
@@ -55,6 +55,10 @@ def launch_on_slurm(launch: Launch, config: RunConfig, stages: Stages, names: Se
     """
     if not shutil.which("sbatch"):
         raise UserError("--launch slurm needs the command sbatch; launch from a machine of the cluster")
+    if queue_of([job for earlier in launches(config.root) for job in earlier.jobs.values()]):
+        say(
+            "Jobs of an earlier launch are in the queue too; they share the work. To end them: python -m pipeline cancel"
+        )
     found, jobs, after = survey(config, stages), dict[str, str](), ""
     limit = min(config.launch.slurm.array_limit, _site_limit())
     for name in names:
