@@ -147,8 +147,9 @@ test: $(INSTALLED) ## run the fast tests, in a few minutes
 test-slow: $(INSTALLED) ## run the tests that make test leaves out, and its properties with all their examples
 	@NEUROGLOSS_TESTS=slow $(BIN)/python -m pytest $(WORKERS)
 
-test-all: $(INSTALLED) ## run all tests
+test-all: $(INSTALLED) ## run all tests, over real clusters too where these can be had
 	@NEUROGLOSS_TESTS=all $(BIN)/python -m pytest $(WORKERS)
+	@$(BIN)/python -m tests.cluster.run_all
 
 test-cluster: $(INSTALLED) ## run the demo, made small, over Slurm and Ray, kill nodes, and compare (as root: installs Slurm and ray where they are missing)
 	@$(BIN)/python -m tests.cluster.run_all

@@ -16,6 +16,7 @@ from pipeline.command_line.running import app as running
 from pipeline.config import with_sections
 from pipeline.errors import UserError
 from pipeline.execution.interruption import interruptible
+from pipeline.execution.stopping import TERMINATED
 from pipeline.storage.footers import CREATED_BY
 from pipeline.terminal_text import safe_lines
 from stages import STAGES
@@ -119,9 +120,9 @@ def main() -> None:
         typer.echo(safe_lines(f"neurogloss: {error}"), err=True)
         raise SystemExit(2) from None
     except SystemExit as ended:
-        if ended.code == 130:  # how typer passes on an interrupt
+        if ended.code in (130, TERMINATED):  # 130: how typer passes on an interrupt
             typer.echo("neurogloss: interrupted; the same command carries on", err=True)
-            raise SystemExit(interruption.exit_code) from None
+            raise SystemExit(interruption.exit_code if ended.code == 130 else TERMINATED) from None
         raise
 
 

@@ -46,7 +46,7 @@ class Ray(Section):
     address: Text = "auto"
     """Of the cluster, unless RAY_ADDRESS says it; auto is the one that `ray start` has begun here."""
     workers: Positive = 4
-    """Tasks of each stage, each a worker; they share its shards by claims."""
+    """Tasks, each a worker; they share the shards of all stages by claims."""
     cpus: Annotated[float, Field(ge=0)] = 1
     """Cores that a worker sets aside."""
     gpus: Annotated[float, Field(ge=0)] = 0

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import cast
 
 from tqdm import tqdm
@@ -44,7 +45,7 @@ class ShardWork:
     def compute(self) -> None:
         for free in self._rounds():
             for shard in free:
-                if claim := self._shards.take(shard):
+                if claim := self._take(shard):
                     with self._errors_noted(shard, claim):
                         self._publish(shard, cast(Rows, self._stage.process(shard, self._context)), claim)
 
@@ -52,7 +53,7 @@ class ShardWork:
         async def compute(numbered: tuple[int, Shard]) -> None:
             number, shard = numbered
             TURN.set(number)
-            if claim := self._shards.take(shard):
+            if claim := self._take(shard):
                 with self._errors_noted(shard, claim):
                     rows = await cast(Awaitable[Rows], self._stage.process(shard, self._context))
                     async with publishing:
@@ -67,6 +68,12 @@ class ShardWork:
             telling.cancel()
             await asyncio.wait([telling])
             await self._context.aclose()
+
+    def _take(self, shard: Shard) -> Claim | None:
+        claim = self._shards.take(shard)
+        if claim:
+            self._context.look_again(self._shards.workers())
+        return claim
 
     def _rounds(self) -> Iterator[list[Shard]]:
         for free in self._shards.rounds(self._tell_published):
@@ -95,7 +102,7 @@ class ShardWork:
         said = shard_footer(self._series.inputs, shard.key, seconds, self._series.read[shard.name])
         for table in self._stage.writes:
             file = self._context.tables.file(table, shard.name)
-            publish(file, rows[table.name], table, said, lambda: self._shards.insist(claim))
+            publish(file, rows[table.name], table, said, partial(self._shards.before_publishing, claim, file))
         error_note(self._context.config, self._stage, shard).unlink(missing_ok=True)
         if LAUNCHED:
             say(f"{self._stage.name} {shard.name}: {seconds:.1f} s")

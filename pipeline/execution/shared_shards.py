@@ -17,6 +17,8 @@ from pipeline.storage.footers import read_footer
 from pipeline.storage.tables import Tables
 
 SECONDS_BETWEEN_LOOKS = 1.0
+FIRST_SECONDS = 0.1
+"""Before the second look; each time half as long again."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class SharedShards:
         """Shards that it computes at most."""
         self.taken = 0
         """Shards that it has begun."""
+        self._left_half_way: dict[str, set[Path]] = {}
 
     def rounds(self, tell: Callable[[], None]) -> Iterator[list[Shard]]:
         """Shards that may be free, again and again, until nothing is left that this worker could do or should wait for.
@@ -73,7 +76,7 @@ class SharedShards:
         Args:
             tell: is called when `published` may have grown.
         """
-        quiet_since = time.monotonic()
+        quiet_since, pause = time.monotonic(), FIRST_SECONDS
         while True:
             left = self.left()
             self.published = len(self._shards) - len(left)
@@ -94,7 +97,8 @@ class SharedShards:
             ):  # the others were not started, or are no more
                 return
             if self.taken == before:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                time.sleep(pause)
+                pause = min(1.5 * pause, SECONDS_BETWEEN_LOOKS)
 
     def take(self, shard: Shard) -> Claim | None:
         """The claim of a shard that nobody else computes, and that is not there yet."""
@@ -103,8 +107,7 @@ class SharedShards:
         if self._is_there(shard):
             self._claims.release(claim)
             return None
-        for path in self._files(shard):  # of a worker that died half way, or stale; published files are never replaced
-            path.unlink(missing_ok=True)
+        self._left_half_way[claim.name] = {path for path in self._files(shard) if path.exists()}
         self.taken += 1
         return claim
 
@@ -112,14 +115,24 @@ class SharedShards:
         """Whether the shard is still this worker's."""
         return self._claims.holds(claim)
 
+    def workers(self) -> set[str]:
+        """Names of the workers of the run that are at work."""
+        return set(self._claims.held(WORKERS))
+
     def release(self, claim: Claim) -> None:
         """Give it back to all."""
         self._claims.release(claim)
 
-    def insist(self, claim: Claim) -> None:
-        """Raises ClaimLost where another worker has taken over."""
+    def before_publishing(self, claim: Claim, path: Path) -> None:
+        """Make room for a file that is stale, or that a worker which died half way has left; no other file is ever replaced.
+
+        Raises:
+            ClaimLost: another worker has taken over.
+        """
         if not self.holds(claim):
             raise ClaimLost(f"another worker has taken over {claim.name}")
+        if path in self._left_half_way.get(claim.name, ()):
+            path.unlink(missing_ok=True)
 
     def _is_over(self) -> bool:
         return STOPPING.is_set() or (self.at_most is not None and self.taken >= self.at_most)

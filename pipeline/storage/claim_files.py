@@ -4,6 +4,7 @@ That is all that claims need. An object store with conditional put has them too.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from typing import Protocol
 
 from pipeline.errors import ClaimLost
 from pipeline.storage.atomic_files import disk_errors_told, link_if_new
+
+TRIES = 5
+"""NFS may call a file stale that was replaced this moment; opened again, it is the new one."""
 
 
 class ClaimStore(Protocol):
@@ -62,10 +66,15 @@ class ClaimFolder:
 
     def read(self, name: str) -> str | None:
         """As in ClaimStore."""
-        try:
-            return (self.root / name).read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return None
+        for _ in range(TRIES):
+            try:
+                return (self.root / name).read_text(encoding="utf-8", errors="replace")
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+        return None
 
     def delete(self, name: str) -> None:
         """As in ClaimStore."""

@@ -6,6 +6,7 @@ next generation; no two clocks are compared. The highest generation is the owner
 publishes, and drops its work.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -115,12 +116,13 @@ class Claims:
         return max(self._generations(stage).get(shard, [generation])) == generation
 
     def release(self, claim: Claim) -> None:
-        """Give a claim back."""
+        """Give a claim back. Where the disk does not let it, others wait for the length of a lease."""
         with self._guard:
             self._held.pop(claim.name, None)
-        owner = _owner(self._store.read(claim.name))
-        if owner is not None and owner.token == claim.owner.token:
-            self._store.delete(claim.name)
+        with contextlib.suppress(OSError):
+            owner = _owner(self._store.read(claim.name))
+            if owner is not None and owner.token == claim.owner.token:
+                self._store.delete(claim.name)
 
     def held(self, stage: str) -> dict[str, Owner | None]:
         """By shard, who is at work on it and alive, as far as it can be told; None where the claim cannot be understood."""

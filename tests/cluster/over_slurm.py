@@ -1,4 +1,4 @@
-"""The reduced demo over a real Slurm: a worker, the controller and a node are killed while it runs."""
+"""The reduced demo over a real Slurm: a worker, the controller and a node are killed while it runs, and a task is preempted."""
 
 import os
 import re
@@ -55,7 +55,6 @@ def run(wanted: Path) -> dict[str, Any]:
         return {
             "stages": len(jobs),
             "killed": killed,
-            "restarts": _restarts(root),
             "rows": rows(root),
             "differing": differing(wanted, root),
             "seconds": round(time.monotonic() - began),
@@ -64,7 +63,7 @@ def run(wanted: Path) -> dict[str, Any]:
 
 
 def _disturb(cluster: SlurmCluster, root: Path) -> list[str]:
-    """Kill a worker, the controller, and a node, each once a few more files are there."""
+    """Kill a worker, the controller, a task and a node, each once a few more files are there."""
     killed = []
     _until_published(root, 2)
     if worker := _a_worker(root):
@@ -75,6 +74,10 @@ def _disturb(cluster: SlurmCluster, root: Path) -> list[str]:
     killed.append("controller")
     time.sleep(3)
     cluster.start_controller()
+    _until_published(root, 16)
+    if running := cluster.call("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").split():
+        cluster.call("scontrol", "requeue", running[0])  # what happens to a task that is preempted
+        killed.append("preempted task")
     _until_published(root, 24)
     cluster.kill("n2")
     killed.append("node")
@@ -110,8 +113,3 @@ def _wait_for_the_end(cluster: SlurmCluster, jobs: list[str]) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"jobs are left:\n{left}\n{cluster.logs()}")
         time.sleep(1)
-
-
-def _restarts(root: Path) -> int:
-    """Logs in which a task began more than once."""
-    return sum("requeue" in log.read_text(errors="replace").lower() for log in root.glob("_launch/*/logs/*.log"))

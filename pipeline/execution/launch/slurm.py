@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.launch.frozen import Launch, quoted
+from pipeline.execution.launch.frozen import Launch, launches, quoted
 from pipeline.execution.progress import say
 from pipeline.execution.survey import Stages, survey
 
@@ -31,14 +31,14 @@ export PYTHONPATH={path}
 {setup}
 {command} &
 worker=$!
+told=1
 again=0
 ended=0
 # The time limit is near: finish the shards in hand, or give them back when it gets late; then queue again.
-trap 'again=1; kill -USR1 $worker; (sleep {patience}; kill -TERM $worker) &' USR1
+trap 'told=1; again=1; kill -USR1 $worker; (sleep {patience}; kill -TERM $worker) &' USR1
 # Preempted or cancelled: give the shards back at once. Slurm itself queues a preempted task again.
-trap 'ended=1; kill -TERM $worker' TERM
-code=0
-while kill -0 $worker 2> /dev/null; do wait $worker; code=$?; done
+trap 'told=1; ended=1; kill -TERM $worker' TERM
+while [ $told = 1 ]; do told=0; wait $worker; code=$?; done # a signal cuts off the waiting
 # 3: this worker has ended and work is left. Above 128: it was killed, say for its memory.
 if [ $code = 3 ] || [ $again = 1 -a $code != 0 ] || [ $code -gt 128 -a "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
   [ $ended = 1 ] || {{ scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}" && sleep 60; }}
@@ -55,6 +55,10 @@ def launch_on_slurm(launch: Launch, config: RunConfig, stages: Stages, names: Se
     """
     if not shutil.which("sbatch"):
         raise UserError("--launch slurm needs the command sbatch; launch from a machine of the cluster")
+    if queue_of([job for earlier in launches(config.root) for job in earlier.jobs.values()]):
+        say(
+            "Jobs of an earlier launch are in the queue too; they share the work. To end them: python -m pipeline cancel"
+        )
     found, jobs, after = survey(config, stages), dict[str, str](), ""
     limit = min(config.launch.slurm.array_limit, _site_limit())
     for name in names:

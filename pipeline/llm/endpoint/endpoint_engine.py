@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -133,6 +133,10 @@ class EndpointEngine:
         account = self._endpoint.account
         cost = "" if account.cost is None else f", cost {account.cost:,.4f}"
         return f"{account.requests:,} requests, {account.failed:,} failed, {account.tokens:,} tokens{cost}"
+
+    def look_again(self, busy: Container[str]) -> None:
+        """As `ResponseCache.look_again`."""
+        self._endpoint.cache.look_again(busy)
 
     async def aclose(self) -> None:
         """As `Endpoint.aclose`, once nothing goes on in the background."""

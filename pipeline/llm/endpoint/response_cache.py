@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,6 +89,7 @@ class ResponseCache:
         self._elsewhere: dict[bytes, Path] = {}
         self._facts: dict[str, str] = {}
         self._others: dict[str, Totals] = {}
+        self._looked: dict[Path, tuple[int, bool]] = {}
         for file in sorted(folder.glob("*.sqlite")):
             if file != self._file and (found := read_other(file, _contents)) is not None:
                 keys, facts, self._others[file.stem] = found
@@ -147,6 +148,15 @@ class ResponseCache:
     def put_fact(self, name: str, fact: Json) -> None:
         """Store a fact; an earlier one of the name gives way."""
         self._run("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(fact)))
+
+    def look_again(self, busy: Container[str]) -> None:
+        """Learn of replies that other workers have left since this one started, but for those at work (`busy`)."""
+        for file in self.folder.glob("*.sqlite"):
+            if file == self._file or file.stem in busy or self._looked.get(file) == _state(file):
+                continue
+            if (found := read_other(file, _contents)) is not None:
+                self._elsewhere |= dict.fromkeys(found[0], file)
+                self._looked[file] = _state(file)
 
     def totals(self) -> dict[str, Totals]:
         """What each worker has taken, but for those at work now."""
@@ -219,6 +229,10 @@ def forget_useless(folder: Path) -> None:
 
     for file in files if keys else ():
         read_other(file, forget)
+
+
+def _state(file: Path) -> tuple[int, bool]:
+    return file.stat().st_mtime_ns, file.with_name(f"{file.name}-wal").exists()
 
 
 def _contents(file: sqlite3.Connection) -> tuple[list[bytes], dict[str, str], Totals]:

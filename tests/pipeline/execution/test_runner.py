@@ -74,6 +74,8 @@ def test_a_shard_with_one_of_its_two_tables_is_not_done(tmp_path: Path) -> None:
     run("square", tmp_path)
     (tmp_path / "toy" / "labels" / "part-00000.parquet").unlink()
     assert [shard.name for shard in survey(toy_config(tmp_path), TOY)["square"].todo] == ["part-00000"]
+    assert run("square", tmp_path).finished
+    assert sorted(squares(tmp_path)) == [n * n for n in range(10)]
 
 
 def test_a_changed_setting_stops_with_what_changed_and_two_ways_on(tmp_path: Path) -> None:

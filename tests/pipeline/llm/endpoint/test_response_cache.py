@@ -70,6 +70,19 @@ def test_what_other_workers_left_is_used(tmp_path: Path, replies: ResponseCache)
     again.close()
 
 
+def test_what_workers_leave_later_is_learnt_on_looking_again(tmp_path: Path) -> None:
+    replies = ResponseCache(tmp_path, "0-of-1")
+    left_by(tmp_path, "0-of-1-2", "a")
+    left_by(tmp_path, "0-of-1-3", "b")
+    assert replies.get(key("a")) is None
+    replies.look_again({"0-of-1-3"})
+    assert [bool(replies.get(key(name))) for name in "ab"] == [True, False]
+    left_by(tmp_path, "0-of-1-2", "c")
+    replies.look_again(())
+    assert [bool(replies.get(key(name))) for name in "abc"] == [True, True, True]
+    replies.close()
+
+
 def test_a_file_that_a_worker_has_open_is_left_alone(tmp_path: Path) -> None:
     left_by(tmp_path, "1-of-2", "b")
     at_work = ResponseCache(tmp_path, "0-of-2")
