@@ -5,6 +5,7 @@ Explanations of other units of the module, asked about the same texts, are the c
 
 import asyncio
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +75,8 @@ EXAMPLE_SCORES = unit_table(
 
 
 Row = dict[str, Any]
+ALL = 1_000_000
+"""Side by side, behind an endpoint: it bounds what is in flight, and a batch is submitted when all has been asked."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -105,18 +108,19 @@ async def process(shard: Shard, context: Context) -> Rows:
     recorded, unit = RecordedUnits.of(context), (module, indices, ("report",), polarity)
     exemplars = await asyncio.to_thread(recorded.exemplars, *unit)
     hard = await asyncio.to_thread(recorded.exemplars, *unit, NEGATIVES)
-    in_process = model is None or model.base_url is None
+    at_once = 1 if model is None or model.base_url is None else ALL
 
     async def judge(index: int) -> list[tuple[list[Row], Row]]:
         own = [row for row in published if row["index"] == index]
         others = [row for row in published if row["index"] != index]
-        return [
-            await judge_explanation(row, others, exemplars[index] + hard[index], asker, config, method)
-            for row in own
-            for method in config[Judge].methods
-        ]
 
-    units = await context.gather(judge, indices, 1 if in_process else len(indices))
+        async def by_method(asked: tuple[Row, str]) -> tuple[list[Row], Row]:
+            row, method = asked
+            return await judge_explanation(row, others, exemplars[index] + hard[index], asker, config, method, at_once)
+
+        return await bounded_gather(by_method, list(product(own, config[Judge].methods)), at_once)
+
+    units = await context.gather(judge, indices, at_once)
     judged = [one for unit in units for one in unit]
     return {
         JUDGEMENTS.name: JUDGEMENTS.of_rows([row for texts, _ in judged for row in texts]),
@@ -125,9 +129,15 @@ async def process(shard: Shard, context: Context) -> Rows:
 
 
 async def judge_explanation(
-    row: Row, others: Sequence[Row], exemplars: Sequence[Exemplar], asker: Asker, config: RunConfig, method: str
+    row: Row,
+    others: Sequence[Row],
+    exemplars: Sequence[Exemplar],
+    asker: Asker,
+    config: RunConfig,
+    method: str,
+    at_once: int = 1,
 ) -> tuple[list[Row], Row]:
-    """Rows of both tables for one explanation by one method."""
+    """Rows of both tables for one explanation by one method; it and its controls are judged side by side, `at_once` at most."""
     await asyncio.sleep(0)  # an interruption takes effect between explanations
     rng = draw(config.run.seed, f"{method}/" + unit_name(row["module"], row["index"], row["polarity"]))
     judge, prompt = config[Judge], _prompt(method, config)
@@ -135,9 +145,13 @@ async def judge_explanation(
     items = [items[place] for place in rng.permutation(len(items))]
     controls = [others[place] for place in rng.permutation(len(others))[: judge.controls]]
     keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": method}
+
+    async def answer(shown: Row) -> list[Answer]:
+        return await _answers(asker, prompt, shown["text"], items, judge)
+
     rows: list[Row] = []
-    for shown in (row, *controls):
-        found = await _answers(asker, prompt, shown["text"], items, judge)
+    judged = (row, *controls)
+    for shown, found in zip(judged, await bounded_gather(answer, judged, at_once), strict=True):
         said = {
             **keys,
             "control": "" if shown is row else "shuffled",

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -37,6 +37,7 @@ KEEP_ALIVE_SECONDS = 50.0
 """Seconds after which an unused connection is not used again; servers close theirs after a minute or so."""
 MOST_BYTES = 64 * 2**20
 """Of a reply; a longer one is given up while it comes in. Results of batches go to a file and may be longer."""
+CONTEXT_KEYS = ("max_model_len", "context_length", "max_context_length", "context_window")
 LISTED = 20
 """Models of an endpoint that a message names at most."""
 
@@ -173,6 +174,14 @@ def listed_models(names: Sequence[str]) -> str:
     """The end of a sentence that names the models that an endpoint lists; empty without any."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f"; the endpoint lists {', '.join(names[:LISTED])}{more}" if names else ""
+
+
+def context_of(models: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    """The tokens that a list of models says a model reads at once; None where it does not say."""
+    found = [entry for entry in models if entry.get("id") == name] or (models if len(models) == 1 else [])
+    said = [entry.get(key) for entry in found for key in CONTEXT_KEYS]
+    said += [meta.get("n_ctx") for entry in found if isinstance(meta := entry.get("meta"), dict)]
+    return next((value for value in said if isinstance(value, int) and value > 0), None)
 
 
 def _transport(endpoint: str) -> AiohttpTransport:
