@@ -286,16 +286,11 @@ def try_(
 def main() -> None:
     """Entry point; a mistake of the user ends with a message and exit code 2."""
     try:
-        with contextlib.chdir("."), interruptible() as interruption:  # back to where it was called from
+        with contextlib.chdir("."), interruptible():  # back to where it was called from
             app()
     except UserError as error:
         typer.echo(f"neurogloss: {error}", err=True)
         raise SystemExit(2) from None
-    except SystemExit as ended:
-        if ended.code == 130:  # how typer passes on an interrupt
-            typer.echo("neurogloss: interrupted; the same command carries on", err=True)
-            raise SystemExit(interruption.exit_code) from None
-        raise
 
 
 if __name__ == "__main__":

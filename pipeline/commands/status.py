@@ -7,7 +7,7 @@ from pipeline.commands.query import format_table
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.execution.runner import Progress, Stages, survey
 from pipeline.execution.stage import Stage
-from pipeline.llm.endpoint.response_cache import read_other
+from pipeline.llm.endpoint.reply_files import read_other
 from pipeline.storage.tables import Tables
 
 Line = list[str | int | None]
