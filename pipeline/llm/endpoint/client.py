@@ -7,6 +7,7 @@ import logging
 import re
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -33,6 +34,8 @@ CHAT = "/chat/completions"
 PLAIN = "/completions"
 
 CONNECT_SECONDS = 30.0
+REST_SECONDS = 0.005
+"""For which a connection rests after a reply, and the reply is held back, so that no other connection is opened meanwhile."""
 KEEP_ALIVE_SECONDS = 50.0
 """Seconds after which an unused connection is not used again; servers close theirs after a minute or so."""
 MOST_BYTES = 64 * 2**20
@@ -99,6 +102,7 @@ class Client:
                 # As extra_body, so that the client checks and copies nothing of it.
                 fixed: dict[str, Any] = {"messages": []} if path == CHAT else {"prompt": ""}
                 response = await self._create[path](model="", extra_body=body, **fixed)
+                await asyncio.sleep(REST_SECONDS)
         except ERRORS as error:
             problem = self.problem(error)
         else:
@@ -228,7 +232,17 @@ class _Bounded(AiohttpResponseStream):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives out no connection on which something came unasked: it would be taken for the reply to the next request."""
+    """Gives out no connection on which something came unasked: it would be taken for the reply to the next request.
+
+    So that it is seen, a connection rests before it is used again.
+    """
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        give_back = partial(super()._release, key, protocol, should_close=should_close)
+        if should_close or self._closed:
+            give_back()
+        else:
+            self._loop.call_later(REST_SECONDS, give_back)
 
     async def connect(self, *arguments: Any, **named: Any) -> Any:
         """A connection that is new or clean."""
