@@ -16,7 +16,6 @@ from pipeline.command_line.running import app as running
 from pipeline.config import with_sections
 from pipeline.errors import UserError
 from pipeline.execution.interruption import interruptible
-from pipeline.execution.stopping import TERMINATED
 from pipeline.storage.footers import CREATED_BY
 from pipeline.terminal_text import safe_lines
 from stages import STAGES
@@ -114,16 +113,11 @@ app.add_typer(exchange)
 def main() -> None:
     """Entry point; a mistake of the user ends with a message and exit code 2."""
     try:
-        with contextlib.chdir("."), interruptible() as interruption:  # back to where it was called from
+        with contextlib.chdir("."), interruptible():  # back to where it was called from
             app()
     except UserError as error:
         typer.echo(safe_lines(f"neurogloss: {error}"), err=True)
         raise SystemExit(2) from None
-    except SystemExit as ended:
-        if ended.code in (130, TERMINATED):  # 130: how typer passes on an interrupt
-            typer.echo("neurogloss: interrupted; the same command carries on", err=True)
-            raise SystemExit(interruption.exit_code if ended.code == 130 else TERMINATED) from None
-        raise
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The second SIGINT interrupts that too. `interruptible` makes other signals do th
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,11 @@ def interruptible(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Inter
     before = {number: signal.signal(number, interruption.interrupt) for number in signals}
     try:
         yield interruption
+    except SystemExit as ended:
+        if ended.code == 128 + signal.SIGINT:  # how typer passes on an interrupt
+            sys.stderr.write("neurogloss: interrupted; the same command carries on\n")
+            raise SystemExit(interruption.exit_code) from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.client import ERRORS, Client
 from pipeline.llm.endpoint.faults import Fault, NotFound, parsed_reply
-from pipeline.llm.endpoint.response_cache import is_at_work
+from pipeline.llm.endpoint.reply_files import is_at_work
 from pipeline.llm.endpoint.sender import Outgoing
 from pipeline.llm.engine import EngineError
 from pipeline.storage.atomic_files import atomic_path

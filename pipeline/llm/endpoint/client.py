@@ -6,7 +6,8 @@ import json
 import logging
 import re
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -33,10 +34,13 @@ CHAT = "/chat/completions"
 PLAIN = "/completions"
 
 CONNECT_SECONDS = 30.0
+REST_SECONDS = 0.005
+"""For which a connection rests after a reply, and the reply is held back, so that no other connection is opened meanwhile."""
 KEEP_ALIVE_SECONDS = 50.0
 """Seconds after which an unused connection is not used again; servers close theirs after a minute or so."""
 MOST_BYTES = 64 * 2**20
 """Of a reply; a longer one is given up while it comes in. Results of batches go to a file and may be longer."""
+CONTEXT_KEYS = ("max_model_len", "context_length", "max_context_length", "context_window")
 LISTED = 20
 """Models of an endpoint that a message names at most."""
 
@@ -98,6 +102,7 @@ class Client:
                 # As extra_body, so that the client checks and copies nothing of it.
                 fixed: dict[str, Any] = {"messages": []} if path == CHAT else {"prompt": ""}
                 response = await self._create[path](model="", extra_body=body, **fixed)
+                await asyncio.sleep(REST_SECONDS)
         except ERRORS as error:
             problem = self.problem(error)
         else:
@@ -175,6 +180,14 @@ def listed_models(names: Sequence[str]) -> str:
     return f"; the endpoint lists {', '.join(names[:LISTED])}{more}" if names else ""
 
 
+def context_of(models: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    """The tokens that a list of models says a model reads at once; None where it does not say."""
+    found = [entry for entry in models if entry.get("id") == name] or (models if len(models) == 1 else [])
+    said = [entry.get(key) for entry in found for key in CONTEXT_KEYS]
+    said += [meta.get("n_ctx") for entry in found if isinstance(meta := entry.get("meta"), dict)]
+    return next((value for value in said if isinstance(value, int) and value > 0), None)
+
+
 def _transport(endpoint: str) -> AiohttpTransport:
     """openai's aiohttp transport by the environment's proxy, with as many connections as requests are in flight."""
     parts = urlsplit(endpoint)
@@ -219,7 +232,17 @@ class _Bounded(AiohttpResponseStream):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives out no connection on which something came unasked: it would be taken for the reply to the next request."""
+    """Gives out no connection on which something came unasked: it would be taken for the reply to the next request.
+
+    So that it is seen, a connection rests before it is used again.
+    """
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        give_back = partial(super()._release, key, protocol, should_close=should_close)
+        if should_close or self._closed:
+            give_back()
+        else:
+            self._loop.call_later(REST_SECONDS, give_back)
 
     async def connect(self, *arguments: Any, **named: Any) -> Any:
         """A connection that is new or clean."""

@@ -8,6 +8,7 @@ import subprocess
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,30 @@ def test_a_second_reply_that_nobody_asked_for_reaches_no_other_request(together:
 
     questions = [f"question {number}" for number in range(6)]
     assert posted(answers, *questions) == [{"to": question} for question in questions]
+
+
+def test_not_even_a_request_that_follows_at_once_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "REST_SECONDS", 0.1)  # many times the moment after which it is sent here
+    numbers = count()
+
+    def answers(body: dict[str, Any], _: int) -> list[bytes]:
+        own, unasked = reply(to=body["question"]), reply(to="nobody")
+        return [own, unasked] if next(numbers) % 4 == 0 else [own]
+
+    async def main() -> None:
+        async with answering(answers) as url:
+            opened = Client(LanguageModel(model="m", base_url=url))
+
+            async def work(name: int) -> None:
+                for number in range(8):
+                    question = f"{name} {number}"
+                    found = await opened.post(CHAT, {"model": "m", "messages": [], "question": question})
+                    assert found == {"to": question}
+
+            await asyncio.gather(*map(work, range(4)))
+            await opened.aclose()
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"n": ' + b"1" * 100_000 + b"}", b"\xff", b"<html>", b""])

@@ -1,5 +1,6 @@
 """Replies outlive kills, other workers' files are read, and one damaged file loses no other."""
 
+import asyncio
 import os
 import random
 import signal
@@ -7,16 +8,20 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint import response_cache
+from pipeline.llm.endpoint import reply_files
+from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.response_cache import SYNC_SECONDS, Answer, ResponseCache, forget_useless
-from tests.pipeline.llm.endpoint.sending import fill_disk
+from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
+from tests.pipeline.llm.endpoint.sending import ask, endpoint_of, fill_disk
 
 BODY = {"model": "m", "replies": [{"text": "words, \ud800 \N{GRINNING FACE}", "logprob": float("inf")}]}
 
@@ -98,7 +103,7 @@ def test_a_file_that_a_worker_has_open_is_left_alone(tmp_path: Path) -> None:
 def test_two_processes_cannot_work_as_the_same_worker(
     tmp_path: Path, replies: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_cache, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(reply_files, "BUSY_SECONDS", 0.1)
     with pytest.raises(UserError, match="another process works on"):
         ResponseCache(tmp_path, "0-of-2")
 
@@ -226,6 +231,47 @@ def test_a_full_disk_stops_with_advice_and_keeps_what_was_stored(
     with pytest.raises(UserError, match="free some space"):
         replies.check()
     assert replies.get(key("kept")) is not None
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[str], int]]:
+    """A disk of 3 MB, and a function that gives it another size."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        yield lambda size: subprocess.check_call(["mount", "-o", f"remount,size={size}", str(folder)])
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_on_a_full_disk_nothing_more_is_sent_and_every_reply_in_flight_is_stored(tmp_path: Path) -> None:
+    numbers = range(1200)
+
+    disk, drawn = tmp_path / "disk", random.Random(0)
+    with (
+        small_disk(disk) as resize,
+        Loopback(lambda _: chat_reply(drawn.randbytes(2000).hex()), latency=0.01) as server,
+    ):
+        config = LanguageModel(model="m", base_url=server.base_url, concurrency=32)
+
+        async def main() -> int:
+            endpoint = endpoint_of(config, disk)
+            sender = LiveSender(endpoint)
+            found = await asyncio.gather(*(ask(sender, number) for number in numbers), return_exceptions=True)
+            await endpoint.aclose()
+            assert all("free some space" in str(one) for one in found if not isinstance(one, Answer))
+            return sum(isinstance(one, Answer) for one in found)
+
+        stored = asyncio.run(main())
+        assert 100 < stored == server.requests
+        with pytest.raises(UserError, match="free some space"):
+            asyncio.run(main())
+        assert server.requests == stored, "a full disk is noticed before anything is paid for"
+        resize("64m")
+        assert asyncio.run(main()) == len(numbers)
+        assert server.requests == len(numbers), "replies were paid for twice"
 
 
 WRITES = """
