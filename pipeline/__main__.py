@@ -15,7 +15,7 @@ from pipeline.command_line.options import GROUPS, Changes, Config, Only, Part, R
 from pipeline.commands.run import needed_stages, parse_part, run_pipeline
 from pipeline.config import RunConfig, with_sections
 from pipeline.errors import UserError, nearest
-from pipeline.storage.shards import CREATED_BY
+from pipeline.storage.footers import CREATED_BY
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
 

@@ -12,7 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.config.run_file import load_config, paths_from
 from pipeline.execution.frozen_run_file import FrozenRun, thaw
 from pipeline.execution.provenance import read_provenance
-from pipeline.execution.runner import Stages
+from pipeline.execution.survey import Stages
 from pipeline.imports import IMPORTED
 from pipeline.imports.imported_stages import stages_of
 from stages import STAGES

@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.execution.frozen_run_file import as_toml, freeze
 from pipeline.execution.stage import Stage
 from pipeline.execution.this_machine import machine_name, this_machine
-from pipeline.storage.shards import atomic_path
+from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.tables import Tables
 
 FILE = "provenance.json"

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage.shards import CREATED_BY, canonical
+from pipeline.storage.footers import CREATED_BY, canonical
 
 DISTRIBUTION = CREATED_BY.split()[0]
 NOT_USED = ("dev", "browser")

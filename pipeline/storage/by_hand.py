@@ -4,9 +4,7 @@ A file is written under another name and then linked to its own, so a reader nev
 the file of another. Files are never changed afterwards.
 """
 
-import contextlib
 import json
-import os
 import secrets
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +14,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import UserError
-from pipeline.storage.shards import disk_errors_told, flush, temporary_path
+from pipeline.storage.atomic_files import publish_once
 
 FOLDER = "_by_hand"
 """In the run's folder."""
@@ -100,17 +98,7 @@ def _words(text: str) -> str:
 
 def _publish(path: Path, made: WrittenExplanation) -> None:
     fields = {name: value for name, value in asdict(made).items() if name != "name"}
-    temporary = temporary_path(path)
-    try:
-        with disk_errors_told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(fields, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            flush(temporary)
-            os.link(temporary, path)
-            flush(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    publish_once(path, (json.dumps(fields, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _read(path: Path) -> WrittenExplanation:

@@ -12,7 +12,7 @@ import pytest
 from pipeline.__main__ import app, main
 from pipeline.command_line.options import GROUPS
 from pipeline.config.run_file import load_config
-from pipeline.storage.shards import CREATED_BY
+from pipeline.storage.footers import CREATED_BY
 from stages.settings import SECTIONS
 from tests.integration.reduced import call, spawn, write_run_file
 

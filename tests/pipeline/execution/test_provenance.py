@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.execution.provenance import FILE, MACHINES, keep_provenance, read_provenance
 from pipeline.execution.stage import Shard, Stage
 from pipeline.schemas import TableSchema, column
-from pipeline.storage.shards import git_commit
+from pipeline.storage.footers import git_commit
 from tests.pipeline.toy import TOY, toy_config
 
 ANSWERS = TableSchema(

@@ -77,8 +77,8 @@ def test_a_writer_that_is_killed_leaves_no_half_file(tmp_path: Path) -> None:
     killed = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.storage import by_hand
-by_hand.flush = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+from pipeline.storage import atomic_files, by_hand
+atomic_files.flush = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 by_hand.save_by_hand(Path(sys.argv[1]), ("layers.2.mlp", "+", 7), "half")
 """
     assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False).returncode == -signal.SIGKILL
