@@ -1,6 +1,7 @@
 """Make a run again from the run file that its folder keeps, with the replies of the first time, and compare the two row by row."""
 
 import re
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -22,7 +23,7 @@ from pipeline.storage.atomic_files import atomic_path, disk_errors_told
 from pipeline.storage.folders import new_folder
 from pipeline.storage.tables import Tables
 
-REPLIES = "_replies"
+REPLIES, PLANS = "_replies", "_plans"
 KEYS = {"key_variable", "headers"}
 """Settings of engines that only requests need."""
 NOTHING = {"max_tokens_total": 1}
@@ -101,7 +102,8 @@ def _without_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _take_along(root: Path, target: Path) -> None:
-    """Copy what a run does not make itself: replies of language models, and explanations that people wrote and it has scored."""
+    """Copy what a run does not make anew: replies of language models, explanations that people wrote and it has scored, and which
+    units were in a shard together, as a run that grew has others than one that is made at once."""
     with disk_errors_told(target):
         target.mkdir(parents=True, exist_ok=True)
     for file in sorted((root / REPLIES).glob("*.sqlite")):
@@ -109,9 +111,10 @@ def _take_along(root: Path, target: Path) -> None:
         if not copy.exists():
             with atomic_path(copy) as temporary:
                 _copy_replies(file, temporary)
-    if (target / by_hand.FOLDER).exists():
-        return
-    if scored := _scored_by_hand(root):
+    if (root / PLANS).is_dir() and not (target / PLANS).exists():
+        with new_folder(target / PLANS) as folder:
+            shutil.copytree(root / PLANS, folder, dirs_exist_ok=True)
+    if not (target / by_hand.FOLDER).exists() and (scored := _scored_by_hand(root)):
         with new_folder(target / by_hand.FOLDER) as folder:
             for name in scored:
                 (folder / name).write_bytes((root / by_hand.FOLDER / name).read_bytes())

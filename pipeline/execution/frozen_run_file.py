@@ -40,6 +40,7 @@ class FrozenRun:
         """Whether its models can be used without running code that the file names, and without sending a key somewhere."""
         engines = list(self.config.language_models())
         runs_code = [bool(self.config.subject.black_boxes), self.config.subject.trust_remote_code]
+        runs_code += [bool(self.config.run.prompts)]  # templates can call what they like
         runs_code += [engine.trust_remote_code for engine in engines]
         return not any(runs_code) and not any(engine.key_variable or engine.headers for engine in engines)
 

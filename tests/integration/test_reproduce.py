@@ -8,7 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.storage.by_hand import FOLDER
+from pipeline.results.run_folder import open_run
+from pipeline.serve.live_run import LiveRun
+from pipeline.storage.by_hand import FOLDER, read_by_hand, save_by_hand
+from stages import REPORTS
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE, NAME, files_with, sections, write_run
 from tests.integration.made_up_model import reply
 from tests.integration.reduced import all_rows, call
@@ -83,6 +86,24 @@ def test_the_reduced_demo_is_made_again(copied: Path) -> None:
     done = call("reproduce", str(root), "--to", str(copied.parent / "other"), "--set", "score.bootstrap=100")
     assert done.returncode == 1
     assert "ci_low" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_grew_and_has_explanations_by_hand_is_made_again(copied: Path, tmp_path: Path) -> None:
+    root = copied.parent / "reduced"
+    row = open_run(root).scores.query("status == 'ok'").iloc[0]
+    unit = (str(row["module"]), str(row["polarity"]), int(row["index"]))
+    scored = [save_by_hand(root, unit, text) for text in ("words by hand", "other words by hand")]
+    done = call("run", "--config", str(copied), "--set", "explain.units=6")
+    assert done.returncode == 0, done.stdout + done.stderr
+    waiting = save_by_hand(root, unit, "saved after the run")
+    live = LiveRun(root, REPORTS, dict)
+    assert [one["scored"] for one in live.kept({})["explanations"]] == [True, True, False]
+    done = call("reproduce", str(root), "--to", str(tmp_path / "again"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [one.name for one in read_by_hand(tmp_path / "again")] == [one.name for one in scored]
+    assert waiting.text not in set(open_run(tmp_path / "again").scores["text"])
+    assert "words by hand" in set(open_run(tmp_path / "again").scores["text"])
 
 
 def test_what_cannot_be_made_again_is_told(asked: Path, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_a_run_beside_the_first_is_tried_by_the_run_file_that_its_folder_keeps(
     assert changed({"simulate": {"simulator": "generated", "engine": engine}}) is not None
     assert changed({"subject": code}) is None
     assert changed({"subject": {"trust_remote_code": True}}) is None
+    assert changed({"run": {"prompts": "prompts-of-theirs"}}) is None
     for key in ({"key_variable": "MY_KEY"}, {"headers": {"X": "env:MY_KEY"}}, {"trust_remote_code": True}):
         assert changed({"simulate": {"simulator": "generated", "engine": engine | key}}) is None
     changed({})

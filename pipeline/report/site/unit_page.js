@@ -172,7 +172,7 @@
     const sign = polarity === "-" ? -1 : 1;
     const largest = (rows.exemplars || []).filter((row) => row.polarity === polarity).reduce((most, row) => Math.max(most, sign * row.max_activation), 0);
     const published = (rows.scores || []).find((row) => row.polarity === polarity && row.status !== "not_selected");
-    const simulated = new Map((rows.simulations || []).filter((row) => row.polarity === polarity && row.status === "ok" && published && sameExplanation(row, published) && (!published.simulator || row.simulator === published.simulator)).map((row) => [row.seq_id, row]));
+    const simulated = new Map((rows.simulations || []).filter((row) => row.polarity === polarity && row.status === "ok" && published && sameExplanation(row, published) && row.simulator === published.simulator).map((row) => [row.seq_id, row]));
     const simulationOf = (row) => simulated.get(row.seq_id);
     const address = (other) => `#/unit/${encodeURIComponent(module)}/${index}${other === "-" ? "?polarity=-" : ""}`;
     const place = NG.shown.findIndex((row) => NG.list.word("module", row) === module && NG.list.index[row] === Number(index) && NG.list.word("polarity", row) === polarity);
