@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster docs pictures lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-fetch bench-record-gpu
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -198,6 +198,9 @@ bench-report: $(INSTALLED) ## time to make the pages of 50,000 units, and to dra
 
 bench-peer: $(INSTALLED) ## CPU, memory and disk of recording, beside Delphi's; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_peer
+
+bench-corpus: $(INSTALLED) ## memory of cutting 1 GB of text; not part of bench
+	@$(BIN)/python -m tests.benchmarks.bench_corpus
 
 bench-fetch: $(INSTALLED) ## how fast a unit is fetched, RUN=folder of a recorded run; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_fetch --run $(RUN)

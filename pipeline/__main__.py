@@ -1,6 +1,7 @@
 """The command line: run a pipeline, one stage of it, or look at what it made."""
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -117,6 +118,15 @@ def main() -> None:
             app()
     except UserError as error:
         typer.echo(safe_lines(f"neurogloss: {error}"), err=True)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = str(error.filename)
+        typer.echo(
+            safe_lines(f"neurogloss: {name[:60]}... is too long a name ({len(name)} characters); give a shorter one"),
+            err=True,
+        )
         raise SystemExit(2) from None
 
 

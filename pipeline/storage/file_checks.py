@@ -83,7 +83,7 @@ def _wrong(path: Path, table: TableSchema, footer: Footer) -> Iterator[str]:
         if footer.content and not is_pruned(path) and footer.content != _digest(path, file.metadata):
             yield "its rows are not those that were written, by the digest in its footer"
         failed, units, outside = 0, units_of(footer.shard), 0
-        looked_up = [name for name in table.key if name in file.schema_arrow.names]
+        looked_up = list(dict.fromkeys([*table.key, *(name for one in table.refers for name in one.columns)]))
         columns = [*dict.fromkeys([*looked_up, *({"module", "index", "status"} & set(file.schema_arrow.names))])]
         for number in range(file.num_row_groups if columns else 0):
             rows = pa.Table.from_batches(file.iter_batches(batch_size=ROWS, row_groups=[number], columns=columns))
