@@ -3,11 +3,15 @@
 A run is known by the name of its folder. A run that appears beside the first one while the server works is found, too.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import duckdb
+import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
@@ -83,8 +87,12 @@ class ServedRuns:
         return self.run(name).script(wanted)
 
     def describe(self) -> list[dict[str, Any]]:
-        """All runs, as the API lists them."""
-        return [self.run(name).describe() for name in self.names()]
+        """All runs, as the API lists them; one whose files cannot be read is left out, and says so at its own address."""
+        found = []
+        for name in self.names():
+            with contextlib.suppress(UserError, OSError, pa.ArrowException, duckdb.Error):
+                found.append(self.run(name).describe())
+        return found
 
     def _can_try(self, name: str) -> dict[str, Any]:
         try:

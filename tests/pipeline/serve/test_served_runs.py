@@ -122,6 +122,17 @@ def test_runs_come_and_go_beside_the_first(tmp_path: Path, monkeypatch: pytest.M
         assert served.ask("/run/a/api/units").status == 404
 
 
+def test_a_damaged_run_beside_the_first_hides_no_other(tmp_path: Path) -> None:
+    for name in "abc":
+        write_run(tmp_path / name, 4)
+    for path in (tmp_path / "b" / "scores").glob("*.parquet"):
+        path.write_bytes(b"PAR1 no more")
+    with serving(tmp_path / "c") as served:
+        assert names(served) == ["c", "a"]
+        assert served.ask("/run/a/api/units").status == 200
+        assert served.ask("/run/b/api/units").status >= 400
+
+
 def test_several_named_runs_are_served_and_no_others(outputs: Path, tmp_path: Path) -> None:
     with serving([outputs / "zz%é", write_run(tmp_path / "far", 4)]) as served:
         assert names(served) == ["zz%é", "far"]
