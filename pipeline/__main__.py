@@ -4,27 +4,21 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.commands.run import check_methods, needed_stages, parse_part, run_pipeline
+from pipeline.command_line.exchange import app as exchange
+from pipeline.command_line.looking import app as looking
+from pipeline.command_line.options import GROUPS, Changes, Config, Only, Part, Redo, load_run, stages_of_run
+from pipeline.commands.run import needed_stages, parse_part, run_pipeline
 from pipeline.config import RunConfig, with_sections
-from pipeline.config.run_file import load_config, paths_from
 from pipeline.errors import UserError, nearest
 from pipeline.execution.interruption import interruptible
-from pipeline.execution.runner import Stages
-from pipeline.exports import EXPORTS
-from pipeline.imports import IMPORTED, IMPORTS
-from pipeline.imports.imported_stages import stages_of
-from pipeline.storage.shards import CREATED_BY
+from pipeline.storage.footers import CREATED_BY
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
-
-GROUPS = list(dict.fromkeys(name.split(".")[0] for name in STAGES))
-"""The stages as the command line names them: record.scan and record.merge are both `record`."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,16 +26,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Config = Annotated[str, typer.Option("--config", "-c", help="run file (TOML), or the name of a preset")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="SECTION.SETTING=VALUE instead of the run file's; can be given several times"),
-]
-Part = Annotated[str, typer.Option("--shard", help="I/N: compute every N-th shard, from the I-th on (from 0)")]
-Redo = Annotated[str, typer.Option(help="discard what this stage and those after it made, then run")]
-Only = Annotated[bool, typer.Option("--only", help="run this stage alone, not those that it needs")]
-Folder = Annotated[str, typer.Option("--run", help="folder of a run, instead of a run file")]
-Format = Annotated[str, typer.Option(help="table, csv, json (lines) or parquet")]
 
 
 def _version(asked: bool) -> None:
@@ -62,16 +46,16 @@ def options(
 @app.command(epilog="Example: python -m pipeline run --config my.toml --set explain.units=5")
 def run(config: Config = "demo", changes: Changes = None, shard: Part = "0/1", redo: Redo = "") -> None:
     """Run all stages; what is done already is left alone."""
-    _run(_loaded(config, changes), list(STAGES), shard, redo)
+    _run(load_run(config, changes), list(STAGES), shard, redo)
 
 
 def _stage_command(group: str) -> Callable[..., None]:
     def command(
         config: Config = "demo", changes: Changes = None, shard: Part = "0/1", redo: Redo = "", only: Only = False
     ) -> None:
-        loaded = _loaded(config, changes)
+        loaded = load_run(config, changes)
         own = [name for name in STAGES if name.split(".")[0] == group]
-        _run(loaded, own if only else needed_stages(own, loaded, _stages(loaded)), shard, redo)
+        _run(loaded, own if only else needed_stages(own, loaded, stages_of_run(loaded)), shard, redo)
 
     titles = [stage.title for name, stage in STAGES.items() if name.split(".")[0] == group]
     command.__doc__ = f"Run the stage {group} and what it needs: {', '.join(titles)}."
@@ -82,27 +66,11 @@ for _group in GROUPS:
     app.command(_group, epilog=f"Example: python -m pipeline {_group} --config my.toml")(_stage_command(_group))
 
 
-def _loaded(path: str, changes: list[str] | None = None) -> RunConfig:
-    """The run file; from here on relative paths start from its folder, and so do imports of black boxes."""
-    config = load_config(path, SECTIONS, changes or ())
-    check_methods(config, STAGES)
-    folder = paths_from(path)
-    os.chdir(folder)
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-    return config
-
-
 def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
     if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
         raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
-    stages = _stages(config, redo)
+    stages = stages_of_run(config, redo)
     raise typer.Exit(run_pipeline(config, stages, names, parse_part(shard), redo, lambda: _report(config)))
-
-
-def _stages(config: RunConfig, redo: str = "") -> Stages:
-    """The stages of a run; in an imported one some are finished, and cannot be run anew."""
-    return stages_of(config.root, STAGES, redo) if config.corpus.source == IMPORTED else STAGES
 
 
 def _report(config: RunConfig) -> str:
@@ -137,8 +105,8 @@ def status(config: Config = "demo") -> None:
     """Show each stage's shards done, failed and left, and its pace."""
     from pipeline.commands.status import status_table
 
-    loaded = _loaded(config)
-    typer.echo(status_table(loaded, _stages(loaded)))
+    loaded = load_run(config)
+    typer.echo(status_table(loaded, stages_of_run(loaded)))
 
 
 @app.command(epilog="Example: python -m pipeline estimate --config my.toml")
@@ -146,7 +114,7 @@ def estimate(config: Config = "demo", changes: Changes = None) -> None:
     """Say before a run how many tokens, sequences, units, model calls and bytes it will take, and what it will cost."""
     from pipeline.commands.estimate import estimate_table
 
-    typer.echo(estimate_table(loaded := _loaded(config, changes), _stages(loaded)))
+    typer.echo(estimate_table(loaded := load_run(config, changes), stages_of_run(loaded)))
 
 
 @app.command(epilog="Example: python -m pipeline doctor --config endpoint")
@@ -154,112 +122,9 @@ def doctor(config: Config = "demo", changes: Changes = None) -> None:
     """Find out what the endpoints of a run file can do, and whether that is enough; exit code 2 where it is not."""
     from pipeline.commands.doctor import examine
 
-    table, well = examine(_loaded(config, changes), STAGES)
+    table, well = examine(load_run(config, changes), STAGES)
     typer.echo(table)
     raise typer.Exit(0 if well else 2)
-
-
-@app.command(epilog='Example: python -m pipeline query "SELECT text, correlation FROM scores LIMIT 5" --format csv')
-def query(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(help="SQL over the tables of the run, or: best, worst, failures, search WORDS; best without it"),
-    ] = None,
-    config: Config = "demo",
-    run: Folder = "",
-    format: Format = "table",
-) -> None:
-    """Query the dataset of a run with DuckDB."""
-    from pipeline.commands.query import run_query
-
-    run_query(Path(run) if run else _loaded(config).root, " ".join(words or ()), format, REPORTS)
-
-
-@app.command(epilog="Example: python -m pipeline show layers.4.mlp 591")
-def show(
-    module: Annotated[str, typer.Argument(help="module of the unit, such as layers.15.mlp")],
-    index: Annotated[int, typer.Argument(help="its number in the module")],
-    config: Config = "demo",
-    run: Folder = "",
-    polarity: Annotated[str, typer.Option(help="+ for large activations, - for very negative ones")] = "+",
-    exemplars: Annotated[int, typer.Option(help="how many of its strongest exemplars to show")] = 8,
-) -> None:
-    """Show a unit: its explanations with scores and controls, its top tokens, and its strongest exemplars."""
-    from pipeline.commands.show import show_unit
-
-    show_unit(Path(run) if run else _loaded(config).root, module, index, polarity, exemplars)
-
-
-@app.command(epilog="Example: python -m pipeline compare outputs/demo outputs/other")
-def compare(
-    a: Annotated[Path, typer.Argument(help="folder of a run")],
-    others: Annotated[list[Path], typer.Argument(help="folders of runs to compare with it, up to 25")],
-    format: Format = "table",
-) -> None:
-    """Compare the scores of runs with those of a first one, on the units that both have."""
-    from pipeline.commands.compare import print_comparison
-
-    print_comparison(a, others, format)
-
-
-@app.command(epilog="Example: python -m pipeline report --config my.toml")
-def report(config: Config = "demo", run: Folder = "") -> None:
-    """Make pages of a run that a browser opens from disk."""
-    from pipeline.commands.report import make_report
-
-    typer.echo(make_report(Path(run) if run else _loaded(config).root, REPORTS))
-
-
-@app.command(epilog="Example: python -m pipeline serve --config my.toml --port 8000")
-def serve(
-    config: Config = "demo",
-    run: Folder = "",
-    port: Annotated[int, typer.Option(help="port to listen at; 0 is any that is free")] = 8000,
-    host: Annotated[str, typer.Option(help="address to listen at; beyond loopback a token is wanted")] = "127.0.0.1",
-) -> None:
-    """Serve the pages of a run, finished or not, with queries and with attempts at its units."""
-    from pipeline.commands.serve import serve_run
-    from stages.try_units import UnitTrials
-
-    loaded = None if run else _loaded(config)
-    root = Path(run) if loaded is None else loaded.root
-    serve_run(root, REPORTS, None if loaded is None else partial(UnitTrials, loaded), host, port)
-
-
-@app.command(epilog="Example: python -m pipeline plots --config my.toml")
-def plots(config: Config = "demo", run: Folder = "") -> None:
-    """Draw the scores of a run for a paper, as SVG and PNG."""
-    from pipeline.commands.plots import make_plots
-
-    typer.echo(make_plots(Path(run) if run else _loaded(config).root, REPORTS))
-
-
-@app.command(epilog="Example: python -m pipeline export neuronpedia --config my.toml --to bundle")
-def export(
-    format: Annotated[str, typer.Argument(help=", ".join(EXPORTS))],
-    to: Annotated[Path, typer.Option(help="the folder to write; there must not be one")],
-    config: Config = "demo",
-    run: Folder = "",
-    modules: Annotated[str, typer.Option(help="names of the modules to export; * stands for anything")] = "*",
-    every: Annotated[bool, typer.Option("--all", help="recorded units too that are not explained")] = False,
-) -> None:
-    """Write a run in the format of another program, or as a dataset for the Hugging Face hub."""
-    from pipeline.commands.export import export_run
-
-    target = to.absolute()  # before loading changes the working directory
-    typer.echo(export_run(format, Path(run) if run else _loaded(config).root, target, REPORTS, modules, every=every))
-
-
-@app.command(name="import", epilog="Example: python -m pipeline import openai neurons --to outputs/neurons")
-def import_(
-    format: Annotated[str, typer.Argument(help=", ".join(IMPORTS))],
-    folder: Annotated[Path, typer.Argument(help="what another program has written")],
-    to: Annotated[Path, typer.Option(help="the run's folder to write; there must not be one")],
-) -> None:
-    """Read what another program has recorded and explained into a run, to simulate and score its explanations."""
-    from pipeline.commands.import_run import import_run
-
-    typer.echo(import_run(format, folder, to.absolute(), STAGES))
 
 
 @app.command(name="try", epilog='Example: python -m pipeline try --explanation "colours" --text "A red house"')
@@ -281,6 +146,10 @@ def try_(
         typer.echo(show_text(simulator, model, explanation, text, color=color))
     else:
         simulate_lines(simulator, model, explanation, sys.stdin, sys.stdout)
+
+
+app.add_typer(looking)
+app.add_typer(exchange)
 
 
 def main() -> None:

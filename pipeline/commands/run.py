@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.progress import say
-from pipeline.execution.runner import Progress, Stages, discard, run_stage, survey
+from pipeline.execution.runner import discard, run_stage
+from pipeline.execution.series import Progress
+from pipeline.execution.survey import Stages, survey
 from pipeline.llm.endpoint.response_cache import forget_useless
 from pipeline.storage.tables import Tables, prune
 
@@ -65,8 +67,8 @@ def run_pipeline(
     _prune(before, config, stages)
     missing = [name for name in names if not before[name].finished]
     for name in missing:
-        if stages[name].takes_part(config):
-            stages[name].check(config)
+        for narrowed in stages[name].by_methods(config).values():
+            stages[name].check(narrowed)
     if not missing:
         say(f"Everything is done in {config.root}: nothing to compute.")
     for name in missing:

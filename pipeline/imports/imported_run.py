@@ -18,7 +18,8 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Stage
 from pipeline.imports import IMPORTED
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS, TableSchema
-from pipeline.storage.shards import footer, publish
+from pipeline.storage.footers import footer
+from pipeline.storage.shards import publish
 
 Row = dict[str, Any]
 UNITS_A_FILE = 256
@@ -170,7 +171,10 @@ source = "{IMPORTED}" # is not read
 skip_positions = 0 # the other program may have counted all; a higher number leaves the first ones of a sequence out of scores
 
 [explain]
+explainer = "{name}" # the explanations that were imported
 units = {{ {listed} }}
+
+[explain.variants.{name}]
 """
 
 

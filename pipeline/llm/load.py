@@ -9,7 +9,7 @@ from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context
 from pipeline.llm.engine import Engine
-from pipeline.storage.shards import canonical
+from pipeline.storage.footers import canonical
 from pipeline.subjects.loading.model_source import resolve_model
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.results.score_tables import OpenRun, published
 from pipeline.schemas import FLOATS, TableSchema, column
-from pipeline.storage.shards import fingerprint, footer, publish, read_footer
+from pipeline.storage.footers import fingerprint, footer, read_footer
+from pipeline.storage.shards import publish
 
 if TYPE_CHECKING:
     import pandas as pd

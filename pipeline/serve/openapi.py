@@ -8,7 +8,7 @@ from pipeline.report.unit_list import NUMBERS
 from pipeline.serve.attempts import AskedActivations, AskedSimulation
 from pipeline.serve.live_run import COLUMNS, MOST_UNITS
 from pipeline.serve.locked_query import LONGEST, MOST_ROWS, ROWS, SECONDS
-from pipeline.storage.shards import CREATED_BY
+from pipeline.storage.footers import CREATED_BY
 
 Json = dict[str, Any]
 TEXT: Json = {"type": "string"}

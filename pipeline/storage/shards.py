@@ -1,129 +1,25 @@
-"""The files of a shard: publish them atomically, small and for any reader of Parquet, and tell whether they are there.
+"""The Parquet files of a shard: written whole, small, and for any reader of Parquet."""
 
-A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed, so a
-reader never sees half a file. Its footer says what it is: schema, fingerprint, shard, commit.
-"""
-
-import contextlib
-import errno
 import hashlib
-import json
-import os
-import re
-import shutil
-import socket
-import subprocess
+import io
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
+from pipeline.storage.atomic_files import atomic_path
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 FIRST = 4096
 """Rows that are looked at to choose an encoding."""
-UNWRITABLE = {
-    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
-}  # fmt: skip
-"""Errors of a full disk, or of a folder that cannot be made or written."""
-
-
-CREATED_BY = "neurogloss 0.1.0"
-
-
-@dataclass(frozen=True)
-class Footer:
-    """What a published file says of itself."""
-
-    schema: str
-    fingerprint: str
-    inputs: Mapping[str, Any]
-    shard: str
-    rows: int
-    failed: int
-    """Rows whose status is `failed`."""
-    seconds: float
-    """Time the shard took."""
-
-
-def read_footer(path: Path) -> Footer:
-    """The footer of a published file.
-
-    Raises:
-        UserError: the file is truncated, no Parquet, or was not written by a stage.
-    """
-    try:
-        metadata = pq.read_metadata(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{path} is truncated or not a Parquet file ({error}); delete it and run again, it is then made anew"
-        ) from None
-    keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
-    missing = {"schema", "fingerprint", "inputs", "shard", "seconds", "failed"} - set(keys)
-    if missing:
-        raise UserError(f"{path} was not written by this pipeline (no {min(missing)!r} in its footer); move it away")
-    return Footer(
-        schema=keys["schema"],
-        fingerprint=keys["fingerprint"],
-        inputs=json.loads(keys["inputs"]),
-        shard=keys["shard"],
-        rows=metadata.num_rows,
-        failed=int(keys["failed"]),
-        seconds=float(keys["seconds"]),
-    )
-
-
-def fingerprint(inputs: Mapping[str, Any]) -> str:
-    """What identifies a stage's output: the first 16 hexadecimal digits of the SHA-256 of its inputs as canonical JSON."""
-    return hashlib.sha256(canonical(inputs).encode()).hexdigest()[:16]
-
-
-def footer(inputs: Mapping[str, Any], key: Mapping[str, Any], seconds: float) -> dict[str, str]:
-    """What the footer of a shard's files says of where they come from.
-
-    Args:
-        inputs: all that can change the rows of the stage.
-        key: what the shard covers.
-        seconds: the time it took.
-    """
-    return {
-        "fingerprint": fingerprint(inputs),
-        "inputs": canonical(inputs),
-        "shard": canonical(key),
-        "seconds": f"{seconds:.3f}",
-        "git_commit": git_commit(),
-        "created_by": CREATED_BY,
-    }
-
-
-def canonical(value: Mapping[str, Any]) -> str:
-    """JSON that is the same for equal values."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-@cache
-def git_commit() -> str:
-    """The commit of this checkout, `-dirty` added where files differ from it; `unknown` outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{commit}-dirty" if changed else commit
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def publish(path: Path, rows: pa.Table | Iterable[pa.Table], table: TableSchema, footer: Mapping[str, str]) -> None:
@@ -141,85 +37,43 @@ def publish(path: Path, rows: pa.Table | Iterable[pa.Table], table: TableSchema,
     pieces = (_cast(piece, table) for piece in ([rows] if isinstance(rows, pa.Table) else rows))
     first = next(pieces, table.schema.empty_table())
     options, failed = writer_options(table, first), 0
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
+    with (
+        atomic_path(path) as temporary,
+        DigestedFile(temporary) as file,
+        pq.ParquetWriter(pa.PythonFile(file, "w"), table.schema, **options) as writer,
+    ):
         for piece in chain([first], pieces):
             failed += _failed(piece)
             for start, stop in _groups(piece, table):
                 writer.write_table(piece.slice(start, stop - start))
-        writer.add_key_value_metadata({"schema": table.tag, **footer, "failed": str(failed)})
+        said = {"schema": table.tag, **footer, "failed": str(failed), "content": file.digest}
+        writer.add_key_value_metadata(said)
+
+
+class DigestedFile(io.FileIO):
+    """A file to write that knows a digest of what was written so far: of a shard's rows, before its footer."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "wb")
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def write(self, data: "Buffer") -> int:
+        """Write all of it."""
+        self._hash.update(data)
+        written, view = 0, memoryview(data)
+        while written < len(view):
+            written += super().write(view[written:])
+        return written
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
 
 
 def _cast(rows: pa.Table, table: TableSchema) -> pa.Table:
     if rows.schema.names != table.schema.names:
         raise ValueError(f"{table.name}: columns {rows.schema.names}, expected {table.schema.names}")
     return rows.cast(table.schema)
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error."""
-    temporary = temporary_path(path)
-    try:
-        with disk_errors_told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            _flush(temporary)
-            os.replace(temporary, path)
-            _flush(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def temporary_path(path: Path) -> Path:
-    """Where this process writes what is to become `path`; readers pass such names over."""
-    return path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
-
-
-@contextlib.contextmanager
-def disk_errors_told(path: Path) -> Iterator[None]:
-    """Raises UserError where `path` cannot be written: a full disk, or a folder that may not be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in UNWRITABLE:
-            raise UserError(
-                f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
-            ) from None
-        raise
-
-
-def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Delete the temporary files and folders of processes of this host that are no more.
-
-    Args:
-        name: of the file or folder that they were to become; any unless given.
-    """
-    for path in folder.glob(".*.tmp-*"):
-        match = re.fullmatch(r"\.(.+)\.tmp-(.+)-(\d+)", path.name)
-        if match and name in ("", match[1]) and match[2] == socket.gethostname() and not _alive(int(match[3])):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failed(rows: pa.Table) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import UserError
-from pipeline.storage.shards import atomic_path
+from pipeline.storage.atomic_files import atomic_path
 from pipeline.subjects.loading.model_loading import model_folder, quiet_transformers, resolve_device, told_to_the_user
 from pipeline.subjects.loading.model_source import cache_folder, resolve_model
 

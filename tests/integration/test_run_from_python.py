@@ -23,7 +23,8 @@ from pipeline.results.explanation_search import EMBEDDINGS
 from pipeline.results.run_comparison import mean_interval
 from pipeline.results.shown_sequence import safe
 from pipeline.results.unit_view import UnitView
-from pipeline.storage.shards import footer, publish, read_footer
+from pipeline.storage.footers import footer, read_footer
+from pipeline.storage.shards import publish
 from pipeline.subjects.embedder import Embedder, load_embedder
 
 GAIN = 0.25

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import GROUPS, app, main
+from pipeline.__main__ import app, main
+from pipeline.command_line.options import GROUPS
 from pipeline.config.run_file import load_config
-from pipeline.storage.shards import CREATED_BY
+from pipeline.storage.footers import CREATED_BY
 from stages.settings import SECTIONS
 from tests.integration.reduced import call, spawn, write_run_file
 

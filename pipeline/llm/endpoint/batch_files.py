@@ -24,7 +24,7 @@ from pipeline.llm.endpoint.faults import Fault, NotFound, parsed_reply
 from pipeline.llm.endpoint.reply_files import is_at_work
 from pipeline.llm.endpoint.sender import Outgoing
 from pipeline.llm.engine import EngineError
-from pipeline.storage.shards import atomic_path
+from pipeline.storage.atomic_files import atomic_path
 
 T = TypeVar("T")
 Json = dict[str, Any]

@@ -30,7 +30,7 @@ from pipeline.llm.engine import (
     refuse_too_long,
 )
 from pipeline.llm.prompt_encoder import PromptEncoder
-from pipeline.storage.shards import canonical
+from pipeline.storage.footers import canonical
 
 BYTES_A_TOKEN = 3.5
 """Of English text, for a tokenizer that is not at hand."""

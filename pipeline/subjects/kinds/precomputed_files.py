@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UserError
-from pipeline.storage.shards import atomic_path
+from pipeline.storage.atomic_files import atomic_path
 from pipeline.subjects.activations import ModuleUnits, SparseActivations
 
 if TYPE_CHECKING:

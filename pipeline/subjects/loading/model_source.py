@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pipeline.config import Subject
 from pipeline.errors import UserError
-from pipeline.storage.shards import atomic_path
+from pipeline.storage.atomic_files import atomic_path
 from pipeline.subjects.loading.gguf import RECIPE, gguf_layers
 from pipeline.subjects.loading.hub import fetch_model, resolve_on_hub
 

@@ -5,8 +5,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.execution.runner import differences
-from pipeline.storage.shards import fingerprint, git_commit
+from pipeline.execution.survey import differences
+from pipeline.storage.footers import fingerprint, git_commit
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

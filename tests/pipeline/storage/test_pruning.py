@@ -15,10 +15,11 @@ from pipeline.commands.run import run_pipeline
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.runner import survey
 from pipeline.execution.stage import Stage
+from pipeline.execution.survey import survey
 from pipeline.schemas import TableSchema, column
-from pipeline.storage.shards import footer, publish, read_footer
+from pipeline.storage.footers import footer, read_footer
+from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables, is_pruned, prune, rows_by_module
 from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, processed, toy_config
 

@@ -18,7 +18,9 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema, column
-from pipeline.storage.shards import CREATED_BY, atomic_path, fingerprint, footer, publish, read_footer, remove_leftovers
+from pipeline.storage.atomic_files import atomic_path, remove_leftovers
+from pipeline.storage.footers import CREATED_BY, fingerprint, footer, read_footer
+from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from stages import TABLES
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.execution.runner import survey
-from pipeline.storage.shards import fingerprint
+from pipeline.execution.survey import survey
+from pipeline.storage.footers import fingerprint
 from pipeline.subjects.text_functions import open_text_function
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.runner import discard, run_stage, survey
-from pipeline.storage.shards import fingerprint, read_footer
+from pipeline.execution.runner import discard, run_stage
+from pipeline.execution.survey import survey
+from pipeline.storage.footers import fingerprint, read_footer
 from stages import STAGES
 from stages.evidence import Exemplar
 from stages.sasc.ngram_scan import SCAN

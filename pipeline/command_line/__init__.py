@@ -1,0 +1,1 @@
+"""The commands as the command line names them; what each does is in `pipeline/commands/`."""

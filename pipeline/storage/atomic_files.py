@@ -1,0 +1,108 @@
+"""Files that are there as a whole or not at all, for readers, other writers, and after a crash.
+
+A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed or linked.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import UserError
+
+UNWRITABLE = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
+}  # fmt: skip
+"""Errors of a full disk, or of a folder that cannot be made or written."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error."""
+    temporary = temporary_path(path)
+    try:
+        with disk_errors_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            flush(temporary)
+            os.replace(temporary, path)
+            flush(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def publish_once(path: Path, content: bytes) -> bool:
+    """Write a small file whole under a name that nothing has yet; False, and nothing is written, where another was faster."""
+    with disk_errors_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(
+            path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+        )  # threads may write the same file
+        try:
+            temporary.write_bytes(content)
+            flush(temporary)
+            os.link(temporary, path)  # fails where there is one, on network file systems too
+            flush(path.parent)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process writes what is to become `path`; readers pass such names over."""
+    return path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
+
+
+@contextlib.contextmanager
+def disk_errors_told(path: Path) -> Iterator[None]:
+    """Raises UserError where `path` cannot be written: a full disk, or a folder that may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise UserError(
+                f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
+            ) from None
+        raise
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Delete the temporary files and folders of processes of this host that are no more.
+
+    Args:
+        name: of the file or folder that they were to become; any unless given.
+    """
+    for path in folder.glob(".*.tmp-*"):
+        match = re.fullmatch(r"\.(.+)\.tmp-(.+)-(\d+)", path.name)
+        if match and name in ("", match[1]) and match[2] == socket.gethostname() and not _alive(int(match[3])):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,114 @@
+"""What a published file says of itself in its footer: schema, fingerprint, shard, commit, and digests of content."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+
+CREATED_BY = "neurogloss 0.1.0"
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a published file says of itself."""
+
+    schema: str
+    fingerprint: str
+    inputs: Mapping[str, Any]
+    shard: str
+    rows: int
+    failed: int
+    """Rows whose status is `failed`."""
+    seconds: float
+    """Time the shard took."""
+    content: str = ""
+    """Digest of the rows as the file holds them."""
+    read: Mapping[str, str] = field(default_factory=dict)
+    """By stage, a digest of the content of what was read of it."""
+
+
+def read_footer(path: Path) -> Footer:
+    """The footer of a published file.
+
+    Raises:
+        UserError: the file is truncated, no Parquet, or was not written by a stage.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path} is truncated or not a Parquet file ({error}); delete it and run again, it is then made anew"
+        ) from None
+    keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+    missing = {"schema", "fingerprint", "inputs", "shard", "seconds", "failed"} - set(keys)
+    if missing:
+        raise UserError(f"{path} was not written by this pipeline (no {min(missing)!r} in its footer); move it away")
+    return Footer(
+        schema=keys["schema"],
+        fingerprint=keys["fingerprint"],
+        inputs=json.loads(keys["inputs"]),
+        shard=keys["shard"],
+        rows=metadata.num_rows,
+        failed=int(keys["failed"]),
+        seconds=float(keys["seconds"]),
+        content=keys.get("content", ""),
+        read=json.loads(keys.get("read", "{}")),
+    )
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """What identifies a stage's output: the first 16 hexadecimal digits of the SHA-256 of its inputs as canonical JSON."""
+    return hashlib.sha256(canonical(inputs).encode()).hexdigest()[:16]
+
+
+def footer(
+    inputs: Mapping[str, Any], key: Mapping[str, Any], seconds: float, read: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """What the footer of a shard's files says of where they come from.
+
+    Args:
+        inputs: all that can change the rows of the stage.
+        key: what the shard covers.
+        seconds: the time it took.
+        read: by stage, a digest of the content of what was read of it.
+    """
+    return {
+        "fingerprint": fingerprint(inputs),
+        "inputs": canonical(inputs),
+        "shard": canonical(key),
+        "seconds": f"{seconds:.3f}",
+        "read": canonical(read or {}),
+        "git_commit": git_commit(),
+        "created_by": CREATED_BY,
+    }
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+@cache
+def git_commit() -> str:
+    """The commit of this checkout, `-dirty` added where files differ from it; `unknown` outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
