@@ -132,10 +132,10 @@ async def process(shard: Shard, context: Context) -> Rows:
         own = [row for row in explanations if row["index"] == index]
         others = [row for row in pool if row["index"] != index]
 
-        async def judged(row: Row) -> tuple[list[Row], Row]:
+        async def judge_one(row: Row) -> tuple[list[Row], Row]:
             return await judge_explanation(row, others, exemplars[index] + hard[index], asker, config, at_once)
 
-        return await bounded_gather(judged, own, at_once)
+        return await bounded_gather(judge_one, own, at_once)
 
     units = await context.gather(judge, indices, at_once)
     judged = [one for unit in units for one in unit]

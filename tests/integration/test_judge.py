@@ -60,7 +60,7 @@ def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_judge_in_batch_mode_asks_for_everything_in_one_batch(tmp_path: Path, recorded: Path) -> None:
+def test_a_judge_in_batch_mode_asks_for_everything_of_a_method_in_one_batch(tmp_path: Path, recorded: Path) -> None:
     with Loopback(reply) as others, serving(ServedModel(served())) as server:
         server.batches = BatchService(lambda _, body: (200, reply(body)))
         text = sections(others.base_url, "loopback", "max_activation", "json", 4)
@@ -71,4 +71,4 @@ def test_a_judge_in_batch_mode_asks_for_everything_in_one_batch(tmp_path: Path, 
         judged = pd.read_parquet(tmp_path / NAME / "judgements")
         assert (judged["status"] == "ok").all()
         assert set(judged["control"]) == {"", "shuffled"}
-        assert len(server.batches.batches) == 1
+        assert len(server.batches.batches) == 2, "one for each method"

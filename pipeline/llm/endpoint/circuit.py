@@ -91,7 +91,8 @@ class Circuit:
         """Whether the endpoint has ever answered."""
         self.health = Health()
         self._failures = self._trials = 0
-        self._since = self._next = 0.0
+        self._next = 0.0
+        self._since: float | None = None
         self._trying = False
         self._changed = asyncio.Event()
         self._said = ""
@@ -116,25 +117,27 @@ class Circuit:
                 self._trying = False
                 self._wake()
 
-    def record(self, fault: Fault | None, *, tried: bool) -> None:
+    def record(self, fault: Fault | None, *, tried: bool, small: bool = False) -> None:
         """Take in how a request went.
 
         Args:
             fault: what it met; None where the endpoint answered, be it with a refusal.
             tried: whether it was the one that tries.
+            small: whether it was the small question. Where that alone is answered, patience comes to its end all the same.
         """
         self.known = self.known or fault is None or fault.answered
         now = self._backoff.clock()
         if fault is None or not fault.outage:
             self.health = self.health.answered()
             if self.is_open:
-                tqdm.write(f"{self._backoff.endpoint} answers again, after {now - self._since:.0f} s")
+                tqdm.write(f"{self._backoff.endpoint} answers again")
                 self._wake()
                 if self._trials > 1:
                     self.health = self.health.after_outage()
             self._failures = self._trials = 0
+            self._since = self._since if small else None
             return
-        self._since = self._since if self._failures else now
+        self._since = now if self._since is None else self._since
         self._failures, self._said = self._failures + 1, str(fault)
         if self._failures == IN_A_ROW:
             tqdm.write(
@@ -154,11 +157,12 @@ class Circuit:
         """False where the endpoint is well; True when this request may try whether it is well again."""
         while self.is_open:
             now = self._backoff.clock()
-            if now - self._since >= self._waits:
-                raise UserError(self._problem(now - self._since))
+            since = now if self._since is None else self._since
+            if now - since >= self._waits:
+                raise UserError(self._problem(now - since))
             if self._trying:
                 await self._changed.wait()
-            elif (left := min(self._next, self._since + self._waits) - now) > 0:
+            elif (left := min(self._next, since + self._waits) - now) > 0:
                 await self._backoff.sleep(left)
             else:
                 self._trying = True

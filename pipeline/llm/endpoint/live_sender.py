@@ -57,7 +57,8 @@ class LiveSender(Sender):
                     continue
                 asks_small = tries and not small and self.small_question is not None
                 outcome = await self._send(self._small() if asks_small else outgoing)
-                self.circuit.record(outcome if isinstance(outcome, Fault) else None, tried=tries)
+                fault = outcome if isinstance(outcome, Fault) else None
+                self.circuit.record(fault, tried=tries, small=small or asks_small)
             if isinstance(outcome, Fault) and outcome.wait is not None:
                 self._backoff.pause_all(outcome.wait)
             if not asks_small:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(tmp_path: Path, capsys:
     said = capsys.readouterr().out
     assert "out of order (no connection" in said
     assert "3600 s at most (engine.patience)" in said
-    assert "answers again, after" in said
+    assert "answers again" in said
 
 
 def test_patience_ends_and_the_stage_with_it(tmp_path: Path) -> None:
@@ -118,6 +119,24 @@ def test_in_an_outage_the_small_question_is_asked_and_the_request_is_tried_again
     with Loopback(echo) as server:
         asyncio.run(main())
         assert server.met["503"] == 12
+
+
+def test_an_endpoint_that_answers_small_questions_alone_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """As one with too much to do: it fails at every request, and at a small question now and then."""
+    turns = cycle([False, False, True])
+
+    def reply(body: dict[str, Any]) -> dict[str, Any]:
+        answers = "Say yes" in body["messages"][0]["content"] and next(turns)
+        return echo(body) if answers else {"error": {"code": 503, "message": "busy"}}
+
+    async def main() -> list[Any]:
+        async with sending(server, tmp_path, concurrency=2, patience=1.0) as sender:
+            assert isinstance(sender, LiveSender)
+            sender.small_question = small_question
+            return await asyncio.wait_for(all_asked(sender, 20), 30)
+
+    with Loopback(reply) as server:
+        assert any(isinstance(one, UserError) for one in asyncio.run(main()))
 
 
 @pytest.mark.parametrize("fault", ["400", "context", "garbage", "empty", "truncated"])
