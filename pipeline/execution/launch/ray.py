@@ -10,7 +10,6 @@ from pipeline.execution.launch.frozen import Launch
 from pipeline.execution.launch.watch import Codes, conclude, watch
 from pipeline.execution.progress import say
 from pipeline.execution.runner import Stages
-from pipeline.execution.stopping import heed_signals
 
 LOST = 1
 """What counts as the exit code of a worker whose nodes died too often."""
@@ -35,7 +34,6 @@ def launch_on_ray(
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
     """
-    heed_signals()
     ray = _connected(config)
     settings = config.launch.ray
     task = ray.remote(
