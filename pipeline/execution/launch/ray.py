@@ -46,9 +46,8 @@ def launch_on_ray(
     tasks = {}
     for number in range(settings.workers):
         log = launch.logs / f"worker-{number}.log"
-        tasks[f"worker-{number}"] = task.remote(
-            launch.command(*arguments), launch.environment(f"ray worker-{number}", log), str(log)
-        )
+        environment = launch.environment(f"ray worker-{number}", log) | keys_of(config)
+        tasks[f"worker-{number}"] = task.remote(launch.command(*arguments), environment, str(log))
 
     def codes() -> Codes:
         ended = set(ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=0)[0])
@@ -58,6 +57,14 @@ def launch_on_ray(
         return conclude(launch, config, stages, names, watch(config, stages, names, codes), report)
     finally:
         ray.shutdown()  # which ends the tasks that are left
+
+
+def keys_of(config: RunConfig) -> dict[str, str]:
+    """The environment variables that hold keys of endpoints: nodes have an environment of their own, and no file may hold them."""
+    models = list(config.language_models())
+    headers = [value for model in models for value in model.headers.values() if value.startswith("env:")]
+    names = {*(model.key_variable for model in models), *(value.removeprefix("env:") for value in headers)}
+    return {name: os.environ[name] for name in names if name and name in os.environ}
 
 
 def _connected(config: RunConfig) -> Any:
