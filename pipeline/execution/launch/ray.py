@@ -1,6 +1,7 @@
 """Workers as tasks of a Ray cluster, whose nodes share the run's folder and have this program in the same place."""
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipeline.execution.launch.watch import Codes, conclude, watch
 from pipeline.execution.progress import say
 from pipeline.execution.runner import Stages
 
+SECONDS_TO_CONNECT = 10.0
 LOST = 1
 """What counts as the exit code of a worker whose nodes died too often."""
 
@@ -74,8 +76,13 @@ def _connected(config: RunConfig) -> Any:
         raise UserError("--launch ray needs ray; install it with: pip install 'neurogloss[ray]'") from None
     address = os.environ.get("RAY_ADDRESS") or config.launch.ray.address
     try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():
+            socket.create_connection(
+                (host, int(port)), SECONDS_TO_CONNECT
+            ).close()  # Ray would try for minutes, and then abort
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"no Ray cluster at {address!r} ({error}); begin one with: ray start --head, or name it in RAY_ADDRESS"
         ) from None
