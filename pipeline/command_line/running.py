@@ -1,6 +1,7 @@
 """Commands that run stages, here or on other machines, and that end them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ from pipeline.commands.run import needed_stages, part_of, run_pipeline
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.shared_shards import Sharing
-from pipeline.execution.stopping import heed_signals
+from pipeline.execution.stopping import heeding_signals
 from stages import REPORTS, STAGES
 
 app = typer.Typer()
@@ -92,15 +93,16 @@ def _run(
     if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
         raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
     stages = stages_of_run(config, redo)
-    if launch:
-        from pipeline.commands.launch import launch_run
+    report = partial(_report, config)
+    if not launch:
+        with heeding_signals():
+            raise typer.Exit(run_pipeline(config, stages, names, how, redo, report, rows_may_fail=rows_may_fail))
+    from pipeline.commands.launch import launch_run
 
-        if how.part != (0, 1) or how.at_most:
-            raise UserError("--launch with --shard or --at-most; workers share the work by claims, leave these out")
-        raise typer.Exit(launch_run(config, stages, names, launch, arguments, redo, lambda: _report(config)))
-    heed_signals()
-    report = lambda: _report(config)  # noqa: E731
-    raise typer.Exit(run_pipeline(config, stages, names, how, redo, report, rows_may_fail=rows_may_fail))
+    if how.part != (0, 1) or how.at_most:
+        raise UserError("--launch with --shard or --at-most; workers share the work by claims, leave these out")
+    with heeding_signals():
+        raise typer.Exit(launch_run(config, stages, names, launch, arguments, redo, report))
 
 
 def _report(config: RunConfig) -> str:

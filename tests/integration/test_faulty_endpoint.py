@@ -1,9 +1,11 @@
 """Runs over an endpoint that misbehaves, and runs that are killed, interrupted, short of budget, or shared by workers."""
 
+import json
 import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
@@ -317,11 +319,32 @@ def test_the_budget_is_never_passed_and_a_raised_one_carries_on(
 
 
 @pytest.mark.slow
-def test_two_workers_make_the_rows_of_one(tmp_path: Path, recorded: Path, server: Loopback, calm: Calm) -> None:
+@pytest.mark.parametrize("parts", [("--shard 0/2", "--shard 1/2"), ("", "")], ids=["by parts", "by claims"])
+def test_two_workers_make_the_rows_of_one(
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm, parts: tuple[str, str]
+) -> None:
     file = write(tmp_path, recorded, server)
     for stage in ("explain", "simulate"):
-        workers = [start(file, stage, "--shard", part) for part in ("0/2", "1/2")]
+        workers = [start(file, stage, *part.split()) for part in parts]
         assert [finish(worker)[0] for worker in workers] == [0, 0]
     code, printed = finish(start(file))
     assert code == 0, printed
+    assert_same(file, calm.file)
+
+
+@pytest.mark.slow
+def test_who_takes_over_from_a_killed_worker_reads_the_replies_that_it_left(
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
+) -> None:
+    file = write(tmp_path, recorded, server)
+    workers = [start(file) for _ in range(2)]
+    until(calm.requests // 2, server, workers[0])
+    workers[0].kill()
+    workers[0].communicate()
+    code, printed = finish(workers[1])
+    assert code == 0, printed
+    asked = Counter(
+        json.dumps(body) for body in server.bodies if len(body["messages"]) > 1
+    )  # without those of the probes
+    assert sum(asked.values()) - len(asked) <= CONCURRENCY, "more was asked again than was on its way"
     assert_same(file, calm.file)

@@ -57,7 +57,8 @@ class Launch:
 
     def environment(self, job: str, log: Path) -> dict[str, str]:
         """What a worker's environment has beside the launcher's own."""
-        paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        own = [str(PROJECT)] if (PROJECT / "pyproject.toml").is_file() else []  # else it is installed and found anyway
+        paths = [*own, *filter(None, [os.environ.get("PYTHONPATH")])]
         return {JOB: job, LOG: str(log), "PYTHONPATH": os.pathsep.join(paths)}
 
 

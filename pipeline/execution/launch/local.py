@@ -9,7 +9,6 @@ from pipeline.config import RunConfig
 from pipeline.execution.launch.frozen import Launch
 from pipeline.execution.launch.watch import Codes, conclude, watch
 from pipeline.execution.progress import say
-from pipeline.execution.stopping import heed_signals
 from pipeline.execution.survey import Stages
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -32,7 +31,6 @@ def launch_locally(
         names: the stages that are to be finished.
         arguments: the command of a worker, without its run file.
     """
-    heed_signals()
     places = workers_of(config, gpus_here(), _cores())
     say(f"{len(places)} workers; what they print is in {launch.logs}")
     processes: dict[str, subprocess.Popen[bytes]] = {}

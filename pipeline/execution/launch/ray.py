@@ -1,6 +1,7 @@
 """Workers as tasks of a Ray cluster, whose nodes share the run's folder and have this program in the same place."""
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,9 +10,9 @@ from pipeline.errors import UserError
 from pipeline.execution.launch.frozen import Launch
 from pipeline.execution.launch.watch import Codes, conclude, watch
 from pipeline.execution.progress import say
-from pipeline.execution.stopping import heed_signals
 from pipeline.execution.survey import Stages
 
+SECONDS_TO_CONNECT = 10.0
 LOST = 1
 """What counts as the exit code of a worker whose nodes died too often."""
 
@@ -35,7 +36,6 @@ def launch_on_ray(
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
     """
-    heed_signals()
     ray = _connected(config)
     settings = config.launch.ray
     task = ray.remote(
@@ -48,9 +48,8 @@ def launch_on_ray(
     tasks = {}
     for number in range(settings.workers):
         log = launch.logs / f"worker-{number}.log"
-        tasks[f"worker-{number}"] = task.remote(
-            launch.command(*arguments), launch.environment(f"ray worker-{number}", log), str(log)
-        )
+        environment = launch.environment(f"ray worker-{number}", log) | keys_of(config)
+        tasks[f"worker-{number}"] = task.remote(launch.command(*arguments), environment, str(log))
 
     def codes() -> Codes:
         ended = set(ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=0)[0])
@@ -62,6 +61,14 @@ def launch_on_ray(
         ray.shutdown()  # which ends the tasks that are left
 
 
+def keys_of(config: RunConfig) -> dict[str, str]:
+    """The environment variables that hold keys of endpoints: nodes have an environment of their own, and no file may hold them."""
+    models = list(config.language_models())
+    headers = [value for model in models for value in model.headers.values() if value.startswith("env:")]
+    names = {*(model.key_variable for model in models), *(value.removeprefix("env:") for value in headers)}
+    return {name: os.environ[name] for name in names if name and name in os.environ}
+
+
 def _connected(config: RunConfig) -> Any:
     try:
         import ray
@@ -69,8 +76,13 @@ def _connected(config: RunConfig) -> Any:
         raise UserError("--launch ray needs ray; install it with: pip install 'neurogloss[ray]'") from None
     address = os.environ.get("RAY_ADDRESS") or config.launch.ray.address
     try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host and port.isdigit():
+            socket.create_connection(
+                (host, int(port)), SECONDS_TO_CONNECT
+            ).close()  # Ray would try for minutes, and then abort
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"no Ray cluster at {address!r} ({error}); begin one with: ray start --head, or name it in RAY_ADDRESS"
         ) from None

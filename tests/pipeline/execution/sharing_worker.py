@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline.commands.run import part_of, run_pipeline
 from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Context, Shard, Stage
-from pipeline.execution.stopping import heed_signals
+from pipeline.execution.stopping import heeding_signals
 from tests.pipeline.toy import COUNT, SQUARE, toy_config
 
 LEASE = 1.0
@@ -40,13 +40,13 @@ def slow(stage: Stage, folder: Path, seconds: float) -> Stage:
 def main() -> None:
     """Ends with the exit code of `run`."""
     folder, count, seconds, *rest = sys.argv[1:]
-    heed_signals()
     config = toy_config(Path(folder), count=int(count))
     config = config.model_copy(update={"launch": config.launch.model_copy(update={"lease": LEASE})})
     stages = {stage.name: slow(stage, Path(folder), float(seconds)) for stage in (COUNT, SQUARE)}
     part = next((word for word in rest if "/" in word), "")
     how = Sharing(part_of(part), wait="--no-wait" not in rest)
-    raise SystemExit(run_pipeline(config, stages, list(stages), how, rows_may_fail="--rows-may-fail" in rest))
+    with heeding_signals():
+        raise SystemExit(run_pipeline(config, stages, list(stages), how, rows_may_fail="--rows-may-fail" in rest))
 
 
 if __name__ == "__main__":
