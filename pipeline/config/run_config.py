@@ -114,6 +114,11 @@ class MethodsSection(StageSection):
         return self._name or self.names[0]
 
     @property
+    def is_named(self) -> bool:
+        """Whether it is the section of one method; see `named`."""
+        return bool(self._name)
+
+    @property
     def used(self) -> str:
         """The method of a section that has one; see `named`."""
         return self.names[0]
@@ -169,6 +174,11 @@ class RunConfig(Section):
     def __getitem__(self, section: type[S]) -> S:
         found: S = getattr(self, section.key)
         return found
+
+    @property
+    def has_methods(self) -> bool:
+        """Whether it is the run file as it is for some methods; see `with_methods`."""
+        return any(section.is_named for _, section in self if isinstance(section, MethodsSection))
 
     def with_methods(self, methods: Mapping[str, str]) -> "RunConfig":
         """The run file as it is for some methods, given by their columns, such as {"explainer": "statistics"}."""

@@ -88,5 +88,5 @@ class Progress:
 
     def by(self, methods: Methods) -> Series | None:
         """The shards that others read which are made by some methods; None where there are none."""
-        fitting = (one for one in self.series if one.methods.items() <= methods.items())
-        return next(fitting, None)
+        fitting = [one for one in self.series if one.methods.items() <= methods.items()]
+        return max(fitting, key=lambda one: len(one.methods), default=None)

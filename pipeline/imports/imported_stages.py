@@ -1,14 +1,15 @@
 """The stages of an imported run: those before the last imported one are finished with what was imported, and the others can run."""
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Methods, Rows, Shard, Stage
 from pipeline.execution.survey import Stages
 from pipeline.storage.footers import read_footer
 from pipeline.storage.tables import Tables
@@ -48,30 +49,37 @@ def _is_imported(root: Path, stage: Stage) -> bool:
 
 
 def _finished(root: Path, stage: Stage) -> Stage:
-    """A stage that has nothing left to do; what was not imported has no shards."""
-    footers = {path.stem: read_footer(path) for path in Tables(root).files(stage.writes[-1])}
+    """A stage that has nothing left to do by what was imported, whose rows go by no methods; it can still work by others."""
+    read = {path.stem: read_footer(path) for path in Tables(root).files(stage.writes[-1])}
+    footers = {name: footer for name, footer in read.items() if "imported" in footer.inputs["settings"]}
     nothing: Mapping[str, Any] = {"settings": {}, "version": stage.version}
     inputs = next((footer.inputs for footer in footers.values()), nothing)
     shards = [Shard(name, json.loads(footer.shard)) for name, footer in footers.items()]
+    whole = inputs["settings"].get("imported", "")
 
-    def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage
-        return shards
+    def methods(config: RunConfig) -> list[Methods]:
+        return [{}, *(further for further in stage.methods(config) if further and whole not in further.values())]
 
-    def process(shard: Shard, context: Context) -> Rows:
+    def process(shard: Shard, context: Context) -> Rows | Awaitable[Rows]:
+        if context.config.has_methods:
+            return stage.process(shard, context)
         raise UserError(
             f"{shard.name} of {stage.name} was imported into {context.config.root} and is gone; import it again"
         )
 
+    async def process_asking(shard: Shard, context: Context) -> Rows:
+        return await cast(Awaitable[Rows], process(shard, context))
+
     return replace(
         stage,
         reads=(),
-        settings=lambda _: dict(inputs["settings"]),
+        settings=lambda config: stage.settings(config) if config.has_methods else dict(inputs["settings"]),
         version=inputs["version"],
-        methods=lambda _: ({},),
+        methods=methods,
         pool=None,
-        plan=plan,
-        process=process,
-        check=lambda _: None,
-        asks=lambda _: None,
+        plan=lambda config, tables: stage.plan(config, tables) if config.has_methods else shards,
+        process=process_asking if inspect.iscoroutinefunction(stage.process) else process,
+        check=lambda config: stage.check(config) if config.has_methods else None,
+        asks=lambda config: stage.asks(config) if config.has_methods else None,
         estimate=EstimateHints(),
     )

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline import open_run
+from pipeline.storage.by_hand import save_by_hand
 from stages import TABLES
 from tests.integration.reduced import call
 from tests.pipeline.subjects.conftest import save_tiny_llama
@@ -61,6 +62,19 @@ def test_an_exported_run_comes_back_and_scores_the_same(name: str, root: Path, t
     done = call("run", "--config", str(file), "--redo", "explain")
     assert (done.returncode, "import it again" in done.stderr) == (2, True)
     assert call("run", "--config", str(file), *OPTIONS, "--redo", "score").returncode == 0
+
+
+@pytest.mark.slow
+def test_people_and_explainers_go_on_with_an_imported_run(root: Path, tmp_path: Path) -> None:
+    file = imported("openai", exported("openai", root, tmp_path / "out"), tmp_path / "back")
+    module, index = published(root).index[0]
+    save_by_hand(tmp_path / "back", (module, "+", int(index)), "the word 'the'")
+    done = call("run", "--config", str(file), *OPTIONS, "--set", 'explain.explainer=["openai", "statistics"]')
+    assert done.returncode == 0, done.stderr
+    found = pd.read_parquet(tmp_path / "back" / "scores").query("status != 'not_selected'")
+    counts = found.groupby("explainer").size().to_dict()
+    assert counts["human"] == 1
+    assert counts["statistics"] == counts["openai"] > 1
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
