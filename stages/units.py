@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.stage import Shard, chunks, numbered_shards
+from pipeline.imports import IMPORTED
 from pipeline.schemas import UNITS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import listed_units, modules_of
@@ -97,7 +98,7 @@ def refuse_unknown_units(config: RunConfig) -> None:
         UserError: a listed module is not recorded, or it has no unit of that index.
     """
     wanted = config[Explain].units
-    if not isinstance(wanted, dict):
+    if not isinstance(wanted, dict) or config.corpus.source == IMPORTED:  # of an imported run there is no subject
         return
     from pipeline.subjects.activation_sources import describe_modules
 

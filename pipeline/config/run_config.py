@@ -100,7 +100,7 @@ class MethodsSection(StageSection):
 
     variants: dict[Annotated[str, Field(pattern=METHOD_NAME, max_length=60)], dict[str, Any]] = {}
     """Methods with settings of their own, by names that the list of methods can hold: each is a table of settings that take the place
-    of those of this section, the method among them."""
+    of those of this section. The method is among them, and is the default one unless given."""
     _name: str = PrivateAttr("")
 
     @property
@@ -131,7 +131,7 @@ class MethodsSection(StageSection):
         """
         given = self.variants.get(name, {self.listed: [name]})
         if name in self.variants:
-            known = self.model_dump(include=self.model_fields_set - {"variants"})
+            known = self.model_dump(include=self.model_fields_set - {"variants", self.listed})
             found = type(self).model_validate({**known, **given})
         else:
             found = self.model_copy(update={**given, "variants": {}})
