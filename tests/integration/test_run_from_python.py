@@ -26,6 +26,7 @@ from pipeline.storage.footers import footer, read_footer
 from pipeline.storage.shards import publish
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.terminal_text import safe
+from tests.pipeline.storage.damage import flip
 
 GAIN = 0.25
 
