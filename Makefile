@@ -1,16 +1,19 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status estimate doctor query verify repair show compare report serve plots libraries browser try test test-slow test-all docs pictures lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster docs pictures lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 CONFIG ?= demo
-SHARD  ?= 0/1
+SHARD  ?=
+LAUNCH ?=
 REDO   ?=
 SET    ?=
 ONLY   ?=
 SQL    ?=
+OF     ?=
+WATCH  ?=
 FORMAT ?= table
 UNSAFE ?=
 RUN    ?=
@@ -35,10 +38,10 @@ BIN       := .venv/bin
 PIPELINE  := $(BIN)/python -m pipeline
 INSTALLED := .venv/.installed
 CHANGES    = $(foreach change,$(SET),--set '$(change)')
-STAGE      = $(PIPELINE) $@ --config $(CONFIG) $(CHANGES) --shard $(SHARD) $(if $(REDO),--redo $(REDO))
+STAGE      = $(PIPELINE) $@ --config $(CONFIG) $(CHANGES) $(if $(SHARD),--shard $(SHARD)) $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(REDO),--redo $(REDO))
 
 help: ## list the targets
-	@echo "make TARGET [CONFIG=run.toml or a preset] [SET='explain.units=5'] [SHARD=3/16] [REDO=stage] [ONLY=1]"
+	@echo "make TARGET [CONFIG=run.toml or a preset] [SET='explain.units=5'] [LAUNCH=local|slurm|ray] [SHARD=3/16] [REDO=stage] [ONLY=1]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv and install the pinned dependencies
@@ -81,8 +84,14 @@ synthesize: $(INSTALLED) ## texts for and against each explanation (run.methods 
 settings: $(INSTALLED) ## print every setting of run files, with its default and its meaning
 	@$(PIPELINE) settings
 
-status: $(INSTALLED) ## each stage's shards done, failed, left, and pace
-	@$(PIPELINE) status --config $(CONFIG)
+status: $(INSTALLED) ## each stage's shards done, failed, left, pace, and who is at work; WATCH=1 shows it again and again
+	@$(PIPELINE) status --config $(CONFIG) $(if $(WATCH),--watch)
+
+cancel: $(INSTALLED) ## end what LAUNCH=... started; finished shards stay
+	@$(PIPELINE) cancel --config $(CONFIG)
+
+logs: $(INSTALLED) ## OF="record.scan part-00003": what the worker of a shard printed
+	@$(PIPELINE) logs --config $(CONFIG) -- $(OF)
 
 estimate: $(INSTALLED) ## how much a run will take, before it is run
 	@$(PIPELINE) estimate --config $(CONFIG) $(CHANGES)
@@ -108,8 +117,11 @@ repair: $(INSTALLED) ## move what is wrong away, and say what makes it again
 report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder
 	@$(PIPELINE) report --config $(CONFIG) $(if $(RUN),--run $(RUN))
 
-serve: $(INSTALLED) ## the same pages while the run goes on, with SQL and things to try, at PORT
-	@$(PIPELINE) serve --config $(CONFIG) --port $(PORT) $(if $(RUN),--run $(RUN))
+serve: $(INSTALLED) ## the same pages of a run and those beside it while they go on, with SQL and things to try, at PORT
+	@$(PIPELINE) serve --config $(CONFIG) --port $(PORT) $(foreach run,$(RUN),--run $(run))
+
+reproduce: $(INSTALLED) ## make RUN=folder again from what it keeps, asking no endpoint, and compare all rows
+	@$(PIPELINE) reproduce $(CHANGES) -- "$(RUN)"
 
 plots: $(INSTALLED) ## the scores of a run as SVG and PNG for a paper, of CONFIG or of RUN=folder
 	@$(PIPELINE) plots --config $(CONFIG) $(if $(RUN),--run $(RUN))
@@ -135,8 +147,12 @@ test: $(INSTALLED) ## run the fast tests, in a few minutes
 test-slow: $(INSTALLED) ## run the tests that make test leaves out, and its properties with all their examples
 	@NEUROGLOSS_TESTS=slow $(BIN)/python -m pytest $(WORKERS)
 
-test-all: $(INSTALLED) ## run all tests
+test-all: $(INSTALLED) ## run all tests, over real clusters too where these can be had
 	@NEUROGLOSS_TESTS=all $(BIN)/python -m pytest $(WORKERS)
+	@$(BIN)/python -m tests.cluster.run_all
+
+test-cluster: $(INSTALLED) ## run the demo, made small, over Slurm and Ray, kill nodes, and compare (as root: installs Slurm and ray where they are missing)
+	@$(BIN)/python -m tests.cluster.run_all
 
 docs: $(INSTALLED) ## make the parts of documents that come from the code and from the last benchmarks
 	@$(BIN)/python -m tests.documents

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +12,14 @@ import typer
 from pipeline.command_line.checking import app as checking
 from pipeline.command_line.exchange import app as exchange
 from pipeline.command_line.looking import app as looking
-from pipeline.command_line.options import GROUPS, Changes, Config, Only, Part, Redo, load_run, stages_of_run
-from pipeline.commands.run import needed_stages, parse_part, run_pipeline
-from pipeline.config import RunConfig, with_sections
-from pipeline.errors import UserError, nearest
+from pipeline.command_line.options import Changes, Config, load_run, stages_of_run
+from pipeline.command_line.running import app as running
+from pipeline.config import with_sections
+from pipeline.errors import UserError
+from pipeline.execution.interruption import interruptible
 from pipeline.storage.footers import CREATED_BY
 from pipeline.terminal_text import safe_lines
-from stages import REPORTS, STAGES
+from stages import STAGES
 from stages.settings import SECTIONS
 
 app = typer.Typer(
@@ -45,42 +45,6 @@ def options(
     """Explain the units of a language model in words, and score the words."""
 
 
-@app.command(epilog="Example: python -m pipeline run --config my.toml --set explain.units=5")
-def run(config: Config = "demo", changes: Changes = None, shard: Part = "0/1", redo: Redo = "") -> None:
-    """Run all stages; what is done already is left alone."""
-    _run(load_run(config, changes), list(STAGES), shard, redo)
-
-
-def _stage_command(group: str) -> Callable[..., None]:
-    def command(
-        config: Config = "demo", changes: Changes = None, shard: Part = "0/1", redo: Redo = "", only: Only = False
-    ) -> None:
-        loaded = load_run(config, changes)
-        own = [name for name in STAGES if name.split(".")[0] == group]
-        _run(loaded, own if only else needed_stages(own, loaded, stages_of_run(loaded)), shard, redo)
-
-    titles = [stage.title for name, stage in STAGES.items() if name.split(".")[0] == group]
-    command.__doc__ = f"Run the stage {group} and what it needs: {', '.join(titles)}."
-    return command
-
-
-for _group in GROUPS:
-    app.command(_group, epilog=f"Example: python -m pipeline {_group} --config my.toml")(_stage_command(_group))
-
-
-def _run(config: RunConfig, names: list[str], shard: str, redo: str) -> None:
-    if redo and redo not in (known := list(dict.fromkeys([*GROUPS, *STAGES]))):
-        raise UserError(f"--redo {redo!r}; {nearest(redo, known)}")
-    stages = stages_of_run(config, redo)
-    raise typer.Exit(run_pipeline(config, stages, names, parse_part(shard), redo, lambda: _report(config)))
-
-
-def _report(config: RunConfig) -> str:
-    from pipeline.commands.query import final_report
-
-    return f"{final_report(config.root, config.run.seed, REPORTS)}\n\nLook at the units in a browser: make report RUN={config.root}\n"
-
-
 @app.command(epilog="Example: python -m pipeline init my.toml, then: python -m pipeline run --config my.toml")
 def init(file: Annotated[Path, typer.Argument(help="the run file to write")]) -> None:
     """Write a run file that runs as it stands and describes every setting."""
@@ -100,15 +64,6 @@ def settings(
     kind = with_sections(SECTIONS)
     found = settings_of(kind, section) if section else all_settings(kind)
     typer.echo(as_markdown(found) if markdown else as_text(found))
-
-
-@app.command(epilog="Example: python -m pipeline status --config my.toml")
-def status(config: Config = "demo") -> None:
-    """Show each stage's shards done, failed and left, and its pace."""
-    from pipeline.commands.status import status_table
-
-    loaded = load_run(config)
-    typer.echo(status_table(loaded, stages_of_run(loaded)))
 
 
 @app.command(epilog="Example: python -m pipeline estimate --config my.toml")
@@ -150,6 +105,7 @@ def try_(
         simulate_lines(simulator, model, explanation, sys.stdin, sys.stdout)
 
 
+app.add_typer(running)
 app.add_typer(looking)
 app.add_typer(checking)
 app.add_typer(exchange)
@@ -158,7 +114,7 @@ app.add_typer(exchange)
 def main() -> None:
     """Entry point; a mistake of the user ends with a message and exit code 2."""
     try:
-        with contextlib.chdir("."):  # back to where it was called from
+        with contextlib.chdir("."), interruptible():  # back to where it was called from
             app()
     except UserError as error:
         typer.echo(safe_lines(f"neurogloss: {error}"), err=True)
@@ -172,10 +128,6 @@ def main() -> None:
             err=True,
         )
         raise SystemExit(2) from None
-    except SystemExit as ended:
-        if ended.code == 130:  # how typer passes on an interrupt
-            typer.echo("neurogloss: interrupted; the same command carries on", err=True)
-        raise
 
 
 if __name__ == "__main__":

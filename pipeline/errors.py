@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class ClaimLost(Exception):
+    """Another worker has taken over a shard, or published it: what was computed for it is dropped, and nothing is wrong."""
+
+
 def nearest(value: str, allowed: list[str]) -> str:
     """A phrase that lists what is allowed and, where one is close, the likely intention."""
     import difflib

@@ -1,14 +1,22 @@
 """Commands that look at what a run made."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.command_line.options import Config, Folder, Format, load_run
+from pipeline.command_line.options import Changes, Config, Folder, Folders, Format, kept_run, load_kept_run, load_run
+from pipeline.config import RunConfig
+from pipeline.errors import UserError
 from pipeline.results.run_folder import damage_named
-from stages import REPORTS
+from stages import REPORTS, STAGES
+from stages.settings import SECTIONS
+
+if TYPE_CHECKING:
+    from pipeline.serve.attempts import Attempts
 
 app = typer.Typer()
 
@@ -80,17 +88,50 @@ def report(config: Config = "demo", run: Folder = "") -> None:
 @app.command(epilog="Example: python -m pipeline serve --config my.toml --port 8000")
 def serve(
     config: Config = "demo",
-    run: Folder = "",
+    run: Folders = None,
     port: Annotated[int, typer.Option(help="port to listen at; 0 is any that is free")] = 8000,
     host: Annotated[str, typer.Option(help="address to listen at; beyond loopback a token is wanted")] = "127.0.0.1",
 ) -> None:
-    """Serve the pages of a run, finished or not, with queries and with attempts at its units."""
-    from pipeline.commands.serve import serve_run
+    """Serve the pages of a run and of those beside it, finished or not, with queries and with attempts at their units."""
+    from pipeline.commands.serve import serve_runs
+
+    roots = [Path(one).absolute() for one in run or ()]
+    if not roots:
+        loaded = load_run(config)
+        serve_runs([loaded.root], REPORTS, partial(trials_of, loaded), host, port)
+        return
+    with suppress(UserError):  # its pages need no run file
+        load_kept_run(roots[0])
+    serve_runs(roots, REPORTS, partial(trials_of, None), host, port)
+
+
+def trials_of(loaded: RunConfig | None, root: Path) -> "Callable[[], Attempts] | None":
+    """What can be tried on a run: on that of `loaded`, and on those whose folder keeps a run file that works here.
+
+    A folder may come from somebody else, so a run file that names code or a key is not taken from it.
+    """
     from stages.try_units import UnitTrials
 
-    loaded = None if run else load_run(config)
-    root = Path(run) if loaded is None else loaded.root
-    serve_run(root, REPORTS, None if loaded is None else partial(UnitTrials, loaded), host, port)
+    if loaded is not None and loaded.root.absolute() == root:
+        return partial(UnitTrials, loaded)
+    kept = kept_run(root)
+    if kept is None or not kept.is_harmless or kept.paths_from != Path.cwd():
+        return None
+    return partial(UnitTrials, kept.config)
+
+
+@app.command(epilog="Example: python -m pipeline reproduce outputs/demo")
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    to: Annotated[Path | None, typer.Option(help="the folder to make it in, beside the run unless given")] = None,
+    changes: Changes = None,
+) -> None:
+    """Make a run again from what its folder keeps, asking no endpoint, and compare all rows; exit code 1 where some differ."""
+    from pipeline.commands.reproduce import reproduce_run
+
+    root = run.absolute()
+    target = root.with_name(f"{root.name}-again") if to is None else to.absolute()
+    raise typer.Exit(reproduce_run(root, load_kept_run(root, changes), STAGES, SECTIONS, target))
 
 
 @app.command(epilog="Example: python -m pipeline plots --config my.toml")

@@ -75,7 +75,7 @@ async def _visit(use: ModelUse, config: RunConfig, example: Example) -> Visit:
     engine = None
     try:
         visit.lines.append(("endpoint", Secrets.of(model).endpoint))
-        live = model.model_copy(update={"mode": "live"})
+        live = model.model_copy(update={"mode": "live", "patience": 0.0})
         engine = open_endpoint(live, config.root / "_replies", WORKER, config.budget)
         can = await engine.capabilities(anew=True)
         visit.lines += [("answers", "yes"), *_capabilities(can, engine)]

@@ -1,16 +1,24 @@
 """Run several stages one after the other."""
 
+import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.progress import say
-from pipeline.execution.runner import discard, run_stage
+from pipeline.execution.provenance import FILE, keep_provenance
+from pipeline.execution.runner import ALONE, discard, run_stage
 from pipeline.execution.series import Progress
+from pipeline.execution.shared_shards import SECONDS_BETWEEN_LOOKS, Sharing, open_claims
 from pipeline.execution.survey import Stages, survey
-from pipeline.storage.tables import Tables, prune
+from pipeline.llm.endpoint.response_cache import forget_useless
+from pipeline.storage.tables import Tables, has_rows, prune
+
+DONE, FAILED, WAITING = 0, 1, 3
+"""Exit codes: all is there; rows or shards failed; other workers have what is left. 2 is a mistake of the user."""
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -23,6 +31,31 @@ def parse_part(text: str) -> tuple[int, int]:
     if match is None or int(match[1]) >= int(match[2]):
         raise UserError(f"--shard {text!r}; expected I/N with I from 0 to N-1, such as 3/16")
     return int(match[1]), int(match[2])
+
+
+ARRAYS = (
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
+    ("SLURM_PROCID", "SLURM_NTASKS", ""),
+)
+"""Environment variables with a task's number, how many tasks there are, and the number of the first one."""
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """As `parse_part`; `auto` reads the number of this task and how many there are from what Slurm says, and nothing is all.
+
+    Raises:
+        UserError: neither of that form, nor known.
+    """
+    if text != "auto":
+        return parse_part(text or "0/1")
+    for number, tasks, first in ARRAYS:
+        if number in os.environ and tasks in os.environ:
+            start = int(os.environ.get(first, "0"))
+            return parse_part(f"{int(os.environ[number]) - start}/{os.environ[tasks]}")
+    raise UserError(
+        "--shard auto reads SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT, or SLURM_PROCID and SLURM_NTASKS, and neither is "
+        "set here; write --shard I/N, or leave it out to share the work by claims"
+    )
 
 
 def check_methods(config: RunConfig, stages: Stages) -> None:
@@ -46,52 +79,99 @@ def run_pipeline(
     config: RunConfig,
     stages: Stages,
     names: Sequence[str],
-    part: tuple[int, int] = (0, 1),
+    how: Sharing = ALONE,
     redo: str = "",
     report: Callable[[], str] = str,
+    *,
+    rows_may_fail: bool = False,
 ) -> int:
-    """Run the named stages and report; returns the exit code: 0, or 1 where something failed.
+    """Run the named stages and report; returns the exit code: DONE, FAILED or WAITING.
 
     Args:
         redo: name of a stage, or of its group, such as `record`; what it and the stages after it made is deleted first.
         report: what to print once all stages are finished.
+        rows_may_fail: rows that failed are told, and are no failure of this worker.
 
     Raises:
         UserError: the input is at fault.
     """
-    if redo:
-        discard([name for name in stages if redo in (name, name.split(".")[0])], config, stages)
+    prepare_redo(config, stages, redo)
     before = survey(config, stages)
-    _prune(before, config, stages)
+    prune_partials(before, config, stages, wait=how.wait)
     missing = [name for name in names if not before[name].finished]
-    for name in missing:
-        for narrowed in stages[name].by_methods(config).values():
-            stages[name].check(narrowed)
+    check_stages(config, stages, missing)
     if not missing:
         say(f"Everything is done in {config.root}: nothing to compute.")
+        if not (config.root / FILE).exists():
+            keep_provenance(config, stages)
     for name in missing:
-        after = run_stage(stages[name], config, stages, part)
+        after = run_stage(stages[name], config, stages, how)
+        keep_provenance(config, stages)
         if after.broken:
             say(f"{len(after.broken)} of {len(after.shards)} shards of {name} failed; run again to retry them")
-            return 1
+            return FAILED
         if not after.finished:
-            say(f"{name}: {len(after.todo)} shards belong to other workers; run again when they are finished")
-            return 0
-        _prune(survey(config, stages), config, stages)
+            say(f"{name}: {len(after.todo)} shards are left to other workers; run again when they are finished")
+            return WAITING
+        prune_partials(survey(config, stages), config, stages, wait=how.wait)
+    return _conclude(config, stages, names, report, rows_may_fail=rows_may_fail)
+
+
+def _conclude(
+    config: RunConfig, stages: Stages, names: Sequence[str], report: Callable[[], str], *, rows_may_fail: bool
+) -> int:
     found = survey(config, stages)
     if all(progress.finished for progress in found.values()):
         sys.stdout.write(report())
     failed = {name: found[name].failed_rows for name in names if found[name].failed_rows}
     for name, rows in failed.items():
         say(f"{name}: {rows} rows failed; their column `error` says why")
-    return 1 if failed else 0
+    return FAILED if failed and not rows_may_fail else DONE
 
 
-def _prune(found: Mapping[str, Progress], config: RunConfig, stages: Stages) -> None:
-    """Remove the rows of temporary tables that no stage needs any more."""
+def check_stages(config: RunConfig, stages: Stages, names: Sequence[str]) -> None:
+    """Raises UserError where one of some stages could not work."""
+    for name in names:
+        for narrowed in stages[name].by_methods(config).values():
+            stages[name].check(narrowed)
+
+
+def prepare_redo(config: RunConfig, stages: Stages, redo: str) -> None:
+    """Delete what a stage or a group of stages made, and the stages after it; nothing where `redo` is empty.
+
+    Raises:
+        UserError: other workers are at the run, and would work on with what is deleted.
+    """
+    if not redo:
+        return
+    with open_claims(config) as claims:
+        for stage in stages:
+            for shard, owner in claims.held(stage).items():
+                where = f"process {owner.pid} on {owner.host}" if owner else "another worker"
+                raise UserError(
+                    f"--redo while {where} is at work on {stage} {shard}; end it first (python -m pipeline cancel, or Ctrl-C "
+                    f"there); a worker that died counts as one for {config.launch.lease:.0f} s"
+                )
+    forget_useless(config.root / "_replies")
+    discard([name for name in stages if redo in (name, name.split(".")[0])], config, stages)
+
+
+def prune_partials(found: Mapping[str, Progress], config: RunConfig, stages: Stages, *, wait: bool) -> None:
+    """Remove the rows of temporary tables that no stage needs any more, unless another worker does so or still reads them.
+
+    Args:
+        wait: wait for who still reads them; a worker that died is waited for as long as a lease.
+    """
     for writer in stages.values() if not config.run.keep_partials else ():
         tables = [table for table in writer.writes if table.temporary]
         taking_part = [stage for stage in stages.values() if stage.takes_part(config)]
         readers = [stage.name for stage in taking_part if writer.name in stage.upstream(config)]
-        if tables and readers and all(found[name].finished for name in readers):
-            prune(Tables(config.root), tables)
+        if not tables or not readers or not all(found[name].finished for name in readers):
+            continue
+        if not has_rows(Tables(config.root), tables):
+            continue
+        with open_claims(config) as claims:
+            while (reading := any(map(claims.held, readers))) and wait:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            if not reading and claims.take("_prune", writer.name):
+                prune(Tables(config.root), tables)

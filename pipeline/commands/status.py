@@ -1,21 +1,78 @@
 """Every stage's shards, failures, pace, and tokens used, without loading a model."""
 
+import contextlib
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.commands.query import format_table
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.execution.series import Progress
+from pipeline.execution.shared_shards import open_claims
 from pipeline.execution.stage import Stage
 from pipeline.execution.survey import Stages, survey
-from pipeline.llm.endpoint.response_cache import read_other
+from pipeline.llm.endpoint.reply_files import read_other
 from pipeline.storage.tables import Tables
 
 Line = list[str | int | None]
+SECONDS_BETWEEN_LOOKS = 5.0
+CLEAR = "\033[2J\033[H"
+"""What empties a terminal."""
 PAID = """
 SELECT model, count(*), sum(prompt_tokens), sum(completion_tokens)
 FROM (SELECT model, prompt_tokens, completion_tokens FROM replies
     UNION ALL SELECT model, prompt_tokens, completion_tokens FROM lost) GROUP BY model"""
+
+
+def watch_status(config: RunConfig, stages: Stages) -> None:
+    """Print the status again and again, until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            text = status_text(config, stages)
+            sys.stdout.write(f"{CLEAR if sys.stdout.isatty() else ''}{time.strftime('%H:%M:%S')}\n{text}\n")
+            sys.stdout.flush()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def status_text(config: RunConfig, stages: Stages) -> str:
+    """The stages, the workers at work, and the jobs of a scheduler."""
+    return "\n\n".join(filter(None, [status_table(config, stages), at_work(config, stages), _queue(config)]))
+
+
+def at_work(config: RunConfig, stages: Stages) -> str:
+    """Who is at work on which shard, where, and since when; then when the stages at work will end. Empty without workers."""
+    with open_claims(config) as claims:
+        held = {stage: claims.held(stage) for stage in stages}
+    rows: list[Line] = []
+    ends = []
+    for stage, shards in held.items():
+        for shard, owner in sorted(shards.items()):
+            if owner is None:
+                rows.append([stage, shard, "unknown", None, None, None])
+                continue
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.since))
+            rows.append([stage, shard, owner.host, owner.pid, owner.job or None, since])
+    for progress in survey(config, stages).values() if rows else ():
+        workers = len({(owner.host, owner.pid) for owner in held[progress.stage.name].values() if owner})
+        if workers and (pace := progress.seconds_per_shard):
+            end = time.localtime(time.time() + pace * len(progress.todo) / workers)
+            ends.append(f"{progress.stage.name} ends at about {time.strftime('%H:%M', end)} with {workers} workers.")
+    if not rows:
+        return ""
+    columns = ["stage", "shard", "host", "process", "job", "since"]
+    return "\n".join([f"At work:\n{format_table(columns, rows)}", *ends])
+
+
+def _queue(config: RunConfig) -> str:
+    """What Slurm says of the jobs of the run; empty without any."""
+    from pipeline.execution.launch.frozen import launches
+    from pipeline.execution.launch.slurm import queue_of
+
+    stages = {job: stage for launch in launches(config.root) for stage, job in launch.jobs.items()}
+    lines: list[Line] = [[stages.get(job.split("_")[0]), job, *rest] for job, *rest in queue_of(list(stages))]
+    columns = ["stage", "job", "state", "time", "node or reason"]
+    return f"In the queue of Slurm:\n{format_table(columns, lines)}" if lines else ""
 
 
 def status_table(config: RunConfig, stages: Stages) -> str:

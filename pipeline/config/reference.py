@@ -1,6 +1,7 @@
 """The settings as text, made from the sections themselves: a table for people, a page for docs/, a run file to start from."""
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def _of_section(path: str, kind: type[Section]) -> Iterator[Setting]:
     for name, field in kind.model_fields.items():
         own = f"{path}.{name}" if path else name
         section = section_in(field.annotation)
-        if not path and section:
+        if section and (not path or (section.apart and section is field.annotation)):
             inner.append((own, section))
         elif section is LanguageModel:
             meaning = f"{field.description} Its settings are those of [{ENGINE}]."
@@ -191,8 +192,12 @@ def toml(value: Any) -> str:
     if isinstance(value, Section):
         value = value.model_dump()
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{key} = {toml(one)}" for key, one in value.items())
+        inner = ", ".join(f"{_key(key)} = {toml(one)}" for key, one in value.items())
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list):
         return "[" + ", ".join(toml(one) for one in value) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)

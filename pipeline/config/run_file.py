@@ -33,7 +33,7 @@ def load_config(path: str, sections: Sections, changes: Sequence[str] = ()) -> R
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not TOML: {error}; mend it there") from None
     for change in changes:
-        _change(values, change)
+        change_setting(values, change)
     config = parse_config(values, str(file), sections)
     run = config.run.model_copy(update={"folder": str(_outputs(file) / config.run.folder)})
     return config.model_copy(update={"run": run})
@@ -55,7 +55,7 @@ def find_run_file(path: str) -> Path:
 
 
 def paths_from(path: str) -> Path:
-    """The folder that the paths of a run file start from: its own; for a preset, the working directory."""
+    """The folder that the paths of a run file start from unless run.paths_from says it: its own; for a preset, the working directory."""
     file = find_run_file(path)
     return Path.cwd() if file.parent == PRESETS else file.parent
 
@@ -67,7 +67,7 @@ def _outputs(file: Path) -> Path:
     return Path.cwd() if file.parent == PRESETS else file.parent
 
 
-def _change(values: dict[str, Any], change: str) -> None:
+def change_setting(values: dict[str, Any], change: str) -> None:
     """Put one setting into the values of a run file."""
     name, equals, text = change.partition("=")
     *path, last = name.strip().split(".")

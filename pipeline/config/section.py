@@ -26,6 +26,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
 
+    apart: ClassVar[bool] = False
+    """Whether the reference describes it by itself where it is part of another section."""
     choices: ClassVar[Mapping[str, Choices]] = {}
     """By setting, what it may name, or what each name of its list may be."""
 
@@ -86,6 +88,8 @@ class LanguageModel(Section):
     """Seconds to wait for a reply."""
     retries: Count = 6
     """Further tries after a request that failed."""
+    patience: Annotated[float, Field(ge=0)] = 3600.0
+    """Seconds for which an endpoint that is out of order is waited for; then the stage stops, and the same command carries on."""
     max_failure_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A stage stops where more than this share of its replies, from the twentieth on, cannot be used; 1 never stops it."""
     mode: Literal["live", "batch"] = "live"

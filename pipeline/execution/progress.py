@@ -53,6 +53,12 @@ class ShardProgress:
         self._bar.update()
         self.note(self._said)
 
+    def reach(self, done: int) -> None:
+        """So many shards are done, those of other workers among them."""
+        if done > self._done:
+            self._bar.update(done - self._done)
+            self._done = done
+
     def note(self, said: str) -> None:
         """Show what the requests of the stage have taken so far."""
         self._said = said

@@ -2,39 +2,27 @@
 
 import asyncio
 import inspect
-import json
-import time
-import traceback
-from collections.abc import Awaitable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from typing import cast
-
-from tqdm import tqdm
+from collections.abc import Callable, Collection, Sequence
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.concurrency import TURN, bounded_gather
 from pipeline.execution.kept_plan import KeptPlan, all_plans
 from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.series import Progress, Series
-from pipeline.execution.stage import Context, Rows, Shard, Stage
-from pipeline.execution.survey import Stages, note_of, survey
-from pipeline.storage.atomic_files import atomic_path
-from pipeline.storage.footers import footer as shard_footer
-from pipeline.storage.shards import publish
+from pipeline.execution.shard_work import ShardWork
+from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, worker_name
+from pipeline.execution.stage import Context, Stage
+from pipeline.execution.survey import Stages, survey
 from pipeline.storage.tables import Tables, is_pruned
 from pipeline.storage.temporary_names import remove_leftovers
 
-SECONDS_BETWEEN_NOTES = 1.0
+ALONE = Sharing()
 
 
-def run_stage(
-    stage: Stage, config: RunConfig, stages: Stages, part: tuple[int, int] = (0, 1), *, show: bool = True
-) -> Progress:
-    """Compute the shards of a stage that are missing.
+def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = ALONE, *, show: bool = True) -> Progress:
+    """Compute the shards of a stage that are missing and that no other worker has.
 
     Args:
-        part: (i, n) computes every n-th shard, from the i-th on.
         show: show progress on standard error.
 
     Raises:
@@ -43,37 +31,47 @@ def run_stage(
     everything = survey(config, stages)
     before = everything[stage.name]
     if not before.ready:
-        waiting = [name for name in stage.upstream(config) if not everything[name].finished]
-        raise UserError(f"{stage.name} reads {', '.join(waiting)}, which is not finished; run that first")
+        unfinished = [name for name in stage.upstream(config) if not everything[name].finished]
+        raise UserError(f"{stage.name} reads {', '.join(unfinished)}, which is not finished; run that first")
     if any(series.further for series in before.series):
         for series in before.series:
             if series.further:
                 KeptPlan(config.root, stage.name, series.prefix).extend(series.further)
         before = survey(config, stages)[stage.name]
-    mine = {shard.name for number, shard in enumerate(before.shards) if number % part[1] == part[0]}
-    todo = [shard.name for shard in before.todo if shard.name in mine]
-    if not todo:
+    if before.finished:
         return before
     if stale := sum(len(series.stale) for series in before.series):
         say(f"{stage.name}: {stale} shards are made anew, as what they were made from has changed")
     _refuse_pruned(stage, stages, config)
     for table in stage.writes:
         remove_leftovers(config.root / table.path)
-    with ShardProgress(stage.title, len(mine), len(mine) - len(todo), show=show) as bar:
-        for series in before.series:
-            shards = [shard for shard in series.todo if shard.name in mine]
-            if shards:
-                _compute(stage, series, shards, f"{part[0]}-of-{part[1]}", bar)
+    with (
+        open_claims(config) as claims,
+        ShardProgress(stage.title, len(before.shards), len(before.done), show=show) as bar,
+    ):
+        worker = worker_name(claims, how.part)
+        shared = [(series, SharedShards(stage, series, claims, how)) for series in before.series]
+        for wait in dict.fromkeys(
+            (how.wait and len(shared) == 1, how.wait)
+        ):  # before waiting, what is free by other methods
+            for series, shards in shared:
+                shards.wait = wait
+                if how.at_most is not None:
+                    shards.at_most = how.at_most - sum(one.taken for _, one in shared if one is not shards)
+                _compute(stage, series, shards, worker, bar, lambda: bar.reach(sum(one.published for _, one in shared)))
     return survey(config, stages)[stage.name]
 
 
-def _compute(stage: Stage, series: Series, shards: Sequence[Shard], worker: str, bar: ShardProgress) -> None:
-    work = _Work(stage, Context(series.config, stage, worker), series, bar)
+def _compute(
+    stage: Stage, series: Series, shards: SharedShards, worker: str, bar: ShardProgress, tell: Callable[[], None]
+) -> None:
+    if not shards.left():
+        return
+    work = ShardWork(stage, Context(series.config, stage, worker), series, bar, shards, tell)
     if inspect.iscoroutinefunction(stage.process):
-        asyncio.run(work.compute_concurrently(shards, _in_flight(stage, series.config, len(shards))))
+        asyncio.run(work.compute_concurrently(_in_flight(stage, series.config, len(series.todo))))
     else:
-        for shard in shards:
-            work.compute(shard)
+        work.compute()
 
 
 def _in_flight(stage: Stage, config: RunConfig, shards: int) -> int:
@@ -104,75 +102,6 @@ def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
                     path.unlink()
             for plan in all_plans(config.root, stage.name):
                 plan.forget()
-
-
-class _Work:
-    """Computes and publishes shards; an error that is not the user's is noted and the run goes on."""
-
-    def __init__(self, stage: Stage, context: Context, series: Series, bar: ShardProgress) -> None:
-        self._stage, self._context, self._series, self._bar = stage, context, series, bar
-        self._published = time.perf_counter()
-
-    def compute(self, shard: Shard) -> None:
-        with self._errors_noted(shard):
-            self._publish(shard, cast(Rows, self._stage.process(shard, self._context)))
-
-    async def compute_concurrently(self, shards: Sequence[Shard], limit: int) -> None:
-        async def compute(numbered: tuple[int, Shard]) -> None:
-            number, shard = numbered
-            TURN.set(number)
-            with self._errors_noted(shard):
-                rows = await cast(Awaitable[Rows], self._stage.process(shard, self._context))
-                async with publishing:
-                    await asyncio.to_thread(self._publish, shard, rows)
-
-        publishing = asyncio.Lock()
-        units = sum(len(shard.key.get("indices", ())) for shard in shards)
-        telling = asyncio.create_task(self._tell_now_and_then(units))
-        try:
-            await bounded_gather(compute, list(enumerate(shards)), limit)
-        finally:
-            telling.cancel()
-            await asyncio.wait([telling])
-            await self._context.aclose()
-
-    async def _tell_now_and_then(self, units: int) -> None:
-        started = time.monotonic()
-        try:
-            while True:
-                await asyncio.sleep(SECONDS_BETWEEN_NOTES)
-                self._tell(units, time.monotonic() - started)
-        finally:
-            self._tell(units, time.monotonic() - started)
-
-    def _tell(self, units: int, seconds: float) -> None:
-        """Say how many of the units are done after so many seconds, when all will be, and what their requests have taken."""
-        done = self._context.units_done
-        left = f", {tqdm.format_interval(seconds * (units - done) / done)} left" if 0 < done < units else ""
-        self._bar.note(", ".join([f"{done:.0f} of {units} units{left}", *self._context.taken()]))
-
-    def _publish(self, shard: Shard, rows: Rows) -> None:
-        now = time.perf_counter()
-        seconds, self._published = now - self._published, now  # since the shard before, so that they add up to the run
-        said = shard_footer(self._series.inputs, shard.key, seconds, self._series.read[shard.name])
-        for table in self._stage.writes:
-            publish(self._context.tables.file(table, shard.name), rows[table.name], table, said)
-        note_of(self._context.config, self._stage, shard).unlink(missing_ok=True)
-
-    @contextmanager
-    def _errors_noted(self, shard: Shard) -> Iterator[None]:
-        note = note_of(self._context.config, self._stage, shard)
-        try:
-            yield
-        except (UserError, MemoryError):
-            raise
-        except Exception as error:  # noqa: BLE001 - one bad shard must not stop the others
-            with atomic_path(note) as temporary:
-                detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-                temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")
-            message = f"{self._stage.name} {shard.name} failed: {type(error).__name__}: {error} (see {note})"
-            say(message)
-        self._bar.step()
 
 
 def _refuse_pruned(stage: Stage, stages: Stages, config: RunConfig, made_anew: Collection[str] = ()) -> None:

@@ -4,7 +4,7 @@
 the runner publishes.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -208,6 +208,12 @@ class Context:
     def taken(self) -> list[str]:
         """What the stage's requests have taken so far, in words for people."""
         return [made.taken() for made in self._made.values() if hasattr(made, "taken")]
+
+    def look_again(self, busy: Container[str]) -> None:
+        """Learn what other workers have left, but for those at work (`busy`), before their shards are begun anew."""
+        for made in self._made.values():
+            if hasattr(made, "look_again"):
+                made.look_again(busy)
 
     async def aclose(self) -> None:
         """Give back what was made and has to be given back, such as connections."""

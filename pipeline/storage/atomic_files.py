@@ -7,28 +7,40 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import ClaimLost, UserError
 from pipeline.storage.temporary_names import temporary_path
 
 UNWRITABLE = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
 }  # fmt: skip
 """Errors of a full disk, or of a folder that cannot be made or written."""
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+"""Errors of file systems without hard links."""
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error."""
+def atomic_path(path: Path, claimed: Callable[[], None] | None = None) -> Iterator[Path]:
+    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error.
+
+    Args:
+        claimed: called right before the move, which then never replaces a file; raises ClaimLost to prevent it.
+
+    Raises:
+        ClaimLost: another worker has published `path`.
+    """
     temporary = temporary_path(path)
     try:
         with disk_errors_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             flush(temporary)
-            os.replace(temporary, path)
+            if claimed:
+                claimed()
+            if not claimed or not link_if_new(temporary, path):
+                os.replace(temporary, path)
             flush(path.parent)
     finally:
         with contextlib.suppress(OSError):
@@ -45,12 +57,31 @@ def publish_once(path: Path, content: bytes) -> bool:
         try:
             temporary.write_bytes(content)
             flush(temporary)
-            os.link(temporary, path)  # fails where there is one, on network file systems too
+            if not link_if_new(temporary, path):
+                os.replace(temporary, path)
             flush(path.parent)
-        except FileExistsError:
+        except ClaimLost:
             return False
         finally:
             temporary.unlink(missing_ok=True)
+    return True
+
+
+def link_if_new(temporary: Path, path: Path) -> bool:
+    """Give a file a second name, where nothing has that name; False on a file system without links.
+
+    Raises:
+        ClaimLost: there is a file of that name.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        if os.stat(temporary).st_nlink == 1:  # else NFS made it, its answer was lost, and the repeated request failed
+            raise ClaimLost(f"another worker has made {path}") from None
+    except OSError as error:
+        if error.errno in NO_LINKS:
+            return False
+        raise
     return True
 
 

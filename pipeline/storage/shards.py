@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,20 @@ FIRST = 4096
 """Rows that are looked at to choose an encoding."""
 
 
-def publish(path: Path, rows: pa.Table | Iterable[pa.Table], table: TableSchema, footer: Mapping[str, str]) -> None:
+def publish(
+    path: Path,
+    rows: pa.Table | Iterable[pa.Table],
+    table: TableSchema,
+    footer: Mapping[str, str],
+    claimed: Callable[[], None] | None = None,
+) -> None:
     """Write one table of a shard under its final name, all or nothing.
 
     Args:
         rows: all of them, or some after the other in the table's order; only one piece is in memory at a time. Row groups end
             where a piece ends.
         footer: what the file says of itself, beside its schema and its failed rows; see `Footer`.
+        claimed: as in `atomic_path`.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -38,7 +45,7 @@ def publish(path: Path, rows: pa.Table | Iterable[pa.Table], table: TableSchema,
     first = next(pieces, table.schema.empty_table())
     options, failed = writer_options(table, first), 0
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path, claimed) as temporary,
         DigestedFile(temporary) as file,
         pq.ParquetWriter(pa.PythonFile(file, "w"), table.schema, **options) as writer,
     ):

@@ -52,8 +52,11 @@ class Tables:
         if not files:
             empty = table.schema.empty_table()
             return empty.select(list(columns)) if columns else empty
+        kept = KeptFiles(files if table.temporary else [])
         with damage_told(files):
-            return self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
+            rows = self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
+        kept.check()
+        return rows
 
     def batches(
         self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, rows: int = 1024
@@ -153,9 +156,42 @@ def prune(tables: Tables, pruned: Iterable[TableSchema]) -> None:
                 _empty(path, table)
 
 
+def has_rows(tables: Tables, pruned: Iterable[TableSchema]) -> bool:
+    """Whether any of some tables has a file whose rows were not removed."""
+    return any(not is_pruned(path) for table in pruned for path in tables.files(table))
+
+
 def is_pruned(path: Path) -> bool:
     """Whether a file's rows were removed."""
     return HELD in (pq.read_metadata(path).metadata or {})
+
+
+class KeptFiles:
+    """Files of a temporary table while they are read: whoever reads one that is emptied meanwhile must not take it for a table
+    without rows.
+
+    Raises:
+        RuntimeError: one of them was emptied.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._states = {path: _state(path) for path in files}
+        for path in self._states:
+            if is_pruned(path):
+                raise RuntimeError(f"the rows of {path} were removed, as every stage that reads them was finished")
+
+    def check(self) -> None:
+        """To be called once rows were read."""
+        for path, state in self._states.items():
+            if _state(path) != state:
+                raise RuntimeError(
+                    f"{path} was replaced while it was read, by another worker that had finished with it"
+                )
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def rows_by_module(path: Path) -> dict[str, int]:

@@ -18,7 +18,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.storage.checked_reading import checked_dataset, damage_told
-from pipeline.storage.tables import Tables, rows_by_module
+from pipeline.storage.tables import KeptFiles, Tables, rows_by_module
 from pipeline.subjects.module_kinds import modules_of
 from stages.estimates import made_up_record
 from stages.evidence import SPLITS
@@ -89,6 +89,7 @@ class Partials:
 
     def __init__(self, tables: Tables) -> None:
         names = [path.stem for path in tables.files(PARTIAL_UNITS)]
+        self._files = KeptFiles(tables.file(table, name) for name in names for table in PARTIALS)
         self._parts = [
             {table.name: checked_dataset([tables.file(table, name)]) for table in PARTIALS} for name in names
         ]
@@ -101,13 +102,10 @@ class Partials:
         index = pc.field("index")
         of_module = (pc.field("module") == module) & (index < stop)
         for part in self._parts:
+            firsts = {name: start - start % BLOCK if name in BY_BLOCK else start for name in part}
             with damage_told([file for source in part.values() for file in source.files]):
-                rows = {
-                    name: source.to_table(
-                        filter=of_module & (index >= (start - start % BLOCK if name in BY_BLOCK else start))
-                    )
-                    for name, source in part.items()
-                }
+                rows = {name: one.to_table(filter=of_module & (index >= firsts[name])) for name, one in part.items()}
+            self._files.check()
             yield rows
 
 

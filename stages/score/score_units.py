@@ -24,9 +24,9 @@ from pipeline.schemas import (
     column,
     unit_table,
 )
-from stages.by_hand import of_explainer
 from stages.estimates import with_texts
 from stages.evidence import Exemplar, RecordedUnits
+from stages.human_explainer import of_explainer
 from stages.score import SCORERS
 from stages.score.scorers import Explained, Pairs, Scorer, flat
 from stages.settings import Explain, Judge, Score, Simulate

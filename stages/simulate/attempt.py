@@ -17,7 +17,7 @@ from pipeline.terminal_text import safe_lines
 from stages.asking import Asker
 from stages.settings import Simulate
 from stages.simulate import BASELINES, SIMULATORS
-from stages.simulate.simulate_units import SCALE, Simulation, Simulator
+from stages.simulate.simulation import SCALE, Simulation, Simulator
 
 BATCH = 64
 """Lines simulated at a time."""

@@ -68,7 +68,7 @@ def test_other_shards_give_the_same_rows(tmp_path: Path, root: Path) -> None:
     file = write_run_file(tmp_path, shard_sequences=48, shard_units=700, explain_shard=5)
     for part in ("1/2", "0/2"):
         for stage in ("corpus", "record", "explain", "simulate", "score"):
-            call(stage, "--config", str(file), "--shard", part)
+            call(stage, "--config", str(file), "--shard", part, "--no-wait")
     done = call("run", "--config", str(file))
     assert done.returncode == 0, done.stderr
     wanted, found = all_rows(root), all_rows(tmp_path / "reduced")

@@ -13,8 +13,9 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.kept_plan import KeptPlan, pool_of, shard_name, shards_of_pool
-from pipeline.execution.runner import discard, run_stage
+from pipeline.execution.runner import ALONE, discard, run_stage
 from pipeline.execution.series import Progress
+from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Context, Methods, Shard, Stage, chunks, numbered_shards
 from pipeline.execution.survey import survey
 from pipeline.schemas import TableSchema, column
@@ -86,10 +87,10 @@ def config_of(
     return config.model_copy(update={"explain": section})
 
 
-def run(config: RunConfig, part: tuple[int, int] = (0, 1)) -> Progress:
+def run(config: RunConfig, how: Sharing = ALONE) -> Progress:
     processed.clear()
-    run_stage(SAY, config, STAGES, part, show=False)
-    return run_stage(MARK, config, STAGES, part, show=False)
+    run_stage(SAY, config, STAGES, how, show=False)
+    return run_stage(MARK, config, STAGES, how, show=False)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -136,7 +137,7 @@ def test_what_is_not_asked_for_any_more_stays(tmp_path: Path) -> None:
 
 
 def test_units_that_are_dropped_before_they_are_done_are_not_computed(tmp_path: Path) -> None:
-    run_stage(SAY, config_of(tmp_path, [1, 2, 3, 4, 5]), STAGES, (0, 3), show=False)
+    run_stage(SAY, config_of(tmp_path, [1, 2, 3, 4, 5]), STAGES, Sharing((0, 3)), show=False)
     config = config_of(tmp_path, [1, 5])
     assert run(config).finished
     assert processed == ["statistics--00002", "statistics--00000"]
@@ -174,8 +175,8 @@ def test_workers_that_plan_at_a_time_agree(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_planned_later_with_more_units_takes_over_the_plan(tmp_path: Path) -> None:
-    run_stage(SAY, config_of(tmp_path, [1, 2, 3, 4]), STAGES, (0, 2), show=False)
-    run_stage(SAY, config_of(tmp_path, [1, 2, 3, 4, 5]), STAGES, (1, 2), show=False)
+    run_stage(SAY, config_of(tmp_path, [1, 2, 3, 4]), STAGES, Sharing((0, 2)), show=False)
+    run_stage(SAY, config_of(tmp_path, [1, 2, 3, 4, 5]), STAGES, Sharing((1, 2)), show=False)
     assert run(config_of(tmp_path, [1, 2, 3, 4, 5])).finished
     assert sorted(Tables(tmp_path / "toy").read(WORDS)["index"].to_pylist()) == [1, 2, 3, 4, 5]
 

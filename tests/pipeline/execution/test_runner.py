@@ -13,6 +13,7 @@ from pipeline.commands.run import parse_part, run_pipeline
 from pipeline.errors import UserError
 from pipeline.execution.runner import discard, run_stage
 from pipeline.execution.series import Progress
+from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Context
 from pipeline.execution.survey import survey
 from pipeline.schemas import TableSchema
@@ -31,7 +32,7 @@ def _nothing_processed() -> Iterator[None]:
 def run(
     name: str, folder: Path, part: tuple[int, int] = (0, 1), count: int = 10, size: int = 4, seed: int = 0
 ) -> Progress:
-    return run_stage(TOY[name], toy_config(folder, count, size, seed=seed), TOY, part, show=False)
+    return run_stage(TOY[name], toy_config(folder, count, size, seed=seed), TOY, Sharing(part), show=False)
 
 
 def squares(folder: Path) -> list[int]:
@@ -73,6 +74,8 @@ def test_a_shard_with_one_of_its_two_tables_is_not_done(tmp_path: Path) -> None:
     run("square", tmp_path)
     (tmp_path / "toy" / "labels" / "part-00000.parquet").unlink()
     assert [shard.name for shard in survey(toy_config(tmp_path), TOY)["square"].todo] == ["part-00000"]
+    assert run("square", tmp_path).finished
+    assert sorted(squares(tmp_path)) == [n * n for n in range(10)]
 
 
 def test_a_changed_setting_stops_with_what_changed_and_two_ways_on(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.execution import progress, runner
+from pipeline.execution import progress, shard_work
 from pipeline.execution.concurrency import TURN
 from pipeline.execution.runner import run_stage
 from pipeline.execution.series import Progress
@@ -118,7 +118,7 @@ def test_what_requests_take_is_told_while_a_shard_waits(
         await asyncio.sleep(0.05)
         return rows(shard)
 
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_NOTES", 0.02)
+    monkeypatch.setattr(shard_work, "SECONDS_BETWEEN_NOTES", 0.02)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
     units = [
         replace(shard, key={**shard.key, "indices": [0]})

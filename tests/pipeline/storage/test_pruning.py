@@ -14,12 +14,13 @@ from pipeline.commands.run import run_pipeline
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.execution.shared_shards import Sharing, open_claims
 from pipeline.execution.stage import Stage
 from pipeline.execution.survey import survey
 from pipeline.schemas import TableSchema, column
 from pipeline.storage.footers import footer, read_footer
 from pipeline.storage.shards import publish
-from pipeline.storage.tables import Tables, is_pruned, prune, rows_by_module
+from pipeline.storage.tables import KeptFiles, Tables, is_pruned, prune, rows_by_module
 from tests.pipeline.toy import COUNT, NUMBERS, SQUARE, SQUARES, processed, toy_config
 
 LATER = replace(SQUARE, name="later", writes=(TableSchema("later", 1, NUMBERS.schema),), reads=("square",))
@@ -29,7 +30,7 @@ STAGES: Mapping[str, Stage] = {"count": TEMPORARY, "square": SQUARE, "later": LA
 
 
 def run(config: RunConfig, part: tuple[int, int] = (0, 1), redo: str = "") -> int:
-    return run_pipeline(config, STAGES, ["count", "square"], part, redo)
+    return run_pipeline(config, STAGES, ["count", "square"], Sharing(part), redo)
 
 
 def spent(config: RunConfig) -> list[bool]:
@@ -120,3 +121,40 @@ def test_what_was_cut_off_half_way_is_carried_on(tmp_path: Path) -> None:
     run(toy_config(tmp_path))
     assert spent(config) == [True] * 3
     assert not left.exists()
+
+
+def test_they_stay_while_another_worker_still_reads_them(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, keep_partials=True)
+    run(config)
+    config = toy_config(tmp_path)
+    with open_claims(config) as claims:
+        reading = claims.take("square", "part-00000")
+        assert reading
+        run(config)
+        assert spent(config) == [False] * 3
+        claims.release(reading)
+        run(config)
+    assert spent(config) == [True] * 3
+
+
+def test_one_worker_at_a_time_removes_them(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, keep_partials=True)
+    run(config)
+    config = toy_config(tmp_path)
+    with open_claims(config) as claims:
+        claims.take("_prune", "count")
+        run(config)
+        assert spent(config) == [False] * 3
+
+
+def test_rows_that_leave_while_they_are_read_are_an_error_and_not_an_empty_table(tmp_path: Path) -> None:
+    table, tables = replace(NUMBERS, temporary=True), Tables(tmp_path)
+    publish(tables.file(table, "part-00000"), pa.table({"n": [1, 2]}), table, footer({"x": 1}, {"y": 2}, 3.0))
+    assert tables.read(table).num_rows == 2
+    kept = KeptFiles(tables.files(table))
+    kept.check()
+    prune(tables, [table])
+    with pytest.raises(RuntimeError, match=r"part-00000\.parquet was replaced while it was read"):
+        kept.check()
+    with pytest.raises(RuntimeError, match=r"the rows of .*part-00000\.parquet were removed"):
+        tables.read(table)

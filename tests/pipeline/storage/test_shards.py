@@ -1,5 +1,6 @@
 """A published file is whole, says what it is, and is refused when it is not what it should be."""
 
+import contextlib
 import errno
 import tomllib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.errors import ClaimLost, UserError
 from pipeline.schemas import TableSchema, column
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.footers import CREATED_BY, fingerprint, footer, read_footer
@@ -233,3 +234,22 @@ def test_every_column_of_every_table_says_what_it_means() -> None:
     for table in TABLES.values():
         for field in table.schema:
             assert (field.metadata or {}).get(b"meaning"), f"{table.name}.{field.name}"
+
+
+def test_what_is_published_under_a_claim_is_never_replaced(tmp_path: Path) -> None:
+    path, asked = tmp_path / "a", []
+    for number in range(2):
+        with contextlib.suppress(ClaimLost), atomic_path(path, lambda: asked.append(path.exists())) as temporary:
+            temporary.write_text(str(number))
+    assert path.read_text() == "0"
+    assert asked == [False, True]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_claim_that_was_lost_keeps_a_file_from_being_published(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise ClaimLost("another worker")
+
+    with pytest.raises(ClaimLost), atomic_path(tmp_path / "a", lost) as temporary:
+        temporary.write_text("late")
+    assert list(tmp_path.iterdir()) == []

@@ -69,7 +69,8 @@ def test_what_comes_from_elsewhere_is_removed_once_nobody_has_touched_it_for_a_w
 def test_no_two_processes_write_under_one_name_even_when_one_was_forked_from_the_other(tmp_path: Path) -> None:
     names = {temporary_path(tmp_path / "a").name, written_by(WRITE, tmp_path / "a").name}
     fork = (
-        f"{NAME} import os; a = temporary_path(Path(sys.argv[1])); os.fork(); print(temporary_path(Path(sys.argv[1])))"
+        f"{NAME} import os; a = temporary_path(Path(sys.argv[1])); os.fork(); "
+        "os.write(1, f'{temporary_path(Path(sys.argv[1]))}\\n'.encode())"
     )
     forked = subprocess.run(
         [sys.executable, "-c", fork, str(tmp_path / "a")], capture_output=True, text=True, check=True

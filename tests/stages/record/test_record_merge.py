@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.schemas import EXEMPLARS
+from pipeline.storage.footers import footer
 from pipeline.storage.shards import publish
-from pipeline.storage.tables import Tables
+from pipeline.storage.tables import Tables, prune
 from stages.record.merge import Partials, merge
 from stages.record.partial_tables import PARTIALS, UNITS_AT_ONCE
 from stages.settings import PerSplit
@@ -168,3 +169,14 @@ def test_no_partial_gives_no_exemplars() -> None:
     found = merge([], MODULE, 0, 4, make_world().config, {})
     assert found["exemplars"].num_rows == 0
     assert found["exemplars"].schema == EXEMPLARS.schema
+
+
+def test_partial_records_that_another_worker_empties_meanwhile_are_an_error_and_no_dead_units(tmp_path: Path) -> None:
+    tables = Tables(tmp_path)
+    for table in PARTIALS:
+        publish(tables.file(table, "part-00000"), table.schema.empty_table(), table, footer({}, {}, 1.0))
+    partials = Partials(tables)
+    assert len(list(partials.about("layers.0.mlp", 0, 4))) == 1
+    prune(tables, PARTIALS)
+    with pytest.raises(RuntimeError, match="was replaced while it was read"):
+        list(partials.about("layers.0.mlp", 0, 4))

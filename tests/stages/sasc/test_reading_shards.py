@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.execution.runner import run_stage
+from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Context, Shard
 from pipeline.execution.survey import survey
 from stages import STAGES
@@ -89,7 +90,7 @@ def test_an_interrupted_scan_keeps_its_shards_and_processes_share_the_rest(
     planned = len(keys_of(config))
     for part in ((0, 2), (1, 2)):
         before = len(list(partials.iterdir()))
-        run_stage(SCAN, config, STAGES, part, show=False)
+        run_stage(SCAN, config, STAGES, Sharing(part), show=False)
         assert len(list(partials.iterdir())) > before
     assert len(list(partials.iterdir())) == planned
     root = run_ngrams(config)

@@ -1,0 +1,103 @@
+"""Where claims are kept: four operations on small texts with names, each whole or not at all for everybody who shares the store.
+
+That is all that claims need. An object store with conditional put has them too.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import ClaimLost
+from pipeline.storage.atomic_files import disk_errors_told, link_if_new
+
+TRIES = 5
+"""NFS may call a file stale that was replaced this moment; opened again, it is the new one."""
+
+
+class ClaimStore(Protocol):
+    """Small texts by name; a name is FOLDER/FILE."""
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a folder; none where there is no such folder."""
+
+    def create(self, name: str, text: str) -> bool:
+        """Make a text that was not there; False where it was. Of several that try at once, one makes it."""
+
+    def replace(self, name: str, text: str) -> None:
+        """Put another text in its place. Only who created a name does this, so nothing has to be compared."""
+
+    def read(self, name: str) -> str | None:
+        """The text; None where there is none."""
+
+    def delete(self, name: str) -> None:
+        """Remove it, where it is there."""
+
+
+class ClaimFolder:
+    """Claims as files. Safe on NFS: a link is made exclusively by the server, and opening a file asks the server for it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self, folder: str) -> list[str]:
+        """As in ClaimStore."""
+        try:
+            return [f"{folder}/{name}" for name in os.listdir(self.root / folder) if not name.startswith(".")]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def create(self, name: str, text: str) -> bool:
+        """As in ClaimStore; raises UserError where the disk is full or cannot be written."""
+        path = self.root / name
+        with disk_errors_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._written_beside(path, text) as temporary:
+                return _made_new(temporary, path, text)
+
+    def replace(self, name: str, text: str) -> None:
+        """As in ClaimStore."""
+        path = self.root / name
+        with self._written_beside(path, text) as temporary:
+            os.replace(temporary, path)
+
+    def read(self, name: str) -> str | None:
+        """As in ClaimStore."""
+        for _ in range(TRIES):
+            try:
+                return (self.root / name).read_text(encoding="utf-8", errors="replace")
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+        return None
+
+    def delete(self, name: str) -> None:
+        """As in ClaimStore."""
+        (self.root / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _written_beside(self, path: Path, text: str) -> Iterator[Path]:
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            yield temporary
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _made_new(temporary: Path, path: Path, text: str) -> bool:
+    try:
+        if not link_if_new(temporary, path):
+            with path.open(
+                "x", encoding="utf-8"
+            ) as file:  # others may see it empty for a moment, which is a claim all the same
+                file.write(text)
+    except (FileExistsError, ClaimLost):
+        return False
+    return True
