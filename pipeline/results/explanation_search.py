@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.results.score_tables import OpenRun, published
 from pipeline.schemas import FLOATS, TableSchema, column
+from pipeline.storage.checked_reading import checked_dataset, damage_told
 from pipeline.storage.footers import fingerprint, footer, read_footer
 from pipeline.storage.shards import publish
 
@@ -104,9 +104,9 @@ def embeddings(run: OpenRun, texts: Sequence[str], embedder: "Embedder") -> dict
     start, file = time.perf_counter(), run.root / EMBEDDINGS.path / "part-00000.parquet"
     inputs = {"embedder": embedder.name, "revision": embedder.revision, "recipe": RECIPE}
     vectors: dict[str, Floats] = {}
-    with suppress(UserError):  # a file that is not there or is foreign is made anew
-        if read_footer(file).fingerprint == fingerprint(inputs):
-            rows = pq.read_table(file)
+    with suppress(UserError), damage_told([file]):  # a file that is not there, foreign or damaged is made anew
+        if read_footer(file, EMBEDDINGS).fingerprint == fingerprint(inputs):
+            rows = checked_dataset([file]).to_table()
             values = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
             vectors = dict(zip(rows["text"].to_pylist(), values, strict=True))
     missing = [text for text in texts if text not in vectors]

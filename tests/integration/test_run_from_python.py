@@ -26,6 +26,7 @@ from pipeline.storage.footers import footer, read_footer
 from pipeline.storage.shards import publish
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.terminal_text import safe
+from tests.pipeline.storage.damage import flip
 
 GAIN = 0.25
 
@@ -204,6 +205,10 @@ def test_embeddings_are_a_table_made_once_and_later_for_new_explanations_alone(
     embedded.clear()
     run.search("numbers")
     assert len(embedded) == len(run.table(EMBEDDINGS.name)), "vectors of another embedder are of no use"
+    flip(file, "embedding")
+    embedded.clear()
+    run.search("numbers")
+    assert len(embedded) == len(run.table(EMBEDDINGS.name)), "damaged vectors are made anew"
 
 
 def test_where_the_folder_cannot_be_written_a_search_works_all_the_same(run: RunFolder) -> None:

@@ -25,6 +25,7 @@ from pipeline.llm.endpoint.reply_files import is_at_work
 from pipeline.llm.endpoint.sender import Outgoing
 from pipeline.llm.engine import EngineError
 from pipeline.storage.atomic_files import atomic_path
+from pipeline.terminal_text import safe
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -164,7 +165,7 @@ class BatchInterface:
                 raise problem  # here, so that no request with its headers hangs on it
             wait, said, outage = max(wait, problem.wait or 0.0), str(problem), problem.outage
             if number == self._retries + 1 and outage and self._patience:
-                tqdm.write(f"{self._client.secrets.endpoint} is out of order ({said}); waiting (engine.patience)")
+                tqdm.write(f"{self._client.secrets.endpoint} is out of order ({safe(said)}); waiting (engine.patience)")
         raise UserError(
             f"the batch interface of {self._client.secrets.endpoint} does not answer ({said}); "
             "what was submitted goes on there, and the same command fetches it"

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.faults import Fault
+from pipeline.terminal_text import safe
 
 FIRST = 0.5
 LONGEST = 60.0
@@ -141,7 +142,7 @@ class Circuit:
         self._failures, self._said = self._failures + 1, str(fault)
         if self._failures == IN_A_ROW:
             tqdm.write(
-                f"{self._backoff.endpoint} is out of order ({fault}); all requests wait until it answers, "
+                f"{self._backoff.endpoint} is out of order ({safe(str(fault))}); all requests wait until it answers, "
                 f"{self._waits:.0f} s at most (engine.patience)"
             )
         if tried or self._failures == IN_A_ROW:
