@@ -176,8 +176,9 @@ def with_texts(
         others = ((module, polarity, index) for index in shard.key["indices"])
         wanted |= dict.fromkeys(islice((unit for unit in others if unit not in units), controls), 1)
     texts = cycle(neuron.explanation for neuron in few_shot_neurons(FEW_SHOT))
+    simulated = {"simulator": config[Simulate].name} if "simulator" in table.schema.names else {}
     rows = [
-        {"module": module, "index": index, "polarity": polarity, "explainer": config[Explain].explainer,
+        {"module": module, "index": index, "polarity": polarity, "explainer": config[Explain].name, **simulated,
          "candidate": number, "text": next(texts), "status": "ok"}
         for (module, polarity, index), count in wanted.items() for number in range(count)
     ]  # fmt: skip

@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from pipeline.config import Count, LanguageModel, Positive, RunConfig, Section, StageSection
-from stages.explain import EXPLAINERS
+from pipeline.config import Count, LanguageModel, MethodsSection, Names, Positive, RunConfig, Section, StageSection
+from stages.explain import EXPLAINERS, HUMAN
 from stages.judge import JUDGE_METHODS
 from stages.methods import refuse_model
 from stages.sasc import Sasc
@@ -113,12 +113,15 @@ Units = Annotated[
 ]
 
 
-class Explain(StageSection):
+class Explain(MethodsSection):
     key: ClassVar[str] = "explain"
     choices: ClassVar = {"explainer": EXPLAINERS}
+    listed: ClassVar[str] = "explainer"
+    column: ClassVar[str] = "explainer"
+    shared: ClassVar[frozenset[str]] = frozenset({"units", "polarities", "shard_units"})
 
-    explainer: str = "statistics"
-    """How units are explained."""
+    explainer: Annotated[Names, Field(min_length=1)] = ["statistics"]
+    """How units are explained: a method, or a list of methods and of variants, each of which explains every unit."""
     units: Units = "all"
     """all; a number drawn by the seed from each module, among the units that fire; the same with bounds on the share of tokens
     that they fire on, such as { number = 24, min_density = 0.001, max_density = 0.5 }; or lists of indices by module or pattern
@@ -160,16 +163,25 @@ class Explain(StageSection):
 
     @model_validator(mode="after")
     def _engine_suits(self) -> "Explain":
-        refuse_model("explainer", self.explainer, EXPLAINERS, self.engine, "explain.engine")
+        if taken := [name for name in self.variants if name.startswith(HUMAN)]:
+            raise ValueError(
+                f"variants.{taken[0]}: names that begin with {HUMAN} are those of explanations by hand; take another"
+            )
+        for _, name in self.chosen():
+            refuse_model("explainer", name, EXPLAINERS, self.engine, "explain.engine")
         return self
 
 
-class Simulate(StageSection):
+class Simulate(MethodsSection):
     key: ClassVar[str] = "simulate"
     choices: ClassVar = {"simulator": SIMULATORS}
+    listed: ClassVar[str] = "simulator"
+    column: ClassVar[str] = "simulator"
+    shared: ClassVar[frozenset[str]] = frozenset({"shard_units"})
 
-    simulator: str = "word"
-    """How activations are predicted from an explanation."""
+    simulator: Annotated[Names, Field(min_length=1)] = ["word"]
+    """How activations are predicted from an explanation: a method, or a list of methods and of variants, each of which simulates
+    every explanation. Judges are asked about the candidates that the first one chooses."""
     pack: Positive = 10
     """Sequences in one request at most, where the simulator can take several; all_at_once takes four at most, and in this
     process one, as it reads what they share only once anyway."""
@@ -187,7 +199,8 @@ class Simulate(StageSection):
 
     @model_validator(mode="after")
     def _engine_suits(self) -> "Simulate":
-        refuse_model("simulator", self.simulator, SIMULATORS, self.engine, "simulate.engine")
+        for _, name in self.chosen():
+            refuse_model("simulator", name, SIMULATORS, self.engine, "simulate.engine")
         return self
 
 
@@ -204,12 +217,15 @@ class Score(StageSection):
     """Units scored by one shard."""
 
 
-class Judge(StageSection):
+class Judge(MethodsSection):
     key: ClassVar[str] = "judge"
     choices: ClassVar = {"methods": JUDGE_METHODS}
+    listed: ClassVar[str] = "methods"
+    column: ClassVar[str] = "method"
+    shared: ClassVar[frozenset[str]] = frozenset({"shard_units"})
 
-    methods: list[str] = []
-    """What a language model is asked of an explanation; nothing unless given."""
+    methods: Names = []
+    """What a language model is asked of an explanation: methods and variants; nothing unless given."""
     engine: LanguageModel | None = None
     """The language model that judges."""
     texts: Positive = 5
@@ -225,7 +241,7 @@ class Judge(StageSection):
 
     @model_validator(mode="after")
     def _engine_present(self) -> "Judge":
-        if self.methods and self.engine is None:
+        if self.engine is None and any(self.chosen()):
             raise ValueError('judge.methods need a language model; add [judge.engine] with model = "..."')
         return self
 

@@ -32,6 +32,7 @@ class UnitTrials:
     """The simulator and the subject of a run, each opened when it is first needed."""
 
     def __init__(self, config: RunConfig) -> None:
+        config = config.with_methods({"simulator": config[Simulate].names[0]})
         self._config = config
         self._context = Context(config, SIMULATE, WORKER)
         self._simulator: Simulator | None = None
@@ -43,14 +44,14 @@ class UnitTrials:
             UserError: the run has no exemplars of the unit, or the simulator is not there.
         """
         module, polarity, index = unit
-        name, context, recorded = self._config[Simulate].simulator, self._context, RecordedUnits.of(self._context)
+        name, context, recorded = self._config[Simulate].name, self._context, RecordedUnits.of(self._context)
         exemplars = recorded.exemplars(module, [index], ("report",), polarity)
         shown = sorted({one.seq_id for one in exemplars[index]})
         if not shown:
             raise UserError(f"the run has no exemplars of {unit_name(module, index, polarity)} in the split report")
         if self._simulator is None:
             section = self._config[Simulate]
-            self._simulator = await open_method("simulator", name, SIMULATORS, section, section.engine, context)
+            self._simulator = await open_method("simulator", section.used, SIMULATORS, section, section.engine, context)
         keys = {"module": module, "index": index, "polarity": polarity, "explainer": TRIED, "candidate": 0}
         job, tokens = Job(keys, "", index, explanation), recorded.tokens(shown)
         rows = await simulate_unit([job], [(seq_id, "report") for seq_id in shown], tokens, self._simulator, name, 1)

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Collection
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from pipeline.execution.stage import Shard, chunks, numbered_shards
 from pipeline.schemas import UNITS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import listed_units, modules_of
+from stages.by_hand import written
 from stages.settings import Explain, UnitDraw
 
 Bools = npt.NDArray[np.bool_]
@@ -64,7 +66,13 @@ def draw(seed: int, name: str) -> np.random.Generator:
 
 
 def unit_shards(config: RunConfig, tables: Tables, size: int) -> list[Shard]:
-    """Shards of at most `size` chosen units of one module and polarity."""
+    """Shards of at most `size` chosen units of one module and polarity; for an explainer by hand, those that it explains."""
+    if (by_hand := written(config)) is not None:
+        return numbered_shards(
+            {"module": module, "polarity": polarity, "indices": part}
+            for (module, polarity), units in groupby(sorted(by_hand), key=lambda unit: unit[:2])
+            for part in chunks([index for *_, index in units], size)
+        )
     rows = tables.read(UNITS, columns=["module", "min"])  # a module where nothing below 0 was seen has no polarity "-"
     signed = set(rows["module"].filter(pc.less(pc.fill_null(rows["min"], -1.0), 0.0)).unique().to_pylist())
     parts = [

@@ -10,7 +10,7 @@ import typer
 from pipeline.commands.run import check_methods
 from pipeline.config import RunConfig
 from pipeline.config.run_file import load_config, paths_from
-from pipeline.execution.runner import Stages
+from pipeline.execution.survey import Stages
 from pipeline.imports import IMPORTED
 from pipeline.imports.imported_stages import stages_of
 from stages import STAGES

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.runner import survey
 from pipeline.execution.stage import Context, Shard, Stage, Unit
+from pipeline.execution.survey import survey
 from pipeline.llm.counting_engine import CountingEngine, Usage
 from pipeline.llm.engine import Capabilities, NumberPrompt, Request
 from pipeline.llm.load import find_tokenizer
@@ -39,6 +39,7 @@ class Demand:
     """What one stage asks of its language model."""
 
     stage: str
+    """Its name, and the methods by which it works where it has several."""
     engine: LanguageModel
     usage: Usage
     units: int
@@ -63,11 +64,15 @@ class SampleTables(Tables):
         self.replaced = replaced
 
     def read(
-        self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, shard: str | None = None
+        self,
+        table: TableSchema,
+        where: Any = None,
+        columns: Sequence[str] | None = None,
+        shards: Sequence[str] | None = None,
     ) -> pa.Table:
         """As `Tables.read`."""
         if table.name not in self.replaced:
-            return super().read(table, where, columns, shard)
+            return super().read(table, where, columns, shards)
         rows = self.replaced[table.name]
         rows = rows if where is None else rows.filter(where)
         return rows.select(list(columns)) if columns else rows
@@ -87,9 +92,14 @@ def demands(config: RunConfig, stages: Stages, most: int = SAMPLE) -> list[Deman
     Raises:
         UserError: a model that is named does not exist.
     """
-    asking = [stage for stage in stages.values() if stage.takes_part(config) and stage.asks(config) is not None]
+    asking = [
+        (words, stage, narrowed)
+        for stage in stages.values()
+        for words, narrowed in stage.by_methods(config).items()
+        if stage.asks(narrowed) is not None
+    ]
     finished = _finished(config, stages) if asking else set()
-    return [_demand(stage, config, stages, finished, most) for stage in asking]
+    return [_demand(words, stage, narrowed, stages, finished, most) for words, stage, narrowed in asking]
 
 
 def _finished(config: RunConfig, stages: Stages) -> set[str]:
@@ -104,7 +114,7 @@ def _finished(config: RunConfig, stages: Stages) -> set[str]:
     return set()
 
 
-def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str], most: int) -> Demand:
+def _demand(words: str, stage: Stage, config: RunConfig, stages: Stages, finished: set[str], most: int) -> Demand:
     use, hints = stage.asks(config), stage.estimate
     assert use is not None, "only stages that ask have a demand"
     missing = [other for other in stages.values() if other.name not in finished]
@@ -124,7 +134,7 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str],
     order = np.random.default_rng(config.run.seed).permutation(len(units))
     sample = [units[place] for place in order[:most]]
     make_up(sample)
-    tokenizer, words = tokenizer_of(use.model, config)
+    tokenizer, counted_by = tokenizer_of(use.model, config)
     counter = CountingEngine(
         tokenizer, _context_of(use.model), _capabilities_of(use.model), hints.replies_grow, hints.reply(config)
     )
@@ -132,7 +142,7 @@ def _demand(stage: Stage, config: RunConfig, stages: Stages, finished: set[str],
     made_up = [name for name, rows in tables.replaced.items() if rows.num_rows]
     usage = scaled(counted, len(units))
     return Demand(
-        stage.name, use.model, usage, len(units), len(counted), made_up, words, counter.most_replies, counter.first
+        words, use.model, usage, len(units), len(counted), made_up, counted_by, counter.most_replies, counter.first
     )
 
 

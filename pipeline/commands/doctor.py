@@ -9,8 +9,8 @@ from pipeline.commands.demands import Example, demands
 from pipeline.commands.query import format_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.runner import Stages
 from pipeline.execution.stage import ModelUse
+from pipeline.execution.survey import Stages
 from pipeline.llm.endpoint.client import listed_models
 from pipeline.llm.endpoint.completions import EndpointCapabilities
 from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
@@ -41,7 +41,12 @@ def examine(config: RunConfig, stages: Stages) -> tuple[str, bool]:
     Endpoints are asked anew, by a few small requests each and by one prompt of the stage, whose reply is shown. What they do
     is kept for the run.
     """
-    asking = {stage.name: use for stage in stages.values() if stage.takes_part(config) and (use := stage.asks(config))}
+    asking = {
+        words: use
+        for stage in stages.values()
+        for words, narrowed in stage.by_methods(config).items()
+        if (use := stage.asks(narrowed))
+    }
     if not asking:
         return "This run asks no language model. All needs are met.", True
     examples = _examples(config, stages) if any(use.model.base_url for use in asking.values()) else {}

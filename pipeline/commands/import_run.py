@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pipeline.config.run_config import Run
 from pipeline.config.section import choice, summaries
 from pipeline.errors import UserError, nearest
-from pipeline.execution.runner import Stages
+from pipeline.execution.survey import Stages
 from pipeline.imports import IMPORTS
 from pipeline.imports.imported_run import run_file, write_tables, writers
 from pipeline.storage.folders import new_folder

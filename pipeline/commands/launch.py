@@ -12,8 +12,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.launch.frozen import Launch, launches, new_launch
 from pipeline.execution.progress import say
-from pipeline.execution.runner import Stages, survey
 from pipeline.execution.shared_shards import open_claims
+from pipeline.execution.survey import Stages, survey
 from pipeline.storage.claims import is_alive, this_process
 
 ENGINES = ("local", "slurm", "ray")

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.progress import say
-from pipeline.execution.runner import ALONE, Progress, Stages, discard, run_stage, survey
+from pipeline.execution.runner import ALONE, discard, run_stage
+from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import SECONDS_BETWEEN_LOOKS, Sharing, open_claims
+from pipeline.execution.survey import Stages, survey
 from pipeline.storage.tables import Tables, has_rows, prune
 
 DONE, FAILED, WAITING = 0, 1, 3
@@ -125,8 +127,8 @@ def _conclude(
 def check_stages(config: RunConfig, stages: Stages, names: Sequence[str]) -> None:
     """Raises UserError where one of some stages could not work."""
     for name in names:
-        if stages[name].takes_part(config):
-            stages[name].check(config)
+        for narrowed in stages[name].by_methods(config).values():
+            stages[name].check(narrowed)
 
 
 def prepare_redo(config: RunConfig, stages: Stages, redo: str) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pipeline.commands.query import format_table
 from pipeline.config import LanguageModel, RunConfig
-from pipeline.execution.runner import Progress, Stages, survey
+from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import open_claims
 from pipeline.execution.stage import Stage
+from pipeline.execution.survey import Stages, survey
 from pipeline.llm.endpoint.response_cache import read_other
 from pipeline.storage.tables import Tables
 
@@ -113,6 +114,8 @@ def _line(progress: Progress) -> Line:
 
 def _used(stage: Stage, config: RunConfig) -> Iterator[Line]:
     """Tokens and cost of a stage's published rows, a line for each model that took part."""
+    uses = [use for narrowed in stage.by_methods(config).values() if (use := stage.asks(narrowed))]
+    models = {use.model.model: use.model for use in uses}
     for table in stage.writes:
         counts = ["prompt_tokens", "completion_tokens"]
         if not {"model", *counts} <= set(table.schema.names) or not Tables(config.root).files(table):
@@ -122,7 +125,7 @@ def _used(stage: Stage, config: RunConfig) -> Iterator[Line]:
         for row in sums.to_pylist():
             prompt, reply = (row[f"{name}_sum"] or 0 for name in counts)
             if prompt or reply:
-                cost = _shown_cost(use.model if (use := stage.asks(config)) else None, prompt, reply)
+                cost = _shown_cost(models.get(row["model"]), prompt, reply)
                 yield [stage.name, row["model"], f"{prompt:,}", f"{reply:,}", cost]
 
 

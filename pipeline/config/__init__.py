@@ -4,6 +4,7 @@ from pipeline.config.run_config import (
     BlackBox,
     Corpus,
     Directions,
+    MethodsSection,
     Run,
     RunConfig,
     SparseCoder,
@@ -11,7 +12,7 @@ from pipeline.config.run_config import (
     Subject,
     with_sections,
 )
-from pipeline.config.section import Budget, Count, Device, LanguageModel, Positive, Section, Text
+from pipeline.config.section import Budget, Count, Device, LanguageModel, Names, Positive, Section, Text
 
 __all__ = [
     "BlackBox",
@@ -21,6 +22,8 @@ __all__ = [
     "Device",
     "Directions",
     "LanguageModel",
+    "MethodsSection",
+    "Names",
     "Positive",
     "Run",
     "RunConfig",

@@ -1,14 +1,17 @@
 """The settings of a run: sections that any run has, and those that its stages bring."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator, model_validator
 
 from pipeline.config.launching import Launch
 from pipeline.config.section import Budget, Count, Device, LanguageModel, Positive, Section, Text
+
+METHOD_NAME = r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$"
+"""What a variant can be called: its name is part of the names of files."""
 
 
 class SparseCoder(Section):
@@ -175,6 +178,77 @@ class StageSection(Section):
 
 
 S = TypeVar("S", bound=StageSection)
+T = TypeVar("T", bound=Section)
+M = TypeVar("M", bound="MethodsSection")
+
+
+class MethodsSection(StageSection):
+    """The section of a stage that works by one method or by several, one after the other."""
+
+    listed: ClassVar[str]
+    """The setting that lists the methods."""
+    column: ClassVar[str]
+    """The column of tables that tells their rows apart."""
+    shared: ClassVar[frozenset[str]] = frozenset()
+    """Settings that no variant can have of its own."""
+
+    variants: dict[Annotated[str, Field(pattern=METHOD_NAME, max_length=60)], dict[str, Any]] = {}
+    """Methods with settings of their own, by names that the list above can hold: each is a table of settings that take the place
+    of those of this section, the method among them."""
+    _name: str = PrivateAttr("")
+
+    @property
+    def names(self) -> list[str]:
+        """Methods and variants that are listed, each once."""
+        return list(dict.fromkeys(getattr(self, self.listed)))
+
+    @property
+    def name(self) -> str:
+        """What rows call the method of a section that has one; see `named`."""
+        return self._name or self.names[0]
+
+    @property
+    def used(self) -> str:
+        """The method of a section that has one; see `named`."""
+        return self.names[0]
+
+    def named(self: M, name: str) -> M:
+        """The section as it is for one of its methods, or for one of its variants, whose settings are then in it.
+
+        Raises:
+            ValidationError: the settings of the variant are not allowed.
+        """
+        given = self.variants.get(name, {self.listed: [name]})
+        if name in self.variants:
+            known = self.model_dump(include=self.model_fields_set - {"variants"})
+            found = type(self).model_validate({**known, **given})
+        else:
+            found = self.model_copy(update={**given, "variants": {}})
+        found._name = name
+        return found
+
+    def chosen(self) -> Iterator[tuple[str, str]]:
+        """(setting, name) of every choice that is named; a variant's are checked with it."""
+        yield from ((setting, name) for setting, name in super().chosen() if name not in self.variants)
+
+    @model_validator(mode="after")
+    def _variants_allowed(self: M) -> M:
+        for name, given in self.variants.items():
+            if name in self.choices[self.listed]:
+                raise ValueError(f"variants.{name}: that is the name of a method; give the variant another one")
+            if fixed := {"variants", *self.shared}.intersection(given):
+                raise ValueError(
+                    f"variants.{name}.{min(fixed)}: all methods of the section share it; leave it out here"
+                )
+            try:
+                found = self.named(name)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                place = ".".join(map(str, ("variants", name, *first["loc"])))
+                raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+            if len(found.names) != 1:
+                raise ValueError(f"variants.{name}.{self.listed} = {found.names}; a variant has one method")
+        return self
 
 
 class RunConfig(Section):
@@ -190,11 +264,19 @@ class RunConfig(Section):
         found: S = getattr(self, section.key)
         return found
 
+    def with_methods(self, methods: Mapping[str, str]) -> "RunConfig":
+        """The run file as it is for some methods, given by their columns, such as {"explainer": "statistics"}."""
+        sections = [section for _, section in self if isinstance(section, MethodsSection)]
+        return self.model_copy(
+            update={one.key: one.named(methods[one.column]) for one in sections if one.column in methods}
+        )
+
     @model_validator(mode="after")
     def _sections_agree(self) -> "RunConfig":
         for _, section in self:
             if isinstance(section, StageSection) and section.method in ("", *self.run.methods):
-                section.agree(self)
+                for one in _with_variants(section):
+                    one.agree(self)
         return self
 
     @model_validator(mode="after")
@@ -209,13 +291,18 @@ class RunConfig(Section):
     def language_models(self) -> Iterator[LanguageModel]:
         """Every language model that a section names."""
         for _, section in self:
-            if isinstance(section, Section):
-                yield from (value for _, value in section if isinstance(value, LanguageModel))
+            for one in _with_variants(section) if isinstance(section, Section) else ():
+                yield from (value for _, value in one if isinstance(value, LanguageModel))
 
     @property
     def root(self) -> Path:
         """The run's own folder."""
         return Path(self.run.folder) / self.run.name
+
+
+def _with_variants(section: T) -> list[T]:
+    variants = section.variants if isinstance(section, MethodsSection) else {}
+    return [section, *(section.named(name) for name in variants)]  # type: ignore[attr-defined]
 
 
 @cache

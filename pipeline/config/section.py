@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Annotated, Any, ClassVar, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import nearest
 
@@ -15,6 +15,8 @@ Text = Annotated[str, Field(min_length=1)]
 DEVICES = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 Device = Annotated[str, Field(pattern=DEVICES)]
 
+Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+"""Names of methods: a list, or one alone."""
 Choices = Mapping[str, str]
 """What a setting may name, each as `module:object`, which is imported when it is used. The object has a `summary`."""
 
@@ -37,7 +39,7 @@ class Section(BaseModel):
         return self
 
     def chosen(self) -> Iterator[tuple[str, str]]:
-        """(setting, name) of everything that is named."""
+        """(setting, name) of every choice that is named."""
         for setting in self.choices:
             value = getattr(self, setting)
             yield from ((setting, name) for name in ([value] if isinstance(value, str) else value))

@@ -2,92 +2,21 @@
 
 import asyncio
 import inspect
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.progress import ShardProgress
+from pipeline.execution.kept_plan import KeptPlan, all_plans
+from pipeline.execution.progress import ShardProgress, say
+from pipeline.execution.series import Progress, Series
 from pipeline.execution.shard_work import ShardWork
-from pipeline.execution.shared_shards import SharedShards, Sharing, error_note, open_claims, worker_name
-from pipeline.execution.stage import Context, Shard, Stage
+from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, stamps, worker_name
+from pipeline.execution.stage import Context, Stage
+from pipeline.execution.survey import Stages, survey
 from pipeline.storage.atomic_files import remove_leftovers
-from pipeline.storage.footers import Footer, canonical, fingerprint, read_footer
 from pipeline.storage.tables import Tables, is_pruned
 
-Stages = Mapping[str, Stage]
 ALONE = Sharing()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage is."""
-
-    stage: Stage
-    inputs: Mapping[str, Any]
-    """All that can change its rows; their hash is the fingerprint."""
-    ready: bool
-    """Whether the stages it reads are finished; before that its shards are not known."""
-    shards: list[Shard]
-    done: dict[str, list[Footer]]
-    """Footers of the finished shards, by shard name."""
-    broken: list[str]
-    """Names of shards whose last attempt ended in an error."""
-
-    @property
-    def todo(self) -> list[Shard]:
-        return [shard for shard in self.shards if shard.name not in self.done]
-
-    @property
-    def finished(self) -> bool:
-        return self.ready and not self.todo
-
-    @property
-    def failed_rows(self) -> int:
-        return sum(footer.failed for footers in self.done.values() for footer in footers)
-
-    @property
-    def seconds_per_shard(self) -> float | None:
-        """Mean time of the finished shards."""
-        times = [footers[-1].seconds for footers in self.done.values()]
-        return sum(times) / len(times) if times else None
-
-
-def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
-    """Look at the files of all stages, in the order of the data flow.
-
-    Raises:
-        UserError: a file is corrupt or foreign, or was made with other settings.
-    """
-    found: dict[str, Progress] = {}
-    for stage in stages.values():
-        found[stage.name] = _look(stage, config, found)
-    return found
-
-
-def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> Progress:
-    if not stage.takes_part(config):
-        return Progress(stage, {}, True, [], {}, [])
-    tables = Tables(config.root)
-    inputs = stage.inputs(config, {name: fingerprint(earlier[name].inputs) for name in stage.upstream(config)})
-    footers = {path: read_footer(path) for table in stage.writes for path in tables.files(table)}
-    for path, footer in footers.items():
-        _refuse_other(path, footer, stage, inputs)
-    if not all(earlier[name].finished for name in stage.upstream(config)):
-        return Progress(stage, inputs, False, [], {}, [])
-    shards = stage.plan(config, tables)
-    _refuse_unplanned(list(footers), stage, shards)
-    done = {}
-    for shard in shards:
-        own = {path: footers[path] for table in stage.writes if (path := tables.file(table, shard.name)) in footers}
-        for path, footer in own.items():
-            _refuse_other_plan(path, footer, stage, shard)
-        if len(own) == len(stage.writes):
-            done[shard.name] = list(own.values())
-    broken = [shard.name for shard in shards if shard.name not in done and error_note(config, stage, shard).exists()]
-    return Progress(stage, inputs, True, shards, done, broken)
 
 
 def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = ALONE, *, show: bool = True) -> Progress:
@@ -99,13 +28,21 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
     Raises:
         UserError: the input is at fault, or the stages it reads are not finished.
     """
+    there = stamps(stage, config)  # before they are looked at, so that what others publish from now on is told from it
     everything = survey(config, stages)
     before = everything[stage.name]
     if not before.ready:
         waiting = [name for name in stage.upstream(config) if not everything[name].finished]
         raise UserError(f"{stage.name} reads {', '.join(waiting)}, which is not finished; run that first")
+    if any(series.further for series in before.series):
+        for series in before.series:
+            if series.further:
+                KeptPlan(config.root, stage.name, series.prefix).extend(series.further)
+        before = survey(config, stages)[stage.name]
     if before.finished:
         return before
+    if stale := sum(len(series.stale) for series in before.series):
+        say(f"{stage.name}: {stale} shards are made anew, as what they were made from has changed")
     _refuse_pruned(stage, stages, config)
     for table in stage.writes:
         remove_leftovers(config.root / table.path)
@@ -113,13 +50,23 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
         open_claims(config) as claims,
         ShardProgress(stage.title, len(before.shards), len(before.done), show=show) as bar,
     ):
-        context = Context(config, stage, worker_name(claims, how.part))
-        work = ShardWork(stage, context, before.inputs, bar, SharedShards(stage, config, before.shards, claims, how))
-        if inspect.iscoroutinefunction(stage.process):
-            asyncio.run(work.compute_concurrently(_in_flight(stage, config, len(before.todo))))
-        else:
-            work.compute()
+        worker = worker_name(claims, how.part)
+        shards = SharedShards(before, config, there, claims, how)
+        for wait in sorted({False, how.wait}):  # first all that is free, whatever the methods
+            for series in before.series:
+                if series.todo:
+                    _compute(stage, series, shards, worker, bar, wait=wait)
     return survey(config, stages)[stage.name]
+
+
+def _compute(
+    stage: Stage, series: Series, shards: SharedShards, worker: str, bar: ShardProgress, *, wait: bool
+) -> None:
+    work = ShardWork(stage, Context(series.config, stage, worker), series, bar, shards, wait=wait)
+    if inspect.iscoroutinefunction(stage.process):
+        asyncio.run(work.compute_concurrently(_in_flight(stage, series.config, len(series.todo))))
+    else:
+        work.compute()
 
 
 def _in_flight(stage: Stage, config: RunConfig, shards: int) -> int:
@@ -143,11 +90,13 @@ def discard(names: Sequence[str], config: RunConfig, stages: Stages) -> None:
         if stale & {stage.name, *stage.upstream(config)}:
             stale.add(stage.name)
             _refuse_pruned(stage, stages, config, stale)
-    for stage in stages.values():
+    for stage in reversed(list(stages.values())):  # first what was made from others, so that a kill leaves no orphans
         if stage.name in stale:
             for table in reversed(stage.writes):
                 for path in tables.files(table):
                     path.unlink()
+            for plan in all_plans(config.root, stage.name):
+                plan.forget()
 
 
 def _refuse_pruned(stage: Stage, stages: Stages, config: RunConfig, made_anew: Collection[str] = ()) -> None:
@@ -160,45 +109,3 @@ def _refuse_pruned(stage: Stage, stages: Stages, config: RunConfig, made_anew: C
                     f"{stage.name} reads {tables.folder(table)}, whose rows were removed once it was finished; "
                     f"make them anew with --redo {writer}, and keep them with run.keep_partials = true"
                 )
-
-
-def _refuse_other(path: Path, footer: Footer, stage: Stage, inputs: Mapping[str, Any]) -> None:
-    """A file that was made with other settings is not part of this run."""
-    if footer.fingerprint != fingerprint(inputs):
-        changed = "\n".join(f"  {line}" for line in differences(footer.inputs, inputs))
-        raise UserError(
-            f"{path} was made by {stage.name} with other settings:\n{changed}\n"
-            f"Give the run another name (run.name), or discard what was made: --redo {stage.name}"
-        )
-
-
-def _refuse_other_plan(path: Path, footer: Footer, stage: Stage, shard: Shard) -> None:
-    """A file that covers another part than planned would leave rows out or bring them twice."""
-    if footer.shard != canonical(shard.key):
-        raise UserError(
-            f"{path} covers {footer.shard}, but the plan says {canonical(shard.key)}: the shard size of {stage.name} "
-            f"was changed; set it back, or use --redo {stage.name}"
-        )
-
-
-def _refuse_unplanned(paths: Sequence[Path], stage: Stage, shards: list[Shard]) -> None:
-    """A Parquet file that no shard writes would be read as part of the dataset."""
-    planned = {f"{shard.name}.parquet" for shard in shards}
-    for path in paths:
-        if path.name not in planned:
-            raise UserError(
-                f"{path} belongs to no shard of {stage.name} (the shard size was changed, or it is foreign); "
-                f"set the shard size back, move the file away, or use --redo {stage.name}"
-            )
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two inputs differ, as `path: old -> new` lines."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = sorted({*old, *new})
-        return [
-            line
-            for key in keys
-            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]

@@ -28,6 +28,10 @@ Unit = tuple[str, str, int]
 """A module, a polarity, and the index of a unit in the module."""
 
 
+Methods = Mapping[str, str]
+"""By which methods rows are made: names by the columns that hold them, such as {"explainer": "statistics"}."""
+
+
 @dataclass(frozen=True)
 class Shard:
     """A part of a stage's work that is published as a whole."""
@@ -80,11 +84,17 @@ class Stage:
     settings: Callable[[RunConfig], dict[str, Any]]
     """Whatever can change its rows: settings, identities of models, digests of prompts. Imports no model library."""
     plan: Callable[[RunConfig, Tables], list[Shard]]
-    """The shards, given the finished tables of the stages it reads."""
+    """The shards, given the finished tables of the stages it reads. Those whose key holds "indices" are of units: they stay as they
+    were first planned, and units that are asked for later get further ones."""
     process: "Callable[[Shard, Context], Rows | Awaitable[Rows]]"
     """Tables by name, one for each of `writes`; a coroutine function where it waits for servers."""
     check: Callable[[RunConfig], None] = lambda _: None
     """Raises UserError where the stage could not work; called before the first shard of a run."""
+    methods: Callable[[RunConfig], Sequence[Methods]] = lambda _: ({},)
+    """The methods by which it works, one set after the other; each set has shards, settings and a fingerprint of its own."""
+    pool: Callable[[RunConfig, Methods], tuple[str, Methods]] | None = None
+    """The stage, and its methods, from whose rows about other units a shard by some methods takes its controls: from those that
+    there are when the shard is planned. Its key names them as "pool", see `shards_of_pool`."""
     version: int = 1
     """Raised by hand where a change of the code changes the rows."""
     splits: tuple[str, ...] = ()
@@ -112,6 +122,12 @@ class Stage:
             "settings": self.settings(config),
             "upstream": dict(upstream),
         }
+
+    def by_methods(self, config: RunConfig) -> dict[str, RunConfig]:
+        """The run file as it is for each set of methods, by the stage's name, with the methods where there are several sets."""
+        found = self.methods(config) if self.takes_part(config) else ()
+        words = [" ".join([self.name, *methods.values()]) if len(found) > 1 else self.name for methods in found]
+        return {name: config.with_methods(methods) for name, methods in zip(words, found, strict=True)}
 
     def takes_part(self, config: RunConfig) -> bool:
         """Whether it belongs to a method of the run."""

@@ -171,7 +171,10 @@ source = "{IMPORTED}" # is not read
 skip_positions = 0 # the other program may have counted all; a higher number leaves the first ones of a sequence out of scores
 
 [explain]
+explainer = "{name}" # the explanations that were imported
 units = {{ {listed} }}
+
+[explain.variants.{name}]
 """
 
 

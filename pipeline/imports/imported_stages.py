@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.runner import Stages
 from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
+from pipeline.execution.survey import Stages
 from pipeline.storage.footers import read_footer
 from pipeline.storage.tables import Tables
 
@@ -67,6 +67,8 @@ def _finished(root: Path, stage: Stage) -> Stage:
         reads=(),
         settings=lambda _: dict(inputs["settings"]),
         version=inputs["version"],
+        methods=lambda _: ({},),
+        pool=None,
         plan=plan,
         process=process,
         check=lambda _: None,

@@ -67,9 +67,10 @@ def in_order(module: str) -> list[tuple[int, int, str]]:
 
 
 def _of_method(run: RunFolder, number: int, method: MethodReport) -> "pd.DataFrame":
-    """The chosen rows of a method's table of scores."""
+    """The chosen rows of a method's table of scores: one for each simulator, else the first candidate."""
     numbers = ", ".join(f"CAST({method.numbers.get(name, 'NULL')} AS FLOAT) AS {name}" for name in NUMBERS)
     density, join = "NULL", ""
+    kept = "simulator, candidate" if "simulator" in run.dataset(method.table).schema.names else "NULL"
     if "units" in run.tables:
         density = "CASE polarity WHEN '-' THEN units.density_negative ELSE units.density END"
         join = 'LEFT JOIN units USING (module, "index")'
@@ -77,5 +78,5 @@ def _of_method(run: RunFolder, number: int, method: MethodReport) -> "pd.DataFra
         f"""SELECT {number} AS method, module, "index", polarity, explainer, candidate, text, s.status, {numbers},
                    CAST({density} AS FLOAT) AS density
             FROM {method.table} s {join} WHERE s.status <> 'not_selected' AND module <> '{NULL_UNITS}'
-            QUALIFY row_number() OVER (PARTITION BY module, "index", polarity, explainer ORDER BY candidate) = 1"""
+            QUALIFY row_number() OVER (PARTITION BY module, "index", polarity, explainer, {kept} ORDER BY candidate) = 1"""
     ).df()

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -37,12 +38,12 @@ def atomic_path(path: Path, claimed: Callable[[], None] | None = None) -> Iterat
         with disk_errors_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             if claimed:
                 claimed()
             if not claimed or not link_if_new(temporary, path):
                 os.replace(temporary, path)
-            _flush(path.parent)
+            flush(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -52,12 +53,14 @@ def publish_once(path: Path, content: bytes) -> bool:
     """Write a small file whole under a name that nothing has yet; False, and nothing is written, where another was faster."""
     with disk_errors_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_path(path)
+        temporary = temporary_path(
+            path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+        )  # threads may write the same file
         try:
             temporary.write_bytes(content)
-            _flush(temporary)
+            flush(temporary)
             os.link(temporary, path)  # fails where there is one, on network file systems too
-            _flush(path.parent)
+            flush(path.parent)
         except FileExistsError:
             return False
         finally:
@@ -126,7 +129,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -36,13 +36,17 @@ class Tables:
         return sorted(path for path in self.folder(table).glob("*.parquet") if not path.name.startswith((".", "_")))
 
     def read(
-        self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, shard: str | None = None
+        self,
+        table: TableSchema,
+        where: Any = None,
+        columns: Sequence[str] | None = None,
+        shards: Sequence[str] | None = None,
     ) -> pa.Table:
-        """The rows that fulfil a pyarrow expression, of one shard or of all.
+        """The rows that fulfil a pyarrow expression, of some shards or of all.
 
         Row groups whose statistics rule them out are not read.
         """
-        files = self.files(table) if shard is None else [self.file(table, shard)]
+        files = self.files(table) if shards is None else [self.file(table, shard) for shard in shards]
         if not files:
             empty = table.schema.empty_table()
             return empty.select(list(columns)) if columns else empty

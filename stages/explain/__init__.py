@@ -8,3 +8,5 @@ EXPLAINERS = {
     "contrastive": "stages.explain.marked_texts:CONTRASTIVE",
 }
 """By name, as `explain.explainer` has it: a `Method` that makes an `Explainer`."""
+HUMAN = "human"
+"""The explainer of explanations that people write in a run's pages."""

@@ -1,7 +1,7 @@
 """The explain stage: evidence of the `explain` split to candidate explanations."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ import numpy as np
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
-from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, ModelUse, Rows, Shard, Stage, Unit
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATIONS
+from pipeline.storage.by_hand import WrittenExplanation
+from stages.by_hand import explainers, round_of, written
 from stages.estimates import explain_sizes, made_up_explanations
 from stages.evidence import Evidence, RecordedUnits
-from stages.explain import EXPLAINERS
+from stages.explain import EXPLAINERS, HUMAN
 from stages.methods import model_use, open_method, prompt_digests
 from stages.settings import Explain, Record
 from stages.units import draw, refuse_unknown_units, unit_name, unit_shards
@@ -68,10 +70,12 @@ class ExplanationError(Exception):
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change an explanation."""
     explain = config[Explain]
-    method = choice(EXPLAINERS, explain.explainer)
+    if round_of(explain.name) is not None:
+        return {"by hand": True}
+    method = choice(EXPLAINERS, explain.used)
     return {
         "seed": config.run.seed,
-        "explain": explain.model_dump(exclude={"shard_units", "engine"}),
+        "explain": explain.model_dump(exclude={"shard_units", "engine", "units", "polarities", "variants"}),
         "engine": engine_settings(explain.engine),
         "prompts": prompt_digests(method, explain.engine, config.run.prompts),
         "skip_positions": config[Record].skip_positions,
@@ -81,25 +85,44 @@ def settings(config: RunConfig) -> dict[str, Any]:
 async def process(shard: Shard, context: Context) -> Rows:
     """Explain the units of one shard, side by side."""
     config, explain_settings = context.config, context.config[Explain]
-    name = explain_settings.explainer
-    explainer = await open_method("explainer", name, EXPLAINERS, explain_settings, explain_settings.engine, context)
+    name, number = explain_settings.name, 0
+    if (by_hand := written(config)) is not None:
+        name, number, explainer = HUMAN, round_of(name) or 0, by_whom(by_hand)
+    else:
+        engine = explain_settings.engine
+        explainer = await open_method("explainer", explain_settings.used, EXPLAINERS, explain_settings, engine, context)
     unit = (shard.key["module"], shard.key["indices"], shard.key["polarity"])
     found = await asyncio.to_thread(RecordedUnits.of(context).evidence, *unit)
 
     async def explain(evidence: Evidence) -> list[dict[str, Any]]:
         seed = draw(config.run.seed, unit_name(evidence.module, evidence.index, evidence.polarity)).integers(2**31)
-        return await explain_unit(name, explainer, evidence, int(seed))
+        return await explain_unit(name, explainer, evidence, int(seed), number)
 
     rows = [row for unit in await context.gather(explain, found, len(found)) for row in unit]
     return {EXPLANATIONS.name: EXPLANATIONS.of_rows(rows)}
 
 
-async def explain_unit(name: str, explainer: Explainer, evidence: Evidence, seed: int) -> list[dict[str, Any]]:
-    """Rows of the explanations table by a named explainer; a unit that cannot be explained has one row that says why."""
+def by_whom(by_hand: Mapping[Unit, WrittenExplanation]) -> Explainer:
+    """The explainer that says what was written of each unit."""
+
+    async def explain(evidence: Evidence, _: int) -> list[Candidate]:
+        return [Candidate(by_hand[evidence.module, evidence.polarity, evidence.index].text)]
+
+    return explain
+
+
+async def explain_unit(
+    name: str, explainer: Explainer, evidence: Evidence, seed: int, first: int = 0
+) -> list[dict[str, Any]]:
+    """Rows of the explanations table by a named explainer; a unit that cannot be explained has one row that says why.
+
+    Args:
+        first: number of its first candidate.
+    """
     unit = {"module": evidence.module, "index": evidence.index, "polarity": evidence.polarity, "explainer": name}
 
     def row(number: int, candidate: Candidate, status: str, error: str | None = None) -> dict[str, Any]:
-        return {**unit, "candidate": number, **candidate.columns(), "status": status, "error": error}
+        return {**unit, "candidate": first + number, **candidate.columns(), "status": status, "error": error}
 
     await asyncio.sleep(0)  # an interruption takes effect between units
     if not any(np.nanmax(exemplar.activations, initial=0.0) > 0 for exemplar in evidence.exemplars):
@@ -120,6 +143,13 @@ async def explain_unit(name: str, explainer: Explainer, evidence: Evidence, seed
     ]
 
 
+def model_asked(config: RunConfig) -> ModelUse | None:
+    """The language model that explains; none where a person does."""
+    explain = config[Explain]
+    by_hand = round_of(explain.name) is not None
+    return None if by_hand else model_use("explainer", explain.used, EXPLAINERS, explain.engine)
+
+
 def check(config: RunConfig) -> None:
     """Raises UserError where a listed unit does not exist, or the language model, its device or a prompt is not there."""
     check_engine(config[Explain].engine)
@@ -137,7 +167,8 @@ EXPLAIN = Stage(
     process=process,
     splits=("explain",),
     check=check,
-    asks=lambda config: model_use("explainer", config[Explain].explainer, EXPLAINERS, config[Explain].engine),
+    methods=explainers,
+    asks=model_asked,
     estimate=EstimateHints(explain_sizes, made_up_explanations),
     method="simulation",
 )

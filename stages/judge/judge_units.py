@@ -15,16 +15,18 @@ from pipeline.config import RunConfig
 from pipeline.config.section import choice, summaries
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
-from pipeline.execution.stage import Context, ModelUse, Rows, Shard, Stage
+from pipeline.execution.kept_plan import shards_of_pool
+from pipeline.execution.stage import Context, Methods, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import Prompt, refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION, EXPLANATION_KEYS, NEGATIVES, OUTCOME, column, unit_table
 from stages.asking import Asker, open_asker
+from stages.by_hand import controls_by, explainers, of_explainer
 from stages.evidence import Exemplar, RecordedUnits
 from stages.judge import JUDGE_METHODS
 from stages.judge.items import Answer, Item, answers
 from stages.score.score_units import SCORES
-from stages.settings import Judge
+from stages.settings import Explain, Judge, Simulate
 from stages.units import draw, unit_name, unit_shards
 
 if TYPE_CHECKING:
@@ -81,14 +83,14 @@ def settings(config: RunConfig) -> dict[str, Any]:
     judge = config[Judge]
     return {
         "seed": config.run.seed,
-        "judge": judge.model_dump(exclude={"shard_units", "engine"}),
+        "judge": judge.model_dump(exclude={"shard_units", "engine", "variants"}),
         "engine": engine_settings(judge.engine),
-        "prompts": {name: _prompt(name, config).digests() for name in judge.methods},
+        "prompts": _prompt(config).digests(),
     }
 
 
-def _prompt(method: str, config: RunConfig) -> Prompt:
-    return Prompt(choice(JUDGE_METHODS, method).prompt, config.run.prompts)
+def _prompt(config: RunConfig) -> Prompt:
+    return Prompt(choice(JUDGE_METHODS, config[Judge].used).prompt, config.run.prompts)
 
 
 async def process(shard: Shard, context: Context) -> Rows:
@@ -96,11 +98,15 @@ async def process(shard: Shard, context: Context) -> Rows:
     module, polarity, indices = shard.key["module"], shard.key["polarity"], shard.key["indices"]
     config, model = context.config, context.config[Judge].engine
     asker = open_asker(model, context)
-    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & pc.field("text").is_valid()
-    where &= pc.field("status").isin(["ok", "undefined"])  # scored on the report split: one explanation a unit
     columns = [*EXPLANATION_KEYS, "text"]
-    published: list[Row] = context.once(
-        f"published of {module} {polarity}", lambda _: context.tables.read(SCORES, where, columns).to_pylist()
+    published = pc.field("text").is_valid() & pc.field("status").isin(["ok", "undefined"])  # one explanation a unit
+    by = of_explainer(config[Explain].name) & (pc.field("simulator") == config[Simulate].name)
+    mine = published & by & context.tables.is_unit(module, indices, polarity)
+    explanations: list[Row] = context.tables.read(SCORES, mine, columns).to_pylist()
+    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & published
+    pool: list[Row] = context.once(
+        f"published of {module} {polarity} {shard.key.get('pool')}",
+        lambda _: context.tables.read(SCORES, where, columns, shards_of_pool(shard)).to_pylist(),
     )
     recorded, unit = RecordedUnits.of(context), (module, indices, ("report",), polarity)
     exemplars = await asyncio.to_thread(recorded.exemplars, *unit)
@@ -108,13 +114,9 @@ async def process(shard: Shard, context: Context) -> Rows:
     in_process = model is None or model.base_url is None
 
     async def judge(index: int) -> list[tuple[list[Row], Row]]:
-        own = [row for row in published if row["index"] == index]
-        others = [row for row in published if row["index"] != index]
-        return [
-            await judge_explanation(row, others, exemplars[index] + hard[index], asker, config, method)
-            for row in own
-            for method in config[Judge].methods
-        ]
+        own = [row for row in explanations if row["index"] == index]
+        others = [row for row in pool if row["index"] != index]
+        return [await judge_explanation(row, others, exemplars[index] + hard[index], asker, config) for row in own]
 
     units = await context.gather(judge, indices, 1 if in_process else len(indices))
     judged = [one for unit in units for one in unit]
@@ -125,16 +127,17 @@ async def process(shard: Shard, context: Context) -> Rows:
 
 
 async def judge_explanation(
-    row: Row, others: Sequence[Row], exemplars: Sequence[Exemplar], asker: Asker, config: RunConfig, method: str
+    row: Row, others: Sequence[Row], exemplars: Sequence[Exemplar], asker: Asker, config: RunConfig
 ) -> tuple[list[Row], Row]:
-    """Rows of both tables for one explanation by one method."""
+    """Rows of both tables for one explanation."""
     await asyncio.sleep(0)  # an interruption takes effect between explanations
+    method = config[Judge].used
     rng = draw(config.run.seed, f"{method}/" + unit_name(row["module"], row["index"], row["polarity"]))
-    judge, prompt = config[Judge], _prompt(method, config)
+    judge, prompt = config[Judge], _prompt(config)
     items: list[Item] = choice(JUDGE_METHODS, method).items(exemplars, judge.examples, rng)
     items = [items[place] for place in rng.permutation(len(items))]
     controls = [others[place] for place in rng.permutation(len(others))[: judge.controls]]
-    keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": method}
+    keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": judge.name}
     rows: list[Row] = []
     for shown in (row, *controls):
         found = await _answers(asker, prompt, shown["text"], items, judge)
@@ -225,7 +228,22 @@ def agreement(answered: "pd.DataFrame") -> dict[str, float]:
 def model_use(config: RunConfig) -> ModelUse | None:
     """The language model that judges."""
     judge = config[Judge]
-    return ModelUse(judge.engine, f"judge {', '.join(judge.methods)}") if judge.engine and judge.methods else None
+    return ModelUse(judge.engine, f"judge {judge.name}") if judge.engine else None
+
+
+def judgements(config: RunConfig) -> list[Methods]:
+    """Every method for every explainer, for the candidates that the first simulator chose."""
+    simulator = config[Simulate].names[0]
+    return [
+        {**explainer, "simulator": simulator, "method": name}
+        for name in config[Judge].names
+        for explainer in explainers(config)
+    ]
+
+
+def controls(config: RunConfig, methods: Methods) -> tuple[str, Methods]:
+    """Where explanations of other units are taken from."""
+    return "score", {"explainer": controls_by(config, methods), "simulator": methods["simulator"]}
 
 
 def check(config: RunConfig) -> None:
@@ -240,7 +258,9 @@ JUDGE = Stage(
     reads=("score", "record.merge", "record.negatives", "corpus"),
     writes=(JUDGEMENTS, EXAMPLE_SCORES),
     settings=settings,
-    plan=lambda config, tables: unit_shards(config, tables, config[Judge].shard_units) if config[Judge].methods else [],
+    methods=judgements,
+    pool=controls,
+    plan=lambda config, tables: unit_shards(config, tables, config[Judge].shard_units),
     process=process,
     splits=("report",),
     check=check,

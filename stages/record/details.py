@@ -46,7 +46,6 @@ def settings(config: RunConfig) -> dict[str, Any]:
         **model_identity(config.subject),
         "modules": modules,
         "seed": config.run.seed,
-        "explain": config[Explain].model_dump(include={"units", "polarities"}),
         "attribution": config[Record].attribution,
         "details": config[Record].details,
         "pairs": config[Record].pairs if any(kind_of(module).moves for module in modules) else 0,

@@ -38,7 +38,7 @@ from stages.record.likeness import (
 )
 from stages.record.recorded_batch import counted_positions
 from stages.record.sequences import sequence_shards, special_ids, token_ids_of
-from stages.settings import Explain, Record, Simulate
+from stages.settings import Record, Simulate
 from stages.units import unit_shards
 
 LOW = 0.5
@@ -85,8 +85,6 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return {
         "seed": config.run.seed,
         "negatives": config[Record].negatives,
-        "units": config[Explain].model_dump()["units"],
-        "polarities": sorted(config[Explain].polarities),
     }
 
 

@@ -15,11 +15,13 @@ from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage
 from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, column, unit_table
+from stages.by_hand import of_explainer
 from stages.estimates import with_texts
 from stages.evidence import Exemplar, RecordedUnits
 from stages.score import SCORERS
 from stages.score.scorers import Explained, Pairs, Scorer, flat
-from stages.settings import Judge, Score, Simulate
+from stages.settings import Explain, Judge, Score, Simulate
+from stages.simulate.simulate_units import simulations
 from stages.units import draw, unit_name, unit_shards
 
 if TYPE_CHECKING:
@@ -50,11 +52,12 @@ _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN N
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _CHOSEN = "status <> 'not_selected'"
 SUMMARY = f"""
-SELECT count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
+SELECT explainer, simulator,
+       count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
        avg(correlation_random) AS correlation_random, avg(correlation_shuffled) AS control,
        avg(correlation_lookup) AS lookup,
        count(*) FILTER (ci_low > correlation_shuffled) / nullif(count(correlation), 0) AS above_control
-FROM scores WHERE {_CHOSEN}"""
+FROM scores WHERE {_CHOSEN} GROUP BY explainer, simulator ORDER BY explainer, simulator"""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -66,10 +69,13 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Score the explanations of the units of one shard."""
     module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
     is_unit = context.tables.is_unit(module, indices, polarity)
-    explanations = context.tables.read(EXPLANATIONS, is_unit).to_pylist()
-    simulations = context.tables.read(SIMULATIONS, is_unit & pc.field("split").isin(["select", "report"]))
-    pairs = pair(simulations, RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity))
-    errors = simulation_errors(simulations)
+    mine = is_unit & of_explainer(context.config[Explain].name)
+    explanations = context.tables.read(EXPLANATIONS, mine).to_pylist()
+    held_out = pc.field("split").isin(["select", "report"])
+    simulated = mine & held_out & (pc.field("simulator") == context.config[Simulate].name)
+    rows_simulated = context.tables.read(SIMULATIONS, simulated)
+    pairs = pair(rows_simulated, RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity))
+    errors = simulation_errors(rows_simulated)
     rows: Rows = []
     for index in indices:
         own = [row for row in explanations if row["index"] == index]
@@ -101,7 +107,7 @@ def pair(simulations: pa.Table, exemplars: Mapping[int, Sequence[Exemplar]]) -> 
     truths = truths.sort_values("is_random", kind="stable").drop_duplicates(KEYS, keep="last")
     names = [*KEYS, "candidate", "control", "source", "expected", "coverage"]
     rows = simulations.filter(pc.field("status") == "ok").select(names).to_pandas()
-    rows["candidate"] = rows["candidate"].fillna(-1).astype(np.int64)
+    rows["candidate"] = rows["candidate"].where(rows["control"] == "", -1).astype(np.int64)
     rows = rows.merge(truths, on=KEYS)
     wrong = rows[[len(true) != len(row) for true, row in zip(rows["true"], rows["expected"], strict=True)]]
     if len(wrong):
@@ -126,15 +132,16 @@ def score_unit(
         unit: all that was simulated for it.
     """
     is_report = unit.rows["split"] == "report"
-    candidates = [unit.rows["candidate"] == number for number in range(len(explanations))]
-    on_select = np.array([unit.where(mine & ~is_report).correlation for mine in candidates])
-    chosen = int(np.nanargmax(on_select)) if np.isfinite(on_select).any() else 0
+    numbers = [row["candidate"] for row in explanations]
+    candidates = {number: unit.rows["candidate"] == number for number in numbers}
+    on_select = np.array([unit.where(mine & ~is_report).correlation for mine in candidates.values()])
+    chosen = numbers[int(np.nanargmax(on_select))] if np.isfinite(on_select).any() else min(numbers, default=0)
     found = []
-    for row in explanations:
+    for place, row in enumerate(explanations):
         number = row["candidate"]
         row = row | {
-            "simulator": config[Simulate].simulator,
-            "correlation_select": on_select[number],
+            "simulator": config[Simulate].name,
+            "correlation_select": on_select[place],
             "n_candidates": int(np.isfinite(on_select).sum()),
         }
         if row["text"] is not None and number != chosen:
@@ -170,18 +177,21 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
         f"Dataset: {root}/scores/*.parquet (and units, exemplars, explanations, simulations beside it)",
         f'Query:   make query SQL="SELECT text, correlation FROM scores ORDER BY correlation DESC" RUN={root}',
     ]
+    several = connection.sql(SUMMARY).to_arrow_table().to_pylist()
+    columns = _COLUMNS if len(several) < 2 else f"{_COLUMNS}, explainer, simulator"
     for title, order, limit in (
         ("Best explained", 'correlation DESC NULLS LAST, module, "index", polarity', 8),
         ("Drawn at random", f'hash(module, "index", {seed}), polarity', 8),
     ):
         rows = connection.sql(
-            f"SELECT {_COLUMNS} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
+            f"SELECT {columns} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
         )
         parts += ["", title, format_table(rows.columns, rows.fetchall())]
-    return "\n".join([*parts, "", _sentence(connection.sql(SUMMARY).to_arrow_table().to_pylist()[0])])
+    by = ["{explainer}, simulated by {simulator}: ".format(**one) if len(several) > 1 else "" for one in several]
+    return "\n".join([*parts, "", *(words + _sentence(one) for words, one in zip(by, several, strict=True))])
 
 
-def _sentence(values: dict[str, float | None]) -> str:
+def _sentence(values: dict[str, Any]) -> str:
     def number(name: str) -> str:
         return "none" if values[name] is None else f"{values[name]:.3f}"
 
@@ -201,6 +211,7 @@ SCORE = Stage(
     writes=(SCORES,),
     settings=settings,
     plan=lambda config, tables: unit_shards(config, tables, config[Score].shard_units),
+    methods=simulations,
     process=process,
     splits=("select", "report"),
     estimate=EstimateHints(

@@ -19,15 +19,17 @@ from pipeline.config import LanguageModel, RunConfig
 from pipeline.config.section import choice
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
-from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
+from pipeline.execution.kept_plan import shards_of_pool
+from pipeline.execution.stage import Context, EstimateHints, Methods, Rows, Shard, Stage
 from pipeline.llm.engine import NUMBERS
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS, EXPLANATIONS, SIMULATIONS
+from stages.by_hand import controls_by, explainers, of_explainer, round_of
 from stages.estimates import simulate_sizes
 from stages.evidence import RecordedUnits, TopToken
 from stages.methods import Method, model_use, open_method, prompt_digests
-from stages.settings import Simulate
+from stages.settings import Explain, Simulate
 from stages.simulate import SIMULATORS
 from stages.units import draw, unit_name, unit_shards
 
@@ -157,10 +159,10 @@ class Job:
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a simulation."""
     simulate = config[Simulate]
-    method = choice(SIMULATORS, simulate.simulator)
+    method = choice(SIMULATORS, simulate.used)
     return {
         "seed": config.run.seed,
-        "simulate": simulate.model_dump(exclude={"shard_units", "engine", "embedder"}),
+        "simulate": simulate.model_dump(exclude={"shard_units", "engine", "embedder", "variants"}),
         "engine": engine_settings(simulate.engine),
         "prompts": prompt_digests(method, simulate.engine, config.run.prompts),
         **method.settings(simulate),
@@ -171,10 +173,16 @@ async def process(shard: Shard, context: Context) -> Rows:
     """Simulate the explanations and the controls of the units of one shard, units side by side."""
     module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
     simulate, recorded = context.config[Simulate], RecordedUnits.of(context)
-    simulator = await open_method("simulator", simulate.simulator, SIMULATORS, simulate, simulate.engine, context)
-    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & pc.field("text").is_valid()
-    explanations: list[Row] = context.once(  # those of other units are controls
-        f"explanations of {module} {polarity}", lambda _: context.tables.read(EXPLANATIONS, where).to_pylist()
+    simulator = await open_method("simulator", simulate.used, SIMULATORS, simulate, simulate.engine, context)
+    explained, is_unit = pc.field("text").is_valid(), context.tables.is_unit(module, indices, polarity)
+    mine = is_unit & explained & of_explainer(context.config[Explain].name)
+    own: list[Row] = context.tables.read(EXPLANATIONS, mine).to_pylist()
+    where = (
+        (pc.field("module") == module) & (pc.field("polarity") == polarity) & explained & (pc.field("candidate") == 0)
+    )
+    pool: list[Row] = context.once(
+        f"explanations of {module} {polarity} {shard.key.get('pool')}",
+        lambda _: context.tables.read(EXPLANATIONS, where, shards=shards_of_pool(shard)).to_pylist(),
     )
     sequences = await asyncio.to_thread(recorded.sequences, module, indices, ("select", "report"), polarity)
     tokens = await asyncio.to_thread(recorded.tokens, [seq_id for pairs in sequences.values() for seq_id, _ in pairs])
@@ -182,8 +190,8 @@ async def process(shard: Shard, context: Context) -> Rows:
     units_at_once, jobs_at_once = _at_once(simulate.engine, len(indices))
 
     async def work(index: int) -> list[Row]:
-        jobs = unit_jobs(index, explanations, top_tokens[index], context.config)
-        return await simulate_unit(jobs, sequences[index], tokens, simulator, simulate.simulator, jobs_at_once)
+        jobs = unit_jobs(index, own, pool, top_tokens[index], context.config)
+        return await simulate_unit(jobs, sequences[index], tokens, simulator, simulate.name, jobs_at_once)
 
     rows = [row for unit in await context.gather(work, indices, units_at_once) for row in unit]
     return {SIMULATIONS.name: SIMULATIONS.of_rows(rows)}
@@ -196,18 +204,23 @@ def _at_once(engine: LanguageModel | None, units: int) -> tuple[int, int]:
     return units, JOBS_AT_ONCE if engine.mode == "live" else ALL_JOBS
 
 
-def unit_jobs(index: int, explanations: list[Row], top_tokens: list[TopToken], config: RunConfig) -> list[Job]:
+def unit_jobs(
+    index: int, explanations: list[Row], pool: list[Row], top_tokens: list[TopToken], config: RunConfig
+) -> list[Job]:
     """What is simulated for one unit: its candidates, then the controls.
 
     Args:
-        explanations: rows of the explanations table of all units of the module, of one polarity.
+        explanations: rows of the explanations table, those of the unit among them.
+        pool: the first candidates of units of the module, of the same polarity.
     """
     own = [row for row in explanations if row["index"] == index]
-    others = [row for row in explanations if row["index"] != index and row["candidate"] == 0]
+    others = [row for row in pool if row["index"] != index]
     if not own:
         return []
     jobs = [Job({name: row[name] for name in EXPLANATION_KEYS}, "", index, row["text"]) for row in own]
-    keys = jobs[0].keys | {"candidate": None}
+    keys = jobs[0].keys | {
+        "candidate": round_of(config[Explain].name)
+    }  # which tells those of explanations by hand apart
     rng = draw(config.run.seed, "controls/" + unit_name(keys["module"], index, keys["polarity"]))
     drawn = [others[place] for place in rng.permutation(len(others))[: config[Simulate].controls]]
     jobs += [Job(keys, "shuffled", row["index"], row["text"]) for row in drawn]
@@ -241,7 +254,7 @@ async def simulate_unit(
         method = LookupSimulator() if job.control == LOOKUP else simulator
         said = {
             **job.keys,
-            "simulator": LOOKUP if job.control == LOOKUP else name,
+            "simulator": name,
             "control": job.control,
             "source": job.source,
             "model": method.model,
@@ -263,6 +276,11 @@ async def simulate_unit(
     return [row for rows in await bounded_gather(simulate, jobs, at_once) for row in rows]
 
 
+def simulations(config: RunConfig) -> list[Methods]:
+    """Every explainer with every simulator."""
+    return [{**explainer, "simulator": name} for explainer in explainers(config) for name in config[Simulate].names]
+
+
 def check(config: RunConfig) -> None:
     """Raises UserError where a model that simulates, its device or a prompt is not there."""
     refuse_unknown_prompts(config.run.prompts)
@@ -280,7 +298,9 @@ SIMULATE = Stage(
     process=process,
     splits=("select", "report"),
     check=check,
-    asks=lambda config: model_use("simulator", config[Simulate].simulator, SIMULATORS, config[Simulate].engine),
+    methods=simulations,
+    pool=lambda config, methods: ("explain", {"explainer": controls_by(config, methods)}),
+    asks=lambda config: model_use("simulator", config[Simulate].used, SIMULATORS, config[Simulate].engine),
     estimate=EstimateHints(simulate_sizes, replies_grow=True),
     method="simulation",
 )

@@ -9,7 +9,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.launch.frozen import Launch
 from pipeline.execution.launch.watch import Codes, conclude, watch
 from pipeline.execution.progress import say
-from pipeline.execution.runner import Stages
+from pipeline.execution.survey import Stages
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
 """Environment variables by which libraries keep to a number of cores."""

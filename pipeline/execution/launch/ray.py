@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.execution.launch.frozen import Launch
 from pipeline.execution.launch.watch import Codes, conclude, watch
 from pipeline.execution.progress import say
-from pipeline.execution.runner import Stages
+from pipeline.execution.survey import Stages
 
 SECONDS_TO_CONNECT = 10.0
 LOST = 1

@@ -14,7 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.launch.frozen import Launch, launches, quoted
 from pipeline.execution.progress import say
-from pipeline.execution.runner import Stages, survey
+from pipeline.execution.survey import Stages, survey
 
 SECONDS_TO_GIVE_BACK = 15
 """Before its time limit, a task that has not finished its shard gives it back."""

@@ -10,7 +10,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.launch.frozen import Launch
 from pipeline.execution.progress import ShardProgress, say
-from pipeline.execution.runner import Progress, Stages, survey
+from pipeline.execution.series import Progress
+from pipeline.execution.survey import Stages, survey
 
 SHARE_OF_LOOKING = 0.05
 """Of the time, at most so much goes into reading the footers of shards."""

@@ -76,7 +76,7 @@ def test_values_are_written_as_toml(value: object) -> None:
 
 CHANGES = [
     ("explain.units=5", ("explain", "units"), 5),
-    ("explain.explainer=statistics", ("explain", "explainer"), "statistics"),
+    ("explain.explainer=statistics", ("explain", "explainer"), ["statistics"]),
     ('explain.units={"layers.4.mlp" = [1, 2]}', ("explain", "units"), {"layers.4.mlp": [1, 2]}),
     ("explain.engine.model=other", ("explain", "engine", "model"), "other"),
     ("run.name=other", ("run", "name"), "other"),

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.execution.runner import differences
+from pipeline.execution.survey import differences
 from pipeline.storage.footers import fingerprint, git_commit
 
 values = st.recursive(

@@ -10,9 +10,11 @@ import pytest
 
 from pipeline.commands.run import parse_part, run_pipeline
 from pipeline.errors import UserError
-from pipeline.execution.runner import Progress, discard, run_stage, survey
+from pipeline.execution.runner import discard, run_stage
+from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Context
+from pipeline.execution.survey import survey
 from pipeline.schemas import TableSchema
 from pipeline.storage.tables import Tables
 from stages.evidence import RecordedUnits

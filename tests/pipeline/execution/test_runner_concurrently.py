@@ -14,7 +14,8 @@ from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution import progress, shard_work
 from pipeline.execution.concurrency import TURN
-from pipeline.execution.runner import Progress, run_stage
+from pipeline.execution.runner import run_stage
+from pipeline.execution.series import Progress
 from pipeline.execution.stage import Context, ModelUse, Shard, Stage
 from pipeline.storage.tables import Tables
 from tests.pipeline.toy import COUNT, NUMBERS, toy_config

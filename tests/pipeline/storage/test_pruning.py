@@ -15,9 +15,9 @@ from pipeline.commands.run import run_pipeline
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.runner import survey
 from pipeline.execution.shared_shards import Sharing, open_claims
 from pipeline.execution.stage import Stage
+from pipeline.execution.survey import survey
 from pipeline.schemas import TableSchema, column
 from pipeline.storage.footers import footer, read_footer
 from pipeline.storage.shards import publish

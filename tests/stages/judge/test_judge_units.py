@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,9 @@ def by_colour(request: Request) -> str:
 def judged(method: str, text: str, write: Any = by_colour, **judge: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     others = [KEYS | {"index": index, "text": f"the word {word}"} for index, word in ((5, "purple"), (6, "seven"))]
     row = KEYS | {"text": text}
-    work = judge_explanation(row, others, exemplars(), Asker(DoubleEngine(write=write)), config(**judge), method)
+    work = judge_explanation(
+        row, others, exemplars(), Asker(DoubleEngine(write=write)), config(methods=[method], **judge)
+    )
     return asyncio.run(work)
 
 
@@ -96,7 +97,5 @@ def test_a_judge_that_never_answers_gives_no_score() -> None:
     assert score["error"] == "no luck"
 
 
-def test_without_a_method_nothing_is_planned(tmp_path: Path) -> None:
-    from pipeline.storage.tables import Tables
-
-    assert JUDGE.plan(config(methods=[]), Tables(tmp_path)) == []
+def test_without_a_method_nothing_is_planned() -> None:
+    assert JUDGE.methods(config(methods=[])) == []

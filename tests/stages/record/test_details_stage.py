@@ -12,8 +12,8 @@ import torch
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.runner import survey
 from pipeline.execution.stage import Context
+from pipeline.execution.survey import survey
 from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activation_sources import find_hook_points

@@ -11,8 +11,9 @@ import pytest
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
-from pipeline.execution.runner import run_stage, survey
+from pipeline.execution.runner import run_stage
 from pipeline.execution.stage import Context
+from pipeline.execution.survey import survey
 from pipeline.schemas import EXEMPLARS, NEGATIVES
 from pipeline.storage.footers import footer
 from pipeline.storage.shards import publish
@@ -81,7 +82,7 @@ def add_negative_polarity(config: RunConfig) -> None:
     tables = Tables(config.root)
     progress = survey(config, STAGES)["record.merge"]
     for shard in progress.shards:
-        rows = tables.read(EXEMPLARS, shard=shard.name).to_pylist()
+        rows = tables.read(EXEMPLARS, shards=[shard.name]).to_pylist()
         if {row["polarity"] for row in rows} == {"+"}:
             for row in [row for row in rows if row["band"] == "top"]:
                 lowest = min(row["activations"][1:])

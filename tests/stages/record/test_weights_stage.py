@@ -10,8 +10,8 @@ import torch
 
 from pipeline.commands.status import status_table
 from pipeline.config import RunConfig
-from pipeline.execution.runner import survey
 from pipeline.execution.stage import Context
+from pipeline.execution.survey import survey
 from pipeline.schemas import UNIT_TOKENS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_language_model

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.execution.runner import survey
+from pipeline.execution.survey import survey
 from pipeline.storage.footers import fingerprint
 from pipeline.subjects.text_functions import open_text_function
 from stages import STAGES

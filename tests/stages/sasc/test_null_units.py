@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.black_boxes.random_directions import random_directions
 from pipeline.errors import UserError
-from pipeline.execution.runner import survey
 from pipeline.execution.stage import Context
+from pipeline.execution.survey import survey
 from pipeline.subjects.embedder import Embedder, load_embedder
 from pipeline.subjects.text_functions import open_text_function
 from stages import STAGES

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.execution.runner import discard, run_stage, survey
+from pipeline.execution.runner import discard, run_stage
+from pipeline.execution.survey import survey
 from pipeline.storage.footers import fingerprint, read_footer
 from stages import STAGES
 from stages.evidence import Exemplar

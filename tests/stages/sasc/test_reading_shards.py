@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.execution.runner import run_stage, survey
+from pipeline.execution.runner import run_stage
 from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Context, Shard
+from pipeline.execution.survey import survey
 from stages import STAGES
 from stages.sasc.ngram_scan import SCAN, process
 from stages.sasc.sasc_tables import NULLS

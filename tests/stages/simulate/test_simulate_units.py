@@ -49,7 +49,7 @@ def explanation(index: int, candidate: int, text: str) -> dict[str, Any]:
 
 def simulate(own: list[dict[str, Any]], shuffled: list[dict[str, Any]]) -> tuple[Recording, list[dict[str, Any]]]:
     simulator = Recording()
-    jobs = unit_jobs(7, [*own, *shuffled], [TopToken(" b", 2.0, 5), TopToken("a", 1.0, 5)], CONFIG)
+    jobs = unit_jobs(7, own, shuffled, [TopToken(" b", 2.0, 5), TopToken("a", 1.0, 5)], CONFIG)
     return simulator, asyncio.run(simulate_unit(jobs, SEQUENCES, TOKENS, simulator, "recording", at_once=2))
 
 
@@ -71,7 +71,7 @@ def test_the_lookup_table_predicts_the_mean_activation_of_each_token() -> None:
     _, rows = simulate([explanation(7, 0, "x")], [])
     [found] = [row for row in rows if row["control"] == "lookup" and row["seq_id"] == 3]
     assert np.asarray(found["expected"]).tolist() == [10, 0, 10]
-    assert found["simulator"] == "lookup"
+    assert found["simulator"] == "recording"
 
 
 def test_a_failed_simulation_is_a_row_that_says_why() -> None:
