@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query show compare report serve plots libraries browser try test test-slow test-all test-cluster docs pictures lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-fetch bench-record-gpu
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster docs pictures lint format clean \
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -15,6 +15,7 @@ SQL    ?=
 OF     ?=
 WATCH  ?=
 FORMAT ?= table
+UNSAFE ?=
 RUN    ?=
 UNIT   ?=
 A      ?=
@@ -99,7 +100,7 @@ doctor: $(INSTALLED) ## what the endpoints of CONFIG can do, and whether that is
 	@$(PIPELINE) doctor --config $(CONFIG) $(CHANGES)
 
 query: $(INSTALLED) ## SQL="select ..." over a run, or best, worst, failures, search WORDS, compare FOLDER; FORMAT=table, csv, json or parquet, RUN=folder
-	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(RUN),--run $(RUN)) -- "$$SQL"
+	@$(PIPELINE) query --config $(CONFIG) --format $(FORMAT) $(if $(UNSAFE),--unsafe) $(if $(RUN),--run $(RUN)) -- "$$SQL"
 
 show: $(INSTALLED) ## UNIT="layers.4.mlp 591" of a run: its explanations, scores and exemplars; RUN=folder
 	@$(PIPELINE) show --config $(CONFIG) $(if $(RUN),--run $(RUN)) -- $(UNIT)
@@ -107,11 +108,20 @@ show: $(INSTALLED) ## UNIT="layers.4.mlp 591" of a run: its explanations, scores
 compare: $(INSTALLED) ## A=outputs/demo B="outputs/other ...": how their scores differ on the units of both
 	@$(PIPELINE) compare --format $(FORMAT) -- "$$A" $(B)
 
+verify: $(INSTALLED) ## read a run again and say what is wrong, of CONFIG or of RUN=folder
+	@$(PIPELINE) verify --config $(CONFIG) $(RUN)
+
+repair: $(INSTALLED) ## move what is wrong away, and say what makes it again
+	@$(PIPELINE) repair --config $(CONFIG) $(RUN)
+
 report: $(INSTALLED) ## pages of a run for a browser, of CONFIG or of RUN=folder
 	@$(PIPELINE) report --config $(CONFIG) $(if $(RUN),--run $(RUN))
 
-serve: $(INSTALLED) ## the same pages while the run goes on, with SQL and things to try, at PORT
-	@$(PIPELINE) serve --config $(CONFIG) --port $(PORT) $(if $(RUN),--run $(RUN))
+serve: $(INSTALLED) ## the same pages of a run and those beside it while they go on, with SQL and things to try, at PORT
+	@$(PIPELINE) serve --config $(CONFIG) --port $(PORT) $(foreach run,$(RUN),--run $(run))
+
+reproduce: $(INSTALLED) ## make RUN=folder again from what it keeps, asking no endpoint, and compare all rows
+	@$(PIPELINE) reproduce $(CHANGES) -- "$(RUN)"
 
 plots: $(INSTALLED) ## the scores of a run as SVG and PNG for a paper, of CONFIG or of RUN=folder
 	@$(PIPELINE) plots --config $(CONFIG) $(if $(RUN),--run $(RUN))
@@ -188,6 +198,9 @@ bench-report: $(INSTALLED) ## time to make the pages of 50,000 units, and to dra
 
 bench-peer: $(INSTALLED) ## CPU, memory and disk of recording, beside Delphi's; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_peer
+
+bench-corpus: $(INSTALLED) ## memory of cutting 1 GB of text; not part of bench
+	@$(BIN)/python -m tests.benchmarks.bench_corpus
 
 bench-fetch: $(INSTALLED) ## how fast a unit is fetched, RUN=folder of a recorded run; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_fetch --run $(RUN)

@@ -1,6 +1,7 @@
 """The command line: run a pipeline, one stage of it, or look at what it made."""
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Annotated
 
 import typer
 
+from pipeline.command_line.checking import app as checking
 from pipeline.command_line.exchange import app as exchange
 from pipeline.command_line.looking import app as looking
 from pipeline.command_line.options import Changes, Config, load_run, stages_of_run
 from pipeline.command_line.running import app as running
 from pipeline.config import with_sections
 from pipeline.errors import UserError
-from pipeline.execution.stopping import TERMINATED
+from pipeline.execution.interruption import interruptible
 from pipeline.storage.footers import CREATED_BY
+from pipeline.terminal_text import safe_lines
 from stages import STAGES
 from stages.settings import SECTIONS
 
@@ -104,21 +107,27 @@ def try_(
 
 app.add_typer(running)
 app.add_typer(looking)
+app.add_typer(checking)
 app.add_typer(exchange)
 
 
 def main() -> None:
     """Entry point; a mistake of the user ends with a message and exit code 2."""
     try:
-        with contextlib.chdir("."):  # back to where it was called from
+        with contextlib.chdir("."), interruptible():  # back to where it was called from
             app()
     except UserError as error:
-        typer.echo(f"neurogloss: {error}", err=True)
+        typer.echo(safe_lines(f"neurogloss: {error}"), err=True)
         raise SystemExit(2) from None
-    except SystemExit as ended:
-        if ended.code in (130, TERMINATED):  # 130: how typer passes on an interrupt
-            typer.echo("neurogloss: interrupted; the same command carries on", err=True)
-        raise
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = str(error.filename)
+        typer.echo(
+            safe_lines(f"neurogloss: {name[:60]}... is too long a name ({len(name)} characters); give a shorter one"),
+            err=True,
+        )
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -10,7 +11,18 @@ from typing import Any
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context
-from pipeline.llm.engine import Completion, Engine, EngineError, Message, NumberPrompt, NumberScores, Refused, Request
+from pipeline.llm.engine import (
+    Completion,
+    Engine,
+    EngineError,
+    Message,
+    NumberPrompt,
+    NumberScores,
+    PromptTooLong,
+    Refused,
+    Request,
+    valid_text,
+)
 from pipeline.llm.load import load_engine
 
 ATTEMPTS = 3
@@ -18,7 +30,9 @@ ATTEMPTS = 3
 RETRY_TEMPERATURE = 0.7
 """Of a repeated request whose first one was greedy: without it, the same reply would come again."""
 FIRST_REPLIES = 20
-"""The share of useless replies is looked at from this many replies on."""
+"""The share of useless replies and failed requests is looked at from this many of both on."""
+SHOWN = 80
+"""Characters of a reply or an error that a message shows."""
 
 
 class Use(Enum):
@@ -49,10 +63,11 @@ class Asker:
     """A language model as one stage asks it."""
 
     def __init__(self, engine: Engine, max_failure_share: float = 1.0) -> None:
-        """max_failure_share: the stage stops where more than this share of the replies, from FIRST_REPLIES on, is useless."""
+        """max_failure_share: the stage stops where more than this share of the requests, from FIRST_REPLIES on, brings nothing."""
         self.engine = engine
         self._most = max_failure_share
-        self._replies = self._useless = 0
+        self._replies = 0
+        self._useless: Counter[str] = Counter()
 
     async def ask(
         self, request: Callable[[int], Request], take: Callable[[Reply], Use], attempts: int = ATTEMPTS
@@ -63,23 +78,35 @@ class Asker:
             request: the request, given the number of requests before it.
             take: uses what it can of a reply.
 
+        Where all were made in vain, those of no use are asked anew when the stage is redone.
+
         Returns:
             The error that ended it, None where there was none. A refusal is a reply, as another attempt may succeed.
 
         Raises:
-            UserError: too many replies of the stage are useless, or whatever the engine raises.
+            UserError: too many requests of the stage bring nothing, or whatever the engine raises.
         """
+        in_vain: list[Request] = []
         for attempt in range(attempts):
+            asked = request(attempt)
             try:
-                found = await self.engine.complete(request(attempt))
+                found = await self.engine.complete(asked)
             except Refused as error:
                 reply = Reply([], str(error), error.prompt_tokens, error.completion_tokens)
             except EngineError as error:
+                if not isinstance(error, PromptTooLong):  # a shorter prompt may follow
+                    self._count(True, str(error))
                 return error
             else:
                 read = max((one.prompt_tokens for one in found), default=0)
                 reply = Reply(found, "", read, sum(one.completion_tokens for one in found))
             use = take(reply)
+            if use is Use.NOTHING:
+                in_vain.append(asked)
+            if use is Use.ALL:
+                in_vain = []
+            elif attempt == attempts - 1:
+                self.engine.mark_useless(in_vain)
             self._count(use is Use.NOTHING, reply.text)
             if use is Use.ALL:
                 break
@@ -87,7 +114,7 @@ class Asker:
 
     def taken(self) -> str:
         """How many replies there were, in words for people."""
-        return f"{self._replies:,} replies, {self._useless:,} useless"
+        return f"{self._replies:,} replies, {self._useless.total():,} useless"
 
     async def score(self, prompts: Sequence[NumberPrompt]) -> list[NumberScores]:
         """The probabilities of numbers at the slots of some prompts; one that gives none is a useless reply."""
@@ -98,12 +125,16 @@ class Asker:
 
     def _count(self, useless: bool, shown: str) -> None:
         self._replies += 1
-        self._useless += useless
-        if self._replies >= FIRST_REPLIES and self._useless > self._most * self._replies:
+        if not useless:
+            return
+        self._useless[shown[:SHOWN]] += 1
+        count = self._useless.total()
+        if self._replies >= FIRST_REPLIES and count > self._most * self._replies:
+            ((most, times),) = self._useless.most_common(1)
             raise UserError(
-                f"{self._useless} of {self._replies} replies of {self.engine.name} could not be used; the last one was "
-                f"{shown[:80]!r}. Name another model or another method, or raise max_failure_share of its engine to go on "
-                "all the same. The same command then carries on; replies that are there are not paid for again"
+                f"{count} of {self._replies} replies of {self.engine.name} could not be used; {times} of them say {most!r}. "
+                "Name another model or another method, or raise max_failure_share of its engine to go on all the same. "
+                "The same command then carries on; replies that are there are not paid for again"
             )
 
 
@@ -120,7 +151,7 @@ def json_objects(text: str) -> Iterator[dict[str, Any]]:
         end = start + 1
         with contextlib.suppress(ValueError, RecursionError):
             value, end = decoder.raw_decode(text, start)
-            yield value
+            yield json.loads(valid_text(json.dumps(value, ensure_ascii=False))) if "\\u" in text else value
         start = text.find("{", end)
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -23,24 +23,36 @@ from pipeline.corpora.windows import (
 )
 from pipeline.errors import UserError
 from pipeline.execution.progress import say
-from pipeline.execution.stage import Context, EstimateHints, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import PRECOMPUTED, module_identity, modules_of, needs_model, precomputed_folder
 from stages.estimates import corpus_sizes, made_up_corpus
+
+if TYPE_CHECKING:
+    from pipeline.subjects.vocabulary import TokenTexts
 
 FEW = 1000
 """A corpus that has fewer sequences, and less than were asked for, is remarked upon."""
 
 
-def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> pa.Table:
-    """The rows of the table `corpus`, numbered in the order of the windows; `opening` tokens stand first in each."""
+PIECE = schemas.CORPUS.rows_per_group
+"""Rows that are made at a time: a row group."""
+
+
+def sequence_tables(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> Iterator[pa.Table]:
+    """The rows of the table `corpus`, some after the other, numbered in the order of the windows; `opening` tokens stand first in each."""
     from pipeline.subjects.vocabulary import TokenTexts
 
     texts = TokenTexts(tokenizer)
+    for start in range(0, len(windows), PIECE):
+        yield _sequence_table(windows[start : start + PIECE], start, opening, texts)
+
+
+def _sequence_table(windows: Sequence[Window], first: int, opening: Sequence[int], texts: "TokenTexts") -> pa.Table:
     ids = [[*opening, *window.token_ids.tolist()] for window in windows]
     return pa.table(
         {
-            "seq_id": range(len(windows)),
+            "seq_id": range(first, first + len(windows)),
             "doc_id": [window.doc_id for window in windows],
             "start": [window.start for window in windows],
             "token_ids": ids,
@@ -56,7 +68,16 @@ def sequence_table(windows: Sequence[Window], opening: Sequence[int], tokenizer:
 def build_corpus(
     config: Corpus, seed: int, tokenizer: Any, folder: Path | None = None, *, show: bool = True
 ) -> pa.Table:
-    """Read, tokenise, cut and sample a corpus, and say how much of it was kept.
+    """All of `corpus_pieces` as one table."""
+    return pa.concat_tables(corpus_pieces(config, seed, tokenizer, folder, show=show))
+
+
+def corpus_pieces(
+    config: Corpus, seed: int, tokenizer: Any, folder: Path | None = None, *, show: bool = True
+) -> Iterator[pa.Table]:
+    """Read, tokenise, cut and sample a corpus, and say how much of it was kept; its rows come some after the other.
+
+    Memory does not grow with the text, only with corpus.max_sequences.
 
     Args:
         folder: the folder of activations whose sequences are the corpus, where they are; they are taken as they are.
@@ -92,7 +113,7 @@ def build_corpus(
         )
     if show:
         say(_summary(len(kept), counts, config))
-    return sequence_table(kept, opening, tokenizer)
+    return sequence_tables(kept, opening, tokenizer)
 
 
 def _summary(kept: int, counts: Mapping[str, int], config: Corpus) -> str:
@@ -117,12 +138,12 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:  # noqa: ARG001 - there is one shard
+def _process(shard: Shard, context: Context) -> Rows:  # noqa: ARG001 - there is one shard
     from pipeline.subjects.loading.model_loading import load_tokenizer
 
     config, subject = context.config, context.config.subject
     tokenizer = load_tokenizer(subject.model, subject.trust_remote_code)
-    return {"corpus": build_corpus(config.corpus, config.run.seed, tokenizer, _precomputed(config))}
+    return {"corpus": corpus_pieces(config.corpus, config.run.seed, tokenizer, _precomputed(config))}
 
 
 def _precomputed(config: RunConfig) -> Path | None:

@@ -19,7 +19,8 @@ from stages.score.score_units import pair, simulation_errors
 from stages.score.scorers import Explained, correlations
 from stages.settings import Record, Score, Simulate
 from stages.simulate import SIMULATORS
-from stages.simulate.simulate_units import SIMULATE, Job, Simulator, simulate_unit
+from stages.simulate.simulate_units import SIMULATE, Job, simulate_unit
+from stages.simulate.simulation import Simulator
 from stages.units import draw, unit_name
 
 TRIED = "tried"

@@ -15,7 +15,7 @@ from pipeline.execution.stage import Shard, chunks, numbered_shards
 from pipeline.schemas import UNITS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import listed_units, modules_of
-from stages.by_hand import written
+from stages.human_explainer import written
 from stages.settings import Explain, UnitDraw
 
 Bools = npt.NDArray[np.bool_]

@@ -8,6 +8,7 @@ import typer
 from pipeline.command_line.options import Config, Folder, load_run
 from pipeline.exports import EXPORTS
 from pipeline.imports import IMPORTS
+from pipeline.results.run_folder import damage_named
 from stages import REPORTS, STAGES
 
 app = typer.Typer()
@@ -26,7 +27,9 @@ def export(
     from pipeline.commands.export import export_run
 
     target = to.absolute()  # before loading changes the working directory
-    typer.echo(export_run(format, Path(run) if run else load_run(config).root, target, REPORTS, modules, every=every))
+    root = Path(run) if run else load_run(config).root
+    with damage_named(root):
+        typer.echo(export_run(format, root, target, REPORTS, modules, every=every))
 
 
 @app.command(name="import", epilog="Example: python -m pipeline import openai neurons --to outputs/neurons")

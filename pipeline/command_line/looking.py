@@ -1,13 +1,22 @@
 """Commands that look at what a run made."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.command_line.options import Config, Folder, Format, load_run
-from stages import REPORTS
+from pipeline.command_line.options import Changes, Config, Folder, Folders, Format, kept_run, load_kept_run, load_run
+from pipeline.config import RunConfig
+from pipeline.errors import UserError
+from pipeline.results.run_folder import damage_named
+from stages import REPORTS, STAGES
+from stages.settings import SECTIONS
+
+if TYPE_CHECKING:
+    from pipeline.serve.attempts import Attempts
 
 app = typer.Typer()
 
@@ -21,11 +30,19 @@ def query(
     config: Config = "demo",
     run: Folder = "",
     format: Format = "table",
+    unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe",
+            help="let the SQL also read and write any file, attach databases, load extensions and change settings; "
+            "without it, it is one SELECT that sees the tables of the run alone",
+        ),
+    ] = False,
 ) -> None:
-    """Query the dataset of a run with DuckDB."""
+    """Query the dataset of a run with DuckDB; nothing is written."""
     from pipeline.commands.query import run_query
 
-    run_query(Path(run) if run else load_run(config).root, " ".join(words or ()), format, REPORTS)
+    run_query(Path(run) if run else load_run(config).root, " ".join(words or ()), format, REPORTS, unsafe=unsafe)
 
 
 @app.command(epilog="Example: python -m pipeline show layers.4.mlp 591")
@@ -40,7 +57,9 @@ def show(
     """Show a unit: its explanations with scores and controls, its top tokens, and its strongest exemplars."""
     from pipeline.commands.show import show_unit
 
-    show_unit(Path(run) if run else load_run(config).root, module, index, polarity, exemplars)
+    root = Path(run) if run else load_run(config).root
+    with damage_named(root):
+        show_unit(root, module, index, polarity, exemplars)
 
 
 @app.command(epilog="Example: python -m pipeline compare outputs/demo outputs/other")
@@ -52,7 +71,8 @@ def compare(
     """Compare the scores of runs with those of a first one, on the units that both have."""
     from pipeline.commands.compare import print_comparison
 
-    print_comparison(a, others, format)
+    with damage_named(a, *others):
+        print_comparison(a, others, format)
 
 
 @app.command(epilog="Example: python -m pipeline report --config my.toml")
@@ -60,23 +80,58 @@ def report(config: Config = "demo", run: Folder = "") -> None:
     """Make pages of a run that a browser opens from disk."""
     from pipeline.commands.report import make_report
 
-    typer.echo(make_report(Path(run) if run else load_run(config).root, REPORTS))
+    root = Path(run) if run else load_run(config).root
+    with damage_named(root):
+        typer.echo(make_report(root, REPORTS))
 
 
 @app.command(epilog="Example: python -m pipeline serve --config my.toml --port 8000")
 def serve(
     config: Config = "demo",
-    run: Folder = "",
+    run: Folders = None,
     port: Annotated[int, typer.Option(help="port to listen at; 0 is any that is free")] = 8000,
     host: Annotated[str, typer.Option(help="address to listen at; beyond loopback a token is wanted")] = "127.0.0.1",
 ) -> None:
-    """Serve the pages of a run, finished or not, with queries and with attempts at its units."""
-    from pipeline.commands.serve import serve_run
+    """Serve the pages of a run and of those beside it, finished or not, with queries and with attempts at their units."""
+    from pipeline.commands.serve import serve_runs
+
+    roots = [Path(one).absolute() for one in run or ()]
+    if not roots:
+        loaded = load_run(config)
+        serve_runs([loaded.root], REPORTS, partial(trials_of, loaded), host, port)
+        return
+    with suppress(UserError):  # its pages need no run file
+        load_kept_run(roots[0])
+    serve_runs(roots, REPORTS, partial(trials_of, None), host, port)
+
+
+def trials_of(loaded: RunConfig | None, root: Path) -> "Callable[[], Attempts] | None":
+    """What can be tried on a run: on that of `loaded`, and on those whose folder keeps a run file that works here.
+
+    A folder may come from somebody else, so a run file that names code or a key is not taken from it.
+    """
     from stages.try_units import UnitTrials
 
-    loaded = None if run else load_run(config)
-    root = Path(run) if loaded is None else loaded.root
-    serve_run(root, REPORTS, None if loaded is None else partial(UnitTrials, loaded), host, port)
+    if loaded is not None and loaded.root.absolute() == root:
+        return partial(UnitTrials, loaded)
+    kept = kept_run(root)
+    if kept is None or not kept.is_harmless or kept.paths_from != Path.cwd():
+        return None
+    return partial(UnitTrials, kept.config)
+
+
+@app.command(epilog="Example: python -m pipeline reproduce outputs/demo")
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    to: Annotated[Path | None, typer.Option(help="the folder to make it in, beside the run unless given")] = None,
+    changes: Changes = None,
+) -> None:
+    """Make a run again from what its folder keeps, asking no endpoint, and compare all rows; exit code 1 where some differ."""
+    from pipeline.commands.reproduce import reproduce_run
+
+    root = run.absolute()
+    target = root.with_name(f"{root.name}-again") if to is None else to.absolute()
+    raise typer.Exit(reproduce_run(root, load_kept_run(root, changes), STAGES, SECTIONS, target))
 
 
 @app.command(epilog="Example: python -m pipeline plots --config my.toml")
@@ -84,4 +139,6 @@ def plots(config: Config = "demo", run: Folder = "") -> None:
     """Draw the scores of a run for a paper, as SVG and PNG."""
     from pipeline.commands.plots import make_plots
 
-    typer.echo(make_plots(Path(run) if run else load_run(config).root, REPORTS))
+    root = Path(run) if run else load_run(config).root
+    with damage_named(root):
+        typer.echo(make_plots(root, REPORTS))

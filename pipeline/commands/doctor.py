@@ -17,7 +17,7 @@ from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
 from pipeline.llm.endpoint.faults import Secrets
 from pipeline.llm.engine import EngineError, Request
 from pipeline.llm.load import open_endpoint
-from pipeline.results.shown_sequence import safe
+from pipeline.terminal_text import safe
 
 WORKER = "doctor"
 """Keeps its replies apart from those of workers that may be at work."""
@@ -75,7 +75,7 @@ async def _visit(use: ModelUse, config: RunConfig, example: Example) -> Visit:
     engine = None
     try:
         visit.lines.append(("endpoint", Secrets.of(model).endpoint))
-        live = model.model_copy(update={"mode": "live"})
+        live = model.model_copy(update={"mode": "live", "patience": 0.0})
         engine = open_endpoint(live, config.root / "_replies", WORKER, config.budget)
         can = await engine.capabilities(anew=True)
         visit.lines += [("answers", "yes"), *_capabilities(can, engine)]

@@ -30,7 +30,12 @@ def export_run(
         known = "".join(f"\n  {one}: {summary}" for one, summary in summaries(EXPORTS).items())
         raise UserError(f"there is no format {name!r}; {nearest(name, list(EXPORTS))}{known}")
     run = ExportedRun(open_run(root), [report.table for report in reports], modules, every=every)
+    export = choice(EXPORTS, name)
     with new_folder(target) as folder:
-        choice(EXPORTS, name).write(run, folder)
+        export.write(run, folder)
     files = sum(path.is_file() for path in target.rglob("*"))
-    return f"{target} holds {files:,} files; docs/exports.md says what this format leaves out"
+    told = f"{target} holds {files:,} files; docs/exports.md says what this format leaves out"
+    if not export.has_negative and run.negative is not None:
+        count = sum(map(len, run.negative.indices.values()))
+        told += f"\nleft out: the polarity '-' of {count:,} explained units, for which {name} has no place"
+    return told

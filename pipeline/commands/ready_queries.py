@@ -12,10 +12,13 @@ from pipeline.execution.stage import MethodReport
 from pipeline.results.run_folder import RunFolder
 from pipeline.results.score_tables import NOT_SELECTED, score_tables
 from pipeline.schemas import NULL_UNITS, OUTCOME, UNIT_KEYS
+from pipeline.terminal_text import safe_lines
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
 
+KEYS = ["module", '"index"', "polarity", "explainer", "candidate"]
+"""What tells explanations apart, as SQL: an order ends with it, so that it is the same every time."""
 SHOWN = 20
 """Rows of a search, and of the worst explanations."""
 
@@ -36,7 +39,7 @@ def worst(run: RunFolder, words: str, reports: Sequence[MethodReport]) -> "DuckD
             return run.sql(
                 f'SELECT module, "index", polarity, explainer, {table.score}, ci_low, ci_high, text FROM {table.name} '
                 f"WHERE {table.score} IS NOT NULL AND module <> '{NULL_UNITS}' "
-                f'ORDER BY {table.score}, module, "index", polarity LIMIT {SHOWN}'
+                f"ORDER BY {', '.join([table.score, *KEYS, *table.methods])} LIMIT {SHOWN}"
             )
     raise UserError(f"{run.root} has no scores yet; they are made by: make run")
 
@@ -51,7 +54,7 @@ def search(run: RunFolder, words: str, _: Sequence[MethodReport]) -> "DuckDBPyRe
         found = run.search(words, SHOWN)
     for warning in told:
         if issubclass(warning.category, UserWarning):
-            typer.echo(f"neurogloss: {warning.message}", err=True)
+            typer.echo(safe_lines(f"neurogloss: {warning.message}"), err=True)
     return duckdb.from_arrow(pa.Table.from_pandas(found, preserve_index=False))
 
 
@@ -78,7 +81,7 @@ def failures(run: RunFolder, words: str, _: Sequence[MethodReport]) -> "DuckDBPy
         f"FROM {name} WHERE status NOT IN ('ok', '{NOT_SELECTED}') GROUP BY ALL"
         for name in tables
     ]
-    return run.sql(" UNION ALL ".join(parts) + " ORDER BY status = 'failed' DESC, units DESC, 1, 3")
+    return run.sql(" UNION ALL ".join(parts) + " ORDER BY status = 'failed' DESC, units DESC, 1, 3, 2")
 
 
 def _refuse(name: str, words: str) -> None:

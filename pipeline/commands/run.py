@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
 from pipeline.execution.progress import say
+from pipeline.execution.provenance import FILE, keep_provenance
 from pipeline.execution.runner import ALONE, discard, run_stage
 from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import SECONDS_BETWEEN_LOOKS, Sharing, open_claims
 from pipeline.execution.survey import Stages, survey
+from pipeline.llm.endpoint.response_cache import forget_useless
 from pipeline.storage.tables import Tables, has_rows, prune
 
 DONE, FAILED, WAITING = 0, 1, 3
@@ -100,8 +102,11 @@ def run_pipeline(
     check_stages(config, stages, missing)
     if not missing:
         say(f"Everything is done in {config.root}: nothing to compute.")
+        if not (config.root / FILE).exists():
+            keep_provenance(config, stages)
     for name in missing:
         after = run_stage(stages[name], config, stages, how)
+        keep_provenance(config, stages)
         if after.broken:
             say(f"{len(after.broken)} of {len(after.shards)} shards of {name} failed; run again to retry them")
             return FAILED
@@ -147,6 +152,7 @@ def prepare_redo(config: RunConfig, stages: Stages, redo: str) -> None:
                     f"--redo while {where} is at work on {stage} {shard}; end it first (python -m pipeline cancel, or Ctrl-C "
                     f"there); a worker that died counts as one for {config.launch.lease:.0f} s"
                 )
+    forget_useless(config.root / "_replies")
     discard([name for name in stages if redo in (name, name.split(".")[0])], config, stages)
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError
 from pipeline.execution.progress import say
 from pipeline.execution.stage import MethodReport
-from pipeline.serve.attempts import Attempts, AttemptThread
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from pipeline.serve.served_runs import Opener
 
 
 EVERYWHERE = {"", "0.0.0.0", "::"}  # noqa: S104
@@ -40,42 +41,51 @@ class Opened:
         self.server.run(sockets=[self.listening])
 
 
-def serve_run(
-    root: Path, methods: Sequence[MethodReport], attempts: Callable[[], Attempts] | None, host: str, port: int
+def serve_runs(
+    roots: Sequence[Path],
+    methods: Sequence[MethodReport],
+    trials: Callable[[Path], "Opener | None"],
+    host: str,
+    port: int,
 ) -> None:
-    """Serve a run until interrupted, and say where.
+    """Serve runs until interrupted, and say where.
 
     Args:
-        attempts: opens what simulates explanations and runs the subject; None where the run file is not known.
+        roots: their folders; with a single one, the runs beside it are served as well.
+        trials: by a run's folder, what simulates explanations and runs the subject; None where the run file is not known.
 
     Raises:
         UserError: there is no such run, the address is taken, or the extra `serve` is not installed.
     """
-    opened = open_server(root, methods, attempts, host, port)
-    say(f"Serving {root}: {opened.address} (Ctrl-C ends it)")
+    opened = open_server(roots, methods, trials, host, port)
+    say(f"Serving {', '.join(map(str, roots))}: {opened.address} (Ctrl-C ends it)")
     sys.stdout.flush()  # whoever reads it through a pipe waits for it
     with contextlib.suppress(KeyboardInterrupt):
         opened.run()
 
 
 def open_server(
-    root: Path, methods: Sequence[MethodReport], attempts: Callable[[], Attempts] | None, host: str, port: int
+    roots: Sequence[Path],
+    methods: Sequence[MethodReport],
+    trials: Callable[[Path], "Opener | None"],
+    host: str,
+    port: int,
 ) -> Opened:
-    """A server at an address; port 0 is any that is free. Errors as of `serve_run`."""
+    """A server at an address; port 0 is any that is free. Errors as of `serve_runs`."""
     try:
         import uvicorn
 
         from pipeline.serve.guard import Guard
-        from pipeline.serve.live_run import LiveRun
         from pipeline.serve.routes import make_app
+        from pipeline.serve.served_runs import ServedRuns
     except ImportError as error:
         raise UserError(
             f"{error.name} is missing, which serving needs; install it with: pip install 'neurogloss[serve]'"
         ) from None
     token = None if _is_loopback(host) else secrets.token_urlsafe(32)
-    live = LiveRun(root, methods, {"simulate": attempts is not None, "activations": attempts is not None})
+    runs = ServedRuns(roots, methods, trials)
     listening = _listen(host, port)
-    app = make_app(live, None if attempts is None else AttemptThread(attempts))
+    app = make_app(runs)
     guard = Guard(app, {host, socket.gethostname(), socket.getfqdn()} if token else {host}, token)
     # The log of requests stays off: the first address holds the token.
     settings = uvicorn.Config(

@@ -16,9 +16,10 @@ from rich.text import Text
 
 from pipeline.errors import UserError
 from pipeline.results.run_folder import open_run
-from pipeline.results.shown_sequence import ShownToken, hue, opacity, safe
+from pipeline.results.shown_sequence import ShownToken, hue, opacity
 from pipeline.results.shown_unit import ShownExplanation
 from pipeline.results.unit_view import UnitView
+from pipeline.terminal_text import safe
 
 WIDE = 120
 """Columns where the output is no terminal."""

@@ -12,7 +12,7 @@ from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import open_claims
 from pipeline.execution.stage import Stage
 from pipeline.execution.survey import Stages, survey
-from pipeline.llm.endpoint.response_cache import read_other
+from pipeline.llm.endpoint.reply_files import read_other
 from pipeline.storage.tables import Tables
 
 Line = list[str | int | None]

@@ -1,18 +1,8 @@
 """The run file: its sections, how it is read and checked, and the text that describes it."""
 
-from pipeline.config.run_config import (
-    BlackBox,
-    Corpus,
-    Directions,
-    MethodsSection,
-    Run,
-    RunConfig,
-    SparseCoder,
-    StageSection,
-    Subject,
-    with_sections,
-)
+from pipeline.config.run_config import Corpus, MethodsSection, Run, RunConfig, StageSection, with_sections
 from pipeline.config.section import Budget, Count, Device, LanguageModel, Names, Positive, Section, Text
+from pipeline.config.subject import BlackBox, Directions, SparseCoder, Subject
 
 __all__ = [
     "BlackBox",

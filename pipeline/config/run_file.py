@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config import RunConfig, Section, StageSection, with_sections
-from pipeline.config.section import CONFIDENTIAL, section_in
+from pipeline.config.section import LanguageModel, section_in
 from pipeline.errors import UserError, nearest
 
 PRESETS = Path(__file__).parent.parent / "presets"
@@ -33,7 +33,7 @@ def load_config(path: str, sections: Sections, changes: Sequence[str] = ()) -> R
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not TOML: {error}; mend it there") from None
     for change in changes:
-        _change(values, change)
+        change_setting(values, change)
     config = parse_config(values, str(file), sections)
     run = config.run.model_copy(update={"folder": str(_outputs(file) / config.run.folder)})
     return config.model_copy(update={"run": run})
@@ -67,17 +67,19 @@ def _outputs(file: Path) -> Path:
     return Path.cwd() if file.parent == PRESETS else file.parent
 
 
-def _change(values: dict[str, Any], change: str) -> None:
+def change_setting(values: dict[str, Any], change: str) -> None:
     """Put one setting into the values of a run file."""
     name, equals, text = change.partition("=")
     *path, last = name.strip().split(".")
-    if not equals or not path:
-        raise UserError(f"--set {change!r}; expected SECTION.SETTING=VALUE, such as explain.units=5")
+    if not equals or not path:  # the value may be a secret, and without `=` all of it may be the value
+        raise UserError(
+            f"--set {repr(name) + '=...' if equals else '...'}; expected SECTION.SETTING=VALUE, such as explain.units=5"
+        )
     section = values
     for part in path:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
-            raise UserError(f"--set {change!r}: {part!r} is a setting and has none of its own")
+            raise UserError(f"--set {name}=...: {part!r} is a setting and has none of its own")
     try:
         section[last] = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
@@ -98,17 +100,27 @@ def _explain(problem: Any, kind: type[RunConfig]) -> str:
     """One line for one pydantic error: where, which value, what is allowed."""
     location = [part for part in problem["loc"] if isinstance(part, int) or _is_key(part)]
     where = ".".join(str(part) for part in location)
+    section = _section_at(kind, location)
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(kind, [part for part in location[:-1] if isinstance(part, str)])
-        return f"unknown key {where!r}; {nearest(str(location[-1]), known)}"
+        *path, last = problem["loc"]
+        section, within = _section_at(kind, path), [str(part) for part in path if part in location]
+        shown = ".".join([*within, "..." if section is LanguageModel and not last.isidentifier() else last])
+        return f"unknown key {shown!r}; {nearest(last, list(section.model_fields))}"
     if problem["type"] == "missing":
         return f"missing key {where!r}; add it"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"[{where}] {message}"
-    if CONFIDENTIAL.intersection(location):
+    if _may_be_secret(section, problem["input"]):
         return f"{where}: {message[0].lower() + message[1:]} (its value is not shown, as it may hold a secret)"
     return f"{where} = {problem['input']!r}: {message[0].lower() + message[1:]}"
+
+
+def _may_be_secret(section: type[Section], value: Any) -> bool:
+    """Whether a value is or may hold what nobody should see: a text in the table of a language model, or tables that may be one."""
+    if isinstance(value, list):
+        return any(_may_be_secret(section, one) for one in value)
+    return isinstance(value, dict) or (section is LanguageModel and isinstance(value, str))
 
 
 def _is_key(part: str) -> bool:
@@ -116,10 +128,10 @@ def _is_key(part: str) -> bool:
     return part.replace("_", "").isalnum() and part not in {"int", "constrained-int"}
 
 
-def _known_keys(kind: type[RunConfig], path: list[str]) -> list[str]:
-    """The keys that a section of the run file may hold."""
+def _section_at(kind: type[RunConfig], path: Sequence[str | int]) -> type[Section]:
+    """The section of the run file that a setting is in, or that it is."""
     section: type[Section] = kind
     for part in path:
         if part in section.model_fields:  # else it is a name that the user gives
-            section = section_in(section.model_fields[part].annotation) or section
-    return list(section.model_fields)
+            section = section_in(section.model_fields[str(part)].annotation) or section
+    return section

@@ -63,10 +63,6 @@ def section_in(annotation: Any) -> type[Section] | None:
     return next((found for part in get_args(annotation) if (found := section_in(part))), None)
 
 
-CONFIDENTIAL = frozenset({"base_url", "key_variable", "headers", "body"})
-"""Settings of which messages never show the value: it may hold a secret, by design or by mistake."""
-
-
 class LanguageModel(Section):
     """A model that explains or simulates: in this process, or behind an OpenAI-compatible endpoint (`base_url`)."""
 
@@ -92,6 +88,8 @@ class LanguageModel(Section):
     """Seconds to wait for a reply."""
     retries: Count = 6
     """Further tries after a request that failed."""
+    patience: Annotated[float, Field(ge=0)] = 3600.0
+    """Seconds for which an endpoint that is out of order is waited for; then the stage stops, and the same command carries on."""
     max_failure_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A stage stops where more than this share of its replies, from the twentieth on, cannot be used; 1 never stops it."""
     mode: Literal["live", "batch"] = "live"

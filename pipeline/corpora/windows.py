@@ -57,7 +57,7 @@ def in_pieces(doc_id: str, text: str) -> Iterator[Document]:
         start = stop
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
     """Consecutive tokens of one document."""
 

@@ -7,11 +7,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.terminal_text import safe_lines
+
 SECONDS_BETWEEN_LINES = 30.0
 
 
 def say(message: str) -> None:
-    """Print a message on standard output, above a progress bar where there is one."""
+    """Print a message on standard output, above a progress bar where there is one; nothing in it is obeyed by a terminal."""
+    message = safe_lines(message)
     tqdm.write(
         message if sys.stdout.isatty() else "\n".join(f"{_clock()} {line}".rstrip() for line in message.split("\n"))
     )

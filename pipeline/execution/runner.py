@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
@@ -10,11 +10,11 @@ from pipeline.execution.kept_plan import KeptPlan, all_plans
 from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.series import Progress, Series
 from pipeline.execution.shard_work import ShardWork
-from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, stamps, worker_name
+from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, worker_name
 from pipeline.execution.stage import Context, Stage
 from pipeline.execution.survey import Stages, survey
-from pipeline.storage.atomic_files import remove_leftovers
 from pipeline.storage.tables import Tables, is_pruned
+from pipeline.storage.temporary_names import remove_leftovers
 
 ALONE = Sharing()
 
@@ -28,12 +28,11 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
     Raises:
         UserError: the input is at fault, or the stages it reads are not finished.
     """
-    there = stamps(stage, config)  # before they are looked at, so that what others publish from now on is told from it
     everything = survey(config, stages)
     before = everything[stage.name]
     if not before.ready:
-        waiting = [name for name in stage.upstream(config) if not everything[name].finished]
-        raise UserError(f"{stage.name} reads {', '.join(waiting)}, which is not finished; run that first")
+        unfinished = [name for name in stage.upstream(config) if not everything[name].finished]
+        raise UserError(f"{stage.name} reads {', '.join(unfinished)}, which is not finished; run that first")
     if any(series.further for series in before.series):
         for series in before.series:
             if series.further:
@@ -51,18 +50,24 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
         ShardProgress(stage.title, len(before.shards), len(before.done), show=show) as bar,
     ):
         worker = worker_name(claims, how.part)
-        shards = SharedShards(before, config, there, claims, how)
-        for wait in sorted({False, how.wait}):  # first all that is free, whatever the methods
-            for series in before.series:
-                if series.todo:
-                    _compute(stage, series, shards, worker, bar, wait=wait)
+        shared = [(series, SharedShards(stage, series, claims, how)) for series in before.series]
+        for wait in dict.fromkeys(
+            (how.wait and len(shared) == 1, how.wait)
+        ):  # before waiting, what is free by other methods
+            for series, shards in shared:
+                shards.wait = wait
+                if how.at_most is not None:
+                    shards.at_most = how.at_most - sum(one.taken for _, one in shared if one is not shards)
+                _compute(stage, series, shards, worker, bar, lambda: bar.reach(sum(one.published for _, one in shared)))
     return survey(config, stages)[stage.name]
 
 
 def _compute(
-    stage: Stage, series: Series, shards: SharedShards, worker: str, bar: ShardProgress, *, wait: bool
+    stage: Stage, series: Series, shards: SharedShards, worker: str, bar: ShardProgress, tell: Callable[[], None]
 ) -> None:
-    work = ShardWork(stage, Context(series.config, stage, worker), series, bar, shards, wait=wait)
+    if not shards.left():
+        return
+    work = ShardWork(stage, Context(series.config, stage, worker), series, bar, shards, tell)
     if inspect.iscoroutinefunction(stage.process):
         asyncio.run(work.compute_concurrently(_in_flight(stage, series.config, len(series.todo))))
     else:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import traceback
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import cast
@@ -15,9 +15,8 @@ from pipeline.errors import ClaimLost, UserError
 from pipeline.execution.concurrency import TURN, bounded_gather
 from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.series import Series
-from pipeline.execution.shared_shards import SharedShards
+from pipeline.execution.shared_shards import SharedShards, error_note
 from pipeline.execution.stage import Context, Rows, Shard, Stage
-from pipeline.execution.survey import note_of
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.claims import LAUNCHED, Claim
 from pipeline.storage.footers import footer as shard_footer
@@ -30,11 +29,17 @@ class ShardWork:
     """Computes and publishes shards; an error that is not the user's is noted and the run goes on."""
 
     def __init__(
-        self, stage: Stage, context: Context, series: Series, bar: ShardProgress, shards: SharedShards, *, wait: bool
+        self,
+        stage: Stage,
+        context: Context,
+        series: Series,
+        bar: ShardProgress,
+        shards: SharedShards,
+        tell: Callable[[], None],
     ) -> None:
-        """wait: as in `Sharing`."""
+        """tell: is called when other workers may have published shards."""
+        self._tell_published = tell
         self._stage, self._context, self._series, self._bar, self._shards = stage, context, series, bar, shards
-        self._wait = wait
         self._published, self._units = time.perf_counter(), 0.0
 
     def compute(self) -> None:
@@ -71,7 +76,7 @@ class ShardWork:
         return claim
 
     def _rounds(self) -> Iterator[list[Shard]]:
-        for free in self._shards.rounds(self._series.todo, self._bar.reach, wait=self._wait):
+        for free in self._shards.rounds(self._tell_published):
             self._published = time.perf_counter()  # what was waited for is no time of the next shard
             self._units = self._context.units_done + sum(len(shard.key.get("indices", ())) for shard in free)
             yield free
@@ -98,7 +103,7 @@ class ShardWork:
         for table in self._stage.writes:
             file = self._context.tables.file(table, shard.name)
             publish(file, rows[table.name], table, said, partial(self._shards.before_publishing, claim, file))
-        note_of(self._context.config, self._stage, shard).unlink(missing_ok=True)
+        error_note(self._context.config, self._stage, shard).unlink(missing_ok=True)
         if LAUNCHED:
             say(f"{self._stage.name} {shard.name}: {seconds:.1f} s")
 
@@ -119,7 +124,7 @@ class ShardWork:
             self._shards.release(claim)
 
     def _note(self, shard: Shard, error: Exception) -> None:
-        note = note_of(self._context.config, self._stage, shard)
+        note = error_note(self._context.config, self._stage, shard)
         with atomic_path(note) as temporary:
             detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
             temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")

@@ -1,19 +1,19 @@
 """The shards of a stage among several workers: which of them this one may compute now, and when nothing is left for it."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from pipeline.config import RunConfig
-from pipeline.errors import ClaimLost
-from pipeline.execution.series import Progress
+from pipeline.errors import ClaimLost, UserError
+from pipeline.execution.series import Series
 from pipeline.execution.stage import Shard, Stage
 from pipeline.execution.stopping import STOPPING
-from pipeline.execution.survey import note_of
 from pipeline.storage.claim_files import ClaimFolder
 from pipeline.storage.claims import WORKERS, Claim, Claims
+from pipeline.storage.footers import read_footer
 from pipeline.storage.tables import Tables
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -45,60 +45,58 @@ def worker_name(claims: Claims, part: tuple[int, int]) -> str:
     return next(name for name in names if claims.take(WORKERS, name))
 
 
-Stamp = tuple[int, int]
-"""What tells one writing of a file from another."""
-
-
-def stamps(stage: Stage, config: RunConfig) -> dict[Path, Stamp]:
-    """The files of a stage as they are now."""
-    tables = Tables(config.root)
-    found = {path: _stamp(path) for table in stage.writes for path in tables.files(table)}
-    return {path: stamp for path, stamp in found.items() if stamp}
+def error_note(config: RunConfig, stage: Stage, shard: Shard) -> Path:
+    """Where the error of a shard is kept."""
+    return config.root / "_failed" / f"{stage.name}-{shard.name}.json"
 
 
 class SharedShards:
     """The shards of a stage that are left, for this worker and those beside it."""
 
-    def __init__(
-        self, before: Progress, config: RunConfig, there: Mapping[Path, Stamp], claims: Claims, how: Sharing
-    ) -> None:
-        """there: the files of the stage at a time before it was looked at. Those of shards that are to be made are old: of a
-        worker that died half way, or made from other content than there is now."""
-        self._stage, self._config, self._claims, self._how = before.stage, config, claims, how
-        self._own = {shard.name for number, shard in enumerate(before.shards) if number % how.part[1] == how.part[0]}
-        self._todo, self._done = before.todo, len(before.done)
+    def __init__(self, stage: Stage, series: Series, claims: Claims, how: Sharing) -> None:
+        self._stage, self._series, self._claims = stage, series, claims
+        self._config, self._shards = series.config, series.shards
+        config, shards = series.config, series.shards
+        self.wait = how.wait
+        """Whether to wait for shards that others are at work on."""
+        self.published = len(series.done)
+        """Shards that are published, as far as is known."""
+        self._own = {shard.name for number, shard in enumerate(shards) if number % how.part[1] == how.part[0]}
         self._tables = Tables(config.root)
-        self._old = {path: there[path] for shard in self._todo for path in self._files(shard) if path in there}
-        self._failed_before = {shard.name: _stamp(note_of(config, self._stage, shard)) for shard in self._todo}
+        self._failed_before = {shard.name: _stamp(error_note(config, stage, shard)) for shard in shards}
+        self.at_most = how.at_most
+        """Shards that it computes at most."""
+        self.taken = 0
+        """Shards that it has begun."""
         self._left_half_way: dict[str, set[Path]] = {}
-        self._taken = 0
 
-    def rounds(self, shards: Sequence[Shard], tell: Callable[[int], None], *, wait: bool) -> Iterator[list[Shard]]:
-        """Those of some shards that may be free, again and again, until none is left that this worker could do or should wait for.
+    def rounds(self, tell: Callable[[], None]) -> Iterator[list[Shard]]:
+        """Shards that may be free, again and again, until nothing is left that this worker could do or should wait for.
 
         Args:
-            tell: is told how many of the stage's shards are published.
-            wait: as in `Sharing`.
+            tell: is called when `published` may have grown.
         """
         quiet_since, pause = time.monotonic(), FIRST_SECONDS
         while True:
-            tell(self._done + len(self._todo) - len(self._left(self._todo)))
-            left = self._left(shards)
+            left = self.left()
+            self.published = len(self._shards) - len(left)
+            tell()
             held = self._claims.held(self._stage.name)
             free = [shard for shard in left if shard.name in self._own and shard.name not in held]
             if not left or self._is_over():
                 return
-            before = self._taken
+            before = self.taken
             if free:
                 yield free
-            elif not wait:
+            elif not self.wait:
                 return
-            now = time.monotonic()
             if held or free:
-                quiet_since = now
-            elif now - quiet_since > self._config.launch.lease:  # the others were not started, or are no more
+                quiet_since = time.monotonic()
+            elif (
+                time.monotonic() - quiet_since > self._config.launch.lease
+            ):  # the others were not started, or are no more
                 return
-            if self._taken == before:
+            if self.taken == before:
                 time.sleep(pause)
                 pause = min(1.5 * pause, SECONDS_BETWEEN_LOOKS)
 
@@ -106,11 +104,11 @@ class SharedShards:
         """The claim of a shard that nobody else computes, and that is not there yet."""
         if self._is_over() or (claim := self._claims.take(self._stage.name, shard.name)) is None:
             return None
-        if self._is_published(shard):
+        if self._is_there(shard):
             self._claims.release(claim)
             return None
         self._left_half_way[claim.name] = {path for path in self._files(shard) if path.exists()}
-        self._taken += 1
+        self.taken += 1
         return claim
 
     def holds(self, claim: Claim) -> bool:
@@ -126,7 +124,7 @@ class SharedShards:
         self._claims.release(claim)
 
     def before_publishing(self, claim: Claim, path: Path) -> None:
-        """Make room for a file that a worker which died half way has left; no other file is ever replaced.
+        """Make room for a file that is stale, or that a worker which died half way has left; no other file is ever replaced.
 
         Raises:
             ClaimLost: another worker has taken over.
@@ -137,27 +135,40 @@ class SharedShards:
             path.unlink(missing_ok=True)
 
     def _is_over(self) -> bool:
-        at_most = self._how.at_most
-        return STOPPING.is_set() or (at_most is not None and self._taken >= at_most)
+        return STOPPING.is_set() or (self.at_most is not None and self.taken >= self.at_most)
+
+    def left(self) -> list[Shard]:
+        """Shards that are not published, and have not failed since this worker began."""
+        there = [{path.stem for path in self._tables.files(table)} for table in self._stage.writes]
+        missing = [
+            shard
+            for shard in self._shards
+            if not all(shard.name in names for names in there) or not self._is_current(shard)
+        ]
+        return [shard for shard in missing if not self._failed_now(shard)]
 
     def _files(self, shard: Shard) -> list[Path]:
         return [self._tables.file(table, shard.name) for table in self._stage.writes]
 
-    def _is_published(self, shard: Shard) -> bool:
-        """Whether all its files are there, and none is an old one."""
-        return all((now := _stamp(path)) and now != self._old.get(path) for path in self._files(shard))
+    def _is_there(self, shard: Shard) -> bool:
+        return all(path.exists() for path in self._files(shard)) and self._is_current(shard)
 
-    def _left(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Those of some shards that are not published, and have not failed since this worker began."""
-        return [shard for shard in shards if not self._is_published(shard) and not self._failed_now(shard)]
+    def _is_current(self, shard: Shard) -> bool:
+        """Whether a shard that was stale has been made anew by now."""
+        if shard.name not in self._series.stale:
+            return True
+        try:
+            return all(read_footer(path).read == self._series.read[shard.name] for path in self._files(shard))
+        except UserError:  # another worker is just replacing it
+            return False
 
     def _failed_now(self, shard: Shard) -> bool:
-        stamp = _stamp(note_of(self._config, self._stage, shard))
+        stamp = _stamp(error_note(self._config, self._stage, shard))
         return stamp is not None and stamp != self._failed_before[shard.name]
 
 
-def _stamp(path: Path) -> Stamp | None:
-    """Of a file; None where there is none."""
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells one writing of a file from another; None where there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -22,7 +22,11 @@ def heeding_signals() -> Iterator[None]:
         yield
         return
     STOPPING.clear()
-    handlers = {signal.SIGTERM: _give_back} | ({signal.SIGUSR1: _finish} if hasattr(signal, "SIGUSR1") else {})
+    handlers = {signal.SIGUSR1: _finish} if hasattr(signal, "SIGUSR1") else {}
+    if (
+        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):  # else it ends the process as Ctrl-C does, which gives back too
+        handlers[signal.SIGTERM] = _give_back
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     if LAUNCHED:
         with contextlib.suppress(OSError, AttributeError):

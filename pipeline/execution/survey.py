@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.execution.content_read import ContentRead
 from pipeline.execution.kept_plan import KeptPlan, all_plans, grows, methods_of, pool_of, shard_name
 from pipeline.execution.series import Progress, Series
+from pipeline.execution.shared_shards import error_note
 from pipeline.execution.stage import Methods, Shard, Stage
 from pipeline.storage.footers import Footer, canonical, fingerprint, read_footer
 from pipeline.storage.tables import Tables
@@ -29,16 +30,11 @@ def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
     return found
 
 
-def note_of(config: RunConfig, stage: Stage, shard: Shard) -> Path:
-    """Where the error of a shard is kept."""
-    return config.root / "_failed" / f"{stage.name}-{shard.name}.json"
-
-
 def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> Progress:
     if not stage.takes_part(config):
         return Progress(stage, True, [], [])
     tables = Tables(config.root)
-    footers = {path: read_footer(path) for table in stage.writes for path in tables.files(table)}
+    footers = {path: read_footer(path, table) for table in stage.writes for path in tables.files(table)}
     upstream = [earlier[name] for name in stage.upstream(config)]
     series = [_series(stage, methods, config, upstream) for methods in stage.methods(config)]
     made_by = {one.prefix: one for one in series}
@@ -52,7 +48,7 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
     planned |= {shard.name for plan in all_plans(config.root, stage.name) for shard in plan.shards}
     _refuse_unplanned(footers, stage, planned)
     todo = [shard for one in series for shard in one.todo]
-    return Progress(stage, True, series, [one.name for one in todo if note_of(config, stage, one).exists()])
+    return Progress(stage, True, series, [one.name for one in todo if error_note(config, stage, one).exists()])
 
 
 def _series(stage: Stage, methods: Methods, config: RunConfig, upstream: Iterable[Progress]) -> Series:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.execution.provenance import FILE, shown_provenance
 from pipeline.exports.exported_run import Export, ExportedRun, float_columns
 from pipeline.results.run_folder import RunFolder
+from pipeline.storage.checked_reading import DamagedFileError, damage_of
 
 FOOTER = ("created_by", "git_commit")
 
@@ -22,7 +24,14 @@ def write(run: ExportedRun, folder: Path) -> None:
     for table in run.run.tables:
         (folder / table).mkdir()
         for file in run.run.files(table):
+            if reason := damage_of(file):
+                raise DamagedFileError(file, reason)
             shutil.copyfile(file, folder / table / file.name)
+    made = shown_provenance(run.run.root)
+    if made is not None:
+        for machine in made["machines"]:
+            machine.pop("host", None)
+        (folder / FILE).write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card(run), encoding="utf-8")
 
 
@@ -50,7 +59,9 @@ def card(run: ExportedRun) -> str:
     parts += [
         part for table in run.score_tables for part in (f"Means in `{table}`, by module:", _means(run.run, table))
     ]
-    parts += ["## Provenance", "What the first file of each table says of how it was made.", _provenance(run.run)]
+    beside = f" `{FILE}` has the whole run file, the machines and their packages, and what each stage took."
+    told = "What the first file of each table says of how it was made."
+    parts += ["## Provenance", told + (beside if (run.run.root / FILE).is_file() else ""), _provenance(run.run)]
     parts += ["## Columns", *(part for table in tables for part in (f"### `{table}`", _columns(run.run, table)))]
     return "\n\n".join(parts) + "\n"
 
@@ -103,4 +114,4 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-EXPORT = Export("the tables of the run with a card, for the Hugging Face hub and `datasets`", write)
+EXPORT = Export("the tables of the run with a card, for the Hugging Face hub and `datasets`", write, has_negative=True)

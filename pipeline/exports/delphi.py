@@ -1,6 +1,6 @@
 """Explanations and scores as Delphi keeps them: a file of JSON for each latent.
 
-    explanations/layers.3.mlp_latent7.txt        the explanation, a string
+    explanations/layers.3.mlp_latent7.txt        the explanation, a string; that of the polarity '-' is of layers.3.mlp.negative
     scores/METHOD/layers.3.mlp_latent7.txt       the texts that a judge was asked about, with its answers
 
 `explanation_loader` and the explainer `none` read the first, `delphi.log.result_analysis` the second. Simulations are left out, as that
@@ -25,13 +25,20 @@ DISTANCE = -1
 def write(run: ExportedRun, folder: Path) -> None:
     """See `Export`."""
     (folder / "explanations").mkdir()
+    for part in run.parts:
+        _write(part, folder)
+
+
+def _write(run: ExportedRun, folder: Path) -> None:
+    """The units of one polarity."""
     for module in run.indices:
         for block in run.blocks(module):
             judged = _judged(run, module, block)
             hard = run.exemplars(NEGATIVES.name, module, block) if judged else {}
             for unit in run.units(module, block):
                 if unit.explanations:
-                    name = f"{latent(module, unit.index)}.txt"
+                    hook = module if run.polarity == "+" else f"{module}.negative"
+                    name = f"{latent(hook, unit.index)}.txt"
                     write_json(folder / "explanations" / name, unit.explanations[0].text)
                     for method, answers in _answers(unit, judged, hard.get(unit.index, [])).items():
                         (folder / "scores" / method).mkdir(parents=True, exist_ok=True)
@@ -75,4 +82,4 @@ def _answer(row: Row, exemplar: ExportedExemplar) -> Row:
     }
 
 
-EXPORT = Export("explanations and judged texts as files of Delphi", write)
+EXPORT = Export("explanations and judged texts as files of Delphi", write, has_negative=True)

@@ -1,6 +1,7 @@
 """A run as exports read it: its units a few at a time, so that memory does not grow with their number.
 
-Only the polarity '+' is read, as no other format knows another one.
+Other formats know large activations only. The polarity '-' of a unit is a unit of its own for them, whose activations have
+the other sign.
 """
 
 import fnmatch
@@ -17,7 +18,14 @@ from tqdm import tqdm
 
 from pipeline.errors import UserError
 from pipeline.execution.progress import say
-from pipeline.exports.exported_unit import BANDS, ExportedExemplar, ExportedExplanation, ExportedUnit, Row
+from pipeline.exports.exported_unit import (
+    BANDS,
+    ExportedExemplar,
+    ExportedExplanation,
+    ExportedUnit,
+    Row,
+    mirrored,
+)
 from pipeline.results.run_folder import RunFolder
 from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NULL_UNITS, UNIT_TOKENS, UNITS
 from pipeline.storage.tables import Tables
@@ -40,6 +48,7 @@ class ExportedRun:
         modules: str = "*",
         *,
         every: bool = False,
+        polarity: str = "+",
     ) -> None:
         """Which units to export.
 
@@ -47,16 +56,45 @@ class ExportedRun:
             score_tables: tables with explanations and their scores, the most important one first.
             modules: a pattern for the names of modules, such as "layers.*.mlp".
             every: recorded units too that have no explanation.
+            polarity: '+' or '-'; of '-' all activations have their sign turned.
         """
-        self.run = run
+        self.run, self.polarity = run, polarity
         self.score_tables = [name for name in score_tables if name in run.tables]
         self._modules, self._every = modules, every
         self._datasets: dict[str, ds.Dataset] = {}
 
     @cached_property
+    def negative(self) -> "ExportedRun | None":
+        """The same run by the polarity '-', as far as that is explained; None where it is not."""
+        found = ExportedRun(self.run, self.score_tables, self._modules, polarity="-")
+        return found if self.polarity == "+" and found._kept else None
+
+    @property
+    def parts(self) -> list["ExportedRun"]:
+        """The run by each polarity that has units to export, for formats that have a place for both."""
+        found = [self] if self._kept else []
+        return [*found, *([self.negative] if self.negative else [])] or [self]
+
+    @cached_property
     def indices(self) -> dict[str, list[int]]:
         """The units to export, rising, by module, the layers in their order. Raises UserError: there are none."""
-        explained = (pc.field("polarity") == "+") & pc.field("text").is_valid()
+        if self._kept:
+            return self._kept
+        have = "there is no explained unit; --all takes all that are recorded"
+        if self._found:
+            have = f"there are units of {', '.join(self._found)}"
+        elif self.negative:
+            have = "of its units the polarity '-' alone is explained, for which this format has no place"
+        raise UserError(f"{self.run.root} has nothing to export of modules named {self._modules!r}: {have}")
+
+    @cached_property
+    def _kept(self) -> dict[str, list[int]]:
+        return {name: found for name, found in self._found.items() if fnmatch.fnmatchcase(name, self._modules)}
+
+    @cached_property
+    def _found(self) -> dict[str, list[int]]:
+        """Units of all modules."""
+        explained = (pc.field("polarity") == self.polarity) & pc.field("text").is_valid()
         sources = dict.fromkeys([*self.score_tables, EXPLANATIONS.name], explained)
         if self._every:
             sources[UNITS.name] = None
@@ -65,16 +103,7 @@ class ExportedRun:
             rows = self._dataset(name).to_table(columns=["module", "index"], filter=sources[name])
             for row in rows.group_by(["module", "index"]).aggregate([]).to_pylist():
                 found.setdefault(row["module"], set()).add(row["index"])
-        names = [name for name in sorted(found, key=_in_order) if name != NULL_UNITS]
-        kept = {name: sorted(found[name]) for name in names if fnmatch.fnmatchcase(name, self._modules)}
-        if not kept:
-            have = (
-                f"there are units of {', '.join(names)}"
-                if names
-                else "there is no explained unit; --all takes all that are recorded"
-            )
-            raise UserError(f"{self.run.root} has nothing to export of modules named {self._modules!r}: {have}")
-        return kept
+        return {name: sorted(found[name]) for name in sorted(found, key=_in_order) if name != NULL_UNITS}
 
     def in_layers(self) -> dict[str, int]:
         """The layer of each module, for formats that know a unit by its layer; says which modules have no place there.
@@ -119,6 +148,9 @@ class ExportedRun:
         """All that is known of some units of a module."""
         statistics = {row["index"]: row for row in self.rows(UNITS.name, module, indices)}
         weights = {row["index"]: row for row in self.rows(UNIT_TOKENS.name, module, indices)}
+        if self.polarity == "-":
+            turned = {index: mirrored(statistics.get(index, {}), weights.get(index, {})) for index in indices}
+            statistics, weights = ({index: pair[place] for index, pair in turned.items()} for place in (0, 1))
         exemplars, explanations = self.exemplars(EXEMPLARS.name, module, indices), self._explanations(module, indices)
         return [
             ExportedUnit(
@@ -132,11 +164,11 @@ class ExportedRun:
         ]
 
     def rows(self, table: str, module: str, indices: Sequence[int], where: Any = None) -> list[Row]:
-        """The rows of a table about some units, of the polarity '+' where it has polarities; none where there is no such table."""
+        """The rows of a table about some units, of one polarity where it has polarities; none where there is no such table."""
         if table not in self.run.tables:
             return []
         source = self._dataset(table)
-        polarity = "+" if "polarity" in source.schema.names else None
+        polarity = self.polarity if "polarity" in source.schema.names else None
         wanted = Tables(self.run.root).is_unit(module, indices, polarity)
         found: list[Row] = source.to_table(filter=wanted if where is None else wanted & where).to_pylist()
         return found
@@ -149,7 +181,10 @@ class ExportedRun:
         found: dict[int, list[ExportedExemplar]] = {}
         for row in rows:
             tokens = texts[row["seq_id"]]
-            one = ExportedExemplar(row["seq_id"], row["band"], row["split"], tokens, row["activations"])
+            values = row["activations"]
+            if self.polarity == "-":
+                values = [None if value is None else -value for value in values]
+            one = ExportedExemplar(row["seq_id"], row["band"], row["split"], tokens, values)
             found.setdefault(row["index"], []).append(one)
         return found
 
@@ -211,6 +246,8 @@ class Export:
     """One line for people."""
     write: Callable[[ExportedRun, Path], None]
     """Fills an empty folder. Raises UserError: the run has nothing that the format can say."""
+    has_negative: bool = False
+    """Whether it has a place for the polarity '-' of a unit beside '+'."""
 
 
 def float_columns(schema: pa.Schema) -> list[str]:

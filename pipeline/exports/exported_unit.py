@@ -1,6 +1,7 @@
 """What exports know of a unit."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -56,6 +57,30 @@ class ExportedUnit:
     """By band, then by rank: `top`, `quantile`, `random`."""
     explanations: list[ExportedExplanation]
     """The best score first."""
+
+
+def mirrored(statistics: Row, weights: Row) -> tuple[Row, Row]:
+    """Statistics and weights of the unit whose activations are those of another one with their sign turned."""
+    turned = dict(statistics)
+    for name in ("mean", "skewness"):
+        turned[name] = _turned(statistics.get(name))
+    turned |= {"min": _turned(statistics.get("max")), "max": _turned(statistics.get("min"))}
+    turned["density"], turned["density_negative"] = statistics.get("density_negative"), statistics.get("density")
+    for one, other in (("quantile_boundaries", "quantile_boundaries_negative"), ("histogram_edges", "histogram_edges")):
+        turned[one] = sorted(-value for value in statistics.get(other) or ())
+    turned["histogram_counts"] = (statistics.get("histogram_counts") or [])[::-1]
+    for one, other in (("top_tokens", "bottom_tokens"), ("bottom_tokens", "top_tokens")):
+        turned[one] = _turned_entries(statistics.get(other), "mean_activation")
+    sides = (("promoted", "suppressed"), ("suppressed", "promoted"))
+    return turned, weights | {one: _turned_entries(weights.get(other), "value") for one, other in sides}
+
+
+def _turned(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _turned_entries(entries: Iterable[Row] | None, name: str) -> list[Row]:
+    return [entry | {name: _turned(entry[name])} for entry in entries or ()]
 
 
 def _or_lowest(value: float | None) -> float:

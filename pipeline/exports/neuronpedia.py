@@ -5,7 +5,8 @@
     v1/MODEL/LAYER-SET/activations/batch-0.jsonl.gz                                 the sequences of these units
     v1/MODEL/LAYER-SET/explanations/batch-0.jsonl.gz                                their explanations
 
-A line is a row of its database, and its columns are the keys of a file's first line: so all lines of a file have the same keys.
+The polarity '-' of units has a set of its own, SET-negative. A line is a row of its database, and its columns are the keys of a
+file's first line: so all lines of a file have the same keys.
 A row has the same id whenever it is exported; the importer passes over rows that it has.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.exports.activation_bars import bars
-from pipeline.exports.exported_run import UNITS_AT_ONCE, Export, ExportedRun, kind_of
+from pipeline.exports.exported_run import UNITS_AT_ONCE, Export, ExportedRun, kind_of, layer_of
 from pipeline.exports.exported_unit import ExportedExemplar, ExportedExplanation, ExportedUnit, Row, write_json
 from pipeline.schemas import CORPUS
 
@@ -59,6 +60,13 @@ class Place:
 
 def write(run: ExportedRun, folder: Path) -> None:
     """See `Export`."""
+    in_layers = [part for part in run.parts if any(layer_of(module) is not None for module in part.indices)]
+    for part in in_layers or [run]:
+        _write(part, folder)
+
+
+def _write(run: ExportedRun, folder: Path) -> None:
+    """The units of one polarity."""
     for module, layer in run.in_layers().items():
         place = _place(run, module, layer)
         target = folder / "v1" / place.model / place.source
@@ -80,6 +88,8 @@ def descriptions(place: Place, module: str, run: ExportedRun) -> dict[str, Row]:
     """The rows that say what the units are of, by file."""
     public = {"creatorId": CREATOR, "visibility": "PUBLIC"}
     name = f"{place.release}: {module} of {place.model}"
+    if run.polarity == "-":
+        name += ", very negative activations, shown with their sign turned"
     corpus = run.setting("corpus") or {}
     return {
         "release": {
@@ -215,7 +225,7 @@ def _place(run: ExportedRun, module: str, layer: int) -> Place:
     return Place(
         release=_slug(run.run.root.resolve().name),
         model=_slug(re.split("[/:]", model)[-1].lower()),
-        source_set=_slug(kind_of(module)),
+        source_set=_slug(kind_of(module) + ("-negative" if run.polarity == "-" else "")),
         layer=layer,
         identity=hashlib.sha256(json.dumps(fingerprints).encode()).hexdigest(),
     )
@@ -226,4 +236,4 @@ def _slug(text: str) -> str:
     return re.sub("[^A-Za-z0-9_]+", "-", text).strip("-") or "unnamed"
 
 
-EXPORT = Export("a bundle for Neuronpedia's importer", write)
+EXPORT = Export("a bundle for Neuronpedia's importer", write, has_negative=True)

@@ -118,6 +118,9 @@ class CountingEngine:
         self.first = self.first or next(iter(prompts), None)
         return [self._scored(prompt) for prompt in prompts]
 
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        """No reply is kept."""
+
     async def aclose(self) -> None:
         """There is nothing to give back."""
 

@@ -3,6 +3,7 @@
 Shapes: S slots of a prompt.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -12,6 +13,12 @@ import numpy.typing as npt
 
 NUMBERS = range(11)
 """The numbers that an activation is written as in a prompt."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def valid_text(text: str) -> str:
+    """A text that any table can hold: a half of a surrogate pair, as JSON may escape one, becomes U+FFFD."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,10 @@ class Engine(Protocol):
         Raises:
             UserError: as `complete`, or the model lacks the capability.
         """
+        ...
+
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        """The replies to these requests could not be used: where a stage is redone, others are asked for in their place."""
         ...
 
     async def aclose(self) -> None:

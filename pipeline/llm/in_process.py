@@ -66,6 +66,9 @@ class InProcessEngine:
         """As for every model in this process; whether it can be read behind a prefix shows at the first `score`."""
         return Capabilities(MOST_ALTERNATIVES, reply_numbers=True, prompt_numbers=True, n=True, seed=True)
 
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        """No reply is kept."""
+
     async def aclose(self) -> None:
         """Forget the texts that were read."""
         self._shared.cache_clear()

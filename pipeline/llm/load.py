@@ -76,8 +76,9 @@ def open_endpoint(config: LanguageModel, folder: Path, worker: str, budget: Budg
     from pipeline.llm.endpoint.budget import SharedBudget
     from pipeline.llm.endpoint.client import Client
     from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+    from pipeline.llm.endpoint.live_sender import LiveSender
     from pipeline.llm.endpoint.response_cache import ResponseCache
-    from pipeline.llm.endpoint.sender import Endpoint, LiveSender
+    from pipeline.llm.endpoint.sender import Endpoint
 
     tokenizer, client = find_tokenizer(config.model, config.tokenizer, config.trust_remote_code), Client(config)
     cache = ResponseCache(folder, worker)  # the first that makes a file

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.execution.provenance import shown_provenance
 from pipeline.execution.stage import MethodReport
 from pipeline.report.data_scripts import packed, rounded, write_script
 from pipeline.report.other_runs import in_other_runs
@@ -75,6 +76,7 @@ def run_facts(run: RunFolder, methods: Sequence[MethodReport], data: UnitData, s
             {"table": method.table, "score": method.score, "numbers": dict(method.numbers)} for method in methods
         ],
         "tables": {name: _facts(run, name) for name in run.tables},
+        "provenance": shown_provenance(run.root),
         "failures": _failures(run),
         "calibration": [[int(count), rounded(total / count if count else None)] for count, total in data.calibration],
     }
@@ -107,6 +109,6 @@ def _failures(run: RunFolder) -> list[list[Any]]:
         if "error" in run.dataset(name).schema.names:
             found += run.sql(
                 f"""SELECT '{name}', status, left(error, 300), count(*) FROM {name}
-                    WHERE status NOT IN ('ok', 'not_selected') GROUP BY ALL ORDER BY 4 DESC LIMIT 20"""
+                    WHERE status NOT IN ('ok', 'not_selected') GROUP BY ALL ORDER BY 4 DESC, 2, 3 LIMIT 20"""
             ).fetchall()
     return [list(row) for row in found]

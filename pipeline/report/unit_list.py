@@ -23,10 +23,10 @@ UNITS_IN_FILE = 16
 
 @dataclass(frozen=True)
 class UnitList:
-    """One row for each unit, polarity, explainer and method, in the order of modules and indices."""
+    """One row for each unit, polarity, explainer, simulator and method, in the order of modules and indices."""
 
     rows: "pd.DataFrame"
-    """Columns: method, module, index, polarity, explainer, candidate, text, status, density, file and NUMBERS."""
+    """Columns: method, module, index, polarity, explainer, simulator, candidate, text, status, density, file and NUMBERS."""
 
     def files(self) -> list[tuple[str, list[int]]]:
         """The units of each file of data: a module and indices, rising."""
@@ -36,7 +36,7 @@ class UnitList:
     def as_json(self) -> dict[str, Any]:
         """By columns: words are numbers of the entries of a list, numbers are packed as 32-bit floats."""
         rows, shown = self.rows, {"rows": len(self.rows), "text": self.rows["text"].fillna("").tolist()}
-        for name in ("module", "polarity", "explainer", "status"):
+        for name in ("module", "polarity", "explainer", "simulator", "status"):
             words = list(dict.fromkeys(rows[name].fillna("").tolist()))
             codes = rows[name].fillna("").map({word: code for code, word in enumerate(words)})
             shown[name] = {"words": words, "codes": packed(codes.to_numpy(np.uint16))}
@@ -54,7 +54,11 @@ def list_units(run: RunFolder, methods: Sequence[MethodReport]) -> UnitList:
     parts = [_of_method(run, number, method) for number, method in enumerate(methods)]
     rows = pd.concat(parts, ignore_index=True)
     rows["order"] = rows["module"].map({name: at for at, name in enumerate(sorted(set(rows["module"]), key=in_order))})
-    rows = rows.sort_values(["order", "index", "polarity", "method", "explainer"], kind="stable", ignore_index=True)
+    rows = rows.sort_values(
+        ["order", "index", "polarity", "method", "explainer", "simulator", "candidate"],
+        kind="stable",
+        ignore_index=True,
+    )
     units = rows[["order", "index"]].drop_duplicates()
     place = units.groupby("order").cumcount() // UNITS_IN_FILE
     units["file"] = (units["order"].diff().ne(0) | place.diff().ne(0)).cumsum() - 1
@@ -70,12 +74,13 @@ def _of_method(run: RunFolder, number: int, method: MethodReport) -> "pd.DataFra
     """The chosen rows of a method's table of scores: one for each simulator, else the first candidate."""
     numbers = ", ".join(f"CAST({method.numbers.get(name, 'NULL')} AS FLOAT) AS {name}" for name in NUMBERS)
     density, join = "NULL", ""
-    kept = "simulator, candidate" if "simulator" in run.dataset(method.table).schema.names else "NULL"
+    simulated = "simulator" in run.dataset(method.table).schema.names
+    simulator, kept = ("simulator", "simulator, candidate") if simulated else ("''", "NULL")
     if "units" in run.tables:
         density = "CASE polarity WHEN '-' THEN units.density_negative ELSE units.density END"
         join = 'LEFT JOIN units USING (module, "index")'
     return run.sql(
-        f"""SELECT {number} AS method, module, "index", polarity, explainer, candidate, text, s.status, {numbers},
+        f"""SELECT {number} AS method, module, "index", polarity, explainer, {simulator} AS simulator, candidate, text, s.status, {numbers},
                    CAST({density} AS FLOAT) AS density
             FROM {method.table} s {join} WHERE s.status <> 'not_selected' AND module <> '{NULL_UNITS}'
             QUALIFY row_number() OVER (PARTITION BY module, "index", polarity, explainer, {kept} ORDER BY candidate) = 1"""

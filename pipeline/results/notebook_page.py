@@ -6,8 +6,9 @@ Every text is escaped, and colours are translucent, so that text keeps the colou
 from collections.abc import Sequence
 from html import escape
 
-from pipeline.results.shown_sequence import SCALE, ShownToken, hue, opacity, safe
+from pipeline.results.shown_sequence import SCALE, ShownToken, hue, opacity
 from pipeline.results.shown_unit import ShownExemplar, ShownExplanation
+from pipeline.terminal_text import safe
 
 CONTEXT = 40
 """Tokens on either side of the peak that are shown."""

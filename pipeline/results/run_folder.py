@@ -1,11 +1,13 @@
 """The folder of a run, opened from Python: its tables as pandas, pyarrow and DuckDB have them."""
 
 import json
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError, nearest
+from pipeline.storage.checked_reading import checked_dataset, damage_told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +26,7 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._registered: dict[str, list[tuple[Path, int, int]]] = {}
 
     def __repr__(self) -> str:
         return f"<run {self.root}: {', '.join(self.tables)}>"
@@ -47,8 +50,8 @@ class RunFolder:
             raise UserError(f"{self.root} has no table {table!r}; {nearest(table, self.tables)}")
         return sorted(path for path in (self.root / table).glob("*.parquet") if not path.name.startswith("."))
 
-    def dataset(self, table: str) -> "ds.Dataset":
-        """A table as a pyarrow dataset, which reads only the columns and units that are asked for.
+    def dataset(self, table: str) -> "ds.FileSystemDataset":
+        """A table as a pyarrow dataset, which reads only the columns and units that are asked for, and compares their checksums.
 
         >>> import pyarrow.dataset as ds
         >>> unit = (ds.field("module") == "layers.3.mlp") & (ds.field("index") == 7)
@@ -57,16 +60,15 @@ class RunFolder:
         Raises:
             UserError: the run has no such table.
         """
-        import pyarrow.dataset as ds
-
-        return ds.dataset([str(path) for path in self.files(table)], format="parquet")
+        return checked_dataset(self.files(table))
 
     def table(self, name: str) -> "pd.DataFrame":
-        """A whole table in memory. Raises UserError: the run has no such table.
+        """A whole table in memory. Raises UserError: the run has no such table, or a file of it is damaged.
 
         >>> explanations = open_run("outputs/demo").table("explanations")
         """
-        return self.dataset(name).to_table().to_pandas()
+        with damage_named(self.root):
+            return self.dataset(name).to_table().to_pandas()
 
     @property
     def scores(self) -> "pd.DataFrame":
@@ -84,21 +86,30 @@ class RunFolder:
         """
         return self.connection.sql(query)
 
-    @cached_property
+    @property
     def connection(self) -> "DuckDBPyConnection":
         """A DuckDB connection in which every table of the run is a view. Raises UserError: the run has no table yet.
 
+        Checksums are compared with what is read. Files that are there by now are seen by whoever asks for it again.
+
         >>> [(units,)] = open_run("outputs/demo").connection.execute("SELECT count(*) FROM units").fetchall()
         """
+        tables = self.tables
+        if not tables:
+            raise UserError(f"no table in {self.root} yet; start the run with: make run")
+        for name in tables:
+            files = self.files(name)
+            state = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+            if self._registered.get(name) != state:
+                self._connection.register(name, checked_dataset(files))
+                self._registered[name] = state
+        return self._connection
+
+    @cached_property
+    def _connection(self) -> "DuckDBPyConnection":
         import duckdb
 
-        if not self.tables:
-            raise UserError(f"no table in {self.root} yet; start the run with: make run")
-        connection = duckdb.connect()
-        for name in self.tables:
-            pattern = str(self.root / name / "*.parquet").replace("'", "''")
-            connection.sql(f"SELECT * FROM read_parquet('{pattern}')").create_view(name)
-        return connection
+        return duckdb.connect()
 
     def unit(self, module: str, index: int, polarity: str = "+") -> "UnitView":
         """One unit with its statistics, explanations, scores and exemplars; a notebook shows it as a page.
@@ -184,6 +195,11 @@ def open_run(folder: str | Path) -> RunFolder:
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; a run makes it: make run")
     return RunFolder(root)
+
+
+def damage_named(*roots: Path) -> AbstractContextManager[None]:
+    """Within it, what cannot be read because a file of these runs is damaged is a UserError that names the file."""
+    return damage_told(file for root in roots for file in sorted(root.glob("[!._]*/[!._]*.parquet")))
 
 
 def _opened(run: RunFolder | str | Path) -> RunFolder:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.schemas import EXPLANATION_KEYS, NULL_UNITS, OUTCOME
+from pipeline.storage.checked_reading import damage_told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ class OpenRun(Protocol):
         """Names of its tables."""
         ...
 
-    def dataset(self, table: str) -> "ds.Dataset":
+    def dataset(self, table: str) -> "ds.FileSystemDataset":
         """One of them."""
         ...
 
@@ -71,7 +72,9 @@ def explanation_tables(run: OpenRun) -> list[str]:
 
 def read(run: OpenRun, table: str, columns: Sequence[str] | None = None, where: Any = None) -> "pd.DataFrame":
     """Some rows of a table, all unless a pyarrow expression is given. A list with numbers is an array in which null is NaN."""
-    rows: pd.DataFrame = run.dataset(table).to_table(columns=columns and list(columns), filter=where).to_pandas()
+    source = run.dataset(table)
+    with damage_told(source.files):
+        rows: pd.DataFrame = source.to_table(columns=columns and list(columns), filter=where).to_pandas()
     return rows
 
 

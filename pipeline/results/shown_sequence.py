@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.terminal_text import safe
+
 SCALE = 10.0
 LONGEST = 80
 """Characters of a token that are shown."""
@@ -61,11 +63,6 @@ def shown_sequence(
 
 def _clipped(value: float) -> float | None:
     return max(-SCALE, min(SCALE, float(value))) if math.isfinite(value) else None
-
-
-def safe(text: str) -> str:
-    """Text in which control characters, escape sequences and marks of direction are written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shortened(token: str) -> str:

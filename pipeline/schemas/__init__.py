@@ -4,7 +4,7 @@ The meaning of every column stands in its field's metadata; `outputs/README.md` 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,18 @@ UNIT_KEYS = ["module", "index", "polarity"]
 EXPLANATION_KEYS = [*UNIT_KEYS, "explainer", "candidate"]
 NULL_UNITS = "black_box:null_directions"
 """The module of units that are random by design: what is scored on them is a control, and no result about a subject."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Rows of another table that the rows of a table are about: without these they mean nothing."""
+
+    table: str
+    """Its name. Where a run has no such table, nothing is expected of it."""
+    columns: tuple[str, ...]
+    """Columns of both tables that are equal."""
+    where: str = ""
+    """SQL that the rows fulfil which need one; all unless given."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,10 @@ class TableSchema:
     """Folder in the run's folder; the table's name unless given."""
     temporary: bool = False
     """Whether its rows are removed once the stages that read them are finished."""
+    key: tuple[str, ...] = ()
+    """Columns that tell its rows apart: no two rows are equal in all of them. Not known of work tables."""
+    refers: tuple[Reference, ...] = ()
+    """What its rows are about."""
 
     @property
     def path(self) -> str:
@@ -49,9 +65,18 @@ class TableSchema:
         return pa.table(columns, schema=self.schema)
 
 
-def unit_table(name: str, version: int, *columns: pa.Field, folder: str = "") -> TableSchema:
+def unit_table(
+    name: str,
+    version: int,
+    *columns: pa.Field,
+    folder: str = "",
+    key: Sequence[str] = (),
+    refers: Sequence[Reference] = (),
+) -> TableSchema:
     """A table with rows of units, in row groups of 64 of them."""
-    return TableSchema(name, version, pa.schema(columns), units_per_group=64, folder=folder)
+    return TableSchema(
+        name, version, pa.schema(columns), units_per_group=64, folder=folder, key=tuple(key), refers=tuple(refers)
+    )
 
 
 def column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
@@ -71,6 +96,8 @@ EXPLANATION = [
     column("explainer", pa.string(), "method that wrote the explanation"),
     column("candidate", pa.int32(), "number of the candidate, 0 is the explainer's own favourite"),
 ]
+OF_SEQUENCE = Reference("corpus", ("seq_id",))
+OF_EXPLANATION = Reference("explanations", tuple(EXPLANATION_KEYS))
 OUTCOME = [
     column("status", pa.string(), "ok, or why there is no result"),
     column("error", pa.string(), "what went wrong, in words; null where nothing did"),
@@ -128,6 +155,7 @@ UNITS = unit_table(
     column("top_tokens", _MEANS, "tokens by falling mean activation, over the explain sequences only"),
     column("bottom_tokens", _MEANS, "the same by rising mean activation; null where '-' is not recorded"),
     column("top_tokens_min_count", pa.int64(), "tokens that occur less often are not considered"),
+    key=["module", "index"],
 )
 
 EXEMPLARS = unit_table(
@@ -146,6 +174,8 @@ EXEMPLARS = unit_table(
         "activation of every token, rounded to record.activation_bits; null where it does not count or is not finite",
     ),
     column("split", pa.string(), "explain, select or report; no sequence is in two of them"),
+    key=[*UNIT_KEYS, "band", "split", "rank"],
+    refers=[OF_SEQUENCE, Reference("units", ("module", "index"))],
 )
 
 
@@ -167,6 +197,7 @@ UNIT_TOKENS = unit_table(
         pa.list_(pa.struct([pa.field("index", pa.int32()), pa.field("value", pa.float32())])),
         "units of the module whose output vector is most along its own, by cosine; null where the module has over 65,536 units",
     ),
+    key=["module", "index"],
 )
 
 DETAILS = unit_table(
@@ -183,6 +214,8 @@ DETAILS = unit_table(
         ),
         "of a head, what it writes most: the norm of what it moves from one position to another",
     ),
+    key=[*UNIT_KEYS, "seq_id"],
+    refers=[Reference("exemplars", (*UNIT_KEYS, "seq_id"))],
 )
 
 NEGATIVES = TableSchema(
@@ -193,6 +226,8 @@ NEGATIVES = TableSchema(
         column("band", pa.string(), "similar: near by embedding; neighbour: an exemplar of a similar unit"),
     ),
     units_per_group=64,
+    key=EXEMPLARS.key,
+    refers=EXEMPLARS.refers,
 )
 
 
@@ -212,6 +247,7 @@ CORPUS = TableSchema(
             ),
         ]
     ),
+    key=("seq_id",),
 )
 
 EXPLANATIONS = unit_table(
@@ -226,6 +262,8 @@ EXPLANATIONS = unit_table(
     column("dropped", pa.string(), "what the prompt left out to fit the model's context; null for nothing"),
     *REPLY,
     *OUTCOME,
+    key=EXPLANATION_KEYS,
+    refers=[Reference("exemplars", tuple(UNIT_KEYS), "status = 'ok'")],
 )
 
 SIMULATIONS = unit_table(
@@ -244,4 +282,10 @@ SIMULATIONS = unit_table(
     column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first sequence carries all of them"),
     column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
     *OUTCOME,
+    key=[*EXPLANATION_KEYS, "simulator", "control", "source", "seq_id"],
+    refers=[
+        replace(OF_EXPLANATION, where="control = ''"),
+        Reference(OF_EXPLANATION.table, (*UNIT_KEYS, "explainer"), "control <> ''"),
+        Reference("exemplars", (*UNIT_KEYS, "seq_id")),
+    ],
 )

@@ -50,6 +50,10 @@ class AskedSimulation(_OfUnit):
     explanation: str = Field(min_length=1, max_length=2_000)
 
 
+class AskedToKeep(AskedSimulation):
+    """An explanation to save, for the next run to score."""
+
+
 class AskedActivations(_OfUnit):
     """A text to try."""
 
@@ -70,35 +74,48 @@ def read_asked(kind: type[Asked], body: bytes) -> Asked:
 
 
 class AttemptThread:
-    """The attempts of a server, opened in a thread of their own when they are first asked for."""
+    """Carries out attempts in a thread of its own, one after the other.
 
-    def __init__(self, open_attempts: Callable[[], Attempts]) -> None:
-        self._open = open_attempts
+    What a run needs is opened when something is first tried on it, and given back when another run is tried, as models are large.
+    """
+
+    def __init__(self) -> None:
+        self._opener: Callable[[], Attempts] | None = None
         self._made: Attempts | None = None
         self._loop = asyncio.new_event_loop()
         self._turn = asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="attempts", daemon=True)
         self._thread.start()
 
-    async def simulate(self, unit: Unit, explanation: str) -> Json:
-        """See `Attempts`."""
-        return await self._in_thread(lambda made: made.simulate(unit, explanation))
+    async def simulate(self, opener: Callable[[], Attempts], unit: Unit, explanation: str) -> Json:
+        """See `Attempts`; `opener` opens those of the run."""
+        return await self._in_thread(opener, lambda made: made.simulate(unit, explanation))
 
-    async def activations(self, unit: Unit, text: str) -> Json:
-        """See `Attempts`."""
-        return await self._in_thread(lambda made: made.activations(unit, text))
+    async def activations(self, opener: Callable[[], Attempts], unit: Unit, text: str) -> Json:
+        """See `Attempts`; `opener` opens those of the run."""
+        return await self._in_thread(opener, lambda made: made.activations(unit, text))
 
     async def aclose(self) -> None:
         """End the thread, and give back what was opened."""
-        if self._made is not None:
-            await self._in_thread(lambda made: made.aclose())
+
+        async def in_turn() -> None:
+            async with self._turn:
+                await self._give_back()
+
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(in_turn(), self._loop))
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _in_thread(self, work: Callable[[Attempts], Coroutine[Any, Any, T]]) -> T:
+    async def _give_back(self) -> None:
+        if self._made is not None:
+            made, self._made = self._made, None
+            await made.aclose()
+
+    async def _in_thread(self, opener: Callable[[], Attempts], work: Callable[[Attempts], Coroutine[Any, Any, T]]) -> T:
         async def in_turn() -> T:
             async with self._turn:
-                if self._made is None:
-                    self._made = self._open()
+                if self._made is None or self._opener is not opener:
+                    await self._give_back()
+                    self._made, self._opener = opener(), opener
                 return await work(self._made)
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(in_turn(), self._loop))

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import re
 from collections.abc import Collection
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
@@ -29,7 +30,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-START_PAGES = {"/", "/index.html"}
+START_PAGES = re.compile(r"/(run/[^/]+/?)?(index\.html)?")
 """What a link on another page may lead to."""
 
 
@@ -84,7 +85,7 @@ class Guard:
             return f"Origin {origin[:100]!r} is another page"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             opened = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-            if not (opened and scope["method"] == "GET" and scope["path"] in START_PAGES):
+            if not (opened and scope["method"] == "GET" and START_PAGES.fullmatch(scope["path"])):
                 return "the request comes from another page"
         return ""
 

@@ -4,21 +4,29 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pyarrow.compute as pc
 
 from pipeline.errors import UserError
-from pipeline.execution.stage import MethodReport
+from pipeline.execution.stage import MethodReport, Unit
 from pipeline.report.data_scripts import as_script
 from pipeline.report.other_runs import in_other_runs
 from pipeline.report.pages import run_facts
 from pipeline.report.shown_corpus import corpus_file, neighbours
 from pipeline.report.unit_data import UnitData
 from pipeline.report.unit_list import NUMBERS, UnitList, list_units
-from pipeline.results.run_folder import RunFolder, open_run
+from pipeline.results.run_folder import RunFolder, damage_named, open_run
+from pipeline.schemas import EXEMPLARS, NULL_UNITS
 from pipeline.serve.query_process import json_value
+from pipeline.storage.by_hand import WrittenExplanation, read_by_hand, save_by_hand
+from pipeline.storage.tables import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +35,7 @@ LOOK_AGAIN = 1.0
 """Seconds after which the folder is looked at again."""
 CALIBRATED_FILES = 64
 """Files of units that the calibration is taken over, as it has to be there at once."""
-COLUMNS = ("module", "index", "polarity", "explainer", "candidate", "text", "status", "density", *NUMBERS)
+COLUMNS = ("module", "index", "polarity", "explainer", "simulator", "candidate", "text", "status", "density", *NUMBERS)
 """Of the list of units in the API."""
 MOST_UNITS = 1_000
 """Rows of the list in one answer."""
@@ -43,9 +51,9 @@ class NotFoundError(UserError):
 class LiveRun:
     """The data of the pages and of the API. Its methods may be called in threads."""
 
-    def __init__(self, root: Path, methods: Sequence[MethodReport], served: Mapping[str, Any]) -> None:
-        """served: what the pages are told of the server; static pages are told nothing."""
-        self.root, self._methods, self._served = root, methods, served
+    def __init__(self, root: Path, methods: Sequence[MethodReport], can_try: Callable[[], Mapping[str, bool]]) -> None:
+        """can_try: what can be tried on the run by now, by name; the pages are told."""
+        self.root, self._methods, self._can_try = root, methods, can_try
         self._lock = threading.RLock()
         self._state, self._looked = "", 0.0
         self._now = _Tables(open_run(root), methods)
@@ -57,7 +65,7 @@ class LiveRun:
             NotFoundError: there is no such script.
         """
         try:
-            with self._lock:
+            with self._reading():
                 value = self._value(name, self._tables())
         except NotFoundError:
             raise
@@ -71,7 +79,7 @@ class LiveRun:
         if name == "list":
             return now.units.as_json()
         if name == "run":
-            return now.facts | {"served": {**self._served, "state": self._state}}
+            return now.facts | {"served": {**self._can_try(), "state": self._state}}
         if kind == "corpus" and (place := as_number(rest)) is not None and "corpus" in now.run.tables:
             return corpus_file(now.run.dataset("corpus"), now.places, place)
         if kind == "units":
@@ -80,14 +88,15 @@ class LiveRun:
 
     def describe(self) -> Json:
         """The run in the list of runs."""
-        with self._lock:
+        with self._reading():
             now = self._tables()
             return {
-                "name": self.root.resolve().name,
+                "name": self.root.name,
+                "address": f"/run/{quote(self.root.name, safe='')}/",
                 "state": self._state,
-                "units": now.data.count if now.scored else 0,
+                "units": now.explained,
                 "tables": now.counts,
-                "try": [name for name in ("simulate", "activations") if self._served.get(name)],
+                "try": [name for name, can in self._can_try().items() if can],
             }
 
     def find_units(self, wanted: Mapping[str, str]) -> Json:
@@ -101,9 +110,9 @@ class LiveRun:
             UserError: there is no such column, or a number is none.
         """
         limit, offset = given_number(wanted, "limit", 100, MOST_UNITS), given_number(wanted, "offset", 0, MOST)
-        with self._lock:
+        with self._reading():
             rows = self._tables().units.rows
-        for name in ("module", "explainer", "status", "polarity"):
+        for name in ("module", "explainer", "simulator", "status", "polarity"):
             if wanted.get(name):
                 rows = rows[rows[name] == wanted[name]]
         if words := wanted.get("q"):
@@ -117,12 +126,52 @@ class LiveRun:
 
     def unit(self, module: str, number: str) -> Json:
         """The rows of all tables that a unit's page shows, as the tables have them. Raises NotFoundError: no such unit."""
-        with self._lock:
+        with self._reading():
             now = self._tables()
             index = now.known(module, number)
             rows = now.data.rows(module, [index])
         tables = {name: json_value(table.drop_columns(["module", "index"]).to_pylist()) for name, table in rows.items()}
         return {"module": module, "index": index, "tables": tables}
+
+    def keep(self, unit: Unit, text: str) -> Json:
+        """Save an explanation that somebody wrote.
+
+        Raises:
+            UserError: the run has no exemplars of the unit, the words are blank, or the folder cannot be written.
+        """
+        module, polarity, index = unit
+        tables = Tables(self.root)
+        if not tables.read(EXEMPLARS, tables.is_unit(module, [index], polarity), ["index"]).num_rows:
+            raise UserError(
+                f"the run has no exemplars of {module}/{index} ({polarity}); name a unit that it has recorded"
+            )
+        return self._with_state([save_by_hand(self.root, unit, text)])[0]
+
+    def kept(self, wanted: Mapping[str, str]) -> Json:
+        """The explanations that people wrote, the earliest first, of all units or of one: by `module`, by `index`."""
+        number = given_number(wanted, "index", 0, MOST) if "index" in wanted else None
+        found = [
+            one
+            for one in read_by_hand(self.root)
+            if wanted.get("module") in (None, one.module) and number in (None, one.index)
+        ]
+        return {"explanations": self._with_state(found)}
+
+    def _with_state(self, written: Sequence[WrittenExplanation]) -> list[Json]:
+        """Explanations with whether the run has scored them by now."""
+        scored: set[tuple[str, str, int, str]] = set()
+        texts = list({one.text for one in written})
+        for name in [method.table for method in self._tables().scored] if written else ():
+            columns = ["module", "polarity", "index", "text"]
+            rows = self.folder().dataset(name).to_table(columns=columns, filter=pc.field("text").isin(texts))
+            scored.update(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+        return [asdict(one) | {"scored": (one.module, one.polarity, one.index, one.text) in scored} for one in written]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One at a time; a damaged file of the run is a UserError."""
+        with self._lock, damage_named(self.root):
+            yield
 
     def folder(self) -> RunFolder:
         """The run, to be queried."""
@@ -156,6 +205,18 @@ class _Tables:
     def counts(self) -> dict[str, int]:
         """Rows of each table."""
         return {name: self.run.dataset(name).count_rows() for name in self.run.tables}
+
+    @cached_property
+    def explained(self) -> int:
+        """Units of the list, without making the list."""
+        parts = [
+            f"""SELECT module, "index" FROM {one.table} WHERE status <> 'not_selected' AND module <> '{NULL_UNITS}'"""
+            for one in self.scored
+        ]
+        if not parts:
+            return 0
+        [(count,)] = self.run.sql(f"SELECT count(*) FROM ({' UNION '.join(parts)})").fetchall()
+        return int(count)
 
     @cached_property
     def units(self) -> UnitList:

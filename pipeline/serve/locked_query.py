@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.results.run_folder import RunFolder
+from pipeline.results.run_folder import RunFolder, damage_named
 
 PROGRAM = Path(__file__).with_name("query_process.py")
 SECONDS = 10
@@ -51,5 +51,6 @@ def run_locked(run: RunFolder, sql: str, rows: int = ROWS, seconds: int = SECOND
         raise UserError("the query was stopped, as it took too much memory; ask for less, or use: make query")
     found: dict[str, Any] = json.loads(done.stdout)
     if "error" in found:
-        raise UserError(f"{found['error']}\nTables of this run: {', '.join(tables)}")
+        with damage_named(run.root):
+            raise UserError(f"{found['error']}\nTables of this run: {', '.join(tables)}")
     return found

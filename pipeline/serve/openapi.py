@@ -1,11 +1,12 @@
 """The description of the API in OpenAPI 3.1."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from pipeline.report.unit_list import NUMBERS
-from pipeline.serve.attempts import AskedActivations, AskedSimulation
+from pipeline.serve.attempts import AskedActivations, AskedSimulation, AskedToKeep
 from pipeline.serve.live_run import COLUMNS, MOST_UNITS
 from pipeline.serve.locked_query import LONGEST, MOST_ROWS, ROWS, SECONDS
 from pipeline.storage.footers import CREATED_BY
@@ -22,33 +23,63 @@ ERRORS = {
 }
 
 
-def describe_api() -> Json:
-    """The document behind /api/openapi.json."""
-    found = {"total": WHOLE, "rows": _list(_object({name: _column(name) for name in COLUMNS}))}
-    rows = {
-        "columns": _list(_object({"name": TEXT, "type": TEXT})),
-        "rows": {"type": "array"},
-        "truncated": {"type": "boolean"},
+def describe_api(runs: Sequence[str]) -> Json:
+    """The document behind /api/openapi.json; runs: names of those that are served, the first one first."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Neurogloss", "version": CREATED_BY.split()[-1]},
+        "servers": [
+            {"url": "/", "description": f"the run {runs[0]}"},
+            {
+                "url": "/run/{run}/",
+                "description": "any run, by its name",
+                "variables": {"run": {"default": runs[0], "enum": list(runs)}},
+            },
+        ],
+        "paths": _paths(_shapes()),
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
-    sequence = _object(
-        {
-            "seq_id": WHOLE,
-            "expected": {"type": ["array", "null"], "items": NUMBER},
-            "error": {"type": ["string", "null"]},
-        }
-    )
-    simulated = {
-        "simulator": TEXT, "correlation": NUMBER, "ci_low": NUMBER, "ci_high": NUMBER, "correlation_random": NUMBER,
-        "n_sequences": WHOLE, "n_tokens": WHOLE, "sequences": _list(sequence),
+
+
+def _shapes() -> dict[str, Json]:
+    """What answers hold."""
+    sequence = {
+        "seq_id": WHOLE,
+        "expected": {"type": ["array", "null"], "items": NUMBER},
+        "error": {"type": ["string", "null"]},
+    }
+    shapes: dict[str, Json] = {
+        "run": {
+            "name": TEXT, "address": TEXT, "state": TEXT, "units": WHOLE, "tables": {"type": "object"}, "try": _list(TEXT),
+        },
+        "units": {"total": WHOLE, "rows": _list(_object({name: _column(name) for name in COLUMNS}))},
+        "unit": {
+            "module": TEXT, "index": WHOLE,
+            "tables": {"type": "object", "additionalProperties": _list({"type": "object"})},
+        },
+        "query": {
+            "columns": _list(_object({"name": TEXT, "type": TEXT})), "rows": {"type": "array"},
+            "truncated": {"type": "boolean"},
+        },
+        "kept": {
+            "name": TEXT, "module": TEXT, "index": WHOLE, "polarity": TEXT, "text": TEXT, "written": TEXT,
+            "scored": {"type": "boolean"},
+        },
+        "simulated": {
+            "simulator": TEXT, "correlation": NUMBER, "ci_low": NUMBER, "ci_high": NUMBER, "correlation_random": NUMBER,
+            "n_sequences": WHOLE, "n_tokens": WHOLE, "sequences": _list(_object(sequence)),
+        },
+        "activations": {"tokens": _list(TEXT), "activations": ACTIVATIONS, "cut": {"type": "boolean"}},
     }  # fmt: skip
-    tried = {"tokens": _list(TEXT), "activations": ACTIVATIONS, "cut": {"type": "boolean"}}
-    run = {"name": TEXT, "state": TEXT, "units": WHOLE, "tables": {"type": "object"}, "try": _list(TEXT)}
-    unit = {
-        "module": TEXT,
-        "index": WHOLE,
-        "tables": {"type": "object", "additionalProperties": _list({"type": "object"})},
-    }
-    matched = [_given(name, f"only rows with this {name}") for name in ("module", "explainer", "status", "polarity")]
+    return {name: _object(shape) for name, shape in shapes.items()}
+
+
+def _paths(shapes: dict[str, Json]) -> Json:
+    of_unit = [_given("module", "only those of this module"), _given("index", "only those of this unit", WHOLE)]
+    matched = [
+        _given(name, f"only rows with this {name}")
+        for name in ("module", "explainer", "simulator", "status", "polarity")
+    ]
     listed = [
         *matched,
         _given("q", "words in the explanation"),
@@ -64,24 +95,30 @@ def describe_api() -> Json:
         _given("module", "such as layers.3.mlp", where="path"),
         _given("index", "of the unit", WHOLE, where="path"),
     ]
-    paths = {
+    return {
         "/api/openapi.json": _get("This document", {"type": "object"}),
-        "/api/runs": _get("The served run; `state` changes with its tables", _object({"runs": _list(_object(run))})),
-        "/api/units": _get("Rows of the list of units", _object(found), listed),
-        "/api/unit/{module}/{index}": _get("All rows about a unit, by table", _object(unit), place),
+        "/api/runs": _get("All runs that are served", _object({"runs": _list(shapes["run"])})),
+        "/api/run": _get("The run that is asked about; `state` changes with its tables", shapes["run"]),
+        "/api/units": _get("Rows of the list of units", shapes["units"], listed),
+        "/api/unit/{module}/{index}": _get("All rows about a unit, by table", shapes["unit"], place),
         "/api/query": _get(
             f"Read-only SQL over the tables of the run in DuckDB, for {SECONDS} s at most; no files, network or settings",
-            _object(rows), asked,
+            shapes["query"], asked,
         ),
-        "/api/simulate": _post("Simulate an explanation on the exemplars of a unit, and score it", AskedSimulation, _object(simulated)),
-        "/api/activations": _post("The activations of a unit on a text, null where tokens do not count", AskedActivations, _object(tried)),
+        "/api/explanations": {
+            **_get(
+                "Explanations that were saved by hand; `scored` says whether the run has scored them",
+                _object({"explanations": _list(shapes["kept"])}), of_unit,
+            ),
+            **_post("Save an explanation, which the next run scores like those of an explainer", AskedToKeep, shapes["kept"]),
+        },
+        "/api/simulate": _post(
+            "Simulate an explanation on the exemplars of a unit, and score it", AskedSimulation, shapes["simulated"]
+        ),
+        "/api/activations": _post(
+            "The activations of a unit on a text, null where tokens do not count", AskedActivations, shapes["activations"]
+        ),
     }  # fmt: skip
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Neurogloss", "version": CREATED_BY.split()[-1]},
-        "paths": paths,
-        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
-    }
 
 
 def _column(name: str) -> Json:

@@ -1,6 +1,8 @@
-"""The process that answers one query of a server's user: DuckDB without files, network, extensions and settings.
+"""SQL from whoever it comes: DuckDB without files, network, extensions and settings, and the process that answers one query of a
+server's user with it.
 
-It is a program of its own, started by path, and imports nothing of the pipeline: `locked_query` hands it all that it needs.
+It is a program of its own, started by path, and imports nothing of the pipeline: `locked_query` hands it all that it needs. The command
+`query` has the locked connection too, in its own process and without limits.
 Reads {"tables": {name: [file]}, "sql", "rows", "seconds"} in JSON from standard input, and writes the answer to standard output.
 """
 
@@ -8,7 +10,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -22,10 +24,9 @@ LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",  # else a name that is no table is looked up among the variables of this program
     "temp_directory": "",
-    "memory_limit": "1GB",
-    "threads": "2",
     "lock_configuration": "true",
 }
+LIMITS: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "1GB", "threads": "2"}
 MEMORY = 4 * 2**30
 """Bytes of memory that the process may take; DuckDB does not count all that it takes."""
 MOST_BYTES = 8 * 2**20
@@ -52,12 +53,23 @@ def limit_process(seconds: int) -> None:
                 resource.setrlimit(kind, (most, most))
 
 
+def locked_connection(
+    tables: Mapping[str, list[str]], limits: dict[str, str | bool | int | float | list[str]] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """DuckDB with a view for each table, which reads its files with their checksums, and nothing else; it cannot be unlocked."""
+    checked = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
+    connection = duckdb.connect(":memory:", config=LOCKED | (limits or {}))
+    for name, files in tables.items():
+        connection.register(name, ds.dataset(files, format=checked))
+    return connection
+
+
 def answer(tables: dict[str, list[str]], sql: str, rows: int) -> dict[str, Any]:
     """Columns, types and rows of a query, or {"error": message}."""
-    connection = duckdb.connect(":memory:", config=LOCKED)
-    for name, files in tables.items():
-        connection.register(name, ds.dataset(files, format="parquet"))
     try:
+        connection = locked_connection(tables, LIMITS)
         if message := refusal(connection, sql):
             return {"error": message}
         result = connection.execute(sql)
@@ -72,7 +84,7 @@ def answer(tables: dict[str, list[str]], sql: str, rows: int) -> dict[str, Any]:
             found.append(values)
         else:
             size = -1
-    except (duckdb.Error, MemoryError, RecursionError) as error:
+    except (duckdb.Error, OSError, ValueError, MemoryError, RecursionError) as error:
         return {"error": str(error) or type(error).__name__}
     columns = [{"name": column[0], "type": str(column[1])} for column in description]
     return {"columns": columns, "rows": found, "truncated": size >= 0}

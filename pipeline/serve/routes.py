@@ -2,30 +2,35 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from pipeline.errors import UserError
 from pipeline.report.pages import SITE
-from pipeline.serve.attempts import AskedActivations, AskedSimulation, AttemptThread, read_asked
+from pipeline.serve.attempts import AskedActivations, AskedSimulation, AskedToKeep, AttemptThread, read_asked
 from pipeline.serve.live_run import LiveRun, NotFoundError, given_number
 from pipeline.serve.locked_query import MOST_ROWS, ROWS, run_locked
 from pipeline.serve.openapi import describe_api
+from pipeline.serve.served_runs import Opener, ServedRuns
 
-TRY_IT = Path(__file__).with_name("site") / "try_it.js"
+OWN = Path(__file__).with_name("site")
+SCRIPTS = ("runs.js", "try_it.js")
 """Of the pages, what needs a server."""
 CHANGES = {
     "connect-src 'none'": "connect-src 'self'",
-    '<script src="main.js" defer></script>': '<script src="try_it.js" defer></script>\n<script src="main.js" defer></script>',
+    '<script src="main.js" defer></script>': "\n".join(
+        f'<script src="{name}" defer></script>' for name in (*SCRIPTS, "main.js")
+    ),
 }
 """What a server's page has in place of what the page on disk has."""
 MOST_BODY = 64 * 1024
@@ -39,24 +44,25 @@ class Answer(JSONResponse):
         return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def make_app(live: LiveRun, attempts: AttemptThread | None) -> Starlette:
-    """The server's application; without `attempts` nothing can be tried."""
+def make_app(runs: ServedRuns) -> Starlette:
+    """The server's application: the first run under /, and every run under /run/NAME/."""
+    attempts = AttemptThread()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        if attempts is not None:
-            await attempts.aclose()
+        await attempts.aclose()
 
     page = _page()
-    routes: list[BaseRoute] = [
+    of_run: list[BaseRoute] = [
         Route("/", lambda _: page),
         Route("/index.html", lambda _: page),
-        Route("/try_it.js", lambda _: FileResponse(TRY_IT)),
-        Route("/data/{name:path}", partial(_script, live)),
-        *api_routes(live, attempts),
+        *(Route(f"/{name}", lambda _, name=name: FileResponse(OWN / name)) for name in SCRIPTS),
+        Route("/data/{name:path}", partial(_script, runs)),
+        *api_routes(runs, attempts),
         Mount("/", StaticFiles(directory=SITE)),
     ]
+    routes = [Route("/run/{run}", _with_slash), Mount("/run/{run}", routes=of_run), *of_run]
     faults: Mapping[Any, Any] = {
         HTTPException: lambda _, error: Answer({"error": error.detail}, error.status_code, error.headers),
         NotFoundError: lambda _, error: Answer({"error": str(error)}, 404),
@@ -67,19 +73,23 @@ def make_app(live: LiveRun, attempts: AttemptThread | None) -> Starlette:
     return Starlette(routes=routes, exception_handlers=faults, lifespan=lifespan)
 
 
-def api_routes(live: LiveRun, attempts: AttemptThread | None) -> list[Route]:
-    """The API, as /api/openapi.json describes it."""
-    tried = [
-        Route("/api/simulate", partial(_simulate, attempts), methods=["POST"]),
-        Route("/api/activations", partial(_activations, attempts), methods=["POST"]),
-    ]
+def api_routes(runs: ServedRuns, attempts: AttemptThread) -> list[Route]:
+    """The API of a run, as /api/openapi.json describes it."""
+
+    def get(path: str, answer: Callable[[LiveRun, Request], Any]) -> Route:
+        return Route(path, lambda request: Answer(answer(_run(runs, request), request)), methods=["GET"])
+
     return [
-        Route("/api/openapi.json", lambda _: Answer(describe_api()), methods=["GET"]),
-        Route("/api/runs", lambda _: Answer({"runs": [live.describe()]}), methods=["GET"]),
-        Route("/api/units", lambda request: Answer(live.find_units(request.query_params)), methods=["GET"]),
-        Route("/api/unit/{module:path}/{index}", partial(_unit, live), methods=["GET"]),
-        Route("/api/query", partial(_query, live), methods=["GET"]),
-        *tried,
+        Route("/api/openapi.json", lambda _: Answer(describe_api(runs.names())), methods=["GET"]),
+        Route("/api/runs", lambda _: Answer({"runs": runs.describe()}), methods=["GET"]),
+        get("/api/run", lambda run, _: run.describe()),
+        get("/api/units", lambda run, request: run.find_units(request.query_params)),
+        get("/api/unit/{module:path}/{index}", lambda run, request: run.unit(*_unit(request))),
+        get("/api/query", _query),
+        get("/api/explanations", lambda run, request: run.kept(request.query_params)),
+        Route("/api/explanations", partial(_keep, runs), methods=["POST"]),
+        Route("/api/simulate", partial(_simulate, runs, attempts), methods=["POST"]),
+        Route("/api/activations", partial(_activations, runs, attempts), methods=["POST"]),
     ]
 
 
@@ -92,38 +102,61 @@ def _page() -> Response:
     return Response(text, media_type="text/html")
 
 
-def _script(live: LiveRun, request: Request) -> Response:
+def _with_slash(request: Request) -> Response:
+    """Addresses on a page start from its folder, so the page of a run has a slash at its end."""
+    return RedirectResponse(f"{request.url.path}/")
+
+
+def _name(request: Request) -> str:
+    """The name of the run that is asked about; empty for the first one."""
+    return str(request.path_params.get("run", ""))
+
+
+def _run(runs: ServedRuns, request: Request) -> LiveRun:
+    return runs.run(_name(request))
+
+
+def _script(runs: ServedRuns, request: Request) -> Response:
     name = request.path_params["name"]
     if not name.endswith(".js"):
         raise NotFoundError(f"there is no data/{name}")
-    return Response(live.script(name.removesuffix(".js")), media_type="text/javascript")
+    return Response(runs.script(_name(request), name.removesuffix(".js")), media_type="text/javascript")
 
 
-def _unit(live: LiveRun, request: Request) -> Response:
-    return Answer(live.unit(request.path_params["module"], request.path_params["index"]))
+def _unit(request: Request) -> tuple[str, str]:
+    return request.path_params["module"], request.path_params["index"]
 
 
-def _query(live: LiveRun, request: Request) -> Response:
+def _query(run: LiveRun, request: Request) -> Any:
     rows = given_number(request.query_params, "limit", ROWS, MOST_ROWS)
-    return Answer(run_locked(live.folder(), request.query_params.get("sql", ""), rows))
+    return run_locked(run.folder(), request.query_params.get("sql", ""), rows)
 
 
-async def _simulate(attempts: AttemptThread | None, request: Request) -> Response:
+async def _simulate(runs: ServedRuns, attempts: AttemptThread, request: Request) -> Response:
     asked = read_asked(AskedSimulation, await _body(request))
-    return Answer(await _able(attempts).simulate(asked.unit, asked.explanation))
+    opener = await run_in_threadpool(_opener, runs, request)
+    return Answer(await attempts.simulate(opener, asked.unit, asked.explanation))
 
 
-async def _activations(attempts: AttemptThread | None, request: Request) -> Response:
+async def _activations(runs: ServedRuns, attempts: AttemptThread, request: Request) -> Response:
     asked = read_asked(AskedActivations, await _body(request))
-    return Answer(await _able(attempts).activations(asked.unit, asked.text))
+    opener = await run_in_threadpool(_opener, runs, request)
+    return Answer(await attempts.activations(opener, asked.unit, asked.text))
 
 
-def _able(attempts: AttemptThread | None) -> AttemptThread:
-    if attempts is None:
+async def _keep(runs: ServedRuns, request: Request) -> Response:
+    asked = read_asked(AskedToKeep, await _body(request))
+    run = await run_in_threadpool(_run, runs, request)
+    return Answer(await run_in_threadpool(run.keep, asked.unit, asked.explanation))
+
+
+def _opener(runs: ServedRuns, request: Request) -> Opener:
+    opener = runs.opener(_name(request))
+    if opener is None:
         raise HTTPException(
-            409, "nothing can be tried without a run file; start the server with: make serve CONFIG=my.toml"
+            409, "nothing can be tried on this run; start the server with its run file: make serve CONFIG=my.toml"
         )
-    return attempts
+    return opener
 
 
 async def _body(request: Request) -> bytes:

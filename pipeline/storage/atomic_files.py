@@ -6,17 +6,15 @@ A file is written under a name that starts with a dot and does not end in `.parq
 import contextlib
 import errno
 import os
-import re
 import secrets
-import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import ClaimLost, UserError
+from pipeline.storage.temporary_names import temporary_path
 
 UNWRITABLE = {
-    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
 }  # fmt: skip
 """Errors of a full disk, or of a folder that cannot be made or written."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -59,9 +57,10 @@ def publish_once(path: Path, content: bytes) -> bool:
         try:
             temporary.write_bytes(content)
             flush(temporary)
-            os.link(temporary, path)  # fails where there is one, on network file systems too
+            if not link_if_new(temporary, path):
+                os.replace(temporary, path)
             flush(path.parent)
-        except FileExistsError:
+        except ClaimLost:
             return False
         finally:
             temporary.unlink(missing_ok=True)
@@ -86,11 +85,6 @@ def link_if_new(temporary: Path, path: Path) -> bool:
     return True
 
 
-def temporary_path(path: Path) -> Path:
-    """Where this process writes what is to become `path`; readers pass such names over."""
-    return path.parent / f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}"
-
-
 @contextlib.contextmanager
 def disk_errors_told(path: Path) -> Iterator[None]:
     """Raises UserError where `path` cannot be written: a full disk, or a folder that may not be written."""
@@ -102,31 +96,6 @@ def disk_errors_told(path: Path) -> Iterator[None]:
                 f"cannot write {path}: {error.strerror}; make room or give another folder, then run again"
             ) from None
         raise
-
-
-def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Delete the temporary files and folders of processes of this host that are no more.
-
-    Args:
-        name: of the file or folder that they were to become; any unless given.
-    """
-    for path in folder.glob(".*.tmp-*"):
-        match = re.fullmatch(r"\.(.+)\.tmp-(.+)-(\d+)", path.name)
-        if match and name in ("", match[1]) and match[2] == socket.gethostname() and not _alive(int(match[3])):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def flush(path: Path) -> None:

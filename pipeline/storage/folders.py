@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.storage.atomic_files import disk_errors_told, remove_leftovers, temporary_path
+from pipeline.storage.atomic_files import disk_errors_told
+from pipeline.storage.temporary_names import remove_leftovers, temporary_path
 
 
 @contextlib.contextmanager

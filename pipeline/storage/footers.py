@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.schemas import TableSchema
+from pipeline.storage.checked_reading import DamagedFileError
 
 CREATED_BY = "neurogloss 0.1.0"
 
@@ -36,33 +38,60 @@ class Footer:
     """By stage, a digest of the content of what was read of it."""
 
 
-def read_footer(path: Path) -> Footer:
+def read_footer(path: Path, table: TableSchema | None = None) -> Footer:
     """The footer of a published file.
 
+    Args:
+        table: that the file has to be of, where that is known.
+
     Raises:
-        UserError: the file is truncated, no Parquet, or was not written by a stage.
+        UserError: the file is damaged, was not written by a stage, or is of another table or without its columns.
     """
     try:
         metadata = pq.read_metadata(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{path} is truncated or not a Parquet file ({error}); delete it and run again, it is then made anew"
-        ) from None
-    keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+        keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
+        columns = metadata.schema.to_arrow_schema().remove_metadata()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DamagedFileError(path, f"it is truncated or not a Parquet file ({error})") from None
     missing = {"schema", "fingerprint", "inputs", "shard", "seconds", "failed"} - set(keys)
     if missing:
         raise UserError(f"{path} was not written by this pipeline (no {min(missing)!r} in its footer); move it away")
+    if table is not None:
+        _refuse_other_table(path, keys["schema"], columns, table)
+    try:
+        inputs, read = _json_object(keys["inputs"]), _json_object(keys.get("read", "{}"))
+        failed, seconds = int(keys["failed"]), float(keys["seconds"])
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(path, f"its footer cannot be understood ({error})") from None
     return Footer(
         schema=keys["schema"],
         fingerprint=keys["fingerprint"],
-        inputs=json.loads(keys["inputs"]),
+        inputs=inputs,
         shard=keys["shard"],
         rows=metadata.num_rows,
-        failed=int(keys["failed"]),
-        seconds=float(keys["seconds"]),
+        failed=failed,
+        seconds=seconds,
         content=keys.get("content", ""),
-        read=json.loads(keys.get("read", "{}")),
+        read=read,
     )
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {text[:40]}")
+    return value
+
+
+def _refuse_other_table(path: Path, tag: str, columns: pa.Schema, table: TableSchema) -> None:
+    """A file of another table, or with other columns than its version has; of other versions nothing is said here."""
+    if tag.rpartition("/")[0] != table.name:
+        raise UserError(f"{path} holds the table {tag}, not {table.tag}; move it away, it is then made anew")
+    expected = table.schema.remove_metadata()
+    if tag == table.tag and not columns.equals(expected):
+        fields, wanted = ({field.name: field.type for field in schema} for schema in (columns, expected))
+        other = [name for name in {**wanted, **fields} if fields.get(name) != wanted.get(name)] or ["their order"]
+        raise DamagedFileError(path, f"its columns are not those of {table.tag}; they differ in {', '.join(other)}")
 
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:

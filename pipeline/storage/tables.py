@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.schemas import TableSchema
-from pipeline.storage.atomic_files import atomic_path, remove_leftovers
+from pipeline.storage.atomic_files import atomic_path
+from pipeline.storage.checked_reading import checked_format, damage_told
 from pipeline.storage.shards import writer_options
+from pipeline.storage.temporary_names import remove_leftovers
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -51,7 +53,8 @@ class Tables:
             empty = table.schema.empty_table()
             return empty.select(list(columns)) if columns else empty
         kept = KeptFiles(files if table.temporary else [])
-        rows = self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
+        with damage_told(files):
+            rows = self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
         kept.check()
         return rows
 
@@ -61,7 +64,9 @@ class Tables:
         """The same rows of all shards in their order, at most so many at a time: memory does not grow with the table."""
         import pyarrow.dataset as ds
 
-        if files := self.files(table):
+        if not (files := self.files(table)):
+            return
+        with damage_told(files):
             yield from self._source(table, files).to_batches(
                 filter=where,
                 columns=list(columns) if columns else None,
@@ -110,8 +115,7 @@ def _dataset(table: TableSchema, files: Sequence[Path]) -> "ds.Dataset":
     import pyarrow.dataset as ds
     import pyarrow.fs as fs
 
-    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    layout, disk = ds.ParquetFileFormat(default_fragment_scan_options=options), fs.LocalFileSystem()
+    layout, disk = checked_format(), fs.LocalFileSystem()
     held = [_units_of(path) if table.units_per_group and len(files) > 1 else None for path in files]
     fragments = [
         layout.make_fragment(str(path), disk, partition_expression=units)

@@ -15,10 +15,10 @@ from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATIONS
 from pipeline.storage.by_hand import WrittenExplanation
-from stages.by_hand import explainers, round_of, written
 from stages.estimates import explain_sizes, made_up_explanations
 from stages.evidence import Evidence, RecordedUnits
 from stages.explain import EXPLAINERS, HUMAN
+from stages.human_explainer import explainers, round_of, written
 from stages.methods import model_use, open_method, prompt_digests
 from stages.settings import Explain, Record
 from stages.units import draw, refuse_unknown_units, unit_name, unit_shards

@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from pipeline.llm.engine import Completion
+from pipeline.llm.engine import Completion, valid_text
 from stages.asking import json_objects
 
 SCHEMA: dict[str, Any] = {
@@ -77,7 +77,7 @@ def usable(text: str, finished: bool, instruction: str) -> Said:
     It says nothing with fewer than three letters, with more than LONGEST characters, with a mark of a prompt, as a refusal
     ("I cannot determine ..."), or as an echo of the instruction.
     """
-    text = _BULLET.sub("", " ".join(text.split()))
+    text = _BULLET.sub("", " ".join(valid_text(text).split()))
     if not finished and ". " in text:
         text = text[: text.rindex(". ") + 1]
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and not {text[0], text[-1]} & set(text[1:-1].strip("*_")):

@@ -19,10 +19,19 @@ from pipeline.execution.kept_plan import shards_of_pool
 from pipeline.execution.stage import Context, Methods, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import Prompt, refuse_unknown_prompts
-from pipeline.schemas import EXPLANATION, EXPLANATION_KEYS, NEGATIVES, OUTCOME, column, unit_table
+from pipeline.schemas import (
+    EXPLANATION,
+    EXPLANATION_KEYS,
+    NEGATIVES,
+    OF_EXPLANATION,
+    OF_SEQUENCE,
+    OUTCOME,
+    column,
+    unit_table,
+)
 from stages.asking import Asker, open_asker
-from stages.by_hand import controls_by, explainers, of_explainer
 from stages.evidence import Exemplar, RecordedUnits
+from stages.human_explainer import controls_by, explainers, of_explainer
 from stages.judge import JUDGE_METHODS
 from stages.judge.items import Answer, Item, answers
 from stages.score.score_units import SCORES
@@ -54,6 +63,8 @@ JUDGEMENTS = unit_table(
     column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first text carries all of them"),
     column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
     *OUTCOME,
+    key=[*EXPLANATION_KEYS, "method", "control", "source", "seq_id", "band", "fits"],
+    refers=[OF_EXPLANATION, OF_SEQUENCE],
 )
 
 EXAMPLE_SCORES = unit_table(
@@ -72,10 +83,14 @@ EXAMPLE_SCORES = unit_table(
     column("n_fitting", pa.int32(), "texts that fit and were answered, report split"),
     column("n_other", pa.int32(), "texts that do not and were answered, report split"),
     *OUTCOME,
+    key=[*EXPLANATION_KEYS, "method"],
+    refers=[OF_EXPLANATION],
 )
 
 
 Row = dict[str, Any]
+ALL = 1_000_000
+"""Side by side, behind an endpoint: it bounds what is in flight, and a batch is submitted when all has been asked."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -111,14 +126,18 @@ async def process(shard: Shard, context: Context) -> Rows:
     recorded, unit = RecordedUnits.of(context), (module, indices, ("report",), polarity)
     exemplars = await asyncio.to_thread(recorded.exemplars, *unit)
     hard = await asyncio.to_thread(recorded.exemplars, *unit, NEGATIVES)
-    in_process = model is None or model.base_url is None
+    at_once = 1 if model is None or model.base_url is None else ALL
 
     async def judge(index: int) -> list[tuple[list[Row], Row]]:
         own = [row for row in explanations if row["index"] == index]
         others = [row for row in pool if row["index"] != index]
-        return [await judge_explanation(row, others, exemplars[index] + hard[index], asker, config) for row in own]
 
-    units = await context.gather(judge, indices, 1 if in_process else len(indices))
+        async def judge_one(row: Row) -> tuple[list[Row], Row]:
+            return await judge_explanation(row, others, exemplars[index] + hard[index], asker, config, at_once)
+
+        return await bounded_gather(judge_one, own, at_once)
+
+    units = await context.gather(judge, indices, at_once)
     judged = [one for unit in units for one in unit]
     return {
         JUDGEMENTS.name: JUDGEMENTS.of_rows([row for texts, _ in judged for row in texts]),
@@ -127,9 +146,14 @@ async def process(shard: Shard, context: Context) -> Rows:
 
 
 async def judge_explanation(
-    row: Row, others: Sequence[Row], exemplars: Sequence[Exemplar], asker: Asker, config: RunConfig
+    row: Row,
+    others: Sequence[Row],
+    exemplars: Sequence[Exemplar],
+    asker: Asker,
+    config: RunConfig,
+    at_once: int = 1,
 ) -> tuple[list[Row], Row]:
-    """Rows of both tables for one explanation."""
+    """Rows of both tables for one explanation; it and its controls are judged side by side, `at_once` at most."""
     await asyncio.sleep(0)  # an interruption takes effect between explanations
     method = config[Judge].used
     rng = draw(config.run.seed, f"{method}/" + unit_name(row["module"], row["index"], row["polarity"]))
@@ -138,9 +162,13 @@ async def judge_explanation(
     items = [items[place] for place in rng.permutation(len(items))]
     controls = [others[place] for place in rng.permutation(len(others))[: judge.controls]]
     keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": judge.name}
+
+    async def answer(shown: Row) -> list[Answer]:
+        return await _answers(asker, prompt, shown["text"], items, judge)
+
     rows: list[Row] = []
-    for shown in (row, *controls):
-        found = await _answers(asker, prompt, shown["text"], items, judge)
+    judged = (row, *controls)
+    for shown, found in zip(judged, await bounded_gather(answer, judged, at_once), strict=True):
         said = {
             **keys,
             "control": "" if shown is row else "shuffled",

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
+from pipeline.storage.checked_reading import checked_dataset, damage_told
 from pipeline.storage.tables import KeptFiles, Tables, rows_by_module
 from pipeline.subjects.module_kinds import modules_of
 from stages.estimates import made_up_record
@@ -87,14 +88,10 @@ class Partials:
     """All partial tables of a run, part by part, with their footers held in memory."""
 
     def __init__(self, tables: Tables) -> None:
-        import pyarrow.dataset as ds
-
-        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-        checked = ds.ParquetFileFormat(default_fragment_scan_options=options)
         names = [path.stem for path in tables.files(PARTIAL_UNITS)]
         self._files = KeptFiles(tables.file(table, name) for name in names for table in PARTIALS)
         self._parts = [
-            {table.name: ds.dataset(tables.file(table, name), format=checked) for table in PARTIALS} for name in names
+            {table.name: checked_dataset([tables.file(table, name)]) for table in PARTIALS} for name in names
         ]
 
     def about(self, module: str, start: int, stop: int) -> Iterator[dict[str, pa.Table]]:
@@ -106,7 +103,8 @@ class Partials:
         of_module = (pc.field("module") == module) & (index < stop)
         for part in self._parts:
             firsts = {name: start - start % BLOCK if name in BY_BLOCK else start for name in part}
-            rows = {name: one.to_table(filter=of_module & (index >= firsts[name])) for name, one in part.items()}
+            with damage_told([file for source in part.values() for file in source.files]):
+                rows = {name: one.to_table(filter=of_module & (index >= firsts[name])) for name, one in part.items()}
             self._files.check()
             yield rows
 

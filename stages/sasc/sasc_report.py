@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 TOP_THEMES = f"""
 SELECT module, "index", polarity, score, ci_low, ci_high, p_value, text
-FROM sasc_scores WHERE score IS NOT NULL AND module <> '{NULLS}' ORDER BY score DESC, module, "index", polarity LIMIT 20"""
+FROM sasc_scores WHERE score IS NOT NULL AND module <> '{NULLS}'
+ORDER BY score DESC, module, "index", polarity, explainer, candidate LIMIT 20"""
 _ROWS = f"(SELECT * FROM sasc_scores WHERE module <> '{NULLS}')"
 _UNITS = f"""
 (SELECT module, "index", polarity, max(score) AS score, max(null_mean) AS random, max(p_value) AS p,
@@ -33,6 +34,7 @@ KEY = """score     by how many standard deviations of its responses to n-grams t
           explanation than to texts that do not (texts that took no part in choosing the explanation)
 interval  of the score, over 95 % of resamples of these texts
 p         share of null units that score as high: random directions, which were explained and scored in the same way"""
+_KEYS = 'module, "index", polarity, explainer, candidate'
 SHOWN = 16
 """Units up to which all are shown."""
 
@@ -69,10 +71,10 @@ def _shown(scored: int, seed: int) -> list[tuple[str, str]]:
         printf('%.2f to %.2f', ci_low, ci_high) AS interval, p_value AS p, text
         FROM {_ROWS} WHERE score IS NOT NULL ORDER BY"""
     if scored <= SHOWN:
-        return [("Explanations from n-grams", f"{select} score DESC")]
+        return [("Explanations from n-grams", f"{select} score DESC, {_KEYS}")]
     return [
-        ("Best explained by n-grams", f"{select} score DESC LIMIT {SHOWN // 2}"),
-        ("Drawn at random", f'{select} hash(module, "index", polarity, {seed}) LIMIT {SHOWN // 2}'),
+        ("Best explained by n-grams", f"{select} score DESC, {_KEYS} LIMIT {SHOWN // 2}"),
+        ("Drawn at random", f'{select} hash(module, "index", polarity, {seed}), {_KEYS} LIMIT {SHOWN // 2}'),
     ]
 
 

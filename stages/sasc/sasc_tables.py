@@ -2,7 +2,20 @@
 
 import pyarrow as pa
 
-from pipeline.schemas import EXPLANATION, NULL_UNITS, OUTCOME, POLARITY, REPLY, UNIT, TableSchema, column, unit_table
+from pipeline.schemas import (
+    EXPLANATION,
+    EXPLANATION_KEYS,
+    NULL_UNITS,
+    OUTCOME,
+    POLARITY,
+    REPLY,
+    UNIT,
+    UNIT_KEYS,
+    Reference,
+    TableSchema,
+    column,
+    unit_table,
+)
 
 NULLS = NULL_UNITS
 """The module under which null units stand in these tables: random directions that other units are compared with."""
@@ -25,6 +38,7 @@ RESPONSES = unit_table(
     column("mean", pa.float64(), "mean response to the n-grams"),
     column("sigma", pa.float64(), "standard deviation of the responses to the n-grams"),
     *OUTCOME,
+    key=UNIT_KEYS,
 )
 
 NGRAMS = unit_table(
@@ -38,6 +52,8 @@ NGRAMS = unit_table(
     column("n", pa.int8(), "words and punctuation marks, or tokens, in it"),
     column("count", pa.int64(), "its occurrences in the corpus"),
     column("response", pa.float64(), "the unit's response to it"),
+    key=[*UNIT_KEYS, "rank"],
+    refers=[Reference("responses", tuple(UNIT_KEYS))],
 )
 
 THEMES = unit_table(
@@ -49,7 +65,10 @@ THEMES = unit_table(
     *REPLY,
     *OUTCOME,
     column("ngrams_shown", pa.list_(pa.string()), "n-grams that it was drawn from, by rank"),
+    key=EXPLANATION_KEYS,
+    refers=[Reference("ngrams", tuple(UNIT_KEYS), "status = 'ok'")],
 )
+_OF_THEME = Reference(THEMES.name, THEMES.key)
 
 SYNTHETIC_TEXTS = unit_table(
     "synthetic_texts",
@@ -63,6 +82,8 @@ SYNTHETIC_TEXTS = unit_table(
     column("response", pa.float64(), "the unit's response to it"),
     *_ASKED,
     *OUTCOME,
+    key=[*EXPLANATION_KEYS, "kind", "number"],
+    refers=[_OF_THEME],
 )
 
 SASC_SCORES = unit_table(
@@ -89,6 +110,8 @@ SASC_SCORES = unit_table(
     column("n_baseline", pa.int32(), "baseline texts behind the score"),
     column("n_candidates", pa.int32(), "candidates that could be compared on the select half"),
     *OUTCOME,
+    key=EXPLANATION_KEYS,
+    refers=[_OF_THEME],
 )
 
 NGRAM_LIST = TableSchema(

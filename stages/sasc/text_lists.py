@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.llm.engine import valid_text
 from stages.sasc.ngram_pieces import normalised_text, word_spans
 
 SCHEMA: dict[str, Any] = {
@@ -67,7 +68,7 @@ def read_texts(reply: str, *, finished: bool, wanted: int = 2) -> list[str]:
     else:
         numbered, lettered = (read("\n".join(found)) for read in (_numbered, _lettered))
         found = next((items for items in (numbered, lettered) if len(items) == len(found)), found)
-    return [tidied for one in found if (tidied := _tidy(one))]
+    return [tidied for one in found if (tidied := _tidy(valid_text(one)))]
 
 
 def _from_json(text: str) -> list[str] | None:

@@ -14,10 +14,19 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage
-from pipeline.schemas import EXPLANATION, EXPLANATIONS, OUTCOME, SIMULATIONS, column, unit_table
-from stages.by_hand import of_explainer
+from pipeline.schemas import (
+    EXPLANATION,
+    EXPLANATION_KEYS,
+    EXPLANATIONS,
+    OF_EXPLANATION,
+    OUTCOME,
+    SIMULATIONS,
+    column,
+    unit_table,
+)
 from stages.estimates import with_texts
 from stages.evidence import Exemplar, RecordedUnits
+from stages.human_explainer import of_explainer
 from stages.score import SCORERS
 from stages.score.scorers import Explained, Pairs, Scorer, flat
 from stages.settings import Explain, Judge, Score, Simulate
@@ -41,15 +50,19 @@ SCORES = unit_table(
     column("n_sequences", pa.int32(), "report sequences behind the correlation"),
     column("n_tokens", pa.int32(), "report tokens behind the correlation"),
     *OUTCOME,
+    key=[*EXPLANATION_KEYS, "simulator"],
+    refers=[OF_EXPLANATION],
 )
 
 Rows = list[dict[str, Any]]
 KEYS = ["index", "seq_id", "split"]
 TOP_EXPLANATIONS = """
 SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
-FROM scores WHERE correlation IS NOT NULL ORDER BY correlation DESC, module, "index", polarity LIMIT 20"""
+FROM scores WHERE correlation IS NOT NULL
+ORDER BY correlation DESC, module, "index", polarity, explainer, candidate, simulator LIMIT 20"""
 _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN NULL
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
+_KEYS = 'module, "index", polarity, explainer, candidate, simulator'
 _CHOSEN = "status <> 'not_selected'"
 SUMMARY = f"""
 SELECT explainer, simulator,
@@ -180,8 +193,8 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
     several = connection.sql(SUMMARY).to_arrow_table().to_pylist()
     columns = _COLUMNS if len(several) < 2 else f"{_COLUMNS}, explainer, simulator"
     for title, order, limit in (
-        ("Best explained", 'correlation DESC NULLS LAST, module, "index", polarity', 8),
-        ("Drawn at random", f'hash(module, "index", {seed}), polarity', 8),
+        ("Best explained", f"correlation DESC NULLS LAST, {_KEYS}", 8),
+        ("Drawn at random", f'hash(module, "index", {seed}), {_KEYS}', 8),
     ):
         rows = connection.sql(
             f"SELECT {columns} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"

@@ -9,5 +9,5 @@ SIMULATORS = {
 }
 """By name, as `simulate.simulator` has it: a `Method` that makes a `Simulator`. Those by language model, the best first."""
 
-BASELINES = {"lookup": "stages.simulate.simulate_units:LOOKUP_METHOD"}
+BASELINES = {"lookup": "stages.simulate.lookup:LOOKUP_METHOD"}
 """Simulators that read a text of their own making, and no explanation."""

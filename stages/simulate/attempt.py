@@ -13,10 +13,11 @@ from pipeline.config import LanguageModel
 from pipeline.config.section import choice
 from pipeline.errors import UserError, nearest
 from pipeline.llm.load import load_engine_model
+from pipeline.terminal_text import safe_lines
 from stages.asking import Asker
 from stages.settings import Simulate
 from stages.simulate import BASELINES, SIMULATORS
-from stages.simulate.simulate_units import SCALE, Simulation, Simulator
+from stages.simulate.simulation import SCALE, Simulation, Simulator
 
 BATCH = 64
 """Lines simulated at a time."""
@@ -45,10 +46,11 @@ def show_text(simulator: str, model: str, explanation: str, text: str, *, color:
     """
     tokens = re.findall(r"\s*(?:\w+|[^\w\s])|\s+", text)
     expected = _values(asyncio.run(open_attempt(simulator, model).simulate(explanation, [tokens]))[0], 1)
+    shown = [safe_lines(token) for token in tokens]
     if color:
-        return "".join(_colored(token, value) for token, value in zip(tokens, expected, strict=True))
+        return "".join(_colored(token, value) for token, value in zip(shown, expected, strict=True))
     rounded = np.rint(expected).astype(int)
-    return "".join(f"{token}[{value}]" if value else token for token, value in zip(tokens, rounded, strict=True))
+    return "".join(f"{token}[{value}]" if value else token for token, value in zip(shown, rounded, strict=True))
 
 
 def open_attempt(name: str, model: str) -> Simulator:

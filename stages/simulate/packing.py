@@ -15,7 +15,7 @@ from pipeline.prompts import Prompt
 from stages.asking import ATTEMPTS, Asker, Reply, Use, greedy_request
 from stages.few_shot import few_shot_neurons, one_line, opening
 from stages.settings import Simulate
-from stages.simulate.simulate_units import Simulation
+from stages.simulate.simulation import Simulation
 
 Tokens = Sequence[str]
 

@@ -17,7 +17,7 @@ from stages.few_shot import FewShotNeuron, few_shot_neurons, one_line, opening, 
 from stages.methods import Method
 from stages.settings import Simulate
 from stages.simulate.packing import Results, halves, packs
-from stages.simulate.simulate_units import Simulation
+from stages.simulate.simulation import Simulation
 
 PACKED_AT_MOST = 4
 """Sequences in a prompt that are worth it: with SmolLM2 the coverage is halved in the second to fourth and a tenth after."""

@@ -22,7 +22,7 @@ from stages.asking import json_objects
 from stages.few_shot import show_token
 from stages.methods import Method
 from stages.simulate.packing import PackedSimulator, Tokens
-from stages.simulate.simulate_units import SCALE, Simulation
+from stages.simulate.simulation import SCALE, Simulation
 
 ROW = 8
 """Tokens in a row."""

@@ -36,7 +36,7 @@ from pipeline.subjects.kinds.precomputed_files import write_activations
 from pipeline.subjects.loading.model_loading import load_language_model, load_tokenizer
 from stages import STAGES
 from stages.settings import SECTIONS
-from stages.simulate.simulate_units import Simulator
+from stages.simulate.simulation import Simulator
 from stages.simulate.word.word_simulator import WordSimulator
 from tests.benchmarks.planted_tokens.texts import activations, sequences
 from tests.benchmarks.planted_tokens.units import UNITS, TokenUnit

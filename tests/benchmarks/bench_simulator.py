@@ -16,7 +16,7 @@ from pipeline.corpora.corpus_sources import open_corpus
 from pipeline.corpora.windows import cut_windows, sample_windows, tokenize
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.loading.model_loading import load_language_model
-from stages.simulate.simulate_units import Simulator
+from stages.simulate.simulation import Simulator
 from stages.simulate.word.word_simulator import WordSimulator
 from tests.benchmarks.planted import MEANING, UNITS, Planted
 

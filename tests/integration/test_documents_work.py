@@ -43,7 +43,8 @@ COMMANDS = sorted(
 ENDPOINT = "pipeline/presets/endpoint.toml"
 WHOLE = "pipeline/presets/all-layers.toml"
 LONG = re.compile(
-    r"make (run|serve.*|setup|format|lint|test[a-z-]*|bench[a-z-]*|docs|record CONFIG=pipeline/.*|run CONFIG=pipeline/.*)(?: SET=.*)?$"
+    r"make (run|(serve|reproduce).*|setup|format|lint|test[a-z-]*|bench[a-z-]*|docs"
+    r"|record CONFIG=pipeline/.*|run CONFIG=pipeline/.*)(?: SET=.*)?$"
 )
 """These are what runs the tests, or are run by a test of their own; their recipes are read instead."""
 

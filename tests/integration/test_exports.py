@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,6 +244,18 @@ def test_the_dataset_is_opened_in_one_line(root: Path, tmp_path: Path) -> None:
         assert all(f"| `{column}` |" in card for column in pq.read_schema(files[0]).names)
     mean = published(root).query("module == 'layers.2.mlp'")["correlation"].mean()
     assert f"{mean:.3f}" in card
+
+
+def test_the_dataset_says_how_it_was_made_and_names_no_machine(root: Path, tmp_path: Path) -> None:
+    folder = exported("dataset", root, tmp_path)
+    text = (folder / "provenance.json").read_text()
+    found = json.loads(text)
+    assert "min_token_count = 2" in found["run_file"]
+    assert {stage["name"] for stage in found["stages"]} >= {"corpus", "explain", "score"}
+    assert found["machines"][0]["packages"]["pandas"] == pd.__version__
+    assert socket.gethostname() not in text
+    assert str(root.parent) not in text
+    assert "`provenance.json` has the whole run file" in (folder / "README.md").read_text()
 
 
 def test_the_datasets_library_loads_every_table(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

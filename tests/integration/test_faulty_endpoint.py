@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE, NAME, files_with, rows, sections, write_run
-from tests.integration.made_up_model import reply
+from tests.integration.made_up_model import Json, reply
 from tests.integration.reduced import all_rows, command
 from tests.pipeline.llm.endpoint.loopback import Loopback
 
@@ -155,6 +155,72 @@ def test_rows_that_failed_are_mended_once_the_endpoint_is_well(
     assert_same(file, calm.file)
 
 
+@pytest.mark.slow
+def test_an_outage_fails_no_row(tmp_path: Path, recorded: Path, server: Loopback, calm: Calm) -> None:
+    """It begins and ends while the run goes on; who asks once more asks for nothing."""
+    file = write(tmp_path, recorded, server, more="retries = 2")
+    process = start(file)
+    until(40, server, process)
+    server.faults = {"503": 1.0}
+    time.sleep(8.0)
+    server.faults = {}
+    code, printed = finish(process)
+    assert code == 0, printed
+    assert "503" in printed
+    assert "answers again" in printed
+    assert server.met["503"] <= CONCURRENCY + 8
+    assert server.requests <= calm.requests + server.met["503"] + 2
+    assert_same(file, calm.file)
+
+
+@pytest.mark.slow
+def test_an_outage_that_lasts_stops_the_run_and_publishes_no_failure(
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
+) -> None:
+    file = write(tmp_path, recorded, server, more="retries = 2, patience = 1.0")
+    process = start(file)
+    until(40, server, process)
+    server.faults = {"503": 1.0}
+    code, printed = finish(process)
+    assert code == 2, printed
+    assert "engine.patience" in printed
+    server.faults = {}
+    code, printed = finish(start(file))
+    assert code == 0, printed
+    assert_same(file, calm.file)
+
+
+@pytest.mark.slow
+def test_a_redo_asks_anew_for_what_was_of_no_use_and_for_nothing_else(
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
+) -> None:
+    useless = 0
+
+    def spoilt(body: Json) -> Json:
+        nonlocal useless
+        made = reply(body)
+        if (
+            "units = " not in str(body)
+            and sum(map(ord, str(body["messages"][-1]))) % 5 == 0
+            and "response" in str(body)
+        ):
+            useless += 1
+            made["choices"][0]["message"]["content"] = "nothing of use"
+        return made
+
+    server.reply = spoilt
+    file = write(tmp_path, recorded, server)
+    code, printed = finish(start(file))
+    failed = int((rows(file, "simulations")["status"] == "failed").sum())
+    assert code == 1, printed
+    assert failed > 0
+    server.reply, server.requests = reply, 0
+    code, printed = finish(start(file, "run", "--redo", "simulate"))
+    assert code == 0, printed
+    assert (rows(file, "simulations")["status"] == "ok").all()
+    assert 0 < server.requests <= useless
+
+
 def test_killed_at_three_moments_the_run_pays_no_reply_twice(
     tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
 ) -> None:
@@ -171,23 +237,41 @@ def test_killed_at_three_moments_the_run_pays_no_reply_twice(
     assert_same(file, calm.file)
 
 
+@pytest.mark.parametrize(("how", "wanted"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_soon_and_loses_no_reply(
-    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm, how: signal.Signals, wanted: int
 ) -> None:
     server.latency = 0.1
     file = write(tmp_path, recorded, server)
     process = start(file)
     until(30, server, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     interrupted = time.monotonic()
     code, printed = finish(process)
-    assert code == 130
+    assert code == wanted
     assert "the same command carries on" in printed
     assert time.monotonic() - interrupted < 10
     code, printed = finish(start(file))
     assert code == 0, printed
-    assert server.requests - calm.requests <= CONCURRENCY, "replies were paid for twice"
+    assert server.requests == calm.requests, "replies were paid for twice"
     assert_same(file, calm.file)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path, recorded: Path, server: Loopback) -> None:
+    file = write(tmp_path, recorded, server)
+    process = start(file)
+    until(10, server, process)
+    server.latency = 60.0
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(3.0)
+    assert process.poll() is None, "replies in flight are waited for"
+    process.send_signal(signal.SIGTERM)
+    interrupted = time.monotonic()
+    code, printed = finish(process)
+    assert code == 143
+    assert "replies in flight" in printed
+    assert time.monotonic() - interrupted < 5
 
 
 @pytest.mark.parametrize(("fault", "words"), [("401", "key"), ("404", "unknown model"), ("quota", "credit")])

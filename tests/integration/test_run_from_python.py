@@ -21,11 +21,11 @@ from pipeline import RunFolder, open_run
 from pipeline.errors import UserError
 from pipeline.results.explanation_search import EMBEDDINGS
 from pipeline.results.run_comparison import mean_interval
-from pipeline.results.shown_sequence import safe
 from pipeline.results.unit_view import UnitView
 from pipeline.storage.footers import footer, read_footer
 from pipeline.storage.shards import publish
 from pipeline.subjects.embedder import Embedder, load_embedder
+from pipeline.terminal_text import safe
 
 GAIN = 0.25
 

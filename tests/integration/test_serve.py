@@ -1,5 +1,8 @@
 """What is tried on a served run: the real simulator and the real model give the numbers that the stages gave."""
 
+import asyncio
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.command_line.looking import trials_of
 from pipeline.config.run_file import load_config
 from pipeline.results.run_folder import open_run
 from stages.settings import SECTIONS
@@ -88,6 +92,42 @@ def test_any_unit_of_a_recorded_module_reads_a_text_and_no_other(served: Served)
         assert words in reply.error
     reply = attempt(served, "simulate", "layers.3.mlp", 0, explanation="colours")
     assert (reply.status, "no exemplars of layers.3.mlp/0" in reply.error) == (400, True)
+
+
+def test_a_run_beside_the_first_is_tried_by_the_run_file_that_its_folder_keeps(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, beside = copied.parent / "reduced", copied.parent / "beside"
+    shutil.copytree(first, beside)
+    kept = json.loads((beside / "provenance.json").read_text())
+    monkeypatch.chdir(kept["paths_from"])
+    opener = trials_of(None, beside)
+    assert opener is not None
+    unit = ("layers.2.mlp", "+", 0)
+    found = asyncio.run(opener().activations(unit, "one two three"))
+    assert found == asyncio.run(UnitTrials(load_config(str(copied), SECTIONS)).activations(unit, "one two three"))
+
+    def changed(change: dict[str, Any]) -> object:
+        text = json.loads(json.dumps(kept))
+        for section, values in change.items():
+            text["run_file"][section] |= values
+        (beside / "provenance.json").write_text(json.dumps(text))
+        return trials_of(None, beside)
+
+    engine = {"model": "m", "base_url": "http://localhost:1/v1"}
+    code = {"black_boxes": {"x": {"call": "os:system"}}}
+    assert changed({}) is not None
+    assert changed({"simulate": {"simulator": "generated", "engine": engine}}) is not None
+    assert changed({"subject": code}) is None
+    assert changed({"subject": {"trust_remote_code": True}}) is None
+    assert changed({"run": {"prompts": "prompts-of-theirs"}}) is None
+    for key in ({"key_variable": "MY_KEY"}, {"headers": {"X": "env:MY_KEY"}}, {"trust_remote_code": True}):
+        assert changed({"simulate": {"simulator": "generated", "engine": engine | key}}) is None
+    changed({})
+    monkeypatch.chdir(copied.parent)
+    assert trials_of(None, beside) is None, "its paths start elsewhere"
+    config = load_config(str(copied), SECTIONS)
+    assert trials_of(config, config.root) is not None, "that of the run file itself works anyway"
 
 
 def test_a_simulator_behind_an_endpoint_is_asked_once_for_the_same_words(

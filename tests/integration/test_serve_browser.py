@@ -1,5 +1,6 @@
 """A served run in a real browser: its pages, and what is typed into a unit's page and tried."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,9 +9,11 @@ import pytest
 
 from pipeline.config.run_file import load_config
 from pipeline.results.run_folder import open_run
+from pipeline.storage.by_hand import FOLDER, read_by_hand
 from stages.settings import SECTIONS
 from stages.try_units import UnitTrials
 from tests.integration.browser import browser, needs_browser
+from tests.integration.reduced import write_run_file
 from tests.pipeline.serve.serving import Served, serving
 
 if TYPE_CHECKING:
@@ -22,8 +25,17 @@ HOSTILE = "</script><img src=x onerror='window.hacked = 1'> \u202e red"
 
 
 @pytest.fixture(scope="module")
-def served(finished: Path) -> Iterator[Served]:
-    config = load_config(str(finished), SECTIONS)
+def own(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run file of a copy of the finished run, in which something is saved."""
+    folder = tmp_path_factory.mktemp("served")
+    for name in ("reduced", "beside"):
+        shutil.copytree(finished.parent / "reduced", folder / name)
+    return write_run_file(folder)
+
+
+@pytest.fixture(scope="module")
+def served(own: Path) -> Iterator[Served]:
+    config = load_config(str(own), SECTIONS)
     with serving(config.root, lambda: UnitTrials(config)) as found:
         yield found
 
@@ -70,6 +82,64 @@ def test_an_explanation_and_a_text_are_tried(
     page.locator("#try-text-found .token").last.click()
     assert "real" in page.inner_text("#says")
     assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    assert faults == []
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["desk", "phone"])
+def test_an_explanation_is_typed_and_saved(
+    chromium: "Browser", served: Served, own: Path, size: dict[str, int]
+) -> None:
+    root = own.parent / "reduced"
+    row = open_run(root).scores.query("status == 'ok'").iloc[0]
+    address = f"{served.opened.address}#/unit/{row['module']}/{row['index']}"
+    shutil.rmtree(root / FOLDER, ignore_errors=True)
+    page, faults = visit(chromium, address, size)
+    assert page.locator("#saved li").count() == 0
+    page.fill("#try-explanation", HOSTILE)
+    page.click("#try-explanation-save")
+    page.wait_for_selector("#try-explanation-found .kept")
+    assert "next make run scores it" in page.inner_text("#try-explanation-found")
+    [kept] = read_by_hand(root)
+    assert (kept.module, kept.index, kept.polarity, kept.text) == (row["module"], row["index"], "+", HOSTILE)
+    page, more = visit(chromium, address, size)
+    page.wait_for_selector("#saved li")
+    assert "</script><img" in page.inner_text("#saved")
+    page.fill("#try-explanation", row["text"])
+    page.click("#try-explanation-save")
+    page.wait_for_selector("#try-explanation-found .kept")
+    assert "scored these words" in page.inner_text("#try-explanation-found")
+    assert page.locator("#saved li").count() == 1
+    page.fill("#try-explanation", "")
+    page.click("#try-explanation-save")
+    assert len(read_by_hand(root)) == 2
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    assert faults + more == []
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["desk", "phone"])
+def test_another_run_is_chosen_and_its_pages_stay_among_its_own(
+    chromium: "Browser", served: Served, own: Path, size: dict[str, int]
+) -> None:
+    row = open_run(own.parent / "reduced").scores.query("status == 'ok'").iloc[0]
+    unit = f"#/unit/{row['module']}/{row['index']}"
+    page, faults = visit(chromium, f"{served.opened.address}{unit}", size)
+    assert page.locator("#run-choice option").all_inner_texts() == ["reduced", "beside"]
+    page.select_option("#run-choice", "beside")
+    page.wait_for_url(f"**/run/beside/{unit}")
+    page.wait_for_selector("#page[data-drawn]")
+    assert page.input_value("#run-choice") == "beside"
+    assert page.evaluate("NG.run.name") == "beside"
+    page.click("#in-other-runs a")
+    page.wait_for_url(f"**/run/reduced/{unit}")
+    page.wait_for_selector("#page[data-drawn]")
+    assert page.evaluate("NG.run.name") == "reduced"
+    page.fill("#try-explanation", "words of the other address")
+    page.click("#try-explanation-save")
+    page.wait_for_selector("#try-explanation-found .kept")
+    assert "words of the other address" in [one.text for one in read_by_hand(own.parent / "reduced")]
+    assert read_by_hand(own.parent / "beside") == []
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert faults == []
 

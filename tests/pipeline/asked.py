@@ -50,6 +50,9 @@ class Asked:
         slots = len(passage.slots)
         return NumberScores(np.full((slots, 11), 1 / 11, np.float32), np.ones(slots, np.float32), "", tokens, 1)
 
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 

@@ -88,6 +88,16 @@ def test_a_missing_run_file_is_told_by_every_command(command: str, run: Run) -> 
     assert "demo" in message
 
 
+@pytest.mark.parametrize(
+    "command", [["query", "--run"], ["verify"], ["init"], ["export", "openai", "--to"], ["run", "--set"]]
+)
+def test_a_name_that_is_too_long_is_told(command: list[str], tmp_path: Path, run: Run) -> None:
+    name = "a" * 300
+    code, _, error = run(*command, f"run.name={name}" if command[0] == "run" else str(tmp_path / f"{name}.toml"))
+    assert code == 2
+    assert "too long" in error or "at most 100" in error or "no folder" in error
+
+
 def test_estimate_says_what_a_run_takes(tmp_path: Path, run: Run) -> None:
     code, printed, _ = run("estimate", "--config", str(write_run_file(tmp_path)))
     lines = {line[:30].strip(): line[30:].strip() for line in printed.splitlines()}

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.config.reference import toml
 from pipeline.config.run_file import PROJECT
 from pipeline.errors import UserError
+from pipeline.execution.frozen_run_file import as_toml
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.claims import JOB, LOG, Owner, this_process
 
@@ -81,12 +81,8 @@ def frozen(config: RunConfig) -> str:
     """A run file with every setting as it is now, and with paths that lead to the same places from anywhere."""
     here = {"folder": str(Path(config.run.folder).absolute()), "paths_from": str(Path.cwd())}
     whole = config.model_copy(update={"run": config.run.model_copy(update=here)})
-    lines = [
-        "# Written when the run was launched. Workers read it; to change a setting, change your run file and launch again."
-    ]
-    for section, values in whole.model_dump(exclude_none=True).items():
-        lines += ["", f"[{section}]", *(f"{key} = {toml(value)}" for key, value in values.items())]
-    return "\n".join(lines) + "\n"
+    told = "# Written when the run was launched. Workers read it; to change a setting, change your run file and launch again."
+    return f"{told}\n\n{as_toml(whole.model_dump(mode='json'))}"
 
 
 def launches(root: Path) -> list[Launch]:

@@ -48,7 +48,8 @@ class BatchSender(Sender):
         cache = endpoint.cache
         self._timing, self._run = timing or Timing(), cache.folder.parent.name
         self._files = RequestFiles(cache.folder / "batches", cache.worker)
-        self._interface = BatchInterface(endpoint.client, endpoint.config.retries, self._timing)
+        config = endpoint.config
+        self._interface = BatchInterface(endpoint.client, config.retries, self._timing, config.patience)
         self._collecting: dict[str, Batch] = {}
         self._batches: dict[bytes, Batch] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -9,16 +9,19 @@ import asyncio
 import contextlib
 import json
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.client import ERRORS, Client
 from pipeline.llm.endpoint.faults import Fault, NotFound, parsed_reply
-from pipeline.llm.endpoint.response_cache import is_at_work
+from pipeline.llm.endpoint.reply_files import is_at_work
 from pipeline.llm.endpoint.sender import Outgoing
 from pipeline.llm.engine import EngineError
 from pipeline.storage.atomic_files import atomic_path
@@ -73,9 +76,10 @@ class RequestFiles:
 class BatchInterface:
     """An endpoint's batches; calls are tried again, with growing waits, where it does not answer."""
 
-    def __init__(self, client: Client, retries: int, timing: Timing) -> None:
+    def __init__(self, client: Client, retries: int, timing: Timing, patience: float = 0.0) -> None:
+        """patience: seconds for which an endpoint that is out of order is waited for, whatever `retries` says."""
         self._client, self._openai = client, client.openai
-        self._retries, self._timing = retries, timing
+        self._retries, self._timing, self._patience = retries, timing, patience
 
     async def submit(self, requests: Path, path: str, run: str) -> str:
         """Upload and submit a file of requests, and give the batch's id. If that is lost, the file's name finds the batch.
@@ -143,11 +147,13 @@ class BatchInterface:
                     stream.write(chunk)
 
     async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
-        wait, said = self._timing.poll, ""
-        for number in range(self._retries + 1):
+        wait, said, number, outage = self._timing.poll, "", 0, False
+        end = time.monotonic() + self._patience
+        while number <= self._retries or (outage and time.monotonic() < end):
             if number:
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, self._timing.longest)
+            number += 1
             try:
                 return await call()
             except ERRORS as error:
@@ -156,7 +162,9 @@ class BatchInterface:
                 problem = EngineError(f"the batch interface refuses: {problem}")
             if not isinstance(problem, Fault):
                 raise problem  # here, so that no request with its headers hangs on it
-            wait, said = max(wait, problem.wait or 0.0), str(problem)
+            wait, said, outage = max(wait, problem.wait or 0.0), str(problem), problem.outage
+            if number == self._retries + 1 and outage and self._patience:
+                tqdm.write(f"{self._client.secrets.endpoint} is out of order ({said}); waiting (engine.patience)")
         raise UserError(
             f"the batch interface of {self._client.secrets.endpoint} does not answer ({said}); "
             "what was submitted goes on there, and the same command fetches it"

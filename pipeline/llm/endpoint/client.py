@@ -6,13 +6,14 @@ import json
 import logging
 import re
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError, Timeout
-from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
+from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream, AiohttpTransport
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
@@ -33,8 +34,13 @@ CHAT = "/chat/completions"
 PLAIN = "/completions"
 
 CONNECT_SECONDS = 30.0
+REST_SECONDS = 0.005
+"""For which a connection rests after a reply, and the reply is held back, so that no other connection is opened meanwhile."""
 KEEP_ALIVE_SECONDS = 50.0
 """Seconds after which an unused connection is not used again; servers close theirs after a minute or so."""
+MOST_BYTES = 64 * 2**20
+"""Of a reply; a longer one is given up while it comes in. Results of batches go to a file and may be longer."""
+CONTEXT_KEYS = ("max_model_len", "context_length", "max_context_length", "context_window")
 LISTED = 20
 """Models of an endpoint that a message names at most."""
 
@@ -44,6 +50,10 @@ _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aioht
 _LOGGERS = ("openai", "httpx2", "aiohttp")  # they log addresses and headers, and so does OPENAI_LOG=debug
 _HEADERS = re.compile(r"host|accept.*|connection|content-.*|transfer-encoding|user-agent|x-stainless-.*")
 """Headers of any request, by their names in lower case."""
+
+
+class TooLong(aiohttp.ClientError):
+    """A reply does not end."""
 
 
 class Client:
@@ -92,6 +102,7 @@ class Client:
                 # As extra_body, so that the client checks and copies nothing of it.
                 fixed: dict[str, Any] = {"messages": []} if path == CHAT else {"prompt": ""}
                 response = await self._create[path](model="", extra_body=body, **fixed)
+                await asyncio.sleep(REST_SECONDS)
         except ERRORS as error:
             problem = self.problem(error)
         else:
@@ -138,19 +149,25 @@ class Client:
                 f"the certificate of {self.secrets.endpoint} is not trusted; set SSL_CERT_FILE to one that is"
             )
         if isinstance(error, TimeoutError):
-            return Fault(f"no reply within {self._timeout:g} s", tokens=None)
+            return Fault(f"no reply within {self._timeout:g} s", outage=True, tokens=None)
         source = next((cause for cause in causes if isinstance(cause, aiohttp.ClientError)), error)
+        if isinstance(source, TooLong):
+            return Fault(str(source), tokens=None)
         said = self.secrets.redact(str(source) or type(source).__name__)[:QUOTED]
         if isinstance(source, _NOT_SENT):
-            return Fault(f"no connection: {said}", answered=False)
-        return Fault(f"the connection broke: {said}", tokens=None)
+            return Fault(f"no connection: {said}", answered=False, outage=True)
+        return Fault(f"the connection broke: {said}", outage=True, tokens=None)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self.openai.close()
 
     async def _only_own_headers(self, request: Any) -> None:
-        """Take off what the client adds from the environment; the run file alone says what an endpoint is told."""
+        """Take off what the client adds from the environment; the run file alone says what an endpoint is told.
+
+        Replies are wanted as they are: a packed one could be a thousand times longer than what comes in.
+        """
+        request.headers["accept-encoding"] = "identity"
         own = {name.lower() for name in self.secrets.headers}
         for name in list(request.headers):
             if name not in own and not _HEADERS.fullmatch(name):
@@ -163,12 +180,20 @@ def listed_models(names: Sequence[str]) -> str:
     return f"; the endpoint lists {', '.join(names[:LISTED])}{more}" if names else ""
 
 
+def context_of(models: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    """The tokens that a list of models says a model reads at once; None where it does not say."""
+    found = [entry for entry in models if entry.get("id") == name] or (models if len(models) == 1 else [])
+    said = [entry.get(key) for entry in found for key in CONTEXT_KEYS]
+    said += [meta.get("n_ctx") for entry in found if isinstance(meta := entry.get("meta"), dict)]
+    return next((value for value in said if isinstance(value, int) and value > 0), None)
+
+
 def _transport(endpoint: str) -> AiohttpTransport:
     """openai's aiohttp transport by the environment's proxy, with as many connections as requests are in flight."""
     parts = urlsplit(endpoint)
     bypassed = urllib.request.proxy_bypass(parts.hostname or "")
     proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
-    transport = AiohttpTransport()
+    transport = _Transport()
     transport.client = lambda: aiohttp.ClientSession(
         connector=_Connector(ssl=transport.ssl_context, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -177,8 +202,47 @@ def _transport(endpoint: str) -> AiohttpTransport:
     return transport
 
 
+class _Transport(AiohttpTransport):
+    """Gives up a reply that is too long."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """The response, whose body is counted while it is read."""
+        response = await super().handle_async_request(request)
+        if not request.url.path.endswith("/content"):
+            packed = response.headers.get("content-encoding", "identity") != "identity"
+            response.stream = _Bounded(response.stream, MOST_BYTES // 1000 if packed else MOST_BYTES)
+        return response
+
+
+class _Bounded(AiohttpResponseStream):
+    """A body that is no longer than a limit, in bytes."""
+
+    def __init__(self, body: Any, limit: int) -> None:
+        self._body, self._limit = body, limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for part in self._body:
+            if (size := size + len(part)) > self._limit:
+                raise TooLong(f"a reply of more than {self._limit:,} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
 class _Connector(aiohttp.TCPConnector):
-    """Gives out no connection on which something came unasked: it would be taken for the reply to the next request."""
+    """Gives out no connection on which something came unasked: it would be taken for the reply to the next request.
+
+    So that it is seen, a connection rests before it is used again.
+    """
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        give_back = partial(super()._release, key, protocol, should_close=should_close)
+        if should_close or self._closed:
+            give_back()
+        else:
+            self._loop.call_later(REST_SECONDS, give_back)
 
     async def connect(self, *arguments: Any, **named: Any) -> Any:
         """A connection that is new or clean."""

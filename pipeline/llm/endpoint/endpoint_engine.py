@@ -15,10 +15,11 @@ from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
 from pipeline.llm.endpoint.batch import BatchSender
 from pipeline.llm.endpoint.client import listed_models
-from pipeline.llm.endpoint.completions import EndpointCapabilities, asks, completions
+from pipeline.llm.endpoint.completions import EndpointCapabilities, asks, body_of, completions
+from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.number_scorers import PromptScorer, ReplyScorer
-from pipeline.llm.endpoint.probe import Probe
-from pipeline.llm.endpoint.sender import Endpoint, Sender
+from pipeline.llm.endpoint.probe import YES, Probe
+from pipeline.llm.endpoint.sender import Ask, Endpoint, Sender
 from pipeline.llm.engine import (
     Completion,
     EngineError,
@@ -30,9 +31,12 @@ from pipeline.llm.engine import (
 )
 from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.storage.footers import canonical
+from pipeline.terminal_text import safe_lines
 
 BYTES_A_TOKEN = 3.5
 """Of English text, for a tokenizer that is not at hand."""
+SMALL = 16
+"""Tokens of a reply that only shows that the endpoint is well."""
 TOKENS_A_MESSAGE = 4
 """What a chat template adds to a message."""
 _CAPABILITIES = TypeAdapter(EndpointCapabilities)
@@ -45,11 +49,11 @@ class EndpointEngine:
     repeated makes no request.
     """
 
-    def __init__(self, endpoint: Endpoint, sender: Sender, live: Sender, tokenizer: Any = None) -> None:
+    def __init__(self, endpoint: Endpoint, sender: Sender, live: LiveSender, tokenizer: Any = None) -> None:
         """
         Args:
             sender: carries the requests, at once or in batches.
-            live: carries the probe's requests.
+            live: carries the probe's requests, and those that tell whether the endpoint is well.
             tokenizer: the model's, where it is at hand.
         """
         self._endpoint, self._config, self._sender, self._live = endpoint, endpoint.config, sender, live
@@ -118,6 +122,12 @@ class EndpointEngine:
 
         return await gather_all(map(scores, prompts))
 
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        """As `Engine.mark_useless`, for replies in the response cache."""
+        if self._probing is not None and requests:
+            sent = [ask for request in requests for ask in asks(request, self._probing.result())]
+            self._endpoint.cache.mark_useless(self._endpoint.outgoing(ask).key for ask in sent)
+
     def taken(self) -> str:
         """What the requests of this process have taken, in words for people."""
         account = self._endpoint.account
@@ -135,6 +145,7 @@ class EndpointEngine:
             await asyncio.wait([self._probing])
         if isinstance(self._sender, BatchSender):
             await self._sender.aclose()
+        await self._live.aclose()
         await self._endpoint.aclose()
 
     def _make_scorer(self, can: EndpointCapabilities) -> PromptScorer | ReplyScorer:
@@ -155,14 +166,22 @@ class EndpointEngine:
         fact = "probe.v2." + hashlib.sha256(canonical(facts).encode()).hexdigest()[:32]
         asked_anew = f"{fact}.anew"  # by the doctor, as another worker: the newer of the two facts counts
         known = [found for found in (cache.get_fact(fact), cache.get_fact(asked_anew)) if found]
-        if known and not anew:
-            can = _CAPABILITIES.validate_python(max(known, key=lambda found: float(found["time"])))
+        newest = max(known, key=lambda found: float(found["time"])) if known else {"doubtful": True}
+        self._live.circuit.known = self._live.circuit.known or bool(known)
+        if not anew and not newest.pop("doubtful", False):
+            can = _CAPABILITIES.validate_python(newest)
         else:
-            now = time.time()
-            probe = Probe(self._live, self._endpoint.client, config, self._encoder, int(1000 * now) * 10 if anew else 0)
+            now, faults = time.time(), self._endpoint.account.faults
+            probe = Probe(
+                self._live, self._endpoint.client, config, self._encoder, int(1000 * now) * 10 if known else 0
+            )
             can = await probe.capabilities()
-            cache.put_fact(asked_anew if anew else fact, asdict(can) | {"time": now})
+            doubtful = probe.doubtful or self._endpoint.account.faults > faults
+            found = asdict(can) | {"time": now, "doubtful": doubtful}
+            cache.put_fact(asked_anew if anew else fact, found)
         if can.other_models and not anew:
-            tqdm.write(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}")
+            tqdm.write(safe_lines(f"engine.model = {self.name!r} may be wrong{listed_models(can.other_models)}"))
         self.context = config.context or can.context
+        path, body = body_of(Request((Message("user", YES),), SMALL, temperature=0.0), can)
+        self._live.small_question = lambda: Ask(path, body, lambda _: {}, time.time_ns())
         return can

@@ -16,13 +16,14 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.engine import EngineError, PromptTooLong
+from pipeline.llm.engine import EngineError, PromptTooLong, valid_text
 
 LONGEST_WAIT = 600.0
 """Seconds that an endpoint's wish to wait is followed for at most; then another try is made."""
 QUOTED = 300
 """Characters of an endpoint's message that are repeated."""
 TRIED_AGAIN = frozenset({408, 409, 425, 429})
+BUSY = frozenset({408, 429})
 NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
 _TOO_LONG = re.compile(
@@ -32,7 +33,6 @@ _TOO_LONG = re.compile(
 )
 UNLIKE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 """What reading a reply raises that is not what was asked for."""
-_SURROGATES = re.compile("[\ud800-\udfff]")
 HIDDEN = "***"
 SHORTEST = 4
 """Values with fewer characters are not looked for in messages: they are no secrets, and words hold them by chance."""
@@ -55,16 +55,23 @@ class Fault(Exception):
     """One try that failed where another may succeed; its message holds no secret."""
 
     def __init__(
-        self, words: str, *, wait: float | None = None, answered: bool = True, tokens: tuple[int, int] | None = (0, 0)
+        self,
+        words: str,
+        *,
+        wait: float | None = None,
+        answered: bool = True,
+        outage: bool = False,
+        tokens: tuple[int, int] | None = (0, 0),
     ) -> None:
         """
         Args:
             wait: seconds that the endpoint wants to be left alone.
             answered: whether there is a server at all.
+            outage: whether any other request could have met it too, as the endpoint is down or has too much to do.
             tokens: read and written for nothing; None where a server may have read the request and does not say.
         """
         super().__init__(words)
-        self.wait, self.answered, self.tokens = wait, answered, tokens
+        self.wait, self.answered, self.outage, self.tokens = wait, answered, outage, tokens
 
 
 class Secrets:
@@ -185,7 +192,7 @@ def read_refusal(
             f"{where} points to {moved}, where the key is not sent; set engine.base_url to the right address"
         )
     if status in TRIED_AGAIN or status >= 500:
-        return Fault(f"status {status}: {message}", wait=wished_wait(named))
+        return Fault(f"status {status}: {message}", wait=wished_wait(named), outage=status in BUSY or status >= 500)
     return Rejected(f"the endpoint rejects the request ({status}): {message}")
 
 
@@ -198,7 +205,7 @@ def parsed_reply(content: bytes) -> Any:
     with contextlib.suppress(*UNLIKE):
         reply = json.loads(content)
         if b"\\ud" in content or b"\\uD" in content:
-            reply = json.loads(_SURROGATES.sub("\ufffd", json.dumps(reply, ensure_ascii=False)))
+            reply = json.loads(valid_text(json.dumps(reply, ensure_ascii=False)))
         return reply
     raise Fault("a reply that is no JSON" if content else "an empty reply", tokens=None)
 

@@ -1,7 +1,7 @@
 """Finds out by small real requests what an endpoint does with a model; servers ignore in silence what they do not know.
 
-A field that is refused (a status such as 400) is unsupported at once. A field that was taken but shows no effect is asked
-for TRIES times, as one odd reply of a busy server says nothing. A request without any answer ends the probe.
+A field is unsupported when it is refused (a status such as 400), or taken without effect, TRIES times, as one odd reply of a
+busy server says nothing. A request without any answer ends the probe.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import gather_all
-from pipeline.llm.endpoint.client import PLAIN, Client
+from pipeline.llm.endpoint.client import PLAIN, Client, context_of
 from pipeline.llm.endpoint.completions import (
     EndpointCapabilities,
     LimitField,
@@ -42,7 +42,6 @@ KINDS: tuple[tuple[bool, LimitField], ...] = (
     (False, "max_tokens"),
 )
 """What is tried, in this order: chat or not, and the field that limits a reply."""
-CONTEXT_KEYS = ("max_model_len", "context_length", "max_context_length", "context_window")
 TRIES = 3
 ALTERNATIVES = (20, 5)
 """Alternatives asked for at each token, until the endpoint takes a number."""
@@ -72,6 +71,8 @@ class Probe:
         self._first = attempt
         self._room = 0
         self._can = EndpointCapabilities()
+        self.doubtful = False
+        """Whether a refusal was taken back, so that others may have been a mistake too."""
 
     async def capabilities(self) -> EndpointCapabilities:
         """What the endpoint does.
@@ -216,7 +217,17 @@ class Probe:
         return await self._ask(path, body | fields, attempt)
 
     async def _ask(self, path: str, body: dict[str, Any], attempt: int) -> dict[str, Any]:
-        return (await self._sender.ask(Ask(path, body, _with_choices, self._first + attempt))).body
+        """The reply to a request, which is refused only if it is TRIES times."""
+        ask, refused = Ask(path, body, _with_choices, self._first + attempt), 0
+        while True:
+            try:
+                answer = await self._sender.ask(ask)
+            except Rejected:
+                if (refused := refused + 1) == TRIES:
+                    raise
+            else:
+                self.doubtful = self.doubtful or refused > 0
+                return answer.body
 
 
 def _with_choices(reply: dict[str, Any]) -> dict[str, Any]:
@@ -256,14 +267,6 @@ def _obeys(reply: Json) -> bool:
 def _text(reply: Json) -> str:
     first = reply["choices"][0]
     return str((first.get("message") or {}).get("content") or first.get("text") or "")
-
-
-def context_of(models: Sequence[Json], name: str) -> int | None:
-    """The tokens that a list of models says a model reads at once; None where it does not say."""
-    found = [entry for entry in models if entry.get("id") == name] or (models if len(models) == 1 else [])
-    said = [entry.get(key) for entry in found for key in CONTEXT_KEYS]
-    said += [meta.get("n_ctx") for entry in found if isinstance(meta := entry.get("meta"), dict)]
-    return next((value for value in said if isinstance(value, int) and value > 0), None)
 
 
 def _shown(reply: Json, ids: list[int], start: int, way: PromptLogprobs) -> PromptLogprobs:

@@ -2,47 +2,45 @@
 
 Each worker has one SQLite file in the run's folder. It holds that file open and alone; the files of other workers it opens
 for a moment at a time, where nobody works on them.
+
+What is stored outlives a kill of the process at once. A second later, at most, it is on the disk and outlives a power cut
+too: a thread sees to that, so that no request waits for the disk and many replies share one write.
 """
 
 import json
+import os
 import sqlite3
+import threading
 import time
 import zlib
-from collections.abc import Callable, Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from pipeline.errors import UserError
+from pipeline.llm.endpoint.reply_files import open_own, read_other
 
 T = TypeVar("T")
 Json = dict[str, Any]
 Totals = tuple[int, int, float, int, int]
 """Tokens read and written, the cost as far as it is known, and the tokens read and written whose cost is not."""
 
-BUSY_SECONDS = 5.0
-"""Time for which a worker waits for its file while another process looks into it."""
+SYNC_SECONDS = 0.5
+"""Between two writes to the disk."""
 LONG = 1_000
 """Bytes from which on a reply is compressed."""
-ROOM = 65_536
-"""Bytes that are written and removed when the file is opened: a full disk is noticed before anything is paid for."""
-SETTINGS = ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 10000")
-"""Of the file; the last one is the pages after which the log is copied into it, for which requests wait."""
-TABLES = """
-CREATE TABLE IF NOT EXISTS replies (
-    key BLOB PRIMARY KEY, body BLOB NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
-    cost REAL, model TEXT, seconds REAL, time REAL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lost (
-    prompt_tokens INTEGER, completion_tokens INTEGER, cost REAL, model TEXT, why TEXT, time REAL);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, body TEXT NOT NULL);
-"""
+ROOM = 2**20
+"""Bytes set aside on the disk: a full disk is noticed before anything is paid for, and the replies in flight then fit in."""
 TOTALS = """
 SELECT coalesce(sum(read), 0), coalesce(sum(written), 0), coalesce(sum(cost), 0.0),
     coalesce(sum(read) FILTER (WHERE cost IS NULL), 0), coalesce(sum(written) FILTER (WHERE cost IS NULL), 0)
 FROM (SELECT prompt_tokens AS read, completion_tokens AS written, cost FROM replies
     UNION ALL SELECT prompt_tokens, completion_tokens, cost FROM lost)
+"""
+FORGET = """
+INSERT INTO lost SELECT prompt_tokens, completion_tokens, cost, model, 'of no use', time FROM replies WHERE key = ?1;
+DELETE FROM replies WHERE key = ?1
 """
 REPLY = "SELECT body, prompt_tokens, completion_tokens FROM replies WHERE key = ?"
 
@@ -72,7 +70,7 @@ class ResponseCache:
         self.folder, self.worker = folder, worker
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{worker}.sqlite"
-        self._own = _open_own(self._file)
+        self._own = open_own(self._file)
         self._problem = ""
         self._elsewhere: dict[bytes, Path] = {}
         self._facts: dict[str, str] = {}
@@ -83,8 +81,15 @@ class ResponseCache:
                 keys, facts, self._others[file.stem] = found
                 self._elsewhere |= dict.fromkeys(keys, file)
                 self._facts |= facts
-        self._run("INSERT OR REPLACE INTO facts VALUES ('room', ?)", ("x" * ROOM,))
-        self._run("DELETE FROM facts WHERE name = 'room'")
+        self._room = folder / f"{worker}.room"
+        try:
+            self._room.write_bytes(os.urandom(ROOM))
+            self._own.execute("DELETE FROM facts WHERE name = 'room'")  # so that there is a log
+        except (OSError, sqlite3.DatabaseError) as error:
+            self._room.unlink(missing_ok=True)
+            self._own.close()
+            raise UserError(self._advice(str(error))) from None
+        self._disk = _Disk(folder / f"{worker}.sqlite-wal")
 
     def get(self, key: bytes) -> Answer | None:
         """The reply to a request, if this worker stored it, or another one did before this one started."""
@@ -114,6 +119,12 @@ class ResponseCache:
             time.time(),
         )
         self._run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._disk.due.set()
+
+    def mark_useless(self, keys: Iterable[bytes]) -> None:
+        """Remember replies that could not be used; `forget_useless` takes them away."""
+        for key in keys:
+            self._run("INSERT OR IGNORE INTO useless VALUES (?)", (key,))
 
     def put_lost(self, prompt_tokens: int, completion_tokens: int, *, model: str, why: str, cost: float | None) -> None:
         """Count tokens that an endpoint may have counted for a reply that did not arrive or was of no use."""
@@ -145,21 +156,75 @@ class ResponseCache:
 
     def check(self) -> None:
         """Raises UserError from the first failed write on: a reply that cannot be stored must not be asked for."""
-        if self._problem:
-            raise UserError(self._problem)
+        if self._problem or self._disk.problem:
+            raise UserError(self._problem or self._advice(self._disk.problem))
 
     def close(self) -> None:
         """Let go of the file; nothing is lost without it."""
+        self._disk.end()
+        self._room.unlink(missing_ok=True)
         self._own.close()
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         try:
             return self._own.execute(statement, values)
         except sqlite3.DatabaseError as error:
-            self._problem = (
-                f"{self._file}: {error}; free some space and check the disk, then run the same command again"
-            )
-        raise UserError(self._problem)
+            self._problem = self._problem or self._advice(str(error))
+            if not self._room.exists():
+                raise UserError(self._problem) from None
+        self._room.unlink()
+        return self._run(statement, values)
+
+    def _advice(self, error: str) -> str:
+        return f"{self._file}: {error}; free some space and check the disk, then run the same command again"
+
+
+class _Disk(threading.Thread):
+    """Has what was written to a file reach the disk, SYNC_SECONDS later at most."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(daemon=True)
+        self.due, self.problem = threading.Event(), ""
+        self._file, self._ended = file, False
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with self._file.open("rb") as stream:
+                while not self._ended:
+                    self.due.wait()
+                    self.due.clear()
+                    os.fsync(stream.fileno())
+                    time.sleep(0 if self._ended else SYNC_SECONDS)
+        except OSError as error:
+            self.problem = str(error)
+
+    def end(self) -> None:
+        """Write what is due; SQLite itself does the same when the file is closed."""
+        self._ended = True
+        self.due.set()
+
+
+def forget_useless(folder: Path) -> None:
+    """Take away the replies of all workers that could not be used, so that others are asked for in their place.
+
+    What they took still counts. Files that a worker has open are left alone.
+    """
+    files = sorted(folder.glob("*.sqlite"))
+    marked = [read_other(file, lambda other: other.execute("SELECT key FROM useless").fetchall()) for file in files]
+    keys = {key for found in marked for (key,) in found or ()}
+
+    def forget(other: sqlite3.Connection) -> None:
+        other.execute("BEGIN IMMEDIATE")
+        for key in keys:
+            for statement in FORGET.split(";"):
+                other.execute(statement, (key,))
+        if None not in marked:
+            other.execute("DELETE FROM useless")
+        other.execute("COMMIT")
+
+    for file in files if keys else ():
+        read_other(file, forget)
 
 
 def _state(file: Path) -> tuple[int, bool]:
@@ -170,66 +235,3 @@ def _contents(file: sqlite3.Connection) -> tuple[list[bytes], dict[str, str], To
     """The keys of the replies, the facts and the totals."""
     keys = [key for (key,) in file.execute("SELECT key FROM replies")]
     return keys, dict(file.execute("SELECT name, body FROM facts").fetchall()), file.execute(TOTALS).fetchone()
-
-
-def read_other(file: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
-    """What `read` finds in another worker's file; None where its worker has it open, or it had to be set aside."""
-    other = sqlite3.connect(file, timeout=BUSY_SECONDS / 50, isolation_level=None)
-    try:
-        other.executescript(TABLES)
-        return read(other)
-    except sqlite3.OperationalError as error:
-        if not _is_busy(error):
-            tqdm.write(f"{file} is left out: {error}")
-    except sqlite3.DatabaseError as error:
-        _set_aside(file, error)
-    finally:
-        other.close()
-    return None
-
-
-def is_at_work(file: Path) -> bool:
-    """Whether a process has this worker's file open."""
-    return file.is_file() and read_other(file, lambda _: True) is None
-
-
-def _open_own(file: Path) -> sqlite3.Connection:
-    """A file that no other process can open until it is closed; a damaged one is set aside and a new one begun.
-
-    The write-ahead log makes each statement safe against a kill without waiting for the disk. Held exclusively it needs
-    no memory shared between processes, so it works on the file systems of clusters.
-
-    Raises:
-        UserError: another process has it, or it cannot be written.
-    """
-    connection = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        for setting in SETTINGS:
-            connection.execute(f"PRAGMA {setting}")
-        connection.executescript(TABLES)
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict == "ok":
-            return connection
-        error = sqlite3.DatabaseError(verdict)
-    except sqlite3.DatabaseError as found:
-        error = found
-    connection.close()
-    if _is_busy(error):
-        raise UserError(f"another process works on {file}; let it finish, or give this one another SHARD")
-    if isinstance(error, sqlite3.OperationalError):
-        raise UserError(f"{file}: {error}; see to free space and the right to write there")
-    _set_aside(file, error)
-    return _open_own(file)
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def _set_aside(file: Path, error: Exception) -> None:
-    """Rename a damaged file and its log, so that nothing of it is thrown away."""
-    for ending in ("", "-wal", "-shm"):
-        part = file.with_name(file.name + ending)
-        if part.exists():
-            part.rename(part.with_name(part.name + ".corrupt"))
-    tqdm.write(f"{file} is damaged ({error}) and now called {file.name}.corrupt; its replies will be asked for again")

@@ -2,20 +2,16 @@
 
 import asyncio
 import json
-import random
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from tqdm import tqdm
-
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.execution.concurrency import TurnSemaphore
 from pipeline.llm.endpoint.budget import SharedBudget, Tokens, most_tokens
+from pipeline.llm.endpoint.circuit import Health
 from pipeline.llm.endpoint.client import Client
 from pipeline.llm.endpoint.faults import QUOTED, UNLIKE, Fault
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
@@ -23,11 +19,6 @@ from pipeline.llm.engine import EngineError
 
 Json = dict[str, Any]
 Outcome = Answer | Fault | EngineError | UserError
-FIRST = 0.5
-LONGEST = 60.0
-"""Seconds of a wait before the second try at most, and before any later one."""
-WORTH_TELLING = 10.0
-"""Seconds from which on a person is told that the endpoint wants to be left alone."""
 MOST_TOKENS = 2**40
 """A count of tokens above this is no count."""
 
@@ -66,6 +57,8 @@ class Account:
 
     requests: int = 0
     failed: int = 0
+    faults: int = 0
+    """Those of the failed ones that may succeed when they are sent again."""
     tokens: int = 0
     cost: float | None = 0.0
     """None where the price is not known."""
@@ -117,6 +110,7 @@ class Endpoint:
         model, cost, account = self.config.model, self.config.cost(*took), self.account
         account.requests += 1
         account.failed += not isinstance(outcome, Answer)
+        account.faults += isinstance(outcome, Fault)
         account.tokens += sum(took)
         account.cost = None if cost is None or account.cost is None else account.cost + cost
         try:
@@ -173,96 +167,34 @@ class Sender(ABC):
             del self._flights[outgoing.key]
 
     async def _fetch(self, outgoing: Outgoing) -> Answer:
-        """The reply to a request that is not in the cache."""
+        """The reply to a request that is not in the cache; tries that fell into an outage do not count."""
         client, tries = self._endpoint.client, self._endpoint.config.retries + 1
-        heard_before = client.heard
-        fault = Fault("not sent")
-        for number in range(tries):
+        heard_before, health, number = client.heard, self._health, 0
+        while True:
             outcome = await self._try(outgoing, number)
             if isinstance(outcome, Answer):
                 return outcome
             if not isinstance(outcome, Fault):
                 raise outcome
-            fault = outcome
-        if not fault.answered and client.heard == heard_before:  # nobody has heard of it since the first try
-            raise UserError(f"{client.secrets.endpoint} does not answer ({fault}); start it or check engine.base_url")
-        raise EngineError(f"no usable reply in {tries} tries; the last one: {fault}")
+            number += 1
+            if number == tries and outcome.outage and self._health == health:
+                await self._look_after(outcome)
+            if self._health.outages != health.outages:
+                heard_before, health, number = client.heard, self._health, 0
+            elif number == tries:
+                break
+        if not outcome.answered and client.heard == heard_before:  # nobody has heard of it since the first try
+            raise UserError(f"{client.secrets.endpoint} does not answer ({outcome}); start it or check engine.base_url")
+        raise EngineError(f"no usable reply in {tries} tries; the last one: {outcome}")
+
+    @property
+    def _health(self) -> Health:
+        """How the endpoint was so far, where that is known."""
+        return Health()
+
+    async def _look_after(self, fault: Fault) -> None:  # noqa: B027 - where nothing can be found out
+        """Find out whether a fault is the endpoint's and not the request's own; an outage is over when this returns."""
 
     @abstractmethod
     async def _try(self, outgoing: Outgoing, number: int) -> Outcome:
         """What a try gives, from 0 on; a reply is stored."""
-
-
-class Backoff:
-    """Waits that grow, and a pause that all requests to an endpoint share."""
-
-    def __init__(
-        self,
-        endpoint: str,
-        first: float = FIRST,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._endpoint, self._first, self._clock, self._sleep = endpoint, first, clock, sleep
-        self._until = 0.0
-
-    async def before_try(self, number: int) -> None:
-        """Wait before a request's try `number` (from 1): up to twice as long as before the last, drawn at random."""
-        await self._sleep(random.uniform(0, min(LONGEST, self._first * 2 ** (number - 1))))
-
-    def pause_all(self, seconds: float) -> None:
-        """No request is to be sent for so many seconds."""
-        until = self._clock() + seconds
-        if seconds >= WORTH_TELLING and until > self._until + WORTH_TELLING:
-            tqdm.write(f"{self._endpoint} asks to wait {seconds:.0f} s before the next request; waiting")
-        self._until = max(self._until, until)
-
-    @property
-    def paused(self) -> bool:
-        return self._clock() < self._until
-
-    async def over(self) -> None:
-        """Wait until there is no pause; those who wait do not all start at once."""
-        while (left := self._until - self._clock()) > 0:
-            await self._sleep(left + random.uniform(0, min(1.0, 0.1 * left)))
-
-
-class LiveSender(Sender):
-    """Sends up to `config.concurrency` requests at a time, those of earlier shards first.
-
-    A wait between two tries holds no place in flight. Where the endpoint asks for a pause, every request keeps it.
-    """
-
-    def __init__(self, endpoint: Endpoint, backoff: Backoff | None = None) -> None:
-        super().__init__(endpoint)
-        self._backoff = backoff or Backoff(endpoint.client.secrets.endpoint)
-        self._places = TurnSemaphore(endpoint.config.concurrency)
-
-    async def _try(self, outgoing: Outgoing, number: int) -> Outcome:
-        """Send once, when there is a place and no pause."""
-        if number:
-            await self._backoff.before_try(number)
-        while True:
-            await self._backoff.over()
-            async with self._places:
-                if not self._backoff.paused:
-                    outcome = await self._send(outgoing)
-                    break
-        if isinstance(outcome, Fault) and outcome.wait is not None:
-            self._backoff.pause_all(outcome.wait)
-        return outcome
-
-    async def _send(self, outgoing: Outgoing) -> Outcome:
-        """Send once, within the budget. What may have reached the server without a reply counts as much as it could take."""
-        endpoint = self._endpoint
-        endpoint.cache.check()
-        await endpoint.budget.reserve(outgoing.most)
-        outcome: Outcome = Fault("interrupted", tokens=None)
-        started = time.perf_counter()
-        try:
-            outcome = endpoint.read(outgoing, await endpoint.client.post(outgoing.ask.path, outgoing.body))
-        except (Fault, EngineError, UserError) as error:
-            outcome = error
-        finally:
-            endpoint.settle(outgoing, outcome, time.perf_counter() - started)
-        return outcome

@@ -74,7 +74,7 @@
   NG.readList = (list) => {
     const words = (name) => ({ words: list[name].words, codes: NG.unpacked(list[name].codes, Uint16Array) });
     const read = { rows: list.rows, text: list.text, density: NG.unpacked(list.density, Float32Array) };
-    for (const name of ["module", "polarity", "explainer", "status"]) read[name] = words(name);
+    for (const name of ["module", "polarity", "explainer", "simulator", "status"]) read[name] = words(name);
     for (const name of ["index", "file", "method"]) read[name] = NG.unpacked(list[name], Int32Array);
     for (const name of NG.run.numbers) read[name] = NG.unpacked(list[name], Float32Array);
     read.word = (name, row) => read[name].words[read[name].codes[row]];

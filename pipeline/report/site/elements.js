@@ -59,3 +59,18 @@ NG.section = (title, ...children) => {
   const name = title.toLowerCase().replace(/[^a-z]+/g, "-");
   return NG.el("section", { id: name, "aria-labelledby": `${name}-title` }, NG.el("h2", { id: `${name}-title` }, title), ...children);
 };
+
+// Put a text into the clipboard; pages on disk may have to do it by a field that is selected.
+NG.copy = async (button, text) => {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = NG.el("textarea", {}, text);
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+  NG.copied = text;
+  button.textContent = "copied";
+};

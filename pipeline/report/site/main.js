@@ -81,6 +81,7 @@
   });
 
   const start = async () => {
+    await NG.chooseRun?.();
     [NG.run, NG.list] = await Promise.all([NG.load("run"), NG.load("list")]);
     NG.list = NG.readList(NG.list);
     const places = new Map();

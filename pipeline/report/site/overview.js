@@ -8,18 +8,18 @@
   const groups = (rows, method) => {
     const list = NG.list, found = new Map();
     for (const row of rows) {
-      const key = 65536 * list.module.codes[row] + list.explainer.codes[row];
+      const key = [list.module, list.explainer, list.simulator].map(({ codes }) => codes[row]).join();
       if (!found.has(key)) found.set(key, []);
       found.get(key).push(row);
     }
     const range = NG.run.methods[method].score === "correlation" ? [-0.25, 1] : NG.scoreRange(method);
-    return [...found].map(([key, own]) => {
-      const [module, explainer] = [list.module.words[Math.floor(key / 65536)], list.explainer.words[key % 65536]];
+    return [...found.values()].map((own) => {
+      const [module, explainer, simulator] = ["module", "explainer", "simulator"].map((name) => list.word(name, own[0]));
       const scores = own.map((row) => list.score[row]).filter(Number.isFinite).sort((a, b) => a - b);
       const [control, lookup] = ["control", "lookup"].map((name) => mean(own.map((row) => list[name][row])));
       const [low, middle, high] = [0.25, 0.5, 0.75].map((share) => quantile(scores, share));
-      const address = `#/units?${new URLSearchParams({ module, explainer, sort: "score:desc" })}`;
-      return [NG.el("a", { href: address }, NG.visible(module)), explainer, own.length, scores.length, Number.isNaN(middle) ? null : middle, mean(scores), control, lookup,
+      const address = `#/units?${new URLSearchParams({ module, explainer, ...(simulator && { simulator }), sort: "score:desc" })}`;
+      return [NG.el("a", { href: address }, NG.visible(module)), NG.explainerOf(own[0]), own.length, scores.length, Number.isNaN(middle) ? null : middle, mean(scores), control, lookup,
         NG.strip(middle, low, high, [[control ?? NaN, "×", "mean control"], [lookup ?? NaN, "◇", "mean token lookup"]], ...range)];
     });
   };
@@ -51,10 +51,40 @@
       NG.table("", ["Simulated", "Tokens", "Mean true activation"], rows.map(([count, value], i) => [String(i), count, value])));
   };
 
+  // A text to read and to take along.
+  const copied = (id, text) =>
+    NG.el("div", { id, class: "copied" }, NG.el("button", { type: "button", onclick: (event) => NG.copy(event.target, text) }, "copy"), NG.el("pre", { tabindex: "0" }, NG.lines(text)));
+
+  const runFile = () => {
+    const made = NG.run.provenance;
+    return made && NG.section("Run file",
+      NG.el("p", {}, "Every setting that the run was made with, as a run file.", made.left_out.length ? ` Left out, as they may hold a secret: ${made.left_out.map(NG.visible).join(", ")}.` : null),
+      copied(null, made.run_file));
+  };
+
+  const stages = (made) => NG.table("Stages; seconds are those of all workers together", ["Stage", "Seconds", "Shards", "Rows", "Failed rows", "Tokens read", "Tokens written", "Commits"],
+    made.stages.map((stage) => {
+      const spent = Object.values(stage.tokens), sum = (name) => (spent.length ? spent.reduce((total, one) => total + one[name], 0) : null);
+      const rows = Object.values(stage.rows);
+      return [stage.name, stage.seconds, stage.shards, rows.length ? rows.reduce((a, b) => a + b, 0) : null, stage.failed_rows, sum("read"), sum("written"), stage.commits.map((one) => one.slice(0, 10)).join(", ")];
+    }));
+
+  const machines = (made) => NG.table("Machines", ["Host", "Processor", "Cores", "GiB", "GPUs", "System", "Python", "Code"], made.machines.map((one) =>
+    [one.host ?? "–", one.cpu, one.cores, String(one.memory_gib ?? "–"), (one.gpus ?? []).join("; ") || "none", one.system, one.python, one.code]));
+
+  // Packages by their versions; a column for each machine that has others.
+  const packages = (made) => {
+    const kinds = [...new Map(made.machines.map((one) => [JSON.stringify(one.packages), one])).values()];
+    const names = [...new Set(kinds.flatMap((one) => Object.keys(one.packages ?? {})))].sort();
+    return NG.el("details", {}, NG.el("summary", {}, "Versions of packages"),
+      NG.table("", ["Package", ...kinds.map((one, i) => (kinds.length > 1 ? one.host ?? `machine ${i + 1}` : "Version"))], names.map((name) => [name, ...kinds.map((one) => one.packages?.[name] ?? "–")])));
+  };
+
   const provenance = () => {
-    const tables = Object.entries(NG.run.tables);
+    const tables = Object.entries(NG.run.tables), made = NG.run.provenance;
     return NG.section("How it was made",
-      NG.table("", ["Table", "Schema", "Rows", "Seconds", "Code", "Commit", "Written"], tables.map(([name, one]) =>
+      made ? [stages(made), machines(made), packages(made), NG.el("details", {}, NG.el("summary", {}, "All of it as JSON"), copied("provenance", JSON.stringify(made, null, 1)))] : null,
+      NG.table("Tables", ["Table", "Schema", "Rows", "Seconds", "Code", "Commit", "Written"], tables.map(([name, one]) =>
         [name, String(one.made.schema ?? ""), one.rows, one.seconds, String(one.made.created_by ?? ""), String(one.made.git_commit ?? "").slice(0, 10), new Date(1000 * one.written).toISOString().slice(0, 16).replace("T", " ")])),
       tables.map(([name, one]) => NG.el("details", {}, NG.el("summary", {}, `Settings and inputs of ${name}`), NG.el("pre", {}, NG.lines(JSON.stringify(one.made.inputs ?? {}, null, 2))))));
   };
@@ -67,6 +97,6 @@
       ...NG.run.methods.map(ofMethod), calibration() ?? "",
       NG.section("Failures", NG.run.failures.length ? NG.table("", ["Table", "Status", "Why", "Rows"], NG.run.failures.map((row) => row.map((cell) => cell ?? "–"))) : NG.el("p", {}, "Nothing failed.")),
       NG.section("What was spent", spent.length ? NG.table("", ["Table", "Language model", "Tokens of prompts", "Tokens of replies"], spent) : NG.el("p", {}, "No language model was asked.")),
-      provenance());
+      runFile() ?? "", provenance());
   };
 })();

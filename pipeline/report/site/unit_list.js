@@ -15,7 +15,7 @@
     status: { name: "Status", width: 90 },
   };
   const NARROW = { unit: 88, score: 64, text: 230 }; // on a phone
-  const WORDS = ["module", "polarity", "explainer", "status"];
+  const WORDS = ["module", "polarity", "explainer", "simulator", "status"];
   const RANGES = { score: "Score", control: "Control", density: "Density" };
   const SORTS = ["unit", "text", "score", "control", "lookup", "random", "p_value", "density", "explainer", "status"];
 
@@ -52,6 +52,8 @@
     return rows.sort((a, b) => Number.isNaN(column[a]) - Number.isNaN(column[b]) || sign * (column[a] - column[b]) || a - b);
   };
 
+  // The explainer, with the simulator where there are several.
+  NG.explainerOf = (row) => [NG.list.word("explainer", row), NG.list.simulator.words.length > 1 && NG.list.word("simulator", row)].filter(Boolean).join(", by ");
   NG.unitName = (row) => `${NG.list.word("module", row)} ${NG.list.index[row]}${NG.list.word("polarity", row) === "-" ? " −" : ""}`;
   NG.unitAddress = (row) =>
     `#/unit/${encodeURIComponent(NG.list.word("module", row))}/${NG.list.index[row]}${NG.list.word("polarity", row) === "-" ? "?polarity=-" : ""}`;
@@ -76,7 +78,8 @@
     if (name === "unit") return NG.el("a", { href: NG.unitAddress(row), tabindex: -1 }, NG.visible(NG.unitName(row)));
     if (name === "text") return NG.el("span", { title: NG.visible(NG.short(list.text[row], 1000)) }, NG.visible(NG.short(list.text[row], 400)) || "–");
     if (name === "interval") return NG.stripOf(row);
-    if (name === "explainer" || name === "status") return NG.el("span", {}, NG.visible(list.word(name, row)));
+    if (name === "explainer") return NG.el("span", {}, NG.visible(NG.explainerOf(row)));
+    if (name === "status") return NG.el("span", {}, NG.visible(list.word(name, row)));
     return NG.el("span", { class: "number" }, name === "density" ? (Number.isNaN(list.density[row]) ? "–" : `${(100 * list.density[row]).toPrecision(2)} %`) : Number.isNaN(list[name][row]) ? "–" : list[name][row].toFixed(3));
   };
 

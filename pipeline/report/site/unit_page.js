@@ -148,9 +148,10 @@
   const elsewhere = (rows, module, index) => {
     const found = rows.elsewhere || [];
     if (!found.length) return null;
-    const address = (row) => `../../${encodeURIComponent(row.run)}/report/index.html#/unit/${encodeURIComponent(module)}/${index}${row.polarity === "-" ? "?polarity=-" : ""}`;
-    return NG.section("In other runs", NG.el("p", { class: "hint" }, "Runs beside this one on the same model. A link leads to the pages of that run, where they have been made."),
-      NG.table("", ["Run", "Polarity", "Explainer", "Score", "Explanation"], found.map((row) => [NG.run.served ? row.run : NG.el("a", { href: address(row) }, NG.visible(row.run)), row.polarity, row.explainer, `${row.method} ${NG.number(row.score)}`, row.text ?? "–"])));
+    const pages = (run) => (NG.runAddress ? NG.runAddress(run) : `../../${encodeURIComponent(run)}/report/index.html`); // null where it is not served
+    const name = (row) => pages(row.run) === null ? row.run : NG.el("a", { href: `${pages(row.run)}#/unit/${encodeURIComponent(module)}/${index}${row.polarity === "-" ? "?polarity=-" : ""}` }, NG.visible(row.run));
+    return NG.section("In other runs", NG.el("p", { class: "hint" }, "Runs beside this one on the same model. A link leads to the pages of that run", NG.runAddress ? "." : ", where they have been made."),
+      NG.table("", ["Run", "Polarity", "Explainer", "Score", "Explanation"], found.map((row) => [name(row), row.polarity, row.explainer, `${row.method} ${NG.number(row.score)}`, row.text ?? "–"])));
   };
 
   // Units of the list that are like one in some way, the most alike first: [row of the list, how much].
@@ -171,7 +172,7 @@
     const sign = polarity === "-" ? -1 : 1;
     const largest = (rows.exemplars || []).filter((row) => row.polarity === polarity).reduce((most, row) => Math.max(most, sign * row.max_activation), 0);
     const published = (rows.scores || []).find((row) => row.polarity === polarity && row.status !== "not_selected");
-    const simulated = new Map((rows.simulations || []).filter((row) => row.polarity === polarity && row.status === "ok" && published && sameExplanation(row, published)).map((row) => [row.seq_id, row]));
+    const simulated = new Map((rows.simulations || []).filter((row) => row.polarity === polarity && row.status === "ok" && published && sameExplanation(row, published) && row.simulator === published.simulator).map((row) => [row.seq_id, row]));
     const simulationOf = (row) => simulated.get(row.seq_id);
     const address = (other) => `#/unit/${encodeURIComponent(module)}/${index}${other === "-" ? "?polarity=-" : ""}`;
     const place = NG.shown.findIndex((row) => NG.list.word("module", row) === module && NG.list.index[row] === Number(index) && NG.list.word("polarity", row) === polarity);
@@ -185,7 +186,7 @@
         NG.el("h1", {}, NG.el("bdi", {}, NG.visible(`${module} ${index}`))),
         NG.el("nav", { "aria-label": "Unit" }, link(beside(-1), "← previous"), " ", link(beside(1), "next →"), " ",
           polarities.length > 1 ? polarities.map((one) => NG.el("a", { href: address(one), "aria-current": one === polarity ? "true" : null }, one === "+" ? "positive" : "negative")) : null,
-          " ", NG.el("button", { type: "button", id: "copy", onclick: (event) => copy(event.target, { module, index: Number(index), tables: readable(rows) }) }, "copy as JSON"))),
+          " ", NG.el("button", { type: "button", id: "copy", onclick: (event) => NG.copy(event.target, JSON.stringify({ module, index: Number(index), tables: readable(rows) })) }, "copy as JSON"))),
       explanations(rows, polarity), NG.tryIt?.({ module, index: Number(index), polarity, rows, largest }) ?? "", shownExemplars?.section ?? "", missed ?? "", statistics(rows) ?? "", tokens(rows, polarity) ?? "", moved ?? "", sasc(rows, polarity) ?? "", elsewhere(rows, module, index) ?? "");
     const like = NG.section("Nearest units");
     page.append(like);
@@ -204,19 +205,4 @@
   const readable = (rows) =>
     Object.fromEntries(Object.entries(rows).map(([name, found]) => [name, found.map(({ values, scale, ...row }) =>
       values === undefined ? row : name === "simulations" ? { ...row, expected: NG.expected({ values }) } : { ...row, activations: NG.activations({ values, scale }) })]));
-
-  const copy = async (button, value) => {
-    const text = JSON.stringify(value);
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch {
-      const field = NG.el("textarea", {}, text);
-      document.body.append(field);
-      field.select();
-      document.execCommand("copy");
-      field.remove();
-    }
-    NG.copied = text;
-    button.textContent = "copied";
-  };
 })();

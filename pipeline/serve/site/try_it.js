@@ -1,4 +1,4 @@
-// What a server adds to a unit's page: an explanation or a text is typed and tried at once.
+// What a server adds to a unit's page: an explanation is typed, tried and saved, a text is typed and read.
 "use strict";
 (() => {
   const SHOWN = 10; // exemplars under a tried explanation
@@ -10,23 +10,43 @@
     return found;
   };
 
-  // A field, a button, and a place for what comes back.
-  const form = (id, label, button, rows, work) => {
-    const field = NG.el("textarea", { id, rows, required: true, spellcheck: "false" });
+  // A field, buttons, and a place for what comes back; a button is [words, what it does with the text, words while it waits].
+  const form = (id, label, rows, buttons) => {
+    const field = NG.el("textarea", { id, rows, required: true, maxlength: id === "try-explanation" ? 2000 : 20000, spellcheck: "false" });
     const place = NG.el("div", { id: `${id}-found`, "aria-live": "polite" });
-    const send = NG.el("button", { type: "submit" }, button);
-    const submit = async (event) => {
-      event.preventDefault();
-      send.disabled = true;
-      place.replaceChildren(NG.el("p", { class: "wait" }, "Asking the server; the first time it loads a model …"));
+    const carryOut = async (work, waiting) => {
+      if (!field.reportValidity()) return;
+      made.forEach((one) => { one.disabled = true; });
+      place.replaceChildren(NG.el("p", { class: "wait" }, waiting));
       try {
         place.replaceChildren(...(await work(field.value)));
       } catch (error) {
         place.replaceChildren(NG.el("p", { role: "alert" }, NG.visible(error.message)));
       }
-      send.disabled = false;
+      made.forEach((one) => { one.disabled = false; });
     };
-    return NG.el("form", { onsubmit: submit, class: "attempt" }, NG.el("label", { for: id }, label), field, send, place);
+    const made = buttons.map(([words, work, waiting], i) =>
+      NG.el("button", { type: i ? "button" : "submit", id: `${id}-${words}`, onclick: i ? () => carryOut(work, waiting) : null }, words));
+    const submit = (event) => { event.preventDefault(); carryOut(...buttons[0].slice(1)); };
+    return NG.el("form", { onsubmit: submit, class: "attempt" }, NG.el("label", { for: id }, label), field, made.flatMap((one) => [one, " "]), place);
+  };
+  const LOADING = "Asking the server; the first time it loads a model …";
+
+  // Explanations that were saved by hand and are not scored yet.
+  const NEXT = "The next make run scores it as explainer “human”.";
+  const showSaved = async ({ module, index, polarity }, place) => {
+    const reply = await fetch(`api/explanations?${new URLSearchParams({ module, index })}`);
+    if (!reply.ok) return;
+    const waiting = (await reply.json()).explanations.filter((one) => !one.scored && one.polarity === polarity);
+    place.replaceChildren(...(waiting.length ? [
+      NG.el("h3", {}, "Saved by hand, not scored yet"),
+      NG.el("ul", {}, waiting.map((one) => NG.el("li", {}, NG.el("bdi", {}, NG.visible(one.text)), " ", NG.el("span", { class: "about" }, one.written.slice(0, 16).replace("T", " ")))))] : []));
+  };
+  const save = (unit, place) => async (explanation) => {
+    const { module, index, polarity } = unit;
+    const kept = await ask("api/explanations", { module, index, polarity, explanation });
+    await showSaved(unit, place);
+    return [NG.el("p", { class: "kept" }, kept.scored ? "The run has scored these words on this unit already." : `Saved. ${NEXT}`)];
   };
 
   const simulate = ({ module, index, polarity, rows, largest }) => async (explanation) => {
@@ -62,19 +82,16 @@
   NG.tryIt = (unit) => {
     const { served } = NG.run;
     const seen = (unit.rows.exemplars || []).some((row) => row.polarity === unit.polarity && row.split === "report");
+    const saved = NG.el("div", { id: "saved" });
+    const keep = ["save", save(unit, saved), "Saving …"];
+    const tried = served?.simulate ? [["simulate", simulate(unit), LOADING]] : [];
+    const says = tried.length ? "An explanation: what it predicts on the exemplars, and its score" : "An explanation of your own";
     const forms = [
-      served?.simulate && seen ? form("try-explanation", "An explanation: what it predicts on the exemplars, and its score", "simulate", 2, simulate(unit)) : null,
-      served?.activations ? form("try-text", "A text: the unit's real activations on it", "read", 4, activations(unit)) : null,
+      seen ? form("try-explanation", `${says}. Saved, it is scored by the next make run as explainer “human”`, 2, [...tried, keep]) : null,
+      seen ? saved : null,
+      served?.activations ? form("try-text", "A text: the unit's real activations on it", 4, [["read", activations(unit), LOADING]]) : null,
     ].filter(Boolean);
+    if (seen) showSaved(unit, saved);
     return forms.length ? NG.section("Try it", forms) : null;
   };
-
-  // A run that goes on: say so where its tables have changed since the page was opened.
-  const look = async () => {
-    const found = await fetch("api/runs").then((reply) => reply.json()).catch(() => null);
-    const state = found?.runs?.[0]?.state;
-    if (!state || !NG.run || state === NG.run.served.state || document.getElementById("changed")) return;
-    document.querySelector("header").append(NG.el("button", { type: "button", id: "changed", onclick: () => location.reload() }, "The run has gone on: reload"));
-  };
-  setInterval(look, 10_000);
 })();

@@ -30,7 +30,7 @@ from stages.english.text import Text, Values
 from stages.english.word_classes import COMMON, whole_words
 from stages.methods import Method
 from stages.settings import Simulate
-from stages.simulate.simulate_units import SCALE, Simulation, Simulator
+from stages.simulate.simulation import SCALE, Simulation, Simulator
 from stages.simulate.word.reader import INTRODUCTIONS, read_explanation
 from stages.simulate.word.rules import Rule, RuleReading
 

@@ -1,6 +1,17 @@
-"""Tables are whole in files, fit a terminal, and pass nothing on that a terminal would obey."""
+"""Tables are whole in files, fit a terminal, and pass nothing on that a terminal would obey. Queries read the run alone."""
 
-from pipeline.commands.query import format_table
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.commands.query import final_report, format_table, run_query
+from pipeline.errors import UserError
+from stages import REPORTS
+from stages.score.score_units import SCORES
+from tests.pipeline.report.made_up_run import write_run
 
 LONG = "the words " + ", ".join(f'"word{number}"' for number in range(40))
 
@@ -30,3 +41,65 @@ def test_control_characters_and_marks_of_direction_are_written_out() -> None:
 
 def test_a_table_without_rows_shows_its_columns() -> None:
     assert format_table(["module", "text"], []).split("\n")[0].split() == ["module", "text"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("queried") / "run", 4)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1) TO '{root}/scores/part-00000.parquet'",
+        "COPY (SELECT 1) TO '{root}/new.csv'",
+        "ATTACH '{root}/new.db'",
+        "EXPORT DATABASE '{root}/new'",
+        "SELECT * FROM glob('{root}/*')",
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT * FROM '/etc/passwd'",
+        "INSTALL httpfs",
+        "SET threads = 1",
+        "CREATE TABLE new AS SELECT 1",
+        "SELECT 1; SELECT 2",
+    ],
+)
+def test_sql_reads_the_tables_of_the_run_and_nothing_else(root: Path, sql: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    with pytest.raises(UserError, match="Tables of this run: corpus, "):
+        run_query(root, sql.format(root=root), "table", [])
+    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_unsafe_sql_may_write_files(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_query(root, f"SELECT count(*) AS n FROM glob('{root}/scores/*')", "json", [], unsafe=True)
+    assert capsys.readouterr().out == '{"n":1}\n'
+    run_query(root, f"COPY scores TO '{tmp_path}/scores.csv'", "table", [], unsafe=True)
+    assert (tmp_path / "scores.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "sql", ["DESCRIBE scores", "SUMMARIZE units", "FROM explanations", "WITH a AS (SELECT 1 AS b) FROM a"]
+)
+def test_every_way_to_write_a_select_is_allowed(root: Path, capsys: pytest.CaptureFixture[str], sql: str) -> None:
+    run_query(root, sql, "csv", [])
+    assert len(capsys.readouterr().out.splitlines()) > 1
+
+
+def test_reports_and_ready_made_queries_order_equal_scores_the_same_way_every_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", 6)
+    file = run / "scores" / "part-00000.parquet"
+    rows = pq.read_table(file).to_pandas().assign(correlation=0.5, index=0)
+    rows = pd.concat([rows, *(rows.assign(**{name: "other"}) for name in ("explainer", "simulator"))])
+    rows["text"] = [f"text {number}" for number in range(len(rows))]
+    rows["candidate"] = range(len(rows))
+    seen = set()
+    for seed in range(4):
+        drawn = rows.sample(frac=1, random_state=seed)
+        pq.write_table(pa.Table.from_pandas(drawn, SCORES.schema, preserve_index=False), file)
+        for words in ("best", "worst"):
+            run_query(run, words, "table", REPORTS)
+        seen.add((final_report(run, 0, REPORTS), capsys.readouterr().out))
+    assert len(seen) == 1

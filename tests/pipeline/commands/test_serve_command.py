@@ -41,4 +41,4 @@ def test_a_missing_package_is_told(missing: str, tmp_path: Path, monkeypatch: py
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=r"neurogloss\[serve\]"):
-        open_server(write_run(tmp_path / "run", 4), REPORTS, None, "127.0.0.1", 0)
+        open_server([write_run(tmp_path / "run", 4)], REPORTS, lambda _: None, "127.0.0.1", 0)

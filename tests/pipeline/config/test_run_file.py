@@ -100,3 +100,49 @@ def test_a_file_that_is_no_toml_names_the_line(tmp_path: Path) -> None:
 def test_a_missing_file_lists_the_presets() -> None:
     with pytest.raises(UserError, match="demo"):
         load_config("nothing.toml", SECTIONS)
+
+
+ENGINE = {"model": "m", "base_url": "http://localhost:1/v1"}
+SECRET = "sk-proj-SECRET-1234"
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        SECRET,
+        [SECRET],
+        ENGINE | {"key_variable": SECRET},
+        ENGINE | {"base_url": f"user:{SECRET}@host/v1"},
+        ENGINE | {"base_url": f"ftp://user:{SECRET}@host/v1"},
+        ENGINE | {"headers": {"Authorization": [SECRET]}},
+        ENGINE | {"headers": SECRET},
+        ENGINE | {"body": [SECRET]},
+        ENGINE | {"timeout": SECRET},
+        ENGINE | {"mode": SECRET},
+        ENGINE | {SECRET: 1},
+        {"headers": {"Authorization": SECRET}},
+    ],
+    ids=str,
+)
+def test_no_message_shows_what_may_be_a_secret(engine: object) -> None:
+    for values in (
+        changed("explain", engine=engine),
+        changed("judge", engine=engine),
+        changed("run", name={"x": engine}),
+    ):
+        text = message(values)
+        assert "SECRET" not in text
+        assert "explain." in text or "judge." in text or "run." in text
+
+
+def test_numbers_of_a_language_model_are_shown() -> None:
+    assert "explain.engine.timeout = -5" in message(changed("explain", engine=ENGINE | {"timeout": -5}))
+    text = message(changed("explain", engine=ENGINE | {"max-tokens": 5, "contxt": 5}))
+    assert "unknown key 'explain.engine.contxt'; did you mean 'context'?" in text
+
+
+@pytest.mark.parametrize("change", [SECRET, f"key={SECRET}", f"explain.engine.model={SECRET}", f"run.name.x={SECRET}"])
+def test_a_change_on_the_command_line_is_told_without_its_value(change: str) -> None:
+    with pytest.raises(UserError) as told:
+        load_config("demo", SECTIONS, ["explain.engine.headers=5", change])
+    assert "SECRET" not in str(told.value)

@@ -13,7 +13,7 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.kept_plan import KeptPlan, pool_of, shard_name, shards_of_pool
-from pipeline.execution.runner import discard, run_stage
+from pipeline.execution.runner import ALONE, discard, run_stage
 from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.stage import Context, Methods, Shard, Stage, chunks, numbered_shards
@@ -87,10 +87,10 @@ def config_of(
     return config.model_copy(update={"explain": section})
 
 
-def run(config: RunConfig, part: tuple[int, int] = (0, 1)) -> Progress:
+def run(config: RunConfig, how: Sharing = ALONE) -> Progress:
     processed.clear()
-    run_stage(SAY, config, STAGES, Sharing(part), show=False)
-    return run_stage(MARK, config, STAGES, Sharing(part), show=False)
+    run_stage(SAY, config, STAGES, how, show=False)
+    return run_stage(MARK, config, STAGES, how, show=False)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """The contract of a stage: done is done, a changed setting stops the run, one bad shard does not."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -117,11 +118,20 @@ def test_a_foreign_file_in_a_table_stops_the_run(tmp_path: Path) -> None:
         run("count", tmp_path)
 
 
+def test_a_file_of_another_table_does_not_count_as_done(tmp_path: Path) -> None:
+    run("count", tmp_path)
+    run("square", tmp_path)
+    folder = tmp_path / "toy"
+    shutil.copyfile(folder / "labels" / "part-00000.parquet", folder / "squares" / "part-00000.parquet")
+    with pytest.raises(UserError, match=r"squares/part-00000\.parquet holds the table labels/1, not squares/1"):
+        survey(toy_config(tmp_path), TOY)
+
+
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     run("count", tmp_path)
     file = tmp_path / "toy" / "numbers" / "part-00001.parquet"
     file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(UserError, match=r"part-00001\.parquet is truncated"):
+    with pytest.raises(UserError, match=r"part-00001\.parquet is damaged: it is truncated"):
         run("square", tmp_path)
 
 

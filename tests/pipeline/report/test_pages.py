@@ -55,6 +55,27 @@ def test_the_list_is_that_of_the_scores_table(page: Path) -> None:
     assert listed["text"] == list(scores["text"])
 
 
+def test_the_list_has_a_row_for_each_simulator_and_each_explanation_that_was_written(tmp_path: Path) -> None:
+    root = write_run(tmp_path / "made-up", 4, texts=["plain {}"])
+    [file] = (root / "scores").glob("*.parquet")
+    rows = pq.read_table(file)
+    further: list[dict[str, Any]] = [
+        {"simulator": "other"},
+        {"explainer": "human"},
+        {"explainer": "human", "candidate": 1},
+    ]
+    for number, changed in enumerate(further):
+        more = rows
+        for name, value in changed.items():
+            field = rows.schema.field(name)
+            more = more.set_column(rows.schema.names.index(name), field, pa.array([value] * len(rows), field.type))
+        pq.write_table(more, file.with_name(f"part-9{number}.parquet"))
+    listed = data(pages(root), "list")
+    assert listed["rows"] == 4 * len(rows)
+    assert listed["explainer"]["words"] == ["human", "statistics"]
+    assert listed["simulator"]["words"] == ["word", "other"]
+
+
 def test_activations_of_a_unit_are_those_of_its_exemplars(page: Path) -> None:
     run, scales = open_run(page.parent.parent), data(page, "run")["scales"]
     unit = data(page, "units/1")

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.results.notebook_page import NO_FORMULAS, unit_page
-from pipeline.results.shown_sequence import ABOVE, BELOW, LONGEST, SCALE, STRONGEST, safe, shown_sequence
+from pipeline.results.shown_sequence import ABOVE, BELOW, LONGEST, SCALE, STRONGEST, shown_sequence
 from pipeline.results.shown_unit import ShownExemplar, ShownExplanation
+from pipeline.terminal_text import safe
 from tests.tiers import examples
 
 HOSTILE = [

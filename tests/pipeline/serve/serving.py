@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -55,9 +55,11 @@ class Served:
 
 
 @contextmanager
-def serving(root: Path, attempts: Callable[[], Attempts] | None = None, host: str = "127.0.0.1") -> Iterator[Served]:
-    """A server of a run at a free port."""
-    opened = open_server(root, REPORTS, attempts, host, 0)
+def serving(
+    root: Path | Sequence[Path], attempts: Callable[[], Attempts] | None = None, host: str = "127.0.0.1"
+) -> Iterator[Served]:
+    """A server of a run and those beside it, or of several runs, at a free port; all have the same attempts."""
+    opened = open_server([root] if isinstance(root, Path) else root, REPORTS, lambda _: attempts, host, 0)
     thread = threading.Thread(target=opened.run)
     thread.start()
     try:

@@ -37,16 +37,22 @@ class Echo:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    closed: list[bool] = []
-    with serving(write_run(tmp_path_factory.mktemp("tried") / "run", 4), lambda: Echo(closed)) as found:
+    with serving(write_run(tmp_path_factory.mktemp("tried") / "run", 4), lambda: Echo([])) as found:
         yield found
-    assert closed == [True]
 
 
 def test_what_is_typed_arrives_in_a_thread_of_its_own(served: Served) -> None:
     text = "words </script> \u202e é 𝔸 \x00"
     found = served.ask("/api/simulate", method="POST", body=UNIT | {"explanation": text, "polarity": "-"}).json
     assert found == {"unit": ["layers.0.mlp", "-", 1], "explanation": text, "thread": "attempts"}
+
+
+def test_what_was_opened_is_given_back_when_the_server_ends(tmp_path: Path) -> None:
+    closed: list[bool] = []
+    with serving(write_run(tmp_path / "run", 4), lambda: Echo(closed)) as found:
+        assert found.ask("/api/simulate", method="POST", body=UNIT | {"explanation": "a"}).status == 200
+        assert closed == []
+    assert closed == [True]
 
 
 def test_mistakes_of_the_user_and_faults_of_the_program_are_told_in_json(served: Served) -> None:

@@ -96,7 +96,7 @@ def test_beyond_loopback_a_token_is_wanted(tmp_path: Path, capfd: pytest.Capture
 
 def test_each_start_has_a_token_of_its_own(tmp_path: Path) -> None:
     root = write_run(tmp_path / "run", 4)
-    found = [open_server(root, REPORTS, None, "0.0.0.0", 0) for _ in range(2)]
+    found = [open_server([root], REPORTS, lambda _: None, "0.0.0.0", 0) for _ in range(2)]
     for one in found:
         one.listening.close()
     assert found[0].token != found[1].token
@@ -106,8 +106,8 @@ def test_a_taken_port_and_a_missing_run_are_told(served: Served, tmp_path: Path)
     port = served.opened.listening.getsockname()[1]
     root = write_run(tmp_path / "run", 4)
     with pytest.raises(UserError, match=rf"--port {port}.*such as --port 8001"):
-        open_server(root, REPORTS, None, "127.0.0.1", port)
+        open_server([root], REPORTS, lambda _: None, "127.0.0.1", port)
     with pytest.raises(UserError, match="--port 99999"):
-        open_server(root, REPORTS, None, "127.0.0.1", 99_999)
+        open_server([root], REPORTS, lambda _: None, "127.0.0.1", 99_999)
     with pytest.raises(UserError, match="make run"):
-        open_server(tmp_path / "none", REPORTS, None, "127.0.0.1", 0)
+        open_server([tmp_path / "none"], REPORTS, lambda _: None, "127.0.0.1", 0)

@@ -74,8 +74,9 @@ def test_a_folder_gives_way_to_a_new_one_that_is_complete(tmp_path: Path) -> Non
     assert [path.name for path in target.iterdir()] == ["new"]
     with pytest.raises(ZeroDivisionError), new_folder(target, replace=True):
         raise ZeroDivisionError
-    left = f".target-old.tmp-{os.uname().nodename}-999999999"  # of a process that was killed between the two names
-    (tmp_path / left).mkdir()
+    left = "import sys; from pathlib import Path; from pipeline.storage.temporary_names import temporary_path; "
+    left += "temporary_path(Path(sys.argv[1])).mkdir()"  # as a process does that is killed between the two names
+    subprocess.run([sys.executable, "-c", left, str(tmp_path / "target-old")], check=True)
     with new_folder(target, replace=True) as folder:
         (folder / "newer").write_text("newer")
     assert [path.name for path in target.iterdir()] == ["newer"]

@@ -1,7 +1,6 @@
 """Rows that a finished stage alone has read leave the disk; nothing that is needed does, and nobody takes them for lost."""
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -115,9 +114,10 @@ def test_what_was_cut_off_half_way_is_carried_on(tmp_path: Path) -> None:
     prune(tables, [NUMBERS])
     tables.files(NUMBERS)[2].write_bytes(kept)
     assert spent(config) == [True, True, False]
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    left = tables.folder(NUMBERS) / f".part-00002.parquet.tmp-{socket.gethostname()}-{int(dead.stdout)}"
-    left.touch()
+    code = "import sys; from pathlib import Path; from pipeline.storage.temporary_names import temporary_path; "
+    code += "temporary_path(Path(sys.argv[1])).touch()"
+    subprocess.run([sys.executable, "-c", code, str(tables.folder(NUMBERS) / "part-00002.parquet")], check=True)
+    [left] = tables.folder(NUMBERS).glob(".*.tmp-*")
     run(toy_config(tmp_path))
     assert spent(config) == [True] * 3
     assert not left.exists()

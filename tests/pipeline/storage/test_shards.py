@@ -2,11 +2,9 @@
 
 import contextlib
 import errno
-import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -19,11 +17,12 @@ import pytest
 
 from pipeline.errors import ClaimLost, UserError
 from pipeline.schemas import TableSchema, column
-from pipeline.storage.atomic_files import atomic_path, remove_leftovers
+from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.footers import CREATED_BY, fingerprint, footer, read_footer
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
 from stages import TABLES
+from tests.pipeline.storage.damage import flip
 
 TOY = TableSchema(
     "toy",
@@ -151,7 +150,7 @@ def test_rows_without_the_right_columns_are_not_published(tmp_path: Path) -> Non
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = publish_toy(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"part-00000\.parquet is truncated.*delete it"):
+    with pytest.raises(UserError, match=r"part-00000\.parquet is damaged: it is truncated.*pipeline repair"):
         read_footer(path)
 
 
@@ -168,12 +167,40 @@ def test_a_foreign_file_is_named(tmp_path: Path) -> None:
 
 
 def test_flipped_bits_in_the_data_are_not_read(tmp_path: Path) -> None:
-    path = publish_toy(tmp_path, units=2000)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 0xFF
-    path.write_bytes(bytes(data))
-    with pytest.raises((OSError, pa.ArrowInvalid)):
-        Tables(tmp_path).read(TOY)
+    flip(publish_toy(tmp_path, units=2000), "values")
+    for read in (lambda: Tables(tmp_path).read(TOY), lambda: list(Tables(tmp_path).batches(TOY))):
+        with pytest.raises(
+            UserError, match=r"part-00000\.parquet is damaged: in the column values, a checksum does not fit"
+        ):
+            read()
+
+
+def test_a_file_of_another_table_or_with_other_columns_is_named(tmp_path: Path) -> None:
+    path = publish_toy(tmp_path)
+    assert read_footer(path, TOY).rows == 600
+    with pytest.raises(UserError, match=r"part-00000\.parquet holds the table toy/3, not other/3; move it away"):
+        read_footer(path, replace(TOY, name="other"))
+    fewer = replace(TOY, schema=TOY.schema.remove(3))
+    publish(path, toy_rows(3).drop_columns("status"), fewer, footer(INPUTS, {}, 0))
+    with pytest.raises(UserError, match=r"its columns are not those of toy/3; they differ in status"):
+        read_footer(path, TOY)
+    narrow = replace(TOY, schema=TOY.schema.set(1, pa.field("index", pa.int64())))
+    publish(path, toy_rows(3), narrow, footer(INPUTS, {}, 0))
+    with pytest.raises(UserError, match="differ in index"):
+        read_footer(path, TOY)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("inputs", '{"settings": '), ("inputs", "[]"), ("inputs", "[" * 100_000), ("failed", "x"), ("seconds", "")],
+)
+def test_a_footer_that_cannot_be_understood_is_named(tmp_path: Path, key: str, value: str) -> None:
+    publish(tmp_path / "a.parquet", toy_rows(3), TOY, {**footer(INPUTS, {}, 0), key: value})
+    if key == "failed":
+        with pq.ParquetWriter(tmp_path / "a.parquet", TOY.schema) as writer:
+            writer.add_key_value_metadata({"schema": TOY.tag, **footer(INPUTS, {}, 0), key: value})
+    with pytest.raises(UserError, match=r"a\.parquet is damaged: its footer cannot be understood"):
+        read_footer(tmp_path / "a.parquet")
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
@@ -196,19 +223,6 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
     with pytest.raises(UserError, match="give another folder"):
         publish_toy(tmp_path / "outputs")
-
-
-def test_leftovers_of_dead_processes_are_removed_and_those_of_live_ones_kept(tmp_path: Path) -> None:
-    import socket
-
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    gone = tmp_path / f".a.parquet.tmp-{socket.gethostname()}-{int(dead.stdout)}"
-    mine = tmp_path / f".a.parquet.tmp-{socket.gethostname()}-{os.getpid()}"
-    other = tmp_path / ".a.parquet.tmp-otherhost-1"
-    for path in (gone, mine, other):
-        path.touch()
-    remove_leftovers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([mine, other])
 
 
 def test_files_name_the_version_of_the_project() -> None:

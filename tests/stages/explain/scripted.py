@@ -71,6 +71,9 @@ class ScriptedEngine(Engine):
     async def score(self, passages: Sequence[NumberPrompt]) -> list[NumberScores]:
         raise NotImplementedError
 
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 

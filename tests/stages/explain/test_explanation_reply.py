@@ -146,3 +146,11 @@ def test_any_reply_is_read_without_an_error_into_one_line(text: str, finished: b
 def test_a_reply_that_ran_astray_is_no_explanation(piece: str) -> None:
     assert read((piece * LONGEST_REPLY)[:LONGEST_REPLY], finished=False) == ""
     assert read(piece * LONGEST_REPLY + "words") == ("words" if piece == " \n" else "")
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\uDE00"])
+@pytest.mark.parametrize("end", ['"}', ""], ids=["whole", "cut"])
+def test_half_of_an_escaped_pair_becomes_text_that_a_table_can_hold(half: str, end: str) -> None:
+    found = read('{"explanation": "words about ' + half + " music" + end)
+    assert found == "words about \ufffd music"
+    assert read('{"explanation": "words about \\ud83d\\ude00"}') == "words about \N{GRINNING FACE}"

@@ -202,3 +202,8 @@ def test_semicolons_within_a_text_split_nothing(line: str) -> None:
     assert read_texts(line, finished=True, wanted=3) == []
     assert read_texts(line, finished=True, wanted=1) == [line]
     assert read_texts(f"1. {line}\n2. A dog slept.", finished=True) == [line, "A dog slept."]
+
+
+def test_half_of_an_escaped_pair_becomes_text_that_a_table_can_hold() -> None:
+    reply = r'{"texts": ["A \ud83d dog slept.", "It was \ud83d\ude00 late."]}'
+    assert read_texts(reply, finished=True) == ["A \ufffd dog slept.", "It was \N{GRINNING FACE} late."]

@@ -13,7 +13,7 @@ from stages.asking import Asker
 from stages.settings import Simulate
 from stages.simulate import SIMULATORS
 from stages.simulate.read_numbers import AllAtOnceSimulator
-from stages.simulate.simulate_units import Simulator
+from stages.simulate.simulation import Simulator
 
 Write = Callable[[Request], Completion | str | Exception]
 Score = Callable[[NumberPrompt], NumberScores]
@@ -30,6 +30,7 @@ class DoubleEngine:
         self.requests: list[Request] = []
         self.passages: list[NumberPrompt] = []
         self.score_calls = 0
+        self.useless: list[Request] = []
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)
@@ -50,6 +51,9 @@ class DoubleEngine:
         self.score_calls += 1
         self.passages += passages
         return [self._score(passage) for passage in passages]
+
+    def mark_useless(self, requests: Sequence[Request]) -> None:
+        self.useless += requests
 
     async def aclose(self) -> None:
         pass

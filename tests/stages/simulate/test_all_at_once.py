@@ -15,7 +15,7 @@ from pipeline.llm.prompt_encoder import PromptEncoder
 from pipeline.prompts import Prompt
 from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.simulate.read_numbers import number_prompt
-from stages.simulate.simulate_units import Simulation
+from stages.simulate.simulation import Simulation
 from tests.stages.simulate.doubles import DoubleEngine, certain, simulator
 from tests.tiers import examples
 

@@ -15,7 +15,7 @@ from pipeline.prompts import Prompt
 from stages.asking import Asker
 from stages.few_shot import show_token
 from stages.settings import Simulate
-from stages.simulate.simulate_units import Simulation
+from stages.simulate.simulation import Simulation
 from stages.simulate.written_numbers import SCHEMA, JsonSimulator
 from tests.stages.simulate.doubles import DoubleEngine, json_reply
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.evidence import TopToken
-from stages.simulate.simulate_units import SCALE, LookupSimulator, render_table
+from stages.simulate.lookup import LookupSimulator, render_table
+from stages.simulate.simulation import SCALE
 from tests.tiers import examples
 
 TABLE = [TopToken(" of", 4.0, 10), TopToken("\n", 1.0, 5), TopToken(" no", -2.0, 3)]

@@ -12,7 +12,7 @@ from pipeline.prompts import Prompt
 from stages.asking import ATTEMPTS, Asker
 from stages.settings import Simulate
 from stages.simulate.packing import PackedSimulator, halves, packs
-from stages.simulate.simulate_units import Simulation
+from stages.simulate.simulation import Simulation
 from tests.stages.simulate.doubles import DoubleEngine, Write
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from pipeline.config.run_file import parse_config
 from stages.evidence import TopToken
 from stages.settings import SECTIONS
-from stages.simulate.simulate_units import CONSTANT, Simulation, simulate_unit, unit_jobs
+from stages.simulate.simulate_units import CONSTANT, simulate_unit, unit_jobs
+from stages.simulate.simulation import Simulation
 
 TOKENS = {1: ["a", " b"], 3: [" b", " c", " b"], 5: ["a"]}
 CONFIG = parse_config(

@@ -8,9 +8,11 @@ from typing import Any
 
 from pipeline.config import Budget, LanguageModel
 from pipeline.llm.endpoint.budget import SharedBudget
+from pipeline.llm.endpoint.circuit import Backoff
 from pipeline.llm.endpoint.client import CHAT, Client
+from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
-from pipeline.llm.endpoint.sender import Ask, Backoff, Endpoint, LiveSender, Sender
+from pipeline.llm.endpoint.sender import Ask, Endpoint, Sender
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 
 

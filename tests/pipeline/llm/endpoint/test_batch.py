@@ -3,7 +3,9 @@
 import asyncio
 import json
 from collections import Counter
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,8 @@ from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.batch import BatchSender
 from pipeline.llm.endpoint.endpoint_engine import EndpointEngine
+from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
-from pipeline.llm.endpoint.sender import LiveSender
 from pipeline.llm.engine import EngineError, Message, PromptTooLong, Request
 from tests.pipeline.llm.endpoint.batch_run import QUICK, answers, ask, expected, files, question, texts
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer
@@ -114,6 +116,20 @@ def test_a_submission_whose_answer_is_lost_is_not_made_twice(server: ModelServer
     server.batches.loses_reply_to_create = 1
     assert texts(ask(server, tmp_path, range(3, 6))) == expected(server, range(3, 6))
     assert len(server.batches.batches) == 2
+
+
+def test_an_outage_while_a_batch_is_followed_is_waited_for(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get, calls = server.batches.get, count()
+    out: Any = (503, {"error": {"message": "busy"}})
+    monkeypatch.setattr(server.batches, "get", lambda path: out if next(calls) < 12 else get(path))
+    assert texts(ask(server, tmp_path, range(3), retries=1)) == expected(server, range(3))
+    assert next(calls) > 12
+    monkeypatch.setattr(server.batches, "get", lambda path: out)
+    (error,) = ask(server, tmp_path, [7], retries=1, patience=0.5)
+    assert isinstance(error, UserError)
+    assert "what was submitted goes on there" in str(error)
 
 
 def test_a_server_without_batches_is_told(server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ import json
 import shutil
 import ssl
 import subprocess
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from pipeline.config import LanguageModel
 from pipeline.errors import UserError
+from pipeline.llm.endpoint import client
 from pipeline.llm.endpoint.client import CHAT, Client
 from pipeline.llm.endpoint.faults import Fault, NotFound
 from tests.pipeline.llm.endpoint.loopback import Loopback
@@ -59,15 +62,15 @@ async def answering(answers: Answers, close: bool = False, tls: ssl.SSLContext |
 
 async def post(url: str, *questions: str, **settings: Any) -> list[Any]:
     """The reply to each question, one after the other over one client, or what was raised."""
-    client = Client(LanguageModel(model="m", base_url=url, **settings))
+    opened = Client(LanguageModel(model="m", base_url=url, **settings))
     found: list[Any] = []
     for question in questions:
         try:
-            found.append(await client.post(CHAT, {"model": "m", "messages": [], "question": question}))
+            found.append(await opened.post(CHAT, {"model": "m", "messages": [], "question": question}))
         except (Fault, UserError) as error:
             found.append(error)
         await asyncio.sleep(0.1)
-    await client.aclose()
+    await opened.aclose()
     return found
 
 
@@ -108,11 +111,63 @@ def test_a_second_reply_that_nobody_asked_for_reaches_no_other_request(together:
     assert posted(answers, *questions) == [{"to": question} for question in questions]
 
 
+def test_not_even_a_request_that_follows_at_once_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "REST_SECONDS", 0.1)  # many times the moment after which it is sent here
+    numbers = count()
+
+    def answers(body: dict[str, Any], _: int) -> list[bytes]:
+        own, unasked = reply(to=body["question"]), reply(to="nobody")
+        return [own, unasked] if next(numbers) % 4 == 0 else [own]
+
+    async def main() -> None:
+        async with answering(answers) as url:
+            opened = Client(LanguageModel(model="m", base_url=url))
+
+            async def work(name: int) -> None:
+                for number in range(8):
+                    question = f"{name} {number}"
+                    found = await opened.post(CHAT, {"model": "m", "messages": [], "question": question})
+                    assert found == {"to": question}
+
+            await asyncio.gather(*map(work, range(4)))
+            await opened.aclose()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("content", [b"[" * 200_000, b'{"n": ' + b"1" * 100_000 + b"}", b"\xff", b"<html>", b""])
 def test_what_cannot_be_read_is_a_fault(content: bytes) -> None:
     (fault,) = posted(lambda *_: [whole(content)])
     assert isinstance(fault, Fault)
     assert fault.tokens is None
+
+
+ENDLESS = b"HTTP/1.1 %d OK\r\n%sTransfer-Encoding: chunked\r\n\r\n"
+PIECE = b"20000\r\n" + b" " * 2**17 + b"\r\n"
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_reply_that_does_not_end_is_given_up_while_it_comes_in(
+    status: int, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MOST_BYTES", 2**20)
+    sent = 0
+
+    def answers(*_: Any) -> Iterable[bytes]:
+        nonlocal sent
+        yield ENDLESS % (status, b"Content-Encoding: gzip\r\n" if packed else b"")
+        zeros = zlib.compressobj(wbits=31)
+        while True:
+            sent += 1
+            content = zeros.compress(bytes(2**22)) + zeros.flush(zlib.Z_SYNC_FLUSH)
+            yield b"%x\r\n%s\r\n" % (len(content), content) if packed else PIECE
+
+    (fault,) = posted(answers, timeout=20.0)
+    assert isinstance(fault, Fault)
+    assert "a reply of more than" in str(fault)
+    assert (fault.tokens, fault.outage) == (None, False)
+    assert sent < 64
 
 
 def test_halves_of_surrogate_pairs_are_replaced_when_they_come() -> None:

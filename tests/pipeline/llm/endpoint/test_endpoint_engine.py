@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.llm.endpoint.response_cache import forget_useless
 from pipeline.llm.engine import Completion, EngineError, Message, PromptTooLong, Request
 from pipeline.llm.prompt_encoder import PromptEncoder
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer, serving
@@ -27,6 +28,26 @@ def replies(url: str, folder: Path, *requests: Request, **settings: Any) -> list
 def sent(server: ModelServer, text: str = "Count.") -> list[Json]:
     """Bodies of the requests with this text."""
     return [body for _, body in server.seen if text in str(body.get("messages") or body.get("prompt"))]
+
+
+def test_replies_marked_as_useless_are_asked_for_again_once_they_are_forgotten(
+    model: ServedModel, tmp_path: Path
+) -> None:
+    kept = replace(REQUEST, messages=(Message("user", "Keep."),))
+
+    async def mark(url: str) -> None:
+        async with opened(url, tmp_path) as engine:
+            await asyncio.gather(engine.complete(REQUEST), engine.complete(kept))
+            engine.mark_useless([REQUEST])
+
+    with serving(model, n=False) as server:
+        asyncio.run(mark(server.url))
+        replies(server.url, tmp_path, REQUEST, kept)
+        assert len(sent(server)) == REQUEST.n, "until then they stand, so that a run that is repeated asks for nothing"
+        forget_useless(tmp_path)
+        replies(server.url, tmp_path, REQUEST, kept)
+        assert len(sent(server)) == 2 * REQUEST.n
+        assert len(sent(server, "Keep.")) == kept.n
 
 
 def test_replies_are_those_of_the_model(model: ServedModel, tmp_path: Path) -> None:

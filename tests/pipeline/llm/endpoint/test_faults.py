@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.llm.endpoint.circuit import LONGEST, Backoff
 from pipeline.llm.endpoint.faults import (
     LONGEST_WAIT,
     Fault,
@@ -19,7 +20,6 @@ from pipeline.llm.endpoint.faults import (
     read_refusal,
     wished_wait,
 )
-from pipeline.llm.endpoint.sender import LONGEST, Backoff
 from pipeline.llm.engine import PromptTooLong
 
 SECRETS = Secrets("https://ann:password1@host/v1", {"Authorization": "Bearer sk-secret-123"})

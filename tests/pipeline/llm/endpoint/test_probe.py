@@ -11,8 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from pipeline.errors import UserError
+from pipeline.llm.endpoint.client import context_of
 from pipeline.llm.endpoint.completions import EndpointCapabilities, PromptLogprobs
-from pipeline.llm.endpoint.probe import context_of
 from tests.pipeline.llm.endpoint.model_server import Json, ModelServer, serving
 from tests.pipeline.llm.endpoint.opened import opened
 from tests.pipeline.llm.endpoint.served_model import ServedModel
@@ -104,6 +104,31 @@ def test_one_odd_reply_does_not_count_as_missing(model: ServedModel, tmp_path: P
         server.spoil = spoil
         can = probed(server, tmp_path, tokenizer=tokenizer_folder)
     assert (can.logprobs, can.reply_numbers, can.prompt_numbers, can.json_schema, can.n, can.seed) == (20, *[True] * 5)
+
+
+@pytest.mark.parametrize("code", [400, 500])
+def test_what_is_found_under_faults_is_right_and_asked_again_by_the_next_process(
+    model: ServedModel, tmp_path: Path, code: int
+) -> None:
+    """Each new request fails at first."""
+    times: Counter[str] = Counter()
+
+    def spoil(path: str, body: Json, reply: Json) -> Json:
+        times[repr(sorted(body.items(), key=str))] += 1
+        first = times[repr(sorted(body.items(), key=str))] == 1
+        return {"error": {"code": code, "message": "busy"}} if first else reply
+
+    with serving(model) as server:
+        server.spoil = spoil
+        can = probed(server, tmp_path)
+        assert (can.logprobs, can.json_schema, can.n, can.seed, can.stop, can.temperature) == (20, *[True] * 5)
+        asked = len(server.seen)
+        server.spoil = None
+        assert probed(server, tmp_path) == can
+        assert len(server.seen) > asked, "it is doubtful, and asked again"
+        asked = len(server.seen)
+        assert probed(server, tmp_path) == can
+        assert len(server.seen) == asked, "what was found without faults is kept"
 
 
 def test_a_server_that_does_not_answer_is_not_called_unable(model: ServedModel, tmp_path: Path) -> None:

@@ -1,20 +1,27 @@
 """Replies outlive kills, other workers' files are read, and one damaged file loses no other."""
 
+import asyncio
+import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from pipeline.config import LanguageModel
 from pipeline.errors import UserError
-from pipeline.llm.endpoint import response_cache
-from pipeline.llm.endpoint.response_cache import Answer, ResponseCache
-from tests.pipeline.llm.endpoint.sending import fill_disk
+from pipeline.llm.endpoint import reply_files
+from pipeline.llm.endpoint.live_sender import LiveSender
+from pipeline.llm.endpoint.response_cache import SYNC_SECONDS, Answer, ResponseCache, forget_useless
+from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
+from tests.pipeline.llm.endpoint.sending import ask, endpoint_of, fill_disk
 
 BODY = {"model": "m", "replies": [{"text": "words, \ud800 \N{GRINNING FACE}", "logprob": float("inf")}]}
 
@@ -96,7 +103,7 @@ def test_a_file_that_a_worker_has_open_is_left_alone(tmp_path: Path) -> None:
 def test_two_processes_cannot_work_as_the_same_worker(
     tmp_path: Path, replies: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_cache, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(reply_files, "BUSY_SECONDS", 0.1)
     with pytest.raises(UserError, match="another process works on"):
         ResponseCache(tmp_path, "0-of-2")
 
@@ -146,6 +153,72 @@ def test_totals_cover_replies_lost_ones_and_all_workers(tmp_path: Path) -> None:
     replies.close()
 
 
+def test_replies_of_no_use_are_forgotten_whoever_stored_them_and_still_count(tmp_path: Path) -> None:
+    left_by(tmp_path, "0-of-1", "a", "b")
+    replies = ResponseCache(tmp_path, "0-of-2")
+    put(replies, "c")
+    replies.mark_useless([key("b"), key("c"), key("nothing")])
+    replies.close()
+    forget_useless(tmp_path)
+    forget_useless(tmp_path)
+    again = ResponseCache(tmp_path, "0-of-2")
+    assert [bool(again.get(key(name))) for name in "abc"] == [True, False, False]
+    assert again.totals() == {"0-of-1": (20, 10, 0.0, 20, 10), "0-of-2": (10, 5, 0.0, 10, 5)}
+    put(again, "b")
+    again.close()
+    forget_useless(tmp_path)
+    once_more = ResponseCache(tmp_path, "0-of-2")
+    assert once_more.get(key("b")) is not None, "a mark holds for the reply that it was made for"
+    once_more.close()
+
+
+def test_marks_hold_until_no_worker_has_the_reply_s_file(tmp_path: Path) -> None:
+    left_by(tmp_path, "0-of-1", "a")
+    marks = ResponseCache(tmp_path, "0-of-2")
+    marks.mark_useless([key("a")])
+    marks.close()
+    at_work = ResponseCache(tmp_path, "0-of-1")
+    forget_useless(tmp_path)
+    at_work.close()
+    forget_useless(tmp_path)
+    replies = ResponseCache(tmp_path, "0-of-2")
+    assert replies.get(key("a")) is None
+    replies.close()
+
+
+def test_what_is_stored_reaches_the_disk_soon_and_many_replies_share_a_write(
+    replies: ResponseCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def seen(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", seen)
+    for number in range(200):
+        put(replies, number)
+    time.sleep(3 * SYNC_SECONDS)
+    assert synced
+    assert len(synced) < 20
+    assert all(path.endswith("0-of-2.sqlite-wal") for path in synced)
+    writes = len(synced)
+    time.sleep(2 * SYNC_SECONDS)
+    assert len(synced) == writes, "nothing new, nothing to write"
+
+
+def test_a_disk_that_takes_nothing_stops_with_advice(replies: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    put(replies, 1)
+    time.sleep(3 * SYNC_SECONDS)
+    with pytest.raises(UserError, match=r"No space left on device.*free some space"):
+        replies.check()
+
+
 def test_a_full_disk_stops_with_advice_and_keeps_what_was_stored(
     replies: ResponseCache,
 ) -> None:
@@ -158,6 +231,47 @@ def test_a_full_disk_stops_with_advice_and_keeps_what_was_stored(
     with pytest.raises(UserError, match="free some space"):
         replies.check()
     assert replies.get(key("kept")) is not None
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[str], int]]:
+    """A disk of 3 MB, and a function that gives it another size."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        yield lambda size: subprocess.check_call(["mount", "-o", f"remount,size={size}", str(folder)])
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_on_a_full_disk_nothing_more_is_sent_and_every_reply_in_flight_is_stored(tmp_path: Path) -> None:
+    numbers = range(1200)
+
+    disk, drawn = tmp_path / "disk", random.Random(0)
+    with (
+        small_disk(disk) as resize,
+        Loopback(lambda _: chat_reply(drawn.randbytes(2000).hex()), latency=0.01) as server,
+    ):
+        config = LanguageModel(model="m", base_url=server.base_url, concurrency=32)
+
+        async def main() -> int:
+            endpoint = endpoint_of(config, disk)
+            sender = LiveSender(endpoint)
+            found = await asyncio.gather(*(ask(sender, number) for number in numbers), return_exceptions=True)
+            await endpoint.aclose()
+            assert all("free some space" in str(one) for one in found if not isinstance(one, Answer))
+            return sum(isinstance(one, Answer) for one in found)
+
+        stored = asyncio.run(main())
+        assert 100 < stored == server.requests
+        with pytest.raises(UserError, match="free some space"):
+            asyncio.run(main())
+        assert server.requests == stored, "a full disk is noticed before anything is paid for"
+        resize("64m")
+        assert asyncio.run(main()) == len(numbers)
+        assert server.requests == len(numbers), "replies were paid for twice"
 
 
 WRITES = """

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.llm.endpoint.circuit import Backoff
 from pipeline.llm.endpoint.faults import NotFound, Rejected
 from pipeline.llm.endpoint.response_cache import Answer
-from pipeline.llm.endpoint.sender import Backoff
 from pipeline.llm.engine import EngineError, PromptTooLong
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 from tests.pipeline.llm.endpoint.sending import ask, echo, sending
@@ -99,14 +99,15 @@ async def errors_of(work: Coroutine[Any, Any, Any]) -> BaseException | None:
 
 def test_a_dead_endpoint_stops_the_stage_and_one_that_comes_back_does_not(tmp_path: Path) -> None:
     async def main() -> None:
-        async with sending(server, tmp_path) as sender:
+        async with sending(server, tmp_path, patience=0.2) as sender:
             server.stop_listening()
             assert isinstance(error := await errors_of(ask(sender, 1)), UserError)
             assert "does not answer" in str(error)
             server.start_listening()
             await ask(sender, 1)
             server.stop_listening()
-            assert isinstance(await errors_of(ask(sender, 2)), UserError)
+            assert isinstance(error := await errors_of(ask(sender, 2)), UserError)
+            assert "engine.patience" in str(error)
         async with sending(server, tmp_path, backoff=Backoff("", first=0.1), retries=6) as sender:
             asked = asyncio.create_task(ask(sender, 3))
             await asyncio.sleep(0.05)

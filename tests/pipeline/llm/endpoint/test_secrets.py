@@ -16,7 +16,8 @@ from pipeline.config.run_file import load_config
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.client import CHAT
 from pipeline.llm.endpoint.faults import Secrets
-from pipeline.llm.endpoint.sender import Ask, LiveSender
+from pipeline.llm.endpoint.live_sender import LiveSender
+from pipeline.llm.endpoint.sender import Ask
 from pipeline.llm.engine import EngineError
 from stages.settings import SECTIONS
 from tests.pipeline.llm.endpoint.loopback import Loopback
@@ -203,7 +204,7 @@ import asyncio, logging, sys
 from pathlib import Path
 logging.basicConfig(level=logging.DEBUG)
 from pipeline.config import LanguageModel
-from pipeline.llm.endpoint.sender import LiveSender
+from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.sender import Ask
 from tests.pipeline.llm.endpoint.sending import endpoint_of
 

@@ -18,8 +18,9 @@ from pipeline.execution.concurrency import TURN
 from pipeline.llm.endpoint import client
 from pipeline.llm.endpoint.client import PLAIN
 from pipeline.llm.endpoint.faults import Rejected
+from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.response_cache import Answer
-from pipeline.llm.endpoint.sender import Ask, LiveSender, Sender
+from pipeline.llm.endpoint.sender import Ask, Sender
 from tests.pipeline.llm.endpoint.loopback import Loopback, chat_reply
 from tests.pipeline.llm.endpoint.sending import ask, echo, endpoint_of, fill_disk, sending
 
@@ -194,7 +195,7 @@ ASKS = """
 import asyncio, sys
 from pathlib import Path
 from pipeline.config import LanguageModel
-from pipeline.llm.endpoint.sender import LiveSender
+from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.sender import Ask
 from tests.pipeline.llm.endpoint.sending import endpoint_of
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.subjects.embedder import Embedder, Vectors
 from pipeline.subjects.loading.model_loading import LoadedModel
-from stages.simulate.simulate_units import SCALE
+from stages.simulate.simulation import SCALE
 from stages.simulate.word.word_simulator import Meaning, WordSimulator
 from tests.benchmarks.planted import UNITS, Planted
 from tests.stages.simulate.word.prose import PROSE
