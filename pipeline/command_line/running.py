@@ -114,7 +114,9 @@ def _report(config: RunConfig) -> str:
 @app.command(epilog="Example: python -m pipeline status --config my.toml --watch")
 def status(
     config: Config = "demo",
-    watch: Annotated[bool, typer.Option("--watch", help="show it again and again, until Ctrl-C")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show it again and again, until all is done, or Ctrl-C")
+    ] = False,
 ) -> None:
     """Show each stage's shards done, failed and left, its pace, and who is at work on what."""
     from pipeline.commands.status import status_text, watch_status

@@ -26,12 +26,14 @@ FROM (SELECT model, prompt_tokens, completion_tokens FROM replies
 
 
 def watch_status(config: RunConfig, stages: Stages) -> None:
-    """Print the status again and again, until Ctrl-C."""
+    """Print the status again and again, until all is done, or until Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             text = status_text(config, stages)
             sys.stdout.write(f"{CLEAR if sys.stdout.isatty() else ''}{time.strftime('%H:%M:%S')}\n{text}\n")
             sys.stdout.flush()
+            if all(progress.finished for progress in survey(config, stages).values()):
+                break
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
