@@ -167,7 +167,7 @@ def test_the_kinds_of_unit_of_the_readme_are_all_there_are_and_are_found(
     save_file({"vectors": rng.normal(size=(5, 16))}, tmp_path / "probes.safetensors")
     (tmp_path / "my_module.py").write_text("def score(texts): return [[len(text), 1] for text in texts]")
     write_activations(tmp_path / "my-activations", 0, np.zeros((2, 8), np.int64), rng.random((2, 8, 6)))
-    whole, kinds = whole_run_file(), part_of_a_run_file("docs/units.md")
+    whole, [kinds] = whole_run_file(), parts_of_run_files("docs/units.md")
     kinds["subject"]["model"] = str(tmp_path / "model")
     config = with_part(whole, kinds | {"corpus": {"source": "precomputed:mine"}})
     check_sources(config)
