@@ -49,8 +49,8 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
 
 
 def remove_run_leftovers(root: Path) -> None:
-    """Delete the leftovers in a run's folder, and beside its claims, plans and notes; see `leftovers`."""
-    for folder in (root, *root.glob("_*/"), *root.glob("_*/*/")):
+    """Delete the leftovers in a run's folder and in those within it: beside tables, claims, plans and notes; see `leftovers`."""
+    for folder in (root, *root.glob("*/"), *root.glob("*/*/")):
         remove_leftovers(folder)
 
 

@@ -162,3 +162,6 @@ def test_a_run_removes_what_killed_workers_left_anywhere_in_its_folder(tmp_path:
     assert len(list(root.rglob(".*.tmp-*"))) == len(files)
     assert run_pipeline(toy_config(tmp_path, count=4), TOY, list(TOY), Sharing(wait=True)) == DONE
     assert not list(root.rglob(".*.tmp-*"))
+    subprocess.run([sys.executable, "-c", written, str(root / "squares" / "part-00000.parquet")], check=True)
+    assert run_pipeline(toy_config(tmp_path, count=4), TOY, list(TOY), Sharing(wait=True)) == DONE
+    assert not list(root.rglob(".*.tmp-*"))
