@@ -2,6 +2,8 @@
 
 import os
 import random
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,9 +104,9 @@ def cut_caches(place: Place, times: int) -> None:
             worker = run.start()
             wanted = place.drawn.randint(20, 70)
             while worker.code() is None and server.requests < wanted:
-                pass
-            run.tally.kills += worker.send(9)
-            run.ended(worker, (0, -9))
+                time.sleep(0.002)
+            run.tally.kills += worker.send(signal.SIGKILL)
+            run.ended(worker, (0, -signal.SIGKILL))
             run.check(killed=1)
             files = [
                 path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.chaos.disturbed_run import BY_SIGNAL, STOPPED, DisturbedRun, Place
 from tests.chaos.hooks import CALLS, die_at, live_by_another_clock
-from tests.chaos.workers import Worker, spawn
+from tests.chaos.workers import Worker
 
 LATENCY = 0.01
 """Seconds until a reply, so that kills meet requests in flight."""
@@ -45,9 +45,8 @@ def kill_workers(place: Place, kills: int, *, clocks: bool = False) -> None:
 def _disturb(run: DisturbedRun, drawn: random.Random, *, clocks: bool) -> tuple[int, bool]:
     """Start workers and end each; gives how many were killed, and whether one came to the end."""
     workers = [_start(run, drawn, clocks=clocks) for _ in range(drawn.choice(SIDE_BY_SIDE))]
-    span = run.place.seconds * len(workers)
     for worker in workers:
-        time.sleep(drawn.uniform(0.0, 0.5) * span / len(workers))
+        worker.let_work(drawn.uniform(0.0, 0.45) * run.place.seconds)
         number = drawn.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         worker.send(number)
     codes = [run.ended(worker, (0, 3, 143, *BY_SIGNAL)) for worker in workers]
@@ -93,7 +92,7 @@ def kill_launches(place: Place, kills: int) -> None:
 
 
 def _disturb_launch(run: DisturbedRun, drawn: random.Random) -> tuple[int, bool]:
-    launcher = spawn(run.log(), *run.command("run", "--launch", "local"))
+    launcher = run.start("run", "--launch", "local")
     if not _until_published(run, launcher):
         return 0, run.ended(launcher, STOPPED) == 0
     workers = _children(launcher.pid)

@@ -30,7 +30,7 @@ def kill_reduced_demo(place: Place, kills: int) -> None:
         while code != 0:
             worker = fork(folder / "log", "run", "--config", str(file))
             if done < kills:
-                time.sleep(drawn.uniform(0.05, 0.3) * seconds)
+                worker.let_work(drawn.uniform(0.05, 0.3) * seconds)
                 worker.send(drawn.choice([signal.SIGKILL, signal.SIGTERM]))
             code = worker.wait()
             if code not in (0, 143, *BY_SIGNAL) or "Traceback" in worker.printed():

@@ -28,12 +28,12 @@ from tests.pipeline.llm.endpoint.loopback import Loopback
 
 KILLS = 300
 SHARES: dict[str, tuple[Callable[[Place, int], None], float]] = {
-    "the toy pipeline": (kill_toys, 0.47),
-    "the plain command": (kill_workers, 0.32),
-    "clocks that jump": (lambda place, kills: kill_workers(place, kills, clocks=True), 0.05),
-    "LAUNCH=local": (kill_launches, 0.08),
+    "the toy pipeline": (kill_toys, 0.63),
+    "the plain command": (kill_workers, 0.2),
+    "clocks that jump": (lambda place, kills: kill_workers(place, kills, clocks=True), 0.04),
+    "LAUNCH=local": (kill_launches, 0.045),
     "the reduced demo": (kill_reduced_demo, 0.07),
-    "tables damaged": (damage_tables, 0.12),
+    "tables damaged": (damage_tables, 0.1),
     "other files damaged": (damage_other_files, 0.03),
     "caches cut": (cut_caches, 0.02),
     "disks full": (fill_disks, 0.03),

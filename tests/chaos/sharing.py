@@ -55,7 +55,7 @@ def misbehave(place: Place, times: int) -> None:
             run = DisturbedRun(place, server, more="timeout = 1.0, retries = 4, max_failure_share = 1.0")
             for _ in range(3):
                 worker = run.start()
-                time.sleep(place.drawn.uniform(0.2, 0.8) * place.seconds)
+                worker.let_work(place.drawn.uniform(0.2, 0.8) * place.seconds)
                 how = place.drawn.choice([signal.SIGKILL, signal.SIGTERM])
                 run.tally.kills += worker.send(how)
                 run.ended(worker, (0, 1, 143, *BY_SIGNAL))

@@ -3,7 +3,6 @@
 import shutil
 import signal
 import tempfile
-import time
 from pathlib import Path
 
 from pipeline.storage.tables import Tables
@@ -27,7 +26,7 @@ def kill_toys(place: Place, kills: int) -> None:
         for number in range(MOST_A_RUN):
             workers = [_start(place, folder, f"{number}-{one}") for one in range(place.drawn.choice([1, 1, 2, 3]))]
             for worker in workers:
-                time.sleep(place.drawn.uniform(0.0, 0.25))
+                worker.let_work(place.drawn.uniform(0.0, 0.25))
                 worker.send(place.drawn.choice([signal.SIGKILL, signal.SIGTERM]))
             codes = [_ended(place, worker, (0, 3, 143, *BY_SIGNAL)) for worker in workers]
             killed = sum(code in (143, *BY_SIGNAL) for code in codes)

@@ -1,9 +1,8 @@
-"""Processes of the pipeline that start in no time: forked from a server that has imported what they need, or as a user starts them."""
+"""Processes of the pipeline that start in no time, as they are forked from a server that has imported all that they need."""
 
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ class Worker:
 
     arguments: tuple[str, ...]
     process: Any
-    """A Popen or a process of multiprocessing."""
+    """Of multiprocessing."""
     log: Path
 
     @property
@@ -35,7 +34,8 @@ class Worker:
 
     def code(self) -> int | None:
         """The exit code, negative where a signal ended it; None while it runs."""
-        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+        found: int | None = self.process.exitcode
+        return found
 
     def send(self, number: int) -> bool:
         """Send a signal; whether the process was still running."""
@@ -43,6 +43,12 @@ class Worker:
             return False
         os.kill(self.pid, number)
         return True
+
+    def let_work(self, seconds: float) -> None:
+        """Wait so long, or until it has ended."""
+        end = time.monotonic() + seconds
+        while self.code() is None and time.monotonic() < end:
+            time.sleep(0.002)
 
     def wait(self) -> int:
         """The exit code, once it has ended.
@@ -81,19 +87,6 @@ def fork_function(
     log.touch()
     process.start()
     return Worker(tuple(arguments), process, log)
-
-
-def spawn(log: Path, *arguments: str, **environment: str) -> Worker:
-    """The same as a user starts it."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {KEY_VARIABLE: KEY} | environment,
-        )
-    return Worker(arguments, process, log)
 
 
 def _work(
