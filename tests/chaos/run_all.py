@@ -27,6 +27,8 @@ from tests.integration.made_up_model import reply
 from tests.pipeline.llm.endpoint.loopback import Loopback
 
 KILLS = 300
+MOST_SECONDS = 6.0
+"""That the moments of kills are drawn from, where a busy machine takes longer for a run."""
 SHARES: dict[str, tuple[Callable[[Place, int], None], float]] = {
     "the toy pipeline": (kill_toys, 0.63),
     "the plain command": (kill_workers, 0.2),
@@ -51,7 +53,7 @@ def main() -> None:
     tally, began = Tally(), time.monotonic()
     base = Path(tempfile.mkdtemp(prefix="chaos-"))
     place = _place(base, tally, seed)
-    say(f"an undisturbed run takes {place.seconds:.1f} s")
+    say(f"an undisturbed run takes {place.seconds:.1f} s, or more")
     for name in chosen:
         disturb, share = SHARES[name]
         disturb(place, max(1, round(share * kills)))
@@ -75,13 +77,15 @@ def _place(base: Path, tally: Tally, seed: int) -> Place:
     """With a run that nobody disturbs: once to have everything in memory, and once to take its time."""
     material = make_material(base / "material")
     with Loopback(reply, latency=LATENCY) as server:
+        took = MOST_SECONDS
         for name in ("first", "calm"):
             file = write_run(base / name, material, server.base_url)
             began = time.monotonic()
             worker = fork(base / f"{name}.log", "run", "--config", str(file))
             if worker.wait():
                 raise SystemExit(f"the undisturbed run fails:\n{worker.printed()}")
-    return Place(base, material, file, time.monotonic() - began, tally, random.Random(seed), server.port)
+            took = min(took, time.monotonic() - began)
+    return Place(base, material, file, took, tally, random.Random(seed), server.port)
 
 
 if __name__ == "__main__":
