@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster docs pictures lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster test-chaos docs pictures lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu
 
 PYTHON ?= python3
@@ -150,9 +150,13 @@ test-slow: $(INSTALLED) ## run the tests that make test leaves out, and its prop
 test-all: $(INSTALLED) ## run all tests, over real clusters too where these can be had
 	@NEUROGLOSS_TESTS=all $(BIN)/python -m pytest $(WORKERS)
 	@$(BIN)/python -m tests.cluster.run_all
+	@KILLS=30 $(BIN)/python -m tests.chaos.run_all
 
 test-cluster: $(INSTALLED) ## run the demo, made small, over Slurm and Ray, kill nodes, and compare (as root: installs Slurm and ray where they are missing)
 	@$(BIN)/python -m tests.cluster.run_all
+
+test-chaos: $(INSTALLED) ## kill runs 300 times (or KILLS=30), spoil their files, fill their disks, and compare all rows (small disks need root)
+	@$(BIN)/python -m tests.chaos.run_all
 
 docs: $(INSTALLED) ## make the parts of documents that come from the code and from the last benchmarks
 	@$(BIN)/python -m tests.documents

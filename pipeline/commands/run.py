@@ -16,6 +16,7 @@ from pipeline.execution.shared_shards import SECONDS_BETWEEN_LOOKS, Sharing, ope
 from pipeline.execution.survey import Stages, survey
 from pipeline.llm.endpoint.response_cache import forget_useless
 from pipeline.storage.tables import Tables, has_rows, prune
+from pipeline.storage.temporary_names import remove_run_leftovers
 
 DONE, FAILED, WAITING = 0, 1, 3
 """Exit codes: all is there; rows or shards failed; other workers have what is left. 2 is a mistake of the user."""
@@ -96,6 +97,7 @@ def run_pipeline(
         UserError: the input is at fault.
     """
     prepare_redo(config, stages, redo)
+    remove_run_leftovers(config.root)
     before = survey(config, stages)
     prune_partials(before, config, stages, wait=how.wait)
     missing = [name for name in names if not before[name].finished]

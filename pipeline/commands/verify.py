@@ -115,7 +115,10 @@ def _comparable(
     """The tables that can be compared with their sound files, and names of those that have others."""
     whole, incomplete = {}, []
     for table in known:
-        files = [path for path in tables.files(table) if not table.temporary or not is_pruned(path)]
+        pruned = {
+            path for path in tables.files(table) if table.temporary and path not in found.damaged and is_pruned(path)
+        }
+        files = [path for path in tables.files(table) if path not in pruned]
         sound = [path for path in files if path not in found.damaged]
         if sound:
             whole[table.name] = (table, sound)

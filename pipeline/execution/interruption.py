@@ -3,6 +3,8 @@
 Python makes the first SIGINT a KeyboardInterrupt. Where a stage waits for servers, asyncio cancels the stage instead: no
 new request starts, and those in flight have some seconds to be answered and stored (`pipeline.llm.endpoint.live_sender`).
 The second SIGINT interrupts that too. `interruptible` makes other signals do the same.
+
+Python drops an exception that is raised while an object is deleted, and with it the signal. So a signal also has no further shard begin.
 """
 
 import signal
@@ -11,6 +13,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+
+from pipeline.execution.stopping import STOPPING
 
 SIGNALS = (signal.SIGTERM,)
 """Sent by Slurm, containers and systemd some seconds before they kill."""
@@ -30,6 +34,7 @@ class Interruption:
     def interrupt(self, number: int, _frame: FrameType | None = None) -> None:
         """Handle a signal."""
         self.signal = number
+        STOPPING.set()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         signal.raise_signal(signal.SIGINT)
 
@@ -53,5 +58,6 @@ def interruptible(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[Inter
             raise SystemExit(interruption.exit_code) from None
         raise
     finally:
+        STOPPING.clear()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -109,6 +109,7 @@ class ShardWork:
 
     @contextmanager
     def _errors_noted(self, shard: Shard, claim: Claim) -> Iterator[None]:
+        """Where the stage ends before its time, its shards stay claimed until what was paid for them is closed and others can read it."""
         try:
             yield
             self._bar.step()
@@ -120,8 +121,7 @@ class ShardWork:
             else:
                 self._note(shard, error)
                 self._bar.step()
-        finally:
-            self._shards.release(claim)
+        self._shards.release(claim)
 
     def _note(self, shard: Shard, error: Exception) -> None:
         note = error_note(self._context.config, self._stage, shard)

@@ -14,9 +14,10 @@ from pipeline.errors import ClaimLost, UserError
 from pipeline.storage.temporary_names import temporary_path
 
 UNWRITABLE = {
-    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM,
+    errno.EROFS,
 }  # fmt: skip
-"""Errors of a full disk, or of a folder that cannot be made or written."""
+"""Errors of a full disk, of a limit on what may be written, or of a folder that cannot be made or written."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 """Errors of file systems without hard links."""
 

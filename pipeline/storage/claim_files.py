@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pipeline.errors import ClaimLost
 from pipeline.storage.atomic_files import disk_errors_told, link_if_new
+from pipeline.storage.temporary_names import temporary_path
 
 TRIES = 5
 """NFS may call a file stale that was replaced this moment; opened again, it is the new one."""
@@ -82,7 +83,9 @@ class ClaimFolder:
 
     @contextlib.contextmanager
     def _written_beside(self, path: Path, text: str) -> Iterator[Path]:
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+        temporary = temporary_path(
+            path.with_name(f"{path.name}-{secrets.token_hex(8)}")
+        )  # threads may write the same claim
         try:
             temporary.write_text(text, encoding="utf-8")
             yield temporary

@@ -48,6 +48,12 @@ def remove_leftovers(folder: Path, name: str = "") -> None:
             path.unlink(missing_ok=True)
 
 
+def remove_run_leftovers(root: Path) -> None:
+    """Delete the leftovers in a run's folder and in those within it: beside tables, claims, plans and notes; see `leftovers`."""
+    for folder in (root, *root.glob("*/"), *root.glob("*/*/")):
+        remove_leftovers(folder)
+
+
 def _is_left(path: Path, match: re.Match[str]) -> bool:
     writer = _WRITER.fullmatch(match["writer"])
     if writer and writer["place"] == _place():

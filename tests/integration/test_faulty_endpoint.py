@@ -257,6 +257,27 @@ def test_an_interrupt_ends_soon_and_loses_no_reply(
     assert_same(file, calm.file)
 
 
+@pytest.mark.slow
+def test_who_takes_over_the_shards_of_a_worker_that_is_told_to_end_asks_for_none_of_its_replies(
+    tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
+) -> None:
+    server.latency = 0.2
+    file = write(tmp_path, recorded, server)
+    ended = start(file, "explain")
+    until(4, server, ended)
+    server.latency = 6.0
+    other = start(file)
+    while not list((tmp_path / NAME / "_claims" / "_workers").glob("0-of-1-2.*")):
+        time.sleep(0.05)
+    ended.send_signal(signal.SIGTERM)
+    server.latency = 0.0
+    assert finish(ended)[0] == 128 + signal.SIGTERM
+    code, printed = finish(other)
+    assert code == 0, printed
+    assert server.requests == calm.requests, "replies were paid for twice"
+    assert_same(file, calm.file)
+
+
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, recorded: Path, server: Loopback) -> None:
     file = write(tmp_path, recorded, server)
     process = start(file)

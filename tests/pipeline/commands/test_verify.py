@@ -95,6 +95,17 @@ def test_what_is_wrong_is_named_by_its_file(tmp_path: Path, capsys: pytest.Captu
     assert f"python -m pipeline repair {root}" in out
 
 
+def test_a_partial_file_without_its_footer_is_named_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = publish_run(tmp_path / "run")
+    path = root / "_partials" / "units" / "part-00000.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(1000))
+    assert not verify_run(root, STAGES)
+    assert f"{path}\n    " in capsys.readouterr().out
+    repair_run(root, STAGES, "")
+    assert verify_run(root, STAGES)
+
+
 def test_other_rows_under_an_old_footer_do_not_have_its_digest(tmp_path: Path) -> None:
     root = publish_run(tmp_path / "run")
     path = file(root, "scores")

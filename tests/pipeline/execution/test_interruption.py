@@ -1,12 +1,23 @@
 """The first signal lets what is under way end, a second one does not, and a shell's background changes nothing of it."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
+
+from pipeline.commands.run import WAITING, run_pipeline
+from pipeline.execution.interruption import interruptible
+from pipeline.execution.shared_shards import Sharing
+from pipeline.execution.stage import Context, Shard
+from pipeline.execution.stopping import STOPPING
+from tests.pipeline.toy import COUNT, toy_config
 
 WORK = """
 import asyncio, sys
@@ -66,3 +77,26 @@ def test_a_background_process_goes_on_ignoring_interrupts() -> None:
     assert process.poll() is None
     process.kill()
     process.communicate()
+
+
+class Told:
+    """Sends the signal while it is deleted, where Python drops the exception of whoever handles it."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_still_ends_the_run_after_the_shard_in_hand(tmp_path: Path) -> None:
+    def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
+        Told()
+        rows = COUNT.process(shard, context)
+        assert isinstance(rows, Mapping)
+        return rows
+
+    stages = {"count": replace(COUNT, process=process)}
+    with interruptible():
+        assert run_pipeline(toy_config(tmp_path), stages, list(stages), Sharing(wait=True)) == WAITING
+    assert len(list((tmp_path / "toy" / "numbers").glob("*.parquet"))) == 1
+    assert not STOPPING.is_set()

@@ -145,3 +145,23 @@ def test_a_worker_that_is_told_to_finish_begins_no_other_shard(tmp_path: Path) -
     finished = len(list((tmp_path / "toy" / "numbers").glob("*.parquet")))
     assert finished == sum(computed(tmp_path).values()) < 10
     assert not list((tmp_path / "toy" / "_claims").rglob("*.json"))
+
+
+def test_a_run_removes_what_killed_workers_left_anywhere_in_its_folder(tmp_path: Path) -> None:
+    written = "import sys; from pathlib import Path; from pipeline.storage.temporary_names import temporary_path\n"
+    written += "for name in sys.argv[1:]: path = temporary_path(Path(name)); path.parent.mkdir(parents=True, exist_ok=True); path.touch()"
+    root = tmp_path / "toy"
+    files = [
+        "provenance.json",
+        "_machines/m.json",
+        "_failed/count.json",
+        "_plans/count/part-0001.json",
+        "_claims/count/part-00000.1.json",
+    ]
+    subprocess.run([sys.executable, "-c", written, *(str(root / file) for file in files)], check=True)
+    assert len(list(root.rglob(".*.tmp-*"))) == len(files)
+    assert run_pipeline(toy_config(tmp_path, count=4), TOY, list(TOY), Sharing(wait=True)) == DONE
+    assert not list(root.rglob(".*.tmp-*"))
+    subprocess.run([sys.executable, "-c", written, str(root / "squares" / "part-00000.parquet")], check=True)
+    assert run_pipeline(toy_config(tmp_path, count=4), TOY, list(TOY), Sharing(wait=True)) == DONE
+    assert not list(root.rglob(".*.tmp-*"))

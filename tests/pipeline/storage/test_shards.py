@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -210,11 +211,12 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path: Path, number: int) -> None:
     (tmp_path / "a").write_text("old")
     with pytest.raises(UserError, match="make room"), atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
 
