@@ -63,7 +63,7 @@ def _start(run: DisturbedRun, drawn: random.Random, *, clocks: bool) -> Worker:
         return run.start(hook=live_by_another_clock, values=(drawn.uniform(-400, 400), drawn.randrange(1000)))
     if drawn.random() < 0.5:
         return run.start()
-    call, number = drawn.choice(CALLS), int(1 + drawn.expovariate(1 / 12))
+    call, number = drawn.choice(CALLS), int(1 + drawn.expovariate(1 / 30))
     delay = drawn.choice([0.0, 0.0, drawn.uniform(0.0, 0.02)])
     run.tally.ways[f"at {call}"] += 1
     return run.start(hook=die_at, values=(call, number, drawn.random() < 0.5, delay))

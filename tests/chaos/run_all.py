@@ -49,6 +49,9 @@ SHARES: dict[str, tuple[Callable[[Place, int], None], float]] = {
 def main() -> None:
     """Exit code 1 where something was lost or paid twice, or an end was not clear."""
     kills, seed = int(os.environ.get("KILLS") or KILLS), int(os.environ.get("SEED") or 0)
+    os.environ["PYTHONWARNINGS"] = (
+        "ignore::UserWarning"  # of what killed processes leave to their tracker, after the last line
+    )
     chosen = sys.argv[1:] or list(SHARES)
     tally, began = Tally(), time.monotonic()
     base = Path(tempfile.mkdtemp(prefix="chaos-"))
