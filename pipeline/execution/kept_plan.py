@@ -4,8 +4,9 @@ A plan is kept in files that are written once: `_plans/STAGE/METHODS--0001.json`
 later. All workers read them, so that they agree on the shards while some are finished and others are not.
 """
 
+import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ class KeptPlan:
 
     def extend(self, shards: Sequence[Shard]) -> None:
         """Keep further shards; where another worker was faster, its shards stand, and the plan has to be looked at anew."""
-        content = json.dumps([vars(shard) for shard in shards]).encode()
+        kept = {"shards": [vars(shard) for shard in shards]}
+        content = canonical({**kept, "digest": _digest(kept)}).encode()
         publish_once(self._folder / f"{shard_name(self._methods, 0)[:-5]}{len(self._files()) + 1:04d}.json", content)
 
     def forget(self) -> None:
@@ -118,8 +120,15 @@ def _group(shard: Shard) -> str:
 
 def _read(file: Path) -> list[Shard]:
     try:
-        return [Shard(entry["name"], entry["key"]) for entry in json.loads(file.read_bytes())]
-    except (ValueError, KeyError, TypeError) as error:
+        kept = json.loads(file.read_bytes())
+        if kept.pop("digest") != _digest(kept):
+            raise ValueError("its digest does not fit")
+        return [Shard(entry["name"], entry["key"]) for entry in kept["shards"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{file} is damaged ({error}); it says which units the shards hold. Restore it, or give the run another name"
         ) from None
+
+
+def _digest(kept: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(canonical(kept).encode(), digest_size=8).hexdigest()

@@ -217,9 +217,12 @@ def test_a_file_that_is_in_no_plan_stops_the_run(tmp_path: Path) -> None:
 def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
     run(config_of(tmp_path, [3, 5]))
     [file] = (tmp_path / "toy" / "_plans" / "say").glob("*.json")
-    file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(UserError, match=r"statistics--0001\.json is damaged"):
-        survey(config_of(tmp_path, [3, 5]), STAGES)
+    whole = file.read_bytes()
+    for damaged in (whole[:20], b"[]", whole.replace(b"[3,5]", b"[3,4]")):
+        assert damaged != whole
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"statistics--0001\.json is damaged"):
+            survey(config_of(tmp_path, [3, 5]), STAGES)
 
 
 def test_the_pool_names_runs_of_shards() -> None:
