@@ -39,7 +39,9 @@ class KeptPlan:
     def __init__(self, root: Path, stage: str, methods: str) -> None:
         """methods: joined as in `shard_name`."""
         self._methods, self._folder = methods, root / "_plans" / stage
-        self.shards: list[Shard] = [shard for file in self._files() for shard in _read(file)]
+        files = self._files()
+        self._next = len(files) + 1
+        self.shards: list[Shard] = [shard for file in files for shard in _read(file)]
 
     def _files(self) -> list[Path]:
         name = shard_name(self._methods, 0)[:-5]
@@ -79,9 +81,11 @@ class KeptPlan:
 
     def extend(self, shards: Sequence[Shard]) -> None:
         """Keep further shards; where another worker was faster, its shards stand, and the plan has to be looked at anew."""
+        if {shard.name for shard in shards} & {shard.name for shard in self.shards}:
+            return
         kept = {"shards": [vars(shard) for shard in shards]}
         content = canonical({**kept, "digest": _digest(kept)}).encode()
-        publish_once(self._folder / f"{shard_name(self._methods, 0)[:-5]}{len(self._files()) + 1:04d}.json", content)
+        publish_once(self._folder / f"{shard_name(self._methods, 0)[:-5]}{self._next:04d}.json", content)
 
     def forget(self) -> None:
         """Remove the plan, once the files of its shards are gone."""

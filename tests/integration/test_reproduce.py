@@ -49,6 +49,7 @@ def test_a_run_is_made_again_without_the_endpoint_and_its_key(
     assert "nothing to compute" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_changed_row_is_told(asked: Path, tmp_path: Path) -> None:
     first = tmp_path / NAME
     shutil.copytree(asked, first)
@@ -67,6 +68,7 @@ def test_a_changed_row_is_told(asked: Path, tmp_path: Path) -> None:
     assert "exemplars: all" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_reply_that_is_not_kept_is_not_asked_for(asked: Path, tmp_path: Path) -> None:
     first = tmp_path / NAME
     shutil.copytree(asked, first)

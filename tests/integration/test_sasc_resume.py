@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from pipeline.storage.tables import Tables
 from stages import STAGES, TABLES
 from stages.sasc.sasc_tables import NGRAM_PARTIALS
@@ -14,6 +16,7 @@ KILLS, SHARDS = 6, 12
 NGRAMS = 10 * SHARDS
 
 
+@pytest.mark.slow
 def test_kills_leave_the_tables_of_an_undisturbed_run(tmp_path: Path) -> None:
     calm = write_run_file(tmp_path / "calm", NGRAMS, shard=NGRAMS, units=8)
     done = call("run", "--config", str(calm))

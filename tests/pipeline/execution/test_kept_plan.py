@@ -174,6 +174,17 @@ def test_workers_that_plan_at_a_time_agree(tmp_path: Path) -> None:
     assert sorted(index for shard in found[0] for index in shard.key["indices"]) == list(range(20))
 
 
+def test_what_was_planned_before_another_worker_was_faster_is_not_kept(tmp_path: Path) -> None:
+    few, more = (plan(config_of(tmp_path, list(range(count))), Tables(tmp_path)) for count in (3, 5))
+    early = KeptPlan(tmp_path, "say", "statistics").further(few, {})
+    other = KeptPlan(tmp_path, "say", "statistics")
+    other.extend(other.further(more, {}))
+    KeptPlan(tmp_path, "say", "statistics").extend(early)
+    kept = KeptPlan(tmp_path, "say", "statistics")
+    assert [index for shard in kept.shards for index in shard.key["indices"]] == list(range(5))
+    assert kept.further(few, {}) == []
+
+
 def test_a_worker_that_planned_later_with_more_units_takes_over_the_plan(tmp_path: Path) -> None:
     run_stage(SAY, config_of(tmp_path, [1, 2, 3, 4]), STAGES, Sharing((0, 2)), show=False)
     run_stage(SAY, config_of(tmp_path, [1, 2, 3, 4, 5]), STAGES, Sharing((1, 2)), show=False)
