@@ -64,7 +64,7 @@ def test_expected_activations_come_with_the_mass_found_on_the_numbers(explained:
     expected, coverage = (np.concatenate(rows[name].tolist()) for name in ("expected", "coverage"))
     assert ((expected >= 0) & (expected <= 10)).all()
     assert ((coverage > 0) & (coverage <= 1)).all()
-    assert set(rows["control"]) == {"", "shuffled", "constant", "top_token"}
+    assert set(rows["control"]) == {"", "shuffled", "constant", "top_token", "lookup"}
 
 
 def test_scores_stand_beside_their_controls_and_the_coverage(explained: Path) -> None:

@@ -152,14 +152,15 @@ def test_judging_asks_for_what_was_estimated(
     word = {"simulator": "word", "engine": None}
     config = run_file(tmp_path, model, texts, simulate=word, judge=judge, record={"negatives": negatives})
     run(config, *RECORDING, "explain", "simulate")
-    before = demands(config, STAGES)[-1]
+    before = demands(config, STAGES)[-2:]
     run(config, "score")
-    expected = demands(config, STAGES)[-1]
+    expected = sum((demand.usage for demand in demands(config, STAGES)[-2:]), Usage())
     asked.calls = asked.prompt_tokens = 0
     run(config, "judge")
-    assert (before.stage, before.made_up) == ("judge", ["scores"])
-    assert (asked.calls, asked.prompt_tokens) == (expected.usage.calls, expected.usage.prompt_tokens)
-    assert before.usage.calls == pytest.approx(expected.usage.calls, rel=0.1)
+    assert [demand.stage.split()[-1] for demand in before] == ["detection", "fuzzing"]
+    assert [demand.made_up for demand in before] == [["scores"], ["scores"]]
+    assert (asked.calls, asked.prompt_tokens) == (expected.calls, expected.prompt_tokens)
+    assert sum(demand.usage.calls for demand in before) == pytest.approx(expected.calls, rel=0.1)
     bands = Tables(config.root).read(JUDGEMENTS).filter(ds.field("method") == "detection")["band"].to_pylist()
     assert ("similar" in bands) == (negatives > 0)
 
