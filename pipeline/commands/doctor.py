@@ -21,6 +21,8 @@ from pipeline.terminal_text import safe
 
 WORKER = "doctor"
 """Keeps its replies apart from those of workers that may be at work."""
+PATIENCE = 0.001
+"""Seconds for which an endpoint that is out of order is waited for: it is to be told, not waited for."""
 SHOWN = 1_200
 """Characters of the end of a prompt that are shown at most."""
 
@@ -75,7 +77,7 @@ async def _visit(use: ModelUse, config: RunConfig, example: Example) -> Visit:
     engine = None
     try:
         visit.lines.append(("endpoint", Secrets.of(model).endpoint))
-        live = model.model_copy(update={"mode": "live", "patience": 0.0})
+        live = model.model_copy(update={"mode": "live", "patience": PATIENCE})
         engine = open_endpoint(live, config.root / "_replies", WORKER, config.budget)
         can = await engine.capabilities(anew=True)
         visit.lines += [("answers", "yes"), *_capabilities(can, engine)]

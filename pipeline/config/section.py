@@ -89,7 +89,8 @@ class LanguageModel(Section):
     retries: Count = 6
     """Further tries after a request that failed."""
     patience: Annotated[float, Field(ge=0)] = 3600.0
-    """Seconds for which an endpoint that is out of order is waited for; then the stage stops, and the same command carries on."""
+    """Seconds for which an endpoint that is out of order is waited for; then the stage stops, and the same command carries on. 0 waits
+    for none, and each request that fails is tried again by itself."""
     max_failure_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A stage stops where more than this share of its replies, from the twentieth on, cannot be used; 1 never stops it."""
     mode: Literal["live", "batch"] = "live"

@@ -86,8 +86,10 @@ class Circuit:
     """Keeps requests back while an endpoint is out of order."""
 
     def __init__(self, backoff: Backoff, patience: float) -> None:
-        """patience: seconds of an outage after which the stage stops."""
+        """patience: seconds of an outage after which the stage stops; 0 keeps no request back."""
         self._backoff, self._patience = backoff, patience
+        self.waits = patience > 0
+        """Whether an outage is waited for; else each request that fails is tried again by itself."""
         self.known = False
         """Whether the endpoint has ever answered."""
         self.health = Health()
@@ -101,7 +103,7 @@ class Circuit:
     @property
     def is_open(self) -> bool:
         """Whether the endpoint is out of order."""
-        return self._failures >= IN_A_ROW
+        return self.waits and self._failures >= IN_A_ROW
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[bool]:
@@ -140,7 +142,7 @@ class Circuit:
             return
         self._since = now if self._since is None else self._since
         self._failures, self._said = self._failures + 1, str(fault)
-        if self._failures == IN_A_ROW:
+        if self.waits and self._failures == IN_A_ROW:
             tqdm.write(
                 f"{self._backoff.endpoint} is out of order ({safe(str(fault))}); all requests wait until it answers, "
                 f"{self._waits:.0f} s at most (engine.patience)"

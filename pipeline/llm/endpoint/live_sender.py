@@ -93,6 +93,8 @@ class LiveSender(Sender):
 
     async def _look_after(self, fault: Fault) -> None:
         """As above; it is the endpoint's if it does not answer a small question either."""
+        if not self.circuit.waits:
+            return
         if self.small_question is None:
             if self.circuit.is_open or (self.circuit.known and not fault.answered):
                 self.circuit.health = self.circuit.health.after_outage()

@@ -60,7 +60,8 @@ def language_model(options: argparse.Namespace) -> LanguageModel | None:
     if options.model is None:
         return None
     given = {name: getattr(options, name) for name in ("model", "base_url", "key_variable", "timeout", "retries")}
-    return LanguageModel(**{name: value for name, value in given.items() if value is not None})
+    known = {name: value for name, value in given.items() if value is not None}
+    return LanguageModel(**known, patience=0.0)  # what an endpoint fails at is counted, never waited for
 
 
 def prefix(explainer: ExplainerName, options: argparse.Namespace) -> str:

@@ -153,7 +153,7 @@ def test_faults_of_the_endpoint_do_not_stop_it(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["garbage", "blank"])
+@pytest.mark.parametrize("fault", ["garbage", "500", "blank"])
 def test_where_nothing_is_answered_everything_is_a_miss(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Of the endpoint's explainer, while the embedded one beside it goes on."""
     with Loopback(reply) as server:
