@@ -7,6 +7,7 @@ and exemplars have a total order (see `sequences`).
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
 from pipeline.storage.checked_reading import checked_dataset, damage_told
+from pipeline.storage.sorted_rows import SortedRows
 from pipeline.storage.tables import KeptFiles, Tables, rows_by_module
 from pipeline.subjects.module_kinds import modules_of
 from stages.estimates import made_up_record
@@ -90,9 +92,7 @@ class Partials:
     def __init__(self, tables: Tables) -> None:
         names = [path.stem for path in tables.files(PARTIAL_UNITS)]
         self._files = KeptFiles(tables.file(table, name) for name in names for table in PARTIALS)
-        self._parts = [
-            {table.name: checked_dataset([tables.file(table, name)]) for table in PARTIALS} for name in names
-        ]
+        self._parts = [{table.name: _open(tables.file(table, name)) for table in PARTIALS} for name in names]
 
     def about(self, module: str, start: int, stop: int) -> Iterator[dict[str, pa.Table]]:
         """For each part of the corpus the rows about the units start..stop of a module, or about blocks that hold one of them.
@@ -103,10 +103,18 @@ class Partials:
         of_module = (pc.field("module") == module) & (index < stop)
         for part in self._parts:
             firsts = {name: start - start % BLOCK if name in BY_BLOCK else start for name in part}
-            with damage_told([file for source in part.values() for file in source.files]):
-                rows = {name: one.to_table(filter=of_module & (index >= firsts[name])) for name, one in part.items()}
-            self._files.check()
+            files = [path for path, _ in part.values()]
+            with damage_told(files):
+                rows = {
+                    name: one.read(range(first, stop), of_module & (index >= first), module=module)
+                    for (name, (_, one)), first in zip(part.items(), firsts.values(), strict=True)
+                }
+            self._files.check(files)
             yield rows
+
+
+def _open(path: Path) -> tuple[Path, SortedRows]:
+    return path, SortedRows(checked_dataset([path]), "index")
 
 
 def merge(

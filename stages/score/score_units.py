@@ -87,7 +87,8 @@ def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     held_out = pc.field("split").isin(["select", "report"])
     simulated = mine & held_out & (pc.field("simulator") == context.config[Simulate].name)
     rows_simulated = context.tables.read(SIMULATIONS, simulated)
-    pairs = pair(rows_simulated, RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity))
+    true = RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity, texts=False)
+    pairs = pair(rows_simulated, true)
     errors = simulation_errors(rows_simulated)
     rows: Rows = []
     for index in indices:
