@@ -36,10 +36,6 @@ class SortedRows:
         self._source, self.column = source, column
         self._files = [_groups(fragment, column) for fragment in source.get_fragments()]
 
-    @property
-    def files(self) -> list[str]:
-        return list(self._source.files)
-
     def read(
         self, numbers: npt.ArrayLike, where: Any, columns: Sequence[str] | None = None, module: str = ""
     ) -> pa.Table:
