@@ -63,8 +63,11 @@ class Tables:
             raise FileNotFoundError(f"{min(missing)} is not there")
         kept = KeptFiles(wanted if table.temporary else [])
         with damage_told(files):
-            part = _holding(self._source(table, files), where, None if shards is None else set(map(str, wanted)))
-            rows = part.to_table(filter=where, columns=list(columns) if columns else None)
+            if where is None and shards is None:
+                source = _dataset(table, files, [None] * len(files))
+            else:
+                source = _holding(self._source(table, files), where, None if shards is None else set(map(str, wanted)))
+            rows = source.to_table(filter=where, columns=list(columns) if columns else None)
         kept.check()
         return rows
 
@@ -105,7 +108,8 @@ class Tables:
         if source is None or files is not listed:
             now: list[object] = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
             if source is None or now != states:
-                source = _dataset(table, files)
+                known = table.units_per_group is not None and len(files) > 1
+                source = _dataset(table, files, [_units_of(path) if known else None for path in files])
             self._sources[table.path] = files, now, source
         return source
 
@@ -146,16 +150,15 @@ def _holding(source: "ds.FileSystemDataset", where: Any, among: Collection[str] 
     return ds.FileSystemDataset(found, source.schema, source.format, source.filesystem)
 
 
-def _dataset(table: TableSchema, files: Sequence[Path]) -> "ds.FileSystemDataset":
-    """Some files as one dataset. Of a table about units it knows which units each file holds, and passes the others over."""
+def _dataset(table: TableSchema, files: Sequence[Path], units: Sequence[Any]) -> "ds.FileSystemDataset":
+    """Some files as one dataset, which passes a file over by the expression that all of its rows fulfil, where there is one."""
     import pyarrow.dataset as ds
     import pyarrow.fs as fs
 
     layout, disk = checked_format(), fs.LocalFileSystem()
-    held = [_units_of(path) if table.units_per_group and len(files) > 1 else None for path in files]
     fragments = [
-        layout.make_fragment(str(path), disk, partition_expression=units)
-        for path, units in zip(files, held, strict=True)
+        layout.make_fragment(str(path), disk, partition_expression=held)
+        for path, held in zip(files, units, strict=True)
     ]
     return ds.FileSystemDataset(fragments, table.schema, layout, disk)
 
