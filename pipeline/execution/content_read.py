@@ -1,7 +1,7 @@
 """What a shard has read, as digests: a shard whose input was made anew with other rows is noticed, and is made anew too."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from pipeline.config import RunConfig
 from pipeline.execution.kept_plan import shards_of_pool

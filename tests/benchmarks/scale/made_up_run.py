@@ -23,6 +23,7 @@ from pipeline.schemas import CORPUS, EXPLANATIONS, SIMULATIONS, TableSchema
 from stages import STAGES
 from stages.evidence import RecordedUnits
 from stages.record.partial_tables import PARTIALS
+from stages.score.score_units import SCORES
 from stages.settings import SECTIONS, Record
 from tests.benchmarks.made_up_partials import MadeUpScan
 
@@ -131,11 +132,15 @@ def scan_rows(shard: Shard, context: Context, width: int) -> Rows:
 def explanation_rows(shard: Shard, _: Context) -> Rows:
     """One explanation for each unit."""
     indices = np.asarray(shard.key["indices"])
-    texts = [f"words about {WORDS[one % 12]}, {WORDS[one // 12 % 12]} and the year {one}" for one in indices.tolist()]
+    texts = _texts(indices)
     said = {"text": texts, "asked": [f"Explain unit {one}: " + 12 * text for one, text in enumerate(texts)]}
     keys = {"explainer": "statistics", "candidate": 0, "model": "", "prompt_id": "", "status": "ok"}
     counts = {"prompt_tokens": 0, "completion_tokens": 0}
     return {EXPLANATIONS.name: _table(EXPLANATIONS, {**_unit(shard), "index": indices, **keys, **counts, **said})}
+
+
+def _texts(indices: Array) -> list[str]:
+    return [f"words about {WORDS[one % 12]}, {WORDS[one // 12 % 12]} and the year {one}" for one in indices.tolist()]
 
 
 def simulation_rows(shard: Shard, context: Context) -> Rows:
@@ -157,6 +162,20 @@ def simulation_rows(shard: Shard, context: Context) -> Rows:
     own = {"index": index, "control": control, "source": source, "seq_id": seq_id, "split": split}
     ends = {"prompt_tokens": 0, "completion_tokens": 0, "status": "ok"}
     return {SIMULATIONS.name: _table(SIMULATIONS, {**_unit(shard), **keys, **own, **lists, **ends})}
+
+
+def score_rows(shard: Shard, _: Context) -> Rows:
+    """One score for each unit, drawn at random."""
+    indices = np.asarray(shard.key["indices"])
+    rng = np.random.default_rng([len(shard.key["module"]), indices[0]])
+    drawn = {one.name: rng.normal(0.3, 0.2, len(indices)) for one in SCORES.schema if pa.types.is_floating(one.type)}
+    counts = {"candidate": 0, "n_shuffled": 1, "n_candidates": 1, "n_sequences": 4, "n_tokens": 60}
+    keys = {"explainer": "statistics", "simulator": "word", "status": "ok"}
+    return {
+        SCORES.name: _table(
+            SCORES, {**_unit(shard), "index": indices, **keys, **counts, **drawn, "text": _texts(indices)}
+        )
+    }
 
 
 def _unit(shard: Shard) -> Mapping[str, Any]:

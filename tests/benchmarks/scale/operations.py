@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ from pipeline.commands.status import status_table
 from pipeline.commands.verify import verify
 from pipeline.config import RunConfig
 from pipeline.execution.runner import discard, run_stage
+from pipeline.execution.shared_shards import Sharing
 from pipeline.execution.survey import Stages
 from pipeline.report.pages import write_pages
 from pipeline.results.run_folder import open_run
 from stages import REPORTS
-from tests.benchmarks.scale.made_up_run import made_up_stages, open_config, width_of
+from tests.benchmarks.scale.made_up_run import made_up_stages, open_config, score_rows, width_of
 
 FETCHES = 100
+ALL_SCORED, SOME_SHARDS = 10_000, 8
+"""Units up to which all are scored; of more, so many shards are."""
 TOP = 'SELECT module, "index", text, correlation FROM scores ORDER BY correlation DESC NULLS LAST LIMIT 100'
 Figures = dict[str, float]
 
@@ -37,11 +41,29 @@ def run(*names: str) -> Callable[[RunConfig, Stages], Figures]:
 
     def run_them(config: RunConfig, stages: Stages) -> Figures:
         for name in names:
-            done = run_stage(stages[name], config, stages, show=False)
-            assert not done.broken, done.broken
+            done = run_stage(stages[name], config, stages, Sharing(wait=True), show=False)
+            assert done.finished, done.broken
         return {}
 
     return run_them
+
+
+def score(config: RunConfig, stages: Stages) -> Figures:
+    """Score all units; of a large run some shards, with the seconds that all would take."""
+    units = len(config.subject.modules) * width_of(config)
+    if units <= ALL_SCORED:
+        return run("score")(config, stages)
+    start, cpu = time.perf_counter(), time.process_time()
+    done = run_stage(stages["score"], config, stages, Sharing(at_most=SOME_SHARDS), show=False)
+    whole, cpu = time.perf_counter() - start, time.process_time() - cpu
+    own = sum(footers[-1].seconds for footers in done.done.values())
+    left = own / len(done.done) * (len(done.shards) - len(done.done))
+    return {"seconds": whole + left, "cpu_seconds": cpu + left / own * cpu, "scored_shards": len(done.done)}
+
+
+def fill(config: RunConfig, stages: Stages) -> Figures:
+    """Make up the scores that are left."""
+    return run("score")(config, {**stages, "score": replace(stages["score"], process=score_rows)})
 
 
 def forget(*names: str) -> Callable[[RunConfig, Stages], Figures]:
@@ -106,7 +128,8 @@ OPERATIONS = {
     "merge": run("record.merge"),
     "explain": run("explain"),
     "simulate": run("simulate"),
-    "score": run("score"),
+    "score": score,
+    "fill score": fill,
     "forget merge": forget("record.merge"),
     "forget score": forget("score"),
     "status": look,
@@ -121,10 +144,12 @@ def main(folder: str, units: str, sequences: str, operation: str) -> None:
     config = open_config(Path(folder), int(units), int(sequences))
     stages = made_up_stages(config)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    begun, start = time.time(), time.perf_counter()
+    begun, start, cpu = time.time(), time.perf_counter(), time.process_time()
     figures = OPERATIONS[operation](config, stages)
-    found: dict[str, Any] = {"begun": begun, "seconds": time.perf_counter() - start, "before_mb": before}
-    print(json.dumps(found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024} | figures))
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    found: dict[str, Any] = {"begun": begun, "seconds": seconds, "cpu_seconds": cpu, "before_mb": before}
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(found | figures))
 
 
 if __name__ == "__main__":
