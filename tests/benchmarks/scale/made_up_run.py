@@ -33,7 +33,7 @@ TOKENS = 16
 """Of a sequence."""
 PART = 4096
 """Sequences of a part of the corpus."""
-VOCABULARY = 200
+VOCABULARY = 24
 PER_SPLIT = {"explain": 2, "select": 2, "report": 2}
 """Sequences of each unit, of the strongest and of those drawn at random; by default there are 85 in all."""
 SHARD_UNITS = 256
