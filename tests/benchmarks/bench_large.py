@@ -80,11 +80,11 @@ def facts(folder: Path, tokens: int, parts: int, flops: float) -> Iterator[tuple
     yield "memory of the recorder, in each process", ESTIMATE, gib(sizes.memory)
     yield "partial records", ESTIMATE, gib(sizes.partials)
     basis = f"extrapolated from {merge:,.0f} MB/s, measured by `bench-merge`"
-    for cores in (2, 64):
+    for processes in (1, 64):
         yield (
-            f"merging them on {cores} cores",
+            f"merging them, in {processes} process{'es' * (processes > 1)}",
             basis,
-            duration(sizes.partials / 2**20 / merge / cores),
+            duration(sizes.partials / 2**20 / merge / processes),
         )
     yield "`units` and `exemplars`", ESTIMATE, gib(sizes.tables)
     for demand in demands(config, STAGES):
