@@ -21,7 +21,7 @@ from pipeline.execution.stage import Context, Rows, Shard
 from pipeline.execution.survey import Stages
 from pipeline.schemas import CORPUS, EXPLANATIONS, SIMULATIONS, TableSchema
 from stages import STAGES
-from stages.evidence import RecordedUnits
+from stages.evidence import RecordedUnits, split_of
 from stages.record.partial_tables import PARTIALS
 from stages.score.score_units import SCORES
 from stages.settings import SECTIONS, Record
@@ -98,7 +98,7 @@ def width_of(config: RunConfig) -> int:
 
 
 def corpus_rows(_: Shard, context: Context) -> Rows:
-    """Sequences of tokens drawn at random, four in a document."""
+    """Sequences of tokens drawn at random; four of one split are a document."""
 
     def pieces() -> Iterator[pa.Table]:
         for start in range(0, context.config.corpus.max_sequences, CORPUS.rows_per_group):
@@ -107,8 +107,9 @@ def corpus_rows(_: Shard, context: Context) -> Rows:
             texts = np.array([f" {WORDS[number % len(WORDS)]}{number}" for number in range(VOCABULARY)])
             columns = {
                 "seq_id": seq_ids,
-                "doc_id": [f"document {number // 4}" for number in seq_ids],
-                "start": seq_ids % 4 * TOKENS,
+                "split": [split_of(number) for number in seq_ids.tolist()],
+                "doc_id": [f"document {number // 16}-{number % 4}" for number in seq_ids],
+                "start": seq_ids % 16 // 4 * TOKENS,
                 "token_ids": _lists(ids),
                 "tokens": _lists(texts[ids]),
             }
