@@ -34,7 +34,8 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._listed, self._stored = ListedFiles(), Tables(root)
-        self._datasets: dict[str, tuple[list[Path], ds.FileSystemDataset]] = {}
+        self._schemas: dict[str, tuple[list[Path], pa.Schema]] = {}
+        self._datasets: dict[str, tuple[list[tuple[Path, int, int]], ds.FileSystemDataset]] = {}
         self._registered: dict[str, ds.FileSystemDataset] = {}
 
     def __repr__(self) -> str:
@@ -71,9 +72,20 @@ class RunFolder:
             UserError: the run has no such table.
         """
         files = self.files(table)
-        if table not in self._datasets or self._datasets[table][0] is not files:
-            self._datasets[table] = files, checked_dataset(files)
+        states = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+        if table not in self._datasets or self._datasets[table][0] != states:
+            self._datasets[table] = states, checked_dataset(files)
         return self._datasets[table][1]
+
+    def schema(self, table: str) -> pa.Schema:
+        """The columns of a table. Raises UserError: the run has no such table.
+
+        >>> columns = open_run("outputs/demo").schema("scores").names
+        """
+        files = self.files(table)
+        if table not in self._schemas or self._schemas[table][0] is not files:
+            self._schemas[table] = files, checked_dataset(files[:1]).schema
+        return self._schemas[table][1]
 
     def unit_rows(self, table: str, module: str, index: int, polarity: str | None = None) -> pa.Table:
         """The rows of a table about one unit, in both polarities unless one is given; files without them are not opened again.
@@ -83,7 +95,7 @@ class RunFolder:
         Raises:
             UserError: the run has no such table, or its rows are not about units.
         """
-        schema = self.dataset(table).schema
+        schema = self.schema(table)
         if not {"module", "index"} <= set(schema.names):
             raise UserError(f"the rows of {table} are not about units; read it with: run.table({table!r})")
         of_units = TableSchema(table, 0, schema, units_per_group=64)

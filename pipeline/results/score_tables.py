@@ -37,6 +37,10 @@ class OpenRun(Protocol):
         """One of them."""
         ...
 
+    def schema(self, table: str) -> pa.Schema:
+        """The columns of one of them."""
+        ...
+
     def unit_rows(self, table: str, module: str, index: int, polarity: str | None = None) -> pa.Table:
         """The rows of one of them about a unit."""
         ...
@@ -114,5 +118,5 @@ def published(run: OpenRun) -> "pd.DataFrame":
 def _explained(run: OpenRun) -> dict[str, pa.Schema]:
     """Schemas of the tables whose rows begin with an explanation."""
     start = [*EXPLANATION_KEYS, "text"]
-    schemas = {name: run.dataset(name).schema for name in run.tables}
+    schemas = {name: run.schema(name) for name in run.tables}
     return {name: schema for name, schema in schemas.items() if schema.names[: len(start)] == start}

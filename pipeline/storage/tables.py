@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 
+class _Source(NamedTuple):
+    """The files of a table as one dataset, and how they were when it was made."""
+
+    files: list[Path]
+    states: dict[str, tuple[int, int, int]]
+    dataset: "ds.FileSystemDataset"
+
+
 class Tables:
     """The tables in a run's folder. Page checksums are verified on every read.
 
@@ -32,7 +40,7 @@ class Tables:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._listed = ListedFiles()
-        self._sources: dict[str, tuple[list[Path], list[object], ds.FileSystemDataset]] = {}
+        self._sources: dict[str, _Source] = {}
         self._sorted: dict[str, tuple[ds.FileSystemDataset, SortedRows]] = {}
 
     def folder(self, table: TableSchema) -> Path:
@@ -66,7 +74,7 @@ class Tables:
             if where is None and shards is None:
                 source = _dataset(table, files, [None] * len(files))
             else:
-                source = _holding(self._source(table, files), where, None if shards is None else set(map(str, wanted)))
+                source = self._source(table, files, where, None if shards is None else set(map(str, wanted)))
             rows = source.to_table(filter=where, columns=list(columns) if columns else None)
         kept.check()
         return rows
@@ -102,16 +110,27 @@ class Tables:
                 use_threads=False,  # others read on while the rows are used, up to the whole table
             )
 
-    def _source(self, table: TableSchema, files: list[Path]) -> "ds.FileSystemDataset":
-        """The files as one dataset, kept with their footers for as long as they stay the same."""
-        listed, states, source = self._sources.get(table.path, ([], [], None))
-        if source is None or files is not listed:
-            now: list[object] = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-            if source is None or now != states:
-                known = table.units_per_group is not None and len(files) > 1
-                source = _dataset(table, files, [_units_of(path) if known else None for path in files])
-            self._sources[table.path] = files, now, source
-        return source
+    def _source(
+        self, table: TableSchema, files: list[Path], where: Any = None, among: Collection[str] | None = None
+    ) -> "ds.FileSystemDataset":
+        """Those files that may hold rows which fulfil an expression, as a dataset; footers are kept for as long as files stay the same."""
+        known = self._sources.get(table.path)
+        if known is None or known.files is not files:
+            known = self._keep(table, files)
+        part = _holding(known.dataset, where, among)
+        if any(known.states[path] != _state(Path(path)) for path in part.files):  # written over in its place
+            part = _holding(self._keep(table, files).dataset, where, among)
+        return part
+
+    def _keep(self, table: TableSchema, files: list[Path]) -> "_Source":
+        now, known = {str(path): _state(path) for path in files}, self._sources.get(table.path)
+        if known is None or known.states != now:
+            each = table.units_per_group is not None and len(files) > 1
+            source = _dataset(table, files, [_units_of(path) if each else None for path in files])
+        else:
+            source = known.dataset
+        self._sources[table.path] = _Source(files, now, source)
+        return self._sources[table.path]
 
     def count(self, table: TableSchema) -> int:
         """Rows of the table, from the footers alone."""

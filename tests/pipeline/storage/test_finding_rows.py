@@ -74,6 +74,18 @@ def test_a_unit_is_read_though_no_other_file_can_be_opened_any_more(tmp_path: Pa
         tables.read(VALUES)
 
 
+def test_a_file_that_is_written_over_in_its_place_is_read_anew(tmp_path: Path) -> None:
+    paths = [write(tmp_path, "layers.0.mlp", first, first + 3, f"part-{first:05d}") for first in (0, 3)]
+    settled(tmp_path / "values")
+    run = open_run(tmp_path)
+    assert run.unit_rows("values", "layers.0.mlp", 4).num_rows == 1
+    assert run.table("values")["index"].tolist() == [0, 1, 2, 3, 4, 5]
+    pq.write_table(pq.read_table(paths[1]).slice(0, 1), paths[1])
+    settled(tmp_path / "values")
+    assert run.unit_rows("values", "layers.0.mlp", 4).num_rows == 0
+    assert run.table("values")["index"].tolist() == [0, 1, 2, 3]
+
+
 def test_shards_that_are_asked_for_are_there_or_are_missed(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path, "layers.0.mlp", 3 * number, 3 * number + 3, f"part-{number:05d}")
