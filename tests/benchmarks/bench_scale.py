@@ -5,7 +5,9 @@ operation on each run has a process of its own, so that its peak of memory is it
 are those of the CPU time and of the peak memory: slopes of least squares lines through the logarithms, over the three largest sizes. The
 last line is JSON:
 
-    units, corpus, workers   tables: seconds and peak memory of each operation, by the size of the run
+    units, corpus            tables: CPU time and peak memory of each operation, by the size of the run
+    workers                  a table: seconds and peak memory of the largest process, by their number
+    largest                  units of the largest run
     time_exponent            the largest exponent of any operation against the units, of its CPU time
     memory_exponent          the same of its peak memory
     unit_ms, unit_first_ms   one unit of the largest run with its exemplars and texts: median of 99 after the first, and the first
@@ -101,7 +103,7 @@ def of_workers(parent: Path, units: int, counts: Sequence[int]) -> dict[str, dic
             for one in before:
                 measure(folder, units, SEQUENCES, one, MAKERS)
             for count in counts:
-                found[plural(count, "worker")][name] = cell(measure(folder, units, SEQUENCES, name, count))
+                found[plural(count, "worker")][name] = cell(measure(folder, units, SEQUENCES, name, count), "seconds")
                 if count != counts[-1]:
                     measure(folder, units, SEQUENCES, f"forget {name}")
     return found
@@ -117,7 +119,8 @@ def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
 def table(sizes: Sequence[int], found: Sequence[Mapping[str, Figures]], what: str) -> dict[str, dict[str, str]]:
     """Columns of sizes and of exponents; a row for each operation."""
     columns = {
-        f"{size:,} {what}": {name: cell(one[name]) for name in SHOWN} for size, one in zip(sizes, found, strict=True)
+        f"{size:,} {what}": {name: cell(one[name], "cpu_seconds") for name in SHOWN}
+        for size, one in zip(sizes, found, strict=True)
     }
     for label, key in (("CPU time grows with the power", "cpu_seconds"), ("memory", "peak_mb")):
         columns[label] = {name: f"{exponent(sizes, [one[name][key] for one in found]):.2f}" for name in SHOWN}
@@ -129,9 +132,9 @@ def steepest(sizes: Sequence[int], found: Sequence[Mapping[str, Figures]], key: 
     return max(exponent(sizes, [one[name][key] for one in found]) for name in SHOWN)
 
 
-def cell(figures: Figures) -> str:
-    """Seconds and megabytes as text."""
-    seconds = figures["seconds"]
+def cell(figures: Figures, key: str) -> str:
+    """Seconds, of the clock or of the CPU, and megabytes as text."""
+    seconds = figures[key]
     return f"{seconds:,.{1 if seconds < 100 else 0}f} s, {figures['peak_mb']:,.0f} MB"
 
 
