@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model, field_va
 from pipeline.config.launching import Launch
 from pipeline.config.section import Budget, Count, LanguageModel, Positive, Section
 from pipeline.config.subject import Subject, refuse_own
+from pipeline.storage.places import place
 
 METHOD_NAME = r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$"
 """What a variant can be called: its name is part of the names of files."""
@@ -213,7 +214,7 @@ class RunConfig(Section):
     @property
     def root(self) -> Path:
         """The run's own folder."""
-        return Path(self.run.folder) / self.run.name
+        return place(self.run.folder) / self.run.name
 
 
 def _with_variants(section: T) -> list[T]:

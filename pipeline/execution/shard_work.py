@@ -126,6 +126,10 @@ class ShardWork:
     def _note(self, shard: Shard, error: Exception) -> None:
         note = error_note(self._context.config, self._stage, shard)
         with atomic_path(note) as temporary:
-            detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            detail = {
+                "error": f"{type(error).__name__}: {error}",
+                "traceback": traceback.format_exc(),
+                "time": time.time(),
+            }
             temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")
         say(f"{self._stage.name} {shard.name} failed: {type(error).__name__}: {error} (see {note})")

@@ -1,6 +1,8 @@
 """The folder of a run, opened from Python: its tables as pandas, pyarrow and DuckDB have them."""
 
 import json
+import re
+from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError, nearest
 from pipeline.storage.checked_reading import checked_dataset, damage_told
+from pipeline.storage.places import metadata_of, place, states
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +29,7 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._registered: dict[str, list[tuple[Path, int, int]]] = {}
+        self._registered: dict[str, list[Hashable]] = {}
 
     def __repr__(self) -> str:
         return f"<run {self.root}: {', '.join(self.tables)}>"
@@ -46,9 +49,10 @@ class RunFolder:
 
         >>> files = open_run("outputs/demo").files("scores")
         """
-        if table not in self.tables:
+        found = (self.root / table).glob("*.parquet") if re.fullmatch("[a-z][a-z0-9_]*", table) else ()
+        if not (files := sorted(path for path in found if not path.name.startswith("."))):
             raise UserError(f"{self.root} has no table {table!r}; {nearest(table, self.tables)}")
-        return sorted(path for path in (self.root / table).glob("*.parquet") if not path.name.startswith("."))
+        return files
 
     def dataset(self, table: str) -> "ds.FileSystemDataset":
         """A table as a pyarrow dataset, which reads only the columns and units that are asked for, and compares their checksums.
@@ -99,10 +103,10 @@ class RunFolder:
             raise UserError(f"no table in {self.root} yet; start the run with: make run")
         for name in tables:
             files = self.files(name)
-            state = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-            if self._registered.get(name) != state:
+            now = [*files, *states(files)]
+            if self._registered.get(name) != now:
                 self._connection.register(name, checked_dataset(files))
-                self._registered[name] = state
+                self._registered[name] = now
         return self._connection
 
     @cached_property
@@ -175,9 +179,7 @@ class RunFolder:
 
         >>> commit = open_run("outputs/demo").provenance("scores")["git_commit"]
         """
-        import pyarrow.parquet as pq
-
-        found = pq.read_metadata(file or self.files(table)[0]).metadata or {}
+        found = metadata_of(file or self.files(table)[0]).metadata or {}
         texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
         return {key: json.loads(text) if key in JSON_KEYS else text for key, text in texts.items()}
 
@@ -191,7 +193,7 @@ def open_run(folder: str | Path) -> RunFolder:
     Raises:
         UserError: there is no such folder.
     """
-    root = Path(folder).expanduser()
+    root = place(folder)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; a run makes it: make run")
     return RunFolder(root)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.storage.places import arrow_path, arrow_system, open_parquet
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -33,7 +34,7 @@ def checked_format() -> "ds.ParquetFileFormat":
     )
 
 
-def checked_dataset(files: Iterable[str | Path]) -> "ds.FileSystemDataset":
+def checked_dataset(files: Iterable[Path]) -> "ds.FileSystemDataset":
     """Some files with the columns of the first one.
 
     Raises:
@@ -41,13 +42,15 @@ def checked_dataset(files: Iterable[str | Path]) -> "ds.FileSystemDataset":
     """
     import pyarrow.dataset as ds
 
-    paths = list(map(Path, files))
+    paths = list(files)
     with damage_told(paths):
-        return ds.dataset([str(path) for path in paths], format=checked_format())
+        return ds.dataset(
+            [arrow_path(path) for path in paths], format=checked_format(), filesystem=arrow_system(paths[0])
+        )
 
 
 @contextmanager
-def damage_told(files: Iterable[str | Path]) -> Iterator[None]:
+def damage_told(files: Iterable[Path]) -> Iterator[None]:
     """Where something cannot be read, look for the file that is at fault and name it.
 
     Args:
@@ -61,7 +64,7 @@ def damage_told(files: Iterable[str | Path]) -> Iterator[None]:
     except Exception as error:
         read = (isinstance(error, FAULTS) and not getattr(error, "errno", None)) or THROUGH_DUCKDB in str(error)
         if read:
-            for path in map(Path, files):
+            for path in files:
                 if reason := damage_of(path):
                     raise DamagedFileError(path, reason) from None
         raise
@@ -81,7 +84,7 @@ class DamagedFileError(UserError):
 def damage_of(path: Path) -> str | None:
     """Why a file cannot be read as a whole, with the column where that is known; None where it can."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path, page_checksum_verification=True) as file:
             try:
                 for _ in file.iter_batches(batch_size=ROWS, use_threads=False):
                     pass

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
 from pipeline.storage.checked_reading import DamagedFileError
+from pipeline.storage.places import metadata_of
 
 CREATED_BY = "neurogloss 0.1.0"
 
@@ -48,7 +48,7 @@ def read_footer(path: Path, table: TableSchema | None = None) -> Footer:
         UserError: the file is damaged, was not written by a stage, or is of another table or without its columns.
     """
     try:
-        metadata = pq.read_metadata(path)
+        metadata = metadata_of(path)
         keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
         columns = metadata.schema.to_arrow_schema().remove_metadata()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

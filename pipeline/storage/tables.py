@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.schemas import TableSchema
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.checked_reading import checked_format, damage_told
+from pipeline.storage.places import arrow_path, arrow_system, metadata_of, open_parquet, state, states
 from pipeline.storage.shards import writer_options
 from pipeline.storage.temporary_names import remove_leftovers
 
@@ -80,8 +81,7 @@ class Tables:
 
     def _source(self, table: TableSchema, files: list[Path]) -> "ds.Dataset":
         """The files as one dataset, kept with their footers for as long as they stay the same."""
-        states = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-        key = (table.tag, *states)
+        key = (table.tag, *map(str, files), *states(files))
         if key not in self._sources:
             source = _dataset(table, files)
             self._sources = {kept: known for kept, known in self._sources.items() if kept[0] != table.tag}
@@ -90,7 +90,7 @@ class Tables:
 
     def count(self, table: TableSchema) -> int:
         """Rows of the table, from the footers alone."""
-        return sum(pq.read_metadata(path).num_rows for path in self.files(table))
+        return sum(metadata_of(path).num_rows for path in self.files(table))
 
     def is_unit(self, module: str, indices: Sequence[int], polarity: str | None = None) -> Any:
         """The expression for some units of a module, by runs of indices, as row groups are ruled out by them best.
@@ -113,12 +113,11 @@ class Tables:
 def _dataset(table: TableSchema, files: Sequence[Path]) -> "ds.Dataset":
     """Some files as one dataset. Of a table about units it knows which units each file holds, and passes the others over."""
     import pyarrow.dataset as ds
-    import pyarrow.fs as fs
 
-    layout, disk = checked_format(), fs.LocalFileSystem()
+    layout, disk = checked_format(), arrow_system(files[0])
     held = [_units_of(path) if table.units_per_group and len(files) > 1 else None for path in files]
     fragments = [
-        layout.make_fragment(str(path), disk, partition_expression=units)
+        layout.make_fragment(arrow_path(path), disk, partition_expression=units)
         for path, units in zip(files, held, strict=True)
     ]
     return ds.FileSystemDataset(fragments, table.schema, layout, disk)
@@ -126,7 +125,7 @@ def _dataset(table: TableSchema, files: Sequence[Path]) -> "ds.Dataset":
 
 def _units_of(path: Path) -> Any:
     """The expression that all rows of a file fulfil: one module, and a range of indices; None where it holds several."""
-    footer = pq.read_metadata(path)
+    footer = metadata_of(path)
     names = footer.schema.to_arrow_schema().names
     found = {}
     for name in ("module", "index"):
@@ -163,7 +162,7 @@ def has_rows(tables: Tables, pruned: Iterable[TableSchema]) -> bool:
 
 def is_pruned(path: Path) -> bool:
     """Whether a file's rows were removed."""
-    return HELD in (pq.read_metadata(path).metadata or {})
+    return HELD in (metadata_of(path).metadata or {})
 
 
 class KeptFiles:
@@ -175,28 +174,23 @@ class KeptFiles:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._states = {path: _state(path) for path in files}
+        self._states = {path: state(path) for path in files}
         for path in self._states:
             if is_pruned(path):
                 raise RuntimeError(f"the rows of {path} were removed, as every stage that reads them was finished")
 
     def check(self) -> None:
         """To be called once rows were read."""
-        for path, state in self._states.items():
-            if _state(path) != state:
+        for path, before in self._states.items():
+            if state(path) != before:
                 raise RuntimeError(
                     f"{path} was replaced while it was read, by another worker that had finished with it"
                 )
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
 def rows_by_module(path: Path) -> dict[str, int]:
     """How many rows a file has of each module, or had before they were removed; empty where rows have no module."""
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         if (held := (file.metadata.metadata or {}).get(HELD)) is not None:
             found: dict[str, int] = json.loads(held)
             return found
@@ -208,7 +202,7 @@ def rows_by_module(path: Path) -> dict[str, int]:
 
 def _empty(path: Path, table: TableSchema) -> None:
     """Replace a file by one with its footer and no rows."""
-    footer = {key: value for key, value in pq.read_metadata(path).metadata.items() if key != b"ARROW:schema"}
+    footer = {key: value for key, value in metadata_of(path).metadata.items() if key != b"ARROW:schema"}
     held, nothing = json.dumps(rows_by_module(path)).encode(), table.schema.empty_table()
     with (
         atomic_path(path) as temporary,

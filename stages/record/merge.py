@@ -91,7 +91,8 @@ class Partials:
         names = [path.stem for path in tables.files(PARTIAL_UNITS)]
         self._files = KeptFiles(tables.file(table, name) for name in names for table in PARTIALS)
         self._parts = [
-            {table.name: checked_dataset([tables.file(table, name)]) for table in PARTIALS} for name in names
+            {table.name: (file := tables.file(table, name), checked_dataset([file])) for table in PARTIALS}
+            for name in names
         ]
 
     def about(self, module: str, start: int, stop: int) -> Iterator[dict[str, pa.Table]]:
@@ -103,8 +104,10 @@ class Partials:
         of_module = (pc.field("module") == module) & (index < stop)
         for part in self._parts:
             firsts = {name: start - start % BLOCK if name in BY_BLOCK else start for name in part}
-            with damage_told([file for source in part.values() for file in source.files]):
-                rows = {name: one.to_table(filter=of_module & (index >= firsts[name])) for name, one in part.items()}
+            with damage_told(file for file, _ in part.values()):
+                rows = {
+                    name: one.to_table(filter=of_module & (index >= firsts[name])) for name, (_, one) in part.items()
+                }
             self._files.check()
             yield rows
 
