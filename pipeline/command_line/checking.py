@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline.command_line.options import Config, load_run, stages_of_run
-from pipeline.storage.places import place
+from pipeline.storage.stores import place
 from stages import STAGES
 
 app = typer.Typer()

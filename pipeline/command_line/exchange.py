@@ -9,7 +9,7 @@ from pipeline.command_line.options import Config, Folder, load_run
 from pipeline.exports import EXPORTS
 from pipeline.imports import IMPORTS
 from pipeline.results.run_folder import damage_named
-from pipeline.storage.places import place
+from pipeline.storage.stores import place
 from stages import REPORTS, STAGES
 
 app = typer.Typer()

@@ -12,7 +12,7 @@ from pipeline.command_line.options import Changes, Config, Folder, Folders, Form
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.results.run_folder import damage_named
-from pipeline.storage.places import place
+from pipeline.storage.stores import place
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
 

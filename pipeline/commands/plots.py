@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
 from pipeline.report.unit_list import list_units
 from pipeline.results.run_folder import open_run
-from pipeline.storage.places import scratch
+from pipeline.storage.stores import scratch
 
 if TYPE_CHECKING:
     import pandas as pd

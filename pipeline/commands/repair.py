@@ -15,7 +15,7 @@ from pipeline.commands.verify import DAMAGED, Verified, verify
 from pipeline.errors import UserError
 from pipeline.execution.stage import Stage
 from pipeline.storage.atomic_files import disk_errors_told
-from pipeline.storage.places import is_remote
+from pipeline.storage.stores import is_remote
 from pipeline.storage.tables import Tables, is_pruned
 from pipeline.storage.temporary_names import remove_leftovers
 from pipeline.terminal_text import safe_lines

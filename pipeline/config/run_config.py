@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model, field_va
 from pipeline.config.launching import Launch
 from pipeline.config.section import Budget, Count, LanguageModel, Positive, Section
 from pipeline.config.subject import Subject, refuse_own
-from pipeline.storage.places import place
+from pipeline.storage.stores import place
 
 METHOD_NAME = r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$"
 """What a variant can be called: its name is part of the names of files."""

@@ -17,7 +17,7 @@ from pipeline.execution.frozen_run_file import as_toml, freeze
 from pipeline.execution.stage import Stage
 from pipeline.execution.this_machine import machine_name, this_machine
 from pipeline.storage.atomic_files import atomic_path
-from pipeline.storage.places import metadata_of, open_parquet, states
+from pipeline.storage.stores import metadata_of, open_parquet, states
 from pipeline.storage.tables import Tables
 
 FILE = "provenance.json"

@@ -14,7 +14,7 @@ from pipeline.execution.stopping import STOPPING
 from pipeline.storage.claim_files import claims_in
 from pipeline.storage.claims import WORKERS, Claim, Claims
 from pipeline.storage.footers import read_footer
-from pipeline.storage.places import states
+from pipeline.storage.stores import states
 from pipeline.storage.tables import Tables
 
 SECONDS_BETWEEN_LOOKS = 1.0

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.execution.stage import MethodReport
 from pipeline.report.unit_list import UnitList, list_units
 from pipeline.results.run_folder import RunFolder
-from pipeline.storage.places import metadata_of
+from pipeline.storage.stores import metadata_of
 
 if TYPE_CHECKING:
     pass

@@ -15,7 +15,7 @@ from pipeline.report.unit_data import LEVELS, STEPS, STRONGEST, UnitData
 from pipeline.report.unit_list import NUMBERS, list_units
 from pipeline.results.run_folder import RunFolder
 from pipeline.storage.folders import new_folder
-from pipeline.storage.places import scratch
+from pipeline.storage.stores import scratch
 
 SITE = Path(__file__).with_name("site")
 """The page, its styles and scripts, and the libraries in `libraries/`."""

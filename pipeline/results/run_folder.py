@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError, nearest
 from pipeline.storage.checked_reading import checked_dataset, damage_told
-from pipeline.storage.places import metadata_of, place, states
+from pipeline.storage.stores import metadata_of, place, states
 
 if TYPE_CHECKING:
     import pandas as pd

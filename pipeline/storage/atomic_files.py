@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import ClaimLost, UserError
-from pipeline.storage.places import is_remote, put
+from pipeline.storage.stores import is_remote, put
 from pipeline.storage.temporary_names import temporary_path
 
 UNWRITABLE = {

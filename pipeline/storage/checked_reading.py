@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.storage.places import arrow_path, arrow_system, open_parquet
+from pipeline.storage.stores import arrow_path, arrow_system, open_parquet
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds

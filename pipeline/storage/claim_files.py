@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 from pipeline.errors import ClaimLost, UserError
 from pipeline.storage.atomic_files import disk_errors_told, link_if_new
-from pipeline.storage.places import ask, is_remote, put
+from pipeline.storage.stores import ask, is_remote, put
 from pipeline.storage.temporary_names import temporary_path
 
 TRIES = 5

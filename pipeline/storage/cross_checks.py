@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.schemas import CORPUS, Reference, TableSchema
 from pipeline.storage.file_checks import Problem
-from pipeline.storage.places import is_remote, place
+from pipeline.storage.stores import is_remote, place
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
 from pipeline.storage.checked_reading import FAULTS, ROWS, DamagedFileError, damage_of
 from pipeline.storage.footers import Footer, read_footer
-from pipeline.storage.places import open_parquet
+from pipeline.storage.stores import open_parquet
 from pipeline.storage.tables import is_pruned
 
 PIECE = 1 << 20

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
 from pipeline.storage.checked_reading import DamagedFileError
-from pipeline.storage.places import metadata_of
+from pipeline.storage.stores import metadata_of
 
 CREATED_BY = "neurogloss 0.1.0"
 

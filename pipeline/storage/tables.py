@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from pipeline.schemas import TableSchema
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.checked_reading import checked_format, damage_told
-from pipeline.storage.places import arrow_path, arrow_system, metadata_of, open_parquet, state, states
 from pipeline.storage.shards import writer_options
+from pipeline.storage.stores import arrow_path, arrow_system, metadata_of, open_parquet, state, states
 from pipeline.storage.temporary_names import remove_leftovers
 
 if TYPE_CHECKING:

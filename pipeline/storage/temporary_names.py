@@ -14,7 +14,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from pipeline.storage.places import written_beside
+from pipeline.storage.stores import written_beside
 
 UNTOUCHED = 7 * 24 * 3600
 """Seconds after which what a process elsewhere wrote, and nobody has touched since, is taken for left behind."""

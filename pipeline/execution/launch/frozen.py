@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.execution.frozen_run_file import as_toml
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.claims import JOB, LOG, Owner, this_process
-from pipeline.storage.places import place, scratch
+from pipeline.storage.stores import place, scratch
 
 
 @dataclass(frozen=True)
