@@ -13,6 +13,7 @@ from pipeline.execution.shared_shards import open_claims
 from pipeline.execution.stage import Stage
 from pipeline.execution.survey import Stages, survey
 from pipeline.llm.endpoint.reply_files import read_other
+from pipeline.llm.endpoint.stored_replies import local_replies
 from pipeline.storage.tables import Tables
 
 Line = list[str | int | None]
@@ -143,7 +144,7 @@ def _paid(folder: Path) -> str:
     """What the workers that are not at work now have paid endpoints for, by model; empty without any."""
     found = {
         file.stem: read_other(file, lambda replies: replies.execute(PAID).fetchall())
-        for file in sorted(folder.glob("*.sqlite"))
+        for file in sorted(local_replies(folder).glob("*.sqlite"))
     }
     if not found:
         return ""

@@ -10,7 +10,7 @@ from pipeline.execution.kept_plan import KeptPlan, all_plans
 from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.series import Progress, Series
 from pipeline.execution.shard_work import ShardWork
-from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, worker_name
+from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, refuse_split_budget, worker_name
 from pipeline.execution.stage import Context, Stage
 from pipeline.execution.survey import Stages, survey
 from pipeline.storage.tables import Tables, is_pruned
@@ -50,6 +50,7 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
         ShardProgress(stage.title, len(before.shards), len(before.done), show=show) as bar,
     ):
         worker = worker_name(claims, how.part)
+        refuse_split_budget(config, claims)
         shared = [(series, SharedShards(stage, series, claims, how)) for series in before.series]
         for wait in dict.fromkeys(
             (how.wait and len(shared) == 1, how.wait)

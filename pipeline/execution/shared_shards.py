@@ -12,9 +12,9 @@ from pipeline.execution.series import Series
 from pipeline.execution.stage import Shard, Stage
 from pipeline.execution.stopping import STOPPING
 from pipeline.storage.claim_files import claims_in
-from pipeline.storage.claims import WORKERS, Claim, Claims
+from pipeline.storage.claims import WORKERS, Claim, Claims, this_process
 from pipeline.storage.footers import read_footer
-from pipeline.storage.stores import states
+from pipeline.storage.stores import is_remote, states
 from pipeline.storage.tables import Tables
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -44,6 +44,22 @@ def worker_name(claims: Claims, part: tuple[int, int]) -> str:
     base = f"{part[0]}-of-{part[1]}"
     names = (base if number == 1 else f"{base}-{number}" for number in count(1))
     return next(name for name in names if claims.take(WORKERS, name))
+
+
+def refuse_split_budget(config: RunConfig, claims: Claims) -> None:
+    """Workers share a budget by a file on a disk, so where the run's folder is in a store, those of one machine do.
+
+    Raises:
+        UserError: there is a budget, and a worker on another machine.
+    """
+    if not is_remote(config.root) or (config.budget.max_tokens_total, config.budget.max_cost) == (None, None):
+        return
+    for owner in claims.held(WORKERS).values():
+        if owner and owner.machine != this_process().machine:
+            raise UserError(
+                f"{config.root} has a budget, and a worker on {owner.host} is at work on it; where the run's folder is in a store, "
+                "a budget holds for the workers of one machine alone. Wait for that one, or leave [budget] out"
+            )
 
 
 def error_note(config: RunConfig, stage: Stage, shard: Shard) -> Path:

@@ -58,9 +58,9 @@ def _opened(whole: Files) -> "Iterator[DuckDBPyConnection]":
     with tempfile.TemporaryDirectory(prefix="neurogloss-") as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {"memory_limit": MEMORY, "temp_directory": folder}
         with duckdb.connect(config=settings | {"preserve_insertion_order": "false"}) as connection:
+            for store in {cast(Any, files[0]).fs for _, files in whole.values() if is_remote(files[0])}:
+                connection.register_filesystem(store)
             for name, (_, files) in whole.items():
-                if is_remote(files[0]):
-                    connection.register_filesystem(cast(Any, files[0]).fs)
                 listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
                 connection.execute(
                     f'CREATE VIEW "{name}" AS SELECT * FROM read_parquet([{listed}], filename = true, hive_partitioning = false)'

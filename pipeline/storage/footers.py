@@ -3,9 +3,10 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
 from pipeline.storage.checked_reading import DamagedFileError
-from pipeline.storage.stores import metadata_of
+from pipeline.storage.stores import is_remote, metadata_of, states
 
+AT_A_TIME = 16
+"""Footers that a store is asked for at the same time."""
 CREATED_BY = "neurogloss 0.1.0"
 
 
@@ -74,6 +77,24 @@ def read_footer(path: Path, table: TableSchema | None = None) -> Footer:
         content=keys.get("content", ""),
         read=read,
     )
+
+
+def read_footers(paths: Sequence[Path], table: TableSchema) -> dict[Path, Footer]:
+    """The footers of files of a table. Those in a store are asked for side by side, each once while its file stays as it is.
+
+    Raises:
+        UserError: as `read_footer`.
+    """
+    if not paths or not is_remote(paths[0]):
+        return {path: read_footer(path, table) for path in paths}
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        found = list(pool.map(partial(_unchanged_footer, table=table), paths, states(paths)))
+    return {path: footer for path, footer in zip(paths, found, strict=True) if footer}
+
+
+@lru_cache(maxsize=100_000)
+def _unchanged_footer(path: Path, now: Hashable, table: TableSchema) -> Footer | None:
+    return None if now is None else read_footer(path, table)
 
 
 def _json_object(text: str) -> dict[str, Any]:
