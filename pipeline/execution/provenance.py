@@ -17,7 +17,7 @@ from pipeline.execution.frozen_run_file import as_toml, freeze
 from pipeline.execution.stage import Stage
 from pipeline.execution.this_machine import machine_name, this_machine
 from pipeline.storage.atomic_files import atomic_path
-from pipeline.storage.stores import metadata_of, open_parquet, states
+from pipeline.storage.stores import files_in, metadata_of, open_parquet, states
 from pipeline.storage.tables import Tables
 
 FILE = "provenance.json"
@@ -43,9 +43,7 @@ def keep_provenance(config: RunConfig, stages: Mapping[str, Stage]) -> None:
         "name": config.run.name,
         "seed": config.run.seed,
         **freeze(config),
-        "machines": [
-            json.loads(path.read_text(encoding="utf-8")) for path in sorted(machine.parent.glob("[!.]*.json"))
-        ],
+        "machines": [json.loads(path.read_text(encoding="utf-8")) for path in files_in(machine.parent, "[!.]*.json")],
         "stages": [entry for stage in taking_part if (entry := _stage(stage, Tables(config.root)))],
     }
     path = config.root / FILE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError, nearest
 from pipeline.storage.checked_reading import checked_dataset, damage_told
-from pipeline.storage.stores import metadata_of, place, states
+from pipeline.storage.stores import files_in, metadata_of, place, states
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,8 +49,8 @@ class RunFolder:
 
         >>> files = open_run("outputs/demo").files("scores")
         """
-        found = (self.root / table).glob("*.parquet") if re.fullmatch("[a-z][a-z0-9_]*", table) else ()
-        if not (files := sorted(path for path in found if not path.name.startswith("."))):
+        named = re.fullmatch("[a-z][a-z0-9_]*", table)
+        if not (files := files_in(self.root / table, "[!.]*.parquet") if named else []):
             raise UserError(f"{self.root} has no table {table!r}; {nearest(table, self.tables)}")
         return files
 

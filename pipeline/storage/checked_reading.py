@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.storage.stores import arrow_path, arrow_system, open_parquet
+from pipeline.storage.stores import arrow_path, arrow_system, is_remote, open_parquet
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -21,17 +21,19 @@ ROWS = 4096
 """Rows of a file that are in memory at a time."""
 FAULTS = (OSError, pa.ArrowException, UnicodeDecodeError)
 """What reading a damaged file raises."""
+HOLE = 2**20
+"""Bytes that are fetched in vain from a store rather than by two requests."""
 THROUGH_DUCKDB = "reading the stream registered as"
 """Stands in DuckDB's errors about rows that pyarrow could not read for it."""
 
 
-def checked_format() -> "ds.ParquetFileFormat":
-    """Parquet whose page checksums are compared."""
+def checked_format(path: Path) -> "ds.ParquetFileFormat":
+    """Parquet whose page checksums are compared, for files that lie where `path` does."""
     import pyarrow.dataset as ds
 
-    return ds.ParquetFileFormat(
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    )
+    ranges = pa.CacheOptions(hole_size_limit=HOLE) if is_remote(path) else None
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True, cache_options=ranges)
+    return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
 def checked_dataset(files: Iterable[Path]) -> "ds.FileSystemDataset":
@@ -45,7 +47,7 @@ def checked_dataset(files: Iterable[Path]) -> "ds.FileSystemDataset":
     paths = list(files)
     with damage_told(paths):
         return ds.dataset(
-            [arrow_path(path) for path in paths], format=checked_format(), filesystem=arrow_system(paths[0])
+            [arrow_path(path) for path in paths], format=checked_format(paths[0]), filesystem=arrow_system(paths[0])
         )
 
 

@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -153,11 +154,18 @@ def states(paths: Sequence[Path]) -> list[Hashable]:
 
 
 def _listed(folder: Path) -> dict[Path, Hashable]:
+    """The files in a folder of a store with their states, by one request."""
     try:
         entries = ask(cast(Any, folder).fs.ls, cast(Any, folder).path, True)
     except FileNotFoundError:
         return {}
-    return {folder / entry["name"].rpartition("/")[2]: _stamp(entry) for entry in entries}
+    return {folder / one["name"].rpartition("/")[2]: _stamp(one) for one in entries if one["type"] == "file"}
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder whose names fit a pattern such as *.json, in order; none where there is no such folder."""
+    found = _listed(folder) if is_remote(folder) else folder.glob(pattern)
+    return sorted(path for path in found if fnmatchcase(path.name, pattern))
 
 
 def _state_if_there(path: Path) -> Hashable:

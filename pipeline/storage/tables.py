@@ -15,7 +15,7 @@ from pipeline.schemas import TableSchema
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.checked_reading import checked_format, damage_told
 from pipeline.storage.shards import writer_options
-from pipeline.storage.stores import arrow_path, arrow_system, metadata_of, open_parquet, state, states
+from pipeline.storage.stores import arrow_path, arrow_system, files_in, metadata_of, open_parquet, state, states
 from pipeline.storage.temporary_names import remove_leftovers
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Tables:
         return self.folder(table) / f"{shard}.parquet"
 
     def files(self, table: TableSchema) -> list[Path]:
-        return sorted(path for path in self.folder(table).glob("*.parquet") if not path.name.startswith((".", "_")))
+        return files_in(self.folder(table), "[!._]*.parquet")
 
     def read(
         self,
@@ -114,7 +114,7 @@ def _dataset(table: TableSchema, files: Sequence[Path]) -> "ds.Dataset":
     """Some files as one dataset. Of a table about units it knows which units each file holds, and passes the others over."""
     import pyarrow.dataset as ds
 
-    layout, disk = checked_format(), arrow_system(files[0])
+    layout, disk = checked_format(files[0]), arrow_system(files[0])
     held = [_units_of(path) if table.units_per_group and len(files) > 1 else None for path in files]
     fragments = [
         layout.make_fragment(arrow_path(path), disk, partition_expression=units)
