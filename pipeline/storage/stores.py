@@ -50,7 +50,8 @@ def place(text: str | Path) -> Path:
         from upath import UPath
 
         found = UPath(str(text), **UNCACHED)
-        _reach(found.fs, found.path.strip("/").partition("/")[0])
+        if protocol in EXTRAS:
+            _reach(found.fs, found.path.partition("/")[0])
     except (ImportError, ValueError) as error:
         extra = EXTRAS.get(protocol)
         told = f'install it with: pip install "neurogloss[{extra}]"' if extra else "install fsspec's package for it"
