@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
+import httpx2
 from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError, Timeout
 from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream, AiohttpTransport
 
@@ -84,13 +85,9 @@ class Client:
                 event_hooks={"request": [self._only_own_headers]},
             ),
         )
-        self._create: dict[str, Any] = {
-            CHAT: self.openai.chat.completions.with_raw_response.create,
-            PLAIN: self.openai.completions.with_raw_response.create,
-        }
 
-    async def post(self, path: str, body: Json) -> Json:
-        """The reply to one request, CHAT or PLAIN.
+    async def post(self, path: str, content: bytes) -> Json:
+        """The reply to one request, CHAT or PLAIN, whose body is sent as it is.
 
         Raises:
             Fault: no usable reply came; another try may bring one.
@@ -99,9 +96,7 @@ class Client:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                # As extra_body, so that the client checks and copies nothing of it.
-                fixed: dict[str, Any] = {"messages": []} if path == CHAT else {"prompt": ""}
-                response = await self._create[path](model="", extra_body=body, **fixed)
+                response = await self.openai.post(path, cast_to=httpx2.Response, content=content)
         except ERRORS as error:
             problem = self.problem(error)
         else:
