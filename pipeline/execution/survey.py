@@ -19,8 +19,11 @@ from pipeline.storage.tables import Tables
 Stages = Mapping[str, Stage]
 
 
-def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
+def survey(config: RunConfig, stages: Stages, last: str = "") -> dict[str, Progress]:
     """Look at the files of all stages, in the order of the data flow.
+
+    Args:
+        last: stages after this one are left out.
 
     Raises:
         UserError: a file is corrupt or foreign, or was made with other settings.
@@ -28,6 +31,8 @@ def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
     found: dict[str, Progress] = {}
     for stage in stages.values():
         found[stage.name] = _look(stage, config, found)
+        if stage.name == last:
+            break
     return found
 
 
