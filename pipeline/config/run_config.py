@@ -22,7 +22,8 @@ class Run(Section):
     seed: Count = 0
     """Seed of everything drawn at random."""
     folder: str = "outputs"
-    """Folder that holds the run's folder. A relative one starts from the checkout; without a checkout, from the run file's folder."""
+    """Folder that holds the run's folder. A relative one starts from the checkout; without a checkout, from the run file's folder.
+    It may be in an object store, such as s3://bucket/runs; see docs/cluster.md."""
     paths_from: str = ""
     """Folder that relative paths of the run file start from; unless given, its own, and for a preset the working directory."""
     prompts: str = ""

@@ -45,7 +45,11 @@ def place(text: str | Path) -> Path:
     """
     if "://" not in str(text):
         return Path(text).expanduser()
-    protocol = str(text).partition("://")[0]
+    protocol, _, rest = str(text).partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise UserError(
+            "an address with a password or key in it, which is not shown; put that into the environment (docs/cluster.md)"
+        )
     try:
         from upath import UPath
 

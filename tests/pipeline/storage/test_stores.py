@@ -288,3 +288,9 @@ def test_every_table_fits(root: Path) -> None:
     rows = UNIT_TOKENS.schema.empty_table()
     publish(Tables(root).file(UNIT_TOKENS, "part-00000"), rows, UNIT_TOKENS, footer({}, {}, 0.0))
     assert Tables(root).read(UNIT_TOKENS).num_rows == 0
+
+
+def test_a_key_in_an_address_is_not_shown() -> None:
+    with pytest.raises(UserError) as told:
+        place("ftp://me:secret@host/runs")
+    assert "secret" not in str(told.value)
