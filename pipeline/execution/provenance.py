@@ -110,6 +110,7 @@ def _stage(stage: Stage, tables: Tables) -> Json | None:
         "failed_rows": sum(one["failed"] for entries in said.values() for one in entries),
         "tokens": {model: {"read": read, "written": written} for model, (read, written) in sorted(tokens.items())},
         "commits": sorted({one["commit"] for one in last}),
+        "profiles": [json.loads(text) for text in sorted({one["profile"] for one in last} - {"{}"})],
     }
 
 
@@ -126,6 +127,7 @@ def _of_file(path: Path, now: Hashable) -> Json | None:
         "failed": int(said.get("failed", 0)),
         "seconds": float(said.get("seconds", 0)),
         "commit": said.get("git_commit", "unknown"),
+        "profile": said.get("profile", "{}"),
         "tokens": _tokens(path) if names.issuperset(SPENT) else [],
     }
 

@@ -99,7 +99,8 @@ class ShardWork:
     def _publish(self, shard: Shard, rows: Rows, claim: Claim) -> None:
         now = time.perf_counter()
         seconds, self._published = now - self._published, now  # since the shard before, so that they add up to the run
-        said = shard_footer(self._series.inputs, shard.key, seconds, self._series.read[shard.name])
+        read, profile = self._series.read[shard.name], self._context.profile()
+        said = shard_footer(self._series.inputs, shard.key, seconds, read, profile)
         for table in self._stage.writes:
             file = self._context.tables.file(table, shard.name)
             publish(file, rows[table.name], table, said, partial(self._shards.before_publishing, claim, file))

@@ -209,6 +209,11 @@ class Context:
         """What the stage's requests have taken so far, in words for people."""
         return [made.taken() for made in self._made.values() if hasattr(made, "taken")]
 
+    def profile(self) -> dict[str, Any]:
+        """What is known of the endpoint that the stage asks; empty without one."""
+        found = [made.profile() for made in self._made.values() if hasattr(made, "profile")]
+        return found[0] if found else {}
+
     def look_again(self, busy: Container[str]) -> None:
         """Learn what other workers have left, but for those at work (`busy`), before their shards are begun anew."""
         for made in self._made.values():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.results.unit_view import UnitView
 
 
-JSON_KEYS = {"inputs", "shard", "seconds", "failed"}
+JSON_KEYS = {"inputs", "shard", "seconds", "failed", "profile"}
 """Keys of a footer whose values are JSON; any other value is a text, even where it looks like a number."""
 
 

@@ -121,7 +121,11 @@ def fingerprint(inputs: Mapping[str, Any]) -> str:
 
 
 def footer(
-    inputs: Mapping[str, Any], key: Mapping[str, Any], seconds: float, read: Mapping[str, str] | None = None
+    inputs: Mapping[str, Any],
+    key: Mapping[str, Any],
+    seconds: float,
+    read: Mapping[str, str] | None = None,
+    profile: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """What the footer of a shard's files says of where they come from.
 
@@ -130,6 +134,7 @@ def footer(
         key: what the shard covers.
         seconds: the time it took.
         read: by stage, a digest of the content of what was read of it.
+        profile: what the endpoint that was asked can do.
     """
     return {
         "fingerprint": fingerprint(inputs),
@@ -137,6 +142,7 @@ def footer(
         "shard": canonical(key),
         "seconds": f"{seconds:.3f}",
         "read": canonical(read or {}),
+        "profile": canonical(profile or {}),
         "git_commit": git_commit(),
         "created_by": CREATED_BY,
     }

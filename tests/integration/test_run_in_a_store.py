@@ -131,3 +131,4 @@ def test_a_machine_that_is_lost_takes_few_replies_with_it(tmp_path: Path, bucket
     assert before > 4
     assert 0 <= again < before
     assert_same(calm / NAME, store)
+    assert open_run(str(store)).provenance("explanations")["profile"]["chat"]
