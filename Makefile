@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster test-chaos docs pictures lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu bench-scale bench-large
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -21,6 +21,7 @@ UNIT   ?=
 A      ?=
 B      ?=
 PORT   ?= 8000
+UNITS  ?=
 WORKERS ?= --numprocesses 2
 # Of bench-recovery, from the command line alone; KEY is the name of the environment variable that holds the key.
 BASE_URL =
@@ -28,7 +29,7 @@ MODEL    =
 KEY      =
 LABEL    =
 
-BENCHMARKS = bench_record bench_merge bench_sizes bench_simulator bench_simulate bench_endpoint bench_tokens bench_sasc bench_recovery bench_planted
+BENCHMARKS = bench_record bench_merge bench_sizes bench_simulator bench_simulate bench_endpoint bench_tokens bench_sasc bench_recovery bench_planted bench_large
 
 PLAYWRIGHT = playwright==1.65.2
 LIBRARIES = slickgrid@5.20.2 uplot@1.6.32
@@ -205,6 +206,12 @@ bench-peer: $(INSTALLED) ## CPU, memory and disk of recording, beside Delphi's; 
 
 bench-corpus: $(INSTALLED) ## memory of cutting 1 GB of text; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_corpus
+
+bench-scale: $(INSTALLED) ## time and memory against units, corpus and workers, up to 1M made-up units; UNITS=1000,10000 for smaller runs whose figures are not kept
+	@$(BIN)/python -m tests.benchmarks.$(if $(UNITS),bench_scale --units $(UNITS),figures bench_scale)
+
+bench-large: $(INSTALLED) ## what runs over GPT-2 XL and an 8B model take, by the estimate and the last figures of bench
+	@$(BIN)/python -m tests.benchmarks.bench_large
 
 bench-fetch: $(INSTALLED) ## how fast a unit is fetched, RUN=folder of a recorded run; not part of bench
 	@$(BIN)/python -m tests.benchmarks.bench_fetch --run $(RUN)

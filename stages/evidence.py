@@ -48,7 +48,7 @@ class Exemplar:
     seq_id: int
     band: str
     tokens: list[str]
-    """T token texts; joined, they are the text."""
+    """T token texts; joined, they are the text. None where they were not asked for."""
     activations: Activations
     """(T,) activations in the polarity of the unit; NaN at the positions left out of the record."""
     split: str = "explain"
@@ -170,7 +170,7 @@ class RecordedUnits:
         wanted = set(seq_ids)
         texts = self._texts if len(self._texts) < MOST_TEXTS else {}
         if missing := wanted - texts.keys():
-            rows = self._tables.read(CORPUS, pc.field("seq_id").isin(sorted(missing)), ["seq_id", "tokens"])
+            rows = self._tables.numbered(CORPUS, missing, ["seq_id", "tokens"])
             read = [list(map(sys.intern, tokens)) for tokens in rows["tokens"].to_pylist()]
             texts = texts | dict(zip(rows["seq_id"].to_pylist(), read, strict=True))
             self._texts = texts  # a new one, as another thread may be reading the old one
@@ -183,6 +183,8 @@ class RecordedUnits:
         splits: Sequence[str],
         polarity: str = "+",
         of: TableSchema = EXEMPLARS,
+        *,
+        texts: bool = True,
     ) -> dict[int, list[Exemplar]]:
         """The exemplars of some units, by band in the order of BANDS and then by rank.
 
@@ -190,6 +192,7 @@ class RecordedUnits:
 
         Args:
             of: EXEMPLARS, or NEGATIVES for their hard negatives.
+            texts: whether they have their tokens, which are read from all over the corpus.
 
         Raises:
             PermissionError: the stage does not own one of the splits.
@@ -198,20 +201,24 @@ class RecordedUnits:
         table = self._rows(of, (module, indices, polarity), splits, [*names, "activations"])
         rows = list(zip(*(table[name].to_pylist() for name in names), range(table.num_rows), strict=True))
         rows.sort(key=lambda row: (BANDS.index(row[1]), splits.index(row[2]), row[3]))
-        texts = self.tokens(table["seq_id"].to_pylist())
+        tokens = self.tokens(table["seq_id"].to_pylist()) if texts else {}
         activations = _rows_of_floats(table["activations"], self._config[Record].skip_positions, polarity)
         found: dict[int, list[Exemplar]] = {index: [] for index in indices}
         for index, band, split, _, seq_id, number in rows:
-            found[index].append(Exemplar(seq_id, band, texts[seq_id], activations[number], split))
+            shown = tokens[seq_id] if texts else []
+            found[index].append(Exemplar(seq_id, band, shown, activations[number], split))
         return found
 
     def sequences(
         self, module: str, indices: Sequence[int], splits: Sequence[str], polarity: str = "+"
     ) -> dict[int, list[tuple[int, str]]]:
         """(seq_id, split) of the exemplars of some units, without their activations; each once, in seq_id order."""
-        table = self._rows(EXEMPLARS, (module, indices, polarity), splits, ["index", "seq_id", "split"])
-        pairs = sorted({(row["index"], row["seq_id"], row["split"]) for row in table.to_pylist()})
-        return {index: [(seq_id, split) for of, seq_id, split in pairs if of == index] for index in indices}
+        names = ["index", "seq_id", "split"]
+        table = self._rows(EXEMPLARS, (module, indices, polarity), splits, names)
+        found: dict[int, list[tuple[int, str]]] = {index: [] for index in indices}
+        for index, *pair in sorted(set(zip(*(table[name].to_pylist() for name in names), strict=True))):
+            found[index].append((pair[0], pair[1]))
+        return found
 
     def _rows(
         self, table: TableSchema, unit: tuple[str, Sequence[int], str], splits: Sequence[str], columns: list[str]

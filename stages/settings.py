@@ -213,7 +213,7 @@ class Score(StageSection):
     """Probability mass of the interval."""
     calibration: Literal["none", "linear", "percentile"] = "linear"
     """From simulated to true values, fitted on `select`; used by r_squared and absolute_deviation."""
-    shard_units: Positive = 256
+    shard_units: Positive = 1024
     """Units scored by one shard."""
 
 

@@ -5,7 +5,7 @@ A part stands between `<!-- made: WHAT -->` and `<!-- end -->`, where WHAT is
     columns TABLE            the version and the columns of a table, from its schema
     settings                 every setting of run files
     figure BENCHMARK.NAME    a figure as a benchmark printed it last, from docs/figures.json
-    table BENCHMARK          all figures of a benchmark that prints columns of rows
+    table BENCHMARK          all figures of a benchmark that prints columns of rows; BENCHMARK.NAME for one of several such tables
     measured BENCHMARK       the day and the machine of that
 
 The notebook is a page about Python, with a cell for each block of code.
@@ -48,7 +48,11 @@ def _part(kind: str, name: str, figures: Mapping[str, Any]) -> str:
         value = figures[benchmark]["figures"][figure]
         return f"{value:,.0f}" if isinstance(value, int) or value >= 1000 else f"{value:.3g}"
     if kind == "table":
-        return f"\n{_columns_of_figures(figures[name]['figures'])}\n" if name in figures else "\nnot measured\n"
+        benchmark, _, part = name.partition(".")
+        if benchmark not in figures:
+            return "\nnot measured\n"
+        found = figures[benchmark]["figures"]
+        return f"\n{_columns_of_figures(found[part] if part else found)}\n"
     if kind == "measured":
         found = figures.get(name)
         return f"{found['date']}, {found['machine']}" if found else "not measured"

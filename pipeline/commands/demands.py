@@ -6,12 +6,13 @@ write it (see EstimateHints).
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.errors import UserError
@@ -76,6 +77,12 @@ class SampleTables(Tables):
         rows = self.replaced[table.name]
         rows = rows if where is None else rows.filter(where)
         return rows.select(list(columns)) if columns else rows
+
+    def numbered(self, table: TableSchema, numbers: Iterable[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """As `Tables.numbered`."""
+        if table.name not in self.replaced:
+            return super().numbered(table, numbers, columns)
+        return self.read(table, pc.field(table.key[0]).isin(sorted(set(numbers))), columns)
 
     def batches(
         self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, rows: int = 1024

@@ -1,15 +1,12 @@
 """What a shard has read, as digests: a shard whose input was made anew with other rows is noticed, and is made anew too."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from pipeline.config import RunConfig
 from pipeline.execution.kept_plan import shards_of_pool
 from pipeline.execution.series import Progress, Series
 from pipeline.execution.stage import Methods, Shard, Stage
-
-UnitKey = tuple[str, str, int]
 
 
 class ContentRead:
@@ -22,39 +19,42 @@ class ContentRead:
         if stage.pool is not None:
             name, pooled = stage.pool(config, methods)
             self._pool = f"{name}, controls", earlier[name].by(pooled)
-        self._known: dict[tuple[str, int, str], str] = {}
+        self._known: dict[str, str] = {}
+        self._pools: dict[str, str] = {}
 
     def of(self, shard: Shard) -> dict[str, str]:
         """By stage: of shards of units those that hold a unit of the shard, of others all; and those that controls are from."""
         found = {name: self._digest(name, series, shard) for name, series in self._upstream.items()}
         name, series = self._pool
         if series is not None:
-            found[name] = self._of_shards(name, series, shards_of_pool(shard) or [])
+            pool = repr(shard.key.get("pool"))  # most shards have the same one, with as many names as there are shards
+            if pool not in self._pools:
+                self._pools[pool] = _combined(series, shards_of_pool(shard) or [])
+            found[name] = self._pools[pool]
         return found
 
     def _digest(self, name: str, series: Series, shard: Shard) -> str:
         holders = self._holders[name]
         if not holders or "indices" not in shard.key:
-            return self._of_shards(name, series, [one.name for one in series.shards])
-        held = dict.fromkeys(holders[unit] for unit in _units(shard) if unit in holders)
+            if name not in self._known:  # most others read all of them too
+                self._known[name] = _combined(series, [one.name for one in series.shards])
+            return self._known[name]
+        own = holders.get(_group(shard), {})
+        held = dict.fromkeys(own[index] for index in shard.key["indices"] if index in own)
         return _combined(series, held)
 
-    def _of_shards(self, name: str, series: Series, names: Sequence[str]) -> str:
-        """Of many shards that most others read too."""
-        key = name, len(names), names[-1] if names else ""
-        if key not in self._known:
-            self._known[key] = _combined(series, names)
-        return self._known[key]
+
+def _holders(series: Series) -> dict[tuple[str, str], dict[int, str]]:
+    """By module and polarity, the shard that holds each unit; none where shards are not of units."""
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for shard in series.shards:
+        if "indices" in shard.key:
+            found.setdefault(_group(shard), {}).update(dict.fromkeys(shard.key["indices"], shard.name))
+    return found
 
 
-def _holders(series: Series) -> dict[UnitKey, str]:
-    """The shard that holds each unit; none where shards are not of units."""
-    return {unit: shard.name for shard in series.shards if "indices" in shard.key for unit in _units(shard)}
-
-
-def _units(shard: Shard) -> list[UnitKey]:
-    key: Mapping[str, Any] = shard.key
-    return [(key["module"], key["polarity"], index) for index in key["indices"]]
+def _group(shard: Shard) -> tuple[str, str]:
+    return shard.key["module"], shard.key["polarity"]
 
 
 def _combined(series: Series, names: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ later. All workers read them, so that they agree on the shards while some are fi
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,7 @@ class KeptPlan:
             planned: shards of all units that are asked for.
             pool: what further shards take for controls, as part of their keys.
         """
-        covered: dict[str, set[int]] = {}
-        for shard in self.shards:
-            covered.setdefault(_group(shard), set()).update(shard.key["indices"])
+        covered = _units_of(self.shards)
         groups: dict[str, list[Shard]] = {}
         for shard in planned:
             groups.setdefault(_group(shard), []).append(shard)
@@ -73,11 +71,11 @@ class KeptPlan:
 
     def wanted(self, planned: Sequence[Shard], done: Collection[str]) -> list[Shard]:
         """The shards that hold a unit that is asked for now; those that are done stay, whatever is asked for."""
-        asked = {(_group(shard), index) for shard in planned for index in shard.key["indices"]}
+        asked = _units_of(planned)
         return [
             shard
             for shard in self.shards
-            if shard.name in done or any((_group(shard), index) in asked for index in shard.key["indices"])
+            if shard.name in done or not asked.get(_group(shard), set()).isdisjoint(shard.key["indices"])
         ]
 
     def extend(self, shards: Sequence[Shard]) -> None:
@@ -121,6 +119,14 @@ def shards_of_pool(shard: Shard) -> list[str] | None:
 def _group(shard: Shard) -> str:
     """What units of a shard share: their module, polarity and methods."""
     return canonical({name: value for name, value in shard.key.items() if name not in BESIDE_UNITS})
+
+
+def _units_of(shards: Iterable[Shard]) -> dict[str, set[int]]:
+    """Indices by group."""
+    found: dict[str, set[int]] = {}
+    for shard in shards:
+        found.setdefault(_group(shard), set()).update(shard.key["indices"])
+    return found
 
 
 def _read(file: Path) -> list[Shard]:

@@ -119,7 +119,9 @@ class SharedShards:
 
     def take(self, shard: Shard) -> Claim | None:
         """The claim of a shard that nobody else computes, and that is not there yet."""
-        if self._is_over() or (claim := self._claims.take(self._stage.name, shard.name)) is None:
+        if self._is_over() or self._is_there(shard):  # a look costs less than a claim, and others finish most of them
+            return None
+        if (claim := self._claims.take(self._stage.name, shard.name)) is None:
             return None
         if self._is_there(shard):
             self._claims.release(claim)

@@ -42,10 +42,12 @@ class UnitData:
 
     def __init__(self, run: RunFolder, units: UnitList, elsewhere: pa.Table) -> None:
         """elsewhere: what other runs say of the units."""
-        self._elsewhere = elsewhere
+        self._elsewhere, self._elsewhere_of = elsewhere, ("", elsewhere.slice(0, 0))
         self._units, self._tables = units, Tables(run.root)
         self._schemas = {name: _schema(run, name) for name in run.tables if name not in LEFT_OUT}
         self._schemas = {name: table for name, table in self._schemas.items() if "index" in table.schema.names}
+        listed = units.rows[["module", "index", "polarity", "explainer", "candidate"]]
+        self._listed = {str(module): rows for module, rows in listed.groupby("module", sort=False)}
         self.count = len(units.rows[["module", "index"]].drop_duplicates())
         """Units of the list."""
         self.sequences: set[int] = set()
@@ -90,7 +92,10 @@ class UnitData:
         wanted = [name for name in self._schemas if names is None or name in names]
         found = {name: _by_index(self._rows(name, module, indices)) for name in wanted}
         if names is None:
-            found["elsewhere"] = _by_index(self._elsewhere.filter(pc.equal(self._elsewhere["module"], module)))
+            if self._elsewhere_of[0] != module:  # pages are made of one module after the other
+                of_module = self._elsewhere.filter(pc.equal(self._elsewhere["module"], module))
+                self._elsewhere_of = module, _by_index(of_module)
+            found["elsewhere"] = self._elsewhere_of[1]
         return found
 
     def _rows(self, name: str, module: str, wanted: Sequence[int]) -> pa.Table:
@@ -117,7 +122,7 @@ class UnitData:
 
     def _is_published(self, module: str, rows: pa.Table, keys: list[str]) -> pa.Array:
         """Which rows belong to units and explanations of the list."""
-        listed = self._units.rows.loc[self._units.rows["module"] == module, keys].drop_duplicates()
+        listed = self._listed[module][keys].drop_duplicates()
         found = rows.select(keys).to_pandas().merge(listed, how="left", on=keys, indicator=True)
         return pa.array(found["_merge"] == "both")
 
@@ -146,7 +151,7 @@ class UnitData:
         exemplars = read.get("exemplars", EXEMPLARS.schema.empty_table())
         is_kept = pc.and_(pc.equal(exemplars["band"], "top"), pc.equal(exemplars["split"], "explain"))
         kept = exemplars.filter(pc.and_(is_kept, pc.less(exemplars["rank"], STRONGEST)))
-        listed = self._units.rows.loc[self._units.rows["module"] == module, ["index", "polarity"]]
+        listed = self._listed[module][["index", "polarity"]]
         found = kept.select(["index", "polarity", "rank", "seq_id"]).to_pandas()
         found = listed.assign(row=listed.index).merge(found, on=["index", "polarity"])
         self.strongest[found["row"], found["rank"]] = found["seq_id"]

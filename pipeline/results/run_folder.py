@@ -2,15 +2,20 @@
 
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from pipeline.errors import UserError, nearest
+from pipeline.schemas import CORPUS, TableSchema
 from pipeline.storage.checked_reading import checked_dataset, damage_told
-from pipeline.storage.stores import files_in, metadata_of, place, states
+from pipeline.storage.listed_files import ListedFiles
+from pipeline.storage.stores import metadata_of, place
+from pipeline.storage.tables import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +34,9 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._registered: dict[str, list[Hashable]] = {}
+        self._listed, self._stored = ListedFiles(), Tables(root)
+        self._datasets: dict[str, tuple[list[Path], ds.FileSystemDataset]] = {}
+        self._registered: dict[str, ds.FileSystemDataset] = {}
 
     def __repr__(self) -> str:
         return f"<run {self.root}: {', '.join(self.tables)}>"
@@ -42,15 +49,15 @@ class RunFolder:
         True
         """
         folders = (path for path in self.root.iterdir() if not path.name.startswith((".", "_")))
-        return sorted(folder.name for folder in folders if any(folder.glob("*.parquet")))
+        return sorted(folder.name for folder in folders if self._listed.of(folder))
 
     def files(self, table: str) -> list[Path]:
         """The finished files of a table, in order. Raises UserError: the run has no such table.
 
         >>> files = open_run("outputs/demo").files("scores")
         """
-        named = re.fullmatch("[a-z][a-z0-9_]*", table)
-        if not (files := files_in(self.root / table, "[!.]*.parquet") if named else []):
+        files = self._listed.of(self.root / table) if re.fullmatch("[a-z][a-z0-9_]*", table) else []
+        if not files:
             raise UserError(f"{self.root} has no table {table!r}; {nearest(table, self.tables)}")
         return files
 
@@ -64,7 +71,32 @@ class RunFolder:
         Raises:
             UserError: the run has no such table.
         """
-        return checked_dataset(self.files(table))
+        files = self.files(table)
+        if table not in self._datasets or self._datasets[table][0] is not files:
+            self._datasets[table] = files, checked_dataset(files)
+        return self._datasets[table][1]
+
+    def unit_rows(self, table: str, module: str, index: int, polarity: str | None = None) -> pa.Table:
+        """The rows of a table about one unit, in both polarities unless one is given; files without them are not opened again.
+
+        >>> explanations = open_run("outputs/demo").unit_rows("explanations", "layers.4.mlp", 591)
+
+        Raises:
+            UserError: the run has no such table, or its rows are not about units.
+        """
+        schema = self.dataset(table).schema
+        if not {"module", "index"} <= set(schema.names):
+            raise UserError(f"the rows of {table} are not about units; read it with: run.table({table!r})")
+        of_units = TableSchema(table, 0, schema, units_per_group=64)
+        known = polarity if "polarity" in schema.names else None
+        return self._stored.read(of_units, self._stored.is_unit(module, [index], known))
+
+    def sequences(self, seq_ids: Iterable[int]) -> pa.Table:
+        """seq_id and tokens of some sequences of the corpus; none where the run has none.
+
+        >>> tokens = open_run("outputs/demo").sequences([3, 7])["tokens"]
+        """
+        return self._stored.numbered(CORPUS, seq_ids, ["seq_id", "tokens"])
 
     def table(self, name: str) -> "pd.DataFrame":
         """A whole table in memory. Raises UserError: the run has no such table, or a file of it is damaged.
@@ -102,11 +134,9 @@ class RunFolder:
         if not tables:
             raise UserError(f"no table in {self.root} yet; start the run with: make run")
         for name in tables:
-            files = self.files(name)
-            now = [*files, *states(files)]
-            if self._registered.get(name) != now:
-                self._connection.register(name, checked_dataset(files))
-                self._registered[name] = now
+            if self._registered.get(name) is not (source := self.dataset(name)):
+                self._connection.register(name, source)
+                self._registered[name] = source
         return self._connection
 
     @cached_property

@@ -4,7 +4,7 @@ A row of such a table begins with the keys of an explanation and its text. A tab
 these is the score itself, and columns of text beyond the outcome tell several scores of one explanation apart, such as `simulator`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,6 +39,14 @@ class OpenRun(Protocol):
 
     def dataset(self, table: str) -> "ds.FileSystemDataset":
         """One of them."""
+        ...
+
+    def unit_rows(self, table: str, module: str, index: int, polarity: str | None = None) -> pa.Table:
+        """The rows of one of them about a unit."""
+        ...
+
+    def sequences(self, seq_ids: Iterable[int]) -> pa.Table:
+        """seq_id and tokens of some sequences."""
         ...
 
 

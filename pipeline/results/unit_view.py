@@ -13,7 +13,7 @@ from pipeline.results.shown_unit import (
     shown_explanations,
     shown_statistics,
 )
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATION_KEYS, SIMULATIONS, UNITS, TableSchema
+from pipeline.schemas import EXEMPLARS, EXPLANATION_KEYS, SIMULATIONS, UNITS, TableSchema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,15 +52,8 @@ class UnitView:
         Raises:
             UserError: the run has no such table, or its rows are not about units.
         """
-        import pyarrow.dataset as ds
-
-        names = self.run.dataset(table).schema.names
-        if not {"module", "index"} <= set(names):
-            raise UserError(f"the rows of {table} are not about units; read it with: run.table({table!r})")
-        where = (ds.field("module") == self.module) & (ds.field("index") == self.index)
-        if "polarity" in names:
-            where &= ds.field("polarity") == self.polarity
-        return read(self.run, table, where=where)
+        rows: pd.DataFrame = self.run.unit_rows(table, self.module, self.index, self.polarity).to_pandas()
+        return rows
 
     def _rows(self, table: TableSchema) -> "pd.DataFrame":
         """The same, none where the run has no such table."""
@@ -128,13 +121,10 @@ class UnitView:
         >>> strongest_tokens = [row.tokens[row.peak] for row in exemplars.itertuples()]
         """
         import pandas as pd
-        import pyarrow.dataset as ds
 
         rows = self._rows(EXEMPLARS)
-        tokens: dict[int, Any] = {}
-        if CORPUS.name in self.run.tables:
-            texts = read(self.run, CORPUS.name, ["seq_id", "tokens"], ds.field("seq_id").isin(rows["seq_id"].tolist()))
-            tokens = dict(zip(texts["seq_id"], texts["tokens"], strict=True))
+        texts = self.run.sequences(rows["seq_id"].tolist())
+        tokens = dict(zip(texts["seq_id"].to_pylist(), texts["tokens"].to_pylist(), strict=True))
         expected = self._expected()
         rows["tokens"] = pd.Series([list(tokens.get(seq_id, ())) for seq_id in rows["seq_id"]], dtype=object)
         rows["expected"] = pd.Series([expected.get(seq_id) for seq_id in rows["seq_id"]], dtype=object)

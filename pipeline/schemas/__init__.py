@@ -72,11 +72,11 @@ def unit_table(
     folder: str = "",
     key: Sequence[str] = (),
     refers: Sequence[Reference] = (),
+    units_per_group: int = 64,
 ) -> TableSchema:
-    """A table with rows of units, in row groups of 64 of them."""
-    return TableSchema(
-        name, version, pa.schema(columns), units_per_group=64, folder=folder, key=tuple(key), refers=tuple(refers)
-    )
+    """A table with rows of units."""
+    schema = pa.schema(columns)
+    return TableSchema(name, version, schema, units_per_group, folder=folder, key=tuple(key), refers=tuple(refers))
 
 
 def column(name: str, kind: pa.DataType, meaning: str) -> pa.Field:

@@ -1,7 +1,7 @@
 """The finished tables of a run: read them, and remove the rows of those that were only needed for a while."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from pipeline.schemas import TableSchema
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.checked_reading import checked_format, damage_told
+from pipeline.storage.listed_files import ListedFiles
 from pipeline.storage.shards import writer_options
-from pipeline.storage.stores import arrow_path, arrow_system, files_in, metadata_of, open_parquet, state, states
+from pipeline.storage.sorted_rows import SortedRows
+from pipeline.storage.stores import arrow_path, arrow_system, metadata_of, open_parquet, state, states
 from pipeline.storage.temporary_names import remove_leftovers
 
 if TYPE_CHECKING:
@@ -23,11 +25,16 @@ if TYPE_CHECKING:
 
 
 class Tables:
-    """The tables in a run's folder. Page checksums are verified on every read."""
+    """The tables in a run's folder. Page checksums are verified on every read.
+
+    Where a run has thousands of files, a read takes the time of those that hold the rows: which they are is kept in memory.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._sources: dict[tuple[object, ...], ds.Dataset] = {}
+        self._listed = ListedFiles()
+        self._sources: dict[str, tuple[list[Path], list[object], ds.FileSystemDataset]] = {}
+        self._sorted: dict[str, tuple[ds.FileSystemDataset, SortedRows]] = {}
 
     def folder(self, table: TableSchema) -> Path:
         return self.root / table.path
@@ -36,7 +43,7 @@ class Tables:
         return self.folder(table) / f"{shard}.parquet"
 
     def files(self, table: TableSchema) -> list[Path]:
-        return files_in(self.folder(table), "[!._]*.parquet")
+        return list(self._listed.of(self.folder(table)))
 
     def read(
         self,
@@ -49,15 +56,34 @@ class Tables:
 
         Row groups whose statistics rule them out are not read.
         """
-        files = self.files(table) if shards is None else [self.file(table, shard) for shard in shards]
-        if not files:
-            empty = table.schema.empty_table()
-            return empty.select(list(columns)) if columns else empty
-        kept = KeptFiles(files if table.temporary else [])
+        files = self._listed.of(self.folder(table))
+        wanted = files if shards is None else [self.file(table, shard) for shard in shards]
+        if not wanted:
+            return _nothing(table, columns)
+        if missing := set(wanted).difference(files):
+            raise FileNotFoundError(f"{min(missing)} is not there")
+        kept = KeptFiles(wanted if table.temporary else [])
         with damage_told(files):
-            rows = self._source(table, files).to_table(filter=where, columns=list(columns) if columns else None)
+            if where is None and shards is None:
+                source = _dataset(table, files, [None] * len(files))
+            else:
+                source = _holding(
+                    self._source(table, files), where, None if shards is None else set(map(arrow_path, wanted))
+                )
+            rows = source.to_table(filter=where, columns=list(columns) if columns else None)
         kept.check()
         return rows
+
+    def numbered(self, table: TableSchema, numbers: Iterable[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a table with a number for a key, such as sequences by their seq_id; row groups that hold none are not read."""
+        (name,), wanted = table.key, sorted(set(numbers))
+        if not wanted or not (files := self._listed.of(self.folder(table))):
+            return _nothing(table, columns)
+        with damage_told(files):
+            source = self._source(table, files)
+            if table.path not in self._sorted or self._sorted[table.path][0] is not source:
+                self._sorted[table.path] = source, SortedRows(source, name)
+            return self._sorted[table.path][1].read(wanted, pc.field(name).isin(wanted), columns)
 
     def batches(
         self, table: TableSchema, where: Any = None, columns: Sequence[str] | None = None, rows: int = 1024
@@ -65,7 +91,7 @@ class Tables:
         """The same rows of all shards in their order, at most so many at a time: memory does not grow with the table."""
         import pyarrow.dataset as ds
 
-        if not (files := self.files(table)):
+        if not (files := self._listed.of(self.folder(table))):
             return
         with damage_told(files):
             yield from self._source(table, files).to_batches(
@@ -79,14 +105,16 @@ class Tables:
                 use_threads=False,  # others read on while the rows are used, up to the whole table
             )
 
-    def _source(self, table: TableSchema, files: list[Path]) -> "ds.Dataset":
+    def _source(self, table: TableSchema, files: list[Path]) -> "ds.FileSystemDataset":
         """The files as one dataset, kept with their footers for as long as they stay the same."""
-        key = (table.tag, *map(str, files), *states(files))
-        if key not in self._sources:
-            source = _dataset(table, files)
-            self._sources = {kept: known for kept, known in self._sources.items() if kept[0] != table.tag}
-            self._sources[key] = source
-        return self._sources[key]
+        listed, before, source = self._sources.get(table.path, ([], [], None))
+        if source is None or files is not listed:
+            now: list[object] = [*map(str, files), *states(files)]
+            if source is None or now != before:
+                known = table.units_per_group is not None and len(files) > 1
+                source = _dataset(table, files, [_units_of(path) if known else None for path in files])
+            self._sources[table.path] = files, now, source
+        return source
 
     def count(self, table: TableSchema) -> int:
         """Rows of the table, from the footers alone."""
@@ -110,15 +138,29 @@ class Tables:
         return found if polarity is None else found & (pc.field("polarity") == polarity)
 
 
-def _dataset(table: TableSchema, files: Sequence[Path]) -> "ds.Dataset":
-    """Some files as one dataset. Of a table about units it knows which units each file holds, and passes the others over."""
+def _nothing(table: TableSchema, columns: Sequence[str] | None) -> pa.Table:
+    empty = table.schema.empty_table()
+    return empty.select(list(columns)) if columns else empty
+
+
+def _holding(source: "ds.FileSystemDataset", where: Any, among: Collection[str] | None) -> "ds.FileSystemDataset":
+    """Those files of a dataset that may hold rows which fulfil an expression, among all or among some."""
+    import pyarrow.dataset as ds
+
+    if where is None and among is None:
+        return source
+    found = [one for one in source.get_fragments(filter=where) if among is None or one.path in among]
+    return ds.FileSystemDataset(found, source.schema, source.format, source.filesystem)
+
+
+def _dataset(table: TableSchema, files: Sequence[Path], units: Sequence[Any]) -> "ds.FileSystemDataset":
+    """Some files as one dataset, which passes a file over by the expression that all of its rows fulfil, where there is one."""
     import pyarrow.dataset as ds
 
     layout, disk = checked_format(files[0]), arrow_system(files[0])
-    held = [_units_of(path) if table.units_per_group and len(files) > 1 else None for path in files]
     fragments = [
-        layout.make_fragment(arrow_path(path), disk, partition_expression=units)
-        for path, units in zip(files, held, strict=True)
+        layout.make_fragment(arrow_path(path), disk, partition_expression=held)
+        for path, held in zip(files, units, strict=True)
     ]
     return ds.FileSystemDataset(fragments, table.schema, layout, disk)
 
@@ -179,10 +221,10 @@ class KeptFiles:
             if is_pruned(path):
                 raise RuntimeError(f"the rows of {path} were removed, as every stage that reads them was finished")
 
-    def check(self) -> None:
-        """To be called once rows were read."""
-        for path, before in self._states.items():
-            if state(path) != before:
+    def check(self, files: Iterable[Path] | None = None) -> None:
+        """To be called once rows were read; of which files, if not of all."""
+        for path in self._states if files is None else files:
+            if state(path) != self._states[path]:
                 raise RuntimeError(
                     f"{path} was replaced while it was read, by another worker that had finished with it"
                 )

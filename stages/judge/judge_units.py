@@ -119,8 +119,9 @@ async def process(shard: Shard, context: Context) -> Rows:
     mine = published & by & context.tables.is_unit(module, indices, polarity)
     explanations: list[Row] = context.tables.read(SCORES, mine, columns).to_pylist()
     where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & published
-    pool: list[Row] = context.once(
-        f"published of {module} {polarity} {shard.key.get('pool')}",
+    pool: list[Row] = context.latest(
+        "pool",
+        f"{module} {polarity} {shard.key.get('pool')}",
         lambda _: context.tables.read(SCORES, where, columns, shards_of_pool(shard)).to_pylist(),
     )
     recorded, unit = RecordedUnits.of(context), (module, indices, ("report",), polarity)

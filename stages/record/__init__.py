@@ -8,6 +8,7 @@ their final rows. On the way from a text to the rows of a unit:
     scan             gives the activations of a batch to the modules' states, and turns these into partial tables
     backends/        the running state of a module: contract, numba, sparse, torch and triton
     partial_tables   the tables between the two stages
+    partials         the partial tables of a range of units, part by part
     merge            the statistics of all partials, and their rows
     exemplars        the top-k and uniformly kept sequences of all partials, and their rows
     unit_statistics  histograms, quantiles and moments

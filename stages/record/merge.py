@@ -5,32 +5,23 @@ the corpus was cut, the rows are the same: counts and sums are exact or carry tw
 and exemplars have a total order (see `sequences`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, numbered_shards
 from pipeline.schemas import CORPUS, EXEMPLARS, UNITS
-from pipeline.storage.checked_reading import checked_dataset, damage_told
-from pipeline.storage.tables import KeptFiles, Tables, rows_by_module
+from pipeline.storage.tables import Tables, rows_by_module
 from pipeline.subjects.module_kinds import modules_of
 from stages.estimates import made_up_record
 from stages.evidence import SPLITS
-from stages.record.partial_tables import (
-    BLOCK,
-    BY_BLOCK,
-    PARTIAL_EXEMPLARS,
-    PARTIAL_TOKENS,
-    PARTIAL_UNIFORM,
-    PARTIAL_UNITS,
-    PARTIALS,
-)
+from stages.record.partial_tables import PARTIAL_EXEMPLARS, PARTIAL_TOKENS, PARTIAL_UNIFORM, PARTIAL_UNITS
+from stages.record.partials import Partials
 from stages.record.record_sizes import recording_sizes
 from stages.record.sequences import POLARITIES
 from stages.record.unit_statistics import (
@@ -82,34 +73,6 @@ def token_texts(tables: Tables) -> dict[int, str]:
         for token_id, text in zip(ids.tolist(), texts, strict=True):
             found.setdefault(token_id, text)
     return found
-
-
-class Partials:
-    """All partial tables of a run, part by part, with their footers held in memory."""
-
-    def __init__(self, tables: Tables) -> None:
-        names = [path.stem for path in tables.files(PARTIAL_UNITS)]
-        self._files = KeptFiles(tables.file(table, name) for name in names for table in PARTIALS)
-        self._parts = [
-            {table.name: (file := tables.file(table, name), checked_dataset([file])) for table in PARTIALS}
-            for name in names
-        ]
-
-    def about(self, module: str, start: int, stop: int) -> Iterator[dict[str, pa.Table]]:
-        """For each part of the corpus the rows about the units start..stop of a module, or about blocks that hold one of them.
-
-        Row groups that hold none of them are not read.
-        """
-        index = pc.field("index")
-        of_module = (pc.field("module") == module) & (index < stop)
-        for part in self._parts:
-            firsts = {name: start - start % BLOCK if name in BY_BLOCK else start for name in part}
-            with damage_told(file for file, _ in part.values()):
-                rows = {
-                    name: one.to_table(filter=of_module & (index >= firsts[name])) for name, (_, one) in part.items()
-                }
-            self._files.check()
-            yield rows
 
 
 def merge(

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks
@@ -72,7 +71,7 @@ def embed_plan(config: RunConfig, tables: Tables) -> list[Shard]:
 def embed(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Embed the sequences of one range that are in the pool."""
     seq_ids = pool_of(shard.key["start"], shard.key["stop"])
-    rows = context.tables.read(CORPUS, pc.field("seq_id").isin(seq_ids.tolist()), ["seq_id", "tokens"])
+    rows = context.tables.numbered(CORPUS, seq_ids.tolist(), ["seq_id", "tokens"])
     rows = rows.sort_by("seq_id")
     vectors = open_embedder(context).encode(["".join(tokens) for tokens in rows["tokens"].to_pylist()])
     return {EMBEDDINGS.name: pa.table({"seq_id": rows["seq_id"], "vector": list(vectors)}, schema=EMBEDDINGS.schema)}

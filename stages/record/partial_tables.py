@@ -4,7 +4,7 @@ Activations are plain bytes of float32, which take half as long to write and to 
 row for each block of units.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from stages.record.unit_statistics import join_zero_bins
 BLOCK = 64
 """Units of a row of partial token sums, and of uniformly kept activations."""
 UNITS_AT_ONCE = 512
-"""Units whose exemplars are copied into rows at a time, which bounds memory; a multiple of BLOCK."""
+"""Units whose rows are made at a time, and lie in one row group: a multiple of BLOCK. Fewer would be read as fast, but the footers
+of many parts of a corpus are in memory at once when they are merged."""
 
 
 def _table(name: str, version: int, units_per_group: int, *columns: pa.Field) -> TableSchema:
@@ -37,7 +38,7 @@ _BLOCK = [_MODULE, column("index", pa.int32(), "first unit of the block that the
 PARTIAL_UNITS = _table(
     "units",
     2,
-    BLOCK,
+    UNITS_AT_ONCE,
     *_UNIT,
     column("polarities", pa.string(), "'+', '-' or '+-': those recorded"),
     column("n_tokens", pa.int64(), "tokens scanned, NaN and infinite activations among them"),
@@ -53,7 +54,7 @@ PARTIAL_UNITS = _table(
 PARTIAL_EXEMPLARS = _table(
     "exemplars",
     2,
-    BLOCK,
+    UNITS_AT_ONCE,
     *_UNIT,
     column("polarity", pa.int8(), "1 for '+', -1 for '-'"),
     column("seq_id", pa.int64(), "the sequence in `corpus`"),
@@ -65,7 +66,7 @@ PARTIAL_EXEMPLARS = _table(
 PARTIAL_UNIFORM = _table(
     "uniform",
     1,
-    1,
+    UNITS_AT_ONCE // BLOCK,
     *_BLOCK,
     column("width", pa.int32(), "units of the block"),
     column("seq_id", pa.int64(), "the sequence in `corpus`"),
@@ -75,7 +76,7 @@ PARTIAL_UNIFORM = _table(
 PARTIAL_TOKENS = _table(
     "tokens",
     1,
-    1,
+    UNITS_AT_ONCE // BLOCK,
     *_BLOCK,
     column("token_id", pa.int32(), "a token of the explain sequences"),
     column("count", pa.int64(), "its occurrences in this part of the corpus"),
@@ -142,7 +143,8 @@ def uniform_rows(module: str, uniform: Mapping[int, Vectors], width: int) -> Ite
         width: units of the module.
     """
     seq_ids = sorted(uniform)
-    for start in range(0, width if seq_ids else 0, BLOCK):
+
+    def rows(start: int) -> pa.Table:
         blocks = [uniform[seq_id][start : start + BLOCK].T for seq_id in seq_ids]  # (T, BLOCK)
         columns = {
             "module": pa.repeat(module, len(seq_ids)),
@@ -151,7 +153,9 @@ def uniform_rows(module: str, uniform: Mapping[int, Vectors], width: int) -> Ite
             "seq_id": np.asarray(seq_ids, np.int64),
             "activations": pa.array([block.astype("<f4").tobytes() for block in blocks], pa.binary()),
         }
-        yield pa.table(columns, schema=PARTIAL_UNIFORM.schema)
+        return pa.table(columns, schema=PARTIAL_UNIFORM.schema)
+
+    return _by_group(rows, width if seq_ids else 0)
 
 
 def token_rows(
@@ -163,7 +167,8 @@ def token_rows(
         occurrences: (V,) occurrences of the covered tokens.
     """
     used = np.flatnonzero(occurrences)
-    for start in range(0, sums.token_sums.shape[1] if len(used) else 0, BLOCK):
+
+    def rows(start: int) -> pa.Table:
         columns = {
             "module": pa.repeat(module, len(used)),
             "index": np.full(len(used), start, np.int32),
@@ -171,7 +176,16 @@ def token_rows(
             "count": occurrences[used],
             "sums": _lists(sums.token_sums[used, start : start + BLOCK]),
         }
-        yield pa.table(columns, schema=PARTIAL_TOKENS.schema)
+        return pa.table(columns, schema=PARTIAL_TOKENS.schema)
+
+    return _by_group(rows, sums.token_sums.shape[1] if len(used) else 0)
+
+
+def _by_group(rows: Callable[[int], pa.Table], units: int) -> Iterator[pa.Table]:
+    """The rows of the blocks that begin at 0, BLOCK, ... up to a number of units; those of a row group together."""
+    for first in range(0, units, UNITS_AT_ONCE):
+        starts = range(first, min(first + UNITS_AT_ONCE, units), BLOCK)
+        yield pa.concat_tables(map(rows, starts)).combine_chunks()
 
 
 def activation_rows(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

@@ -130,7 +130,7 @@ def padded_batches(sequences: Sequences, batch_size: int) -> Iterator[TokenBatch
 
 def token_ids_of(tables: Tables, seq_ids: Iterable[int]) -> dict[int, list[int]]:
     """Token ids of some sequences by seq_id."""
-    rows = tables.read(CORPUS, pc.field("seq_id").isin(sorted(set(seq_ids))), ["seq_id", "token_ids"])
+    rows = tables.numbered(CORPUS, seq_ids, ["seq_id", "token_ids"])
     return dict(zip(rows["seq_id"].to_pylist(), rows["token_ids"].to_pylist(), strict=True))
 
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from tqdm import tqdm
 
 from pipeline.config import RunConfig
@@ -139,7 +138,7 @@ def scan_recorded(context: Context, ngrams: Ngrams, chosen: Chosen) -> dict[str,
             windows = recorded.exemplars(module, units, ["explain"], polarity)
             missing = {window.seq_id for own in windows.values() for window in own} - known.keys()
             columns = ["seq_id", "start", "token_ids", "tokens"]
-            corpus = context.tables.read(CORPUS, pc.field("seq_id").isin(sorted(missing)), columns)
+            corpus = context.tables.numbered(CORPUS, missing, columns)
             for seq_id, *sequence in zip(*(corpus[name].to_pylist() for name in columns), strict=True):
                 known[seq_id] = np.asarray(places.find(*sequence), np.int32).reshape(-1, 3)
             rows += [

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
-from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage, chunks
 from pipeline.schemas import (
     EXPLANATION,
     EXPLANATION_KEYS,
@@ -52,8 +52,12 @@ SCORES = unit_table(
     *OUTCOME,
     key=[*EXPLANATION_KEYS, "simulator"],
     refers=[OF_EXPLANATION],
+    units_per_group=1024,
 )
+"""Its row groups are large, as people sort and filter all of its rows."""
 
+AT_ONCE = 64
+"""Units whose simulations are in memory at a time."""
 Rows = list[dict[str, Any]]
 KEYS = ["index", "seq_id", "split"]
 TOP_EXPLANATIONS = """
@@ -80,21 +84,30 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Score the explanations of the units of one shard."""
-    module, indices, polarity = shard.key["module"], shard.key["indices"], shard.key["polarity"]
+    module, polarity = shard.key["module"], shard.key["polarity"]
+    rows = [
+        row for part in chunks(shard.key["indices"], AT_ONCE) for row in score_some(module, polarity, part, context)
+    ]
+    return {SCORES.name: SCORES.of_rows(rows)}
+
+
+def score_some(module: str, polarity: str, indices: Sequence[int], context: Context) -> Rows:
+    """Rows of the scores table for some units."""
     is_unit = context.tables.is_unit(module, indices, polarity)
     mine = is_unit & of_explainer(context.config[Explain].name)
     explanations = context.tables.read(EXPLANATIONS, mine).to_pylist()
     held_out = pc.field("split").isin(["select", "report"])
     simulated = mine & held_out & (pc.field("simulator") == context.config[Simulate].name)
     rows_simulated = context.tables.read(SIMULATIONS, simulated)
-    pairs = pair(rows_simulated, RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity))
+    true = RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity, texts=False)
+    pairs = pair(rows_simulated, true)
     errors = simulation_errors(rows_simulated)
     rows: Rows = []
     for index in indices:
         own = [row for row in explanations if row["index"] == index]
         rng = draw(context.config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
         rows += score_unit(context.config, own, pairs.where(pairs.rows["index"] == index), errors, rng)
-    return {SCORES.name: SCORES.of_rows(rows)}
+    return rows
 
 
 def pair(simulations: pa.Table, exemplars: Mapping[int, Sequence[Exemplar]]) -> Pairs:

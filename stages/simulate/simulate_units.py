@@ -78,9 +78,10 @@ async def process(shard: Shard, context: Context) -> Rows:
     where = (
         (pc.field("module") == module) & (pc.field("polarity") == polarity) & explained & (pc.field("candidate") == 0)
     )
-    pool: list[Row] = context.once(
-        f"explanations of {module} {polarity} {shard.key.get('pool')}",
-        lambda _: context.tables.read(EXPLANATIONS, where, shards=shards_of_pool(shard)).to_pylist(),
+    pool: list[Row] = context.latest(
+        "pool",
+        f"{module} {polarity} {shard.key.get('pool')}",
+        lambda _: context.tables.read(EXPLANATIONS, where, ["index", "text"], shards_of_pool(shard)).to_pylist(),
     )
     sequences = await asyncio.to_thread(recorded.sequences, module, indices, ("select", "report"), polarity)
     tokens = await asyncio.to_thread(recorded.tokens, [seq_id for pairs in sequences.values() for seq_id, _ in pairs])
@@ -109,7 +110,7 @@ def unit_jobs(
 
     Args:
         explanations: rows of the explanations table, those of the unit among them.
-        pool: the first candidates of units of the module, of the same polarity.
+        pool: index and text of the first candidates of units of the module, of the same polarity.
     """
     own = [row for row in explanations if row["index"] == index]
     others = [row for row in pool if row["index"] != index]

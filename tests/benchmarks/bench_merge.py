@@ -34,8 +34,9 @@ import pyarrow.parquet as pq
 from pipeline.schemas import EXEMPLARS, UNITS, TableSchema
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables
-from stages.record.merge import Partials, merge
+from stages.record.merge import merge
 from stages.record.partial_tables import PARTIALS
+from stages.record.partials import Partials
 from stages.settings import Record
 from tests.benchmarks.made_up_partials import MODULE, TOKEN_IDS, write_partials
 

@@ -57,11 +57,11 @@ def sizes(folder: Path, layers: int | None = None, parts: int = 1) -> RecordSize
     return record_sizes(parse_config(values, "sizes.toml", SECTIONS))
 
 
-def forward_flops(folder: Path, config: PreTrainedConfig) -> float:
-    """FLOPs of the layers over all tokens: two for each weight and token; attention's own are below 1 % at 64 tokens."""
+def forward_flops(folder: Path, config: PreTrainedConfig, tokens: int = SEQUENCES * TOKENS) -> float:
+    """FLOPs of the layers over some tokens: two for each weight and token; attention's own are below 1 % at 64 tokens."""
     tables = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
     parameters = sum(weight.numel() for weight in skeleton(str(folder)).parameters())
-    return float(2 * (parameters - tables) * SEQUENCES * TOKENS)
+    return float(2 * (parameters - tables) * tokens)
 
 
 def column(folder: Path, config: PreTrainedConfig) -> dict[str, str]:

@@ -116,3 +116,18 @@ def test_what_is_made_for_a_module_is_kept_until_another_one_is_asked_for() -> N
     assert len({id(thing) for thing in made}) == 3
     assert context.latest("site", "a", lambda _: ["another thing of the same module"]) != made[3]
     assert context.latest("source", "a", lambda _: []) is made[3]
+
+
+def test_activations_are_read_without_the_corpus_where_texts_are_not_asked_for(folder: Path) -> None:
+    (folder / "r" / "corpus" / "part-00000.parquet").unlink()
+    values = {
+        "run": {"name": "r", "folder": str(folder)},
+        "subject": {"model": "m", "modules": [MODULE]},
+        "corpus": {"source": "c.txt"},
+    }
+    recorded = RecordedUnits(Context(parse_config(values, "test", SECTIONS), STAGES["explain"]))
+    found = recorded.exemplars(MODULE, [2], ["explain"], texts=False)[2]
+    assert [(one.seq_id, one.band, one.tokens, len(one.activations)) for one in found] == [
+        (0, "top", [], 8),
+        (4, "random", [], 8),
+    ]

@@ -11,8 +11,9 @@ from pipeline.schemas import EXEMPLARS
 from pipeline.storage.footers import footer
 from pipeline.storage.shards import publish
 from pipeline.storage.tables import Tables, prune
-from stages.record.merge import Partials, merge
+from stages.record.merge import merge
 from stages.record.partial_tables import PARTIALS, UNITS_AT_ONCE
+from stages.record.partials import Partials
 from stages.settings import PerSplit
 from tests.stages.record.sums_twin import MODULE, SIGN, World, make_world
 

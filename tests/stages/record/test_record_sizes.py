@@ -16,8 +16,9 @@ from pipeline.subjects.activation_sources import describe_modules
 from pipeline.subjects.activations import ModuleUnits, SparseActivations, TokenBatch
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages.corpus import build_corpus
-from stages.record.merge import Partials, merge
+from stages.record.merge import merge
 from stages.record.partial_tables import PARTIALS
+from stages.record.partials import Partials
 from stages.record.record_sizes import FIRING, RecordSizes, record_sizes, recorder_bytes, sizes_of, tokens_with
 from stages.record.recorded_batch import TokenTable, count_tokens, cover_tokens
 from stages.record.scan import Recorder

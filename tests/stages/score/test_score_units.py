@@ -1,18 +1,21 @@
 """Scores of units whose right answer is known."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import pearsonr
 
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.schemas import SIMULATIONS
+from pipeline.storage.shards import publish
 from stages.evidence import Exemplar
 from stages.score.score_units import SCORES, pair, score_unit, simulation_errors
-from stages.settings import SECTIONS
+from stages.settings import SECTIONS, Score
 
 T = 12
 CONFIG: RunConfig = parse_config(
@@ -207,3 +210,10 @@ def test_an_explanation_that_was_cut_off_is_scored_and_says_so() -> None:
     [found] = score_unit(CONFIG, [row], pair(table, {7: exemplars}), {}, np.random.default_rng(0))
     assert (found["status"], found["error"]) == ("ok", "cut off")
     assert found["correlation"] > 0.9
+
+
+def test_the_scores_of_a_shard_lie_in_one_row_group_as_people_sort_all_of_them(tmp_path: Path) -> None:
+    rows = SCORES.of_rows([{"module": "layers.0.mlp", "index": index, "correlation": 0.5} for index in range(1024)])
+    publish(tmp_path / "part-00000.parquet", rows, SCORES, {})
+    assert pq.read_metadata(tmp_path / "part-00000.parquet").num_row_groups == 1
+    assert Score().shard_units == rows.num_rows
