@@ -1,6 +1,8 @@
 """A real S3 server on loopback, and the environment that leads to it."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -8,18 +10,32 @@ from uuid import uuid4
 
 import boto3
 import fsspec
-from moto.server import ThreadedMotoServer
 
 from pipeline.storage import stores
+
+SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://{}:{}".format(*server.get_host_and_port()), flush=True)
+sys.stdin.read()
+"""
+"""It ends when what started it does, as that holds the other end of its standard input."""
 
 
 @cache
 def _address() -> str:
-    """Of the server, which lives as long as the process."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    return f"http://{host}:{port}"
+    """Of the server, a process that ends with this one."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stdout
+    return server.stdout.readline().strip()
 
 
 @contextmanager
