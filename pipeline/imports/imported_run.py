@@ -140,7 +140,8 @@ def _sequences(unit: ImportedUnit, first_id: int) -> tuple[list[Row], list[Row]]
         ranks[one.band, split] += 1
     name = f"{unit.module}/{unit.index}"
     texts = [
-        {"seq_id": seq_id, "doc_id": name, "start": 0, "tokens": list(text)} for text, (seq_id, _) in known.items()
+        {"seq_id": seq_id, "split": split, "doc_id": name, "start": 0, "tokens": list(text)}
+        for text, (seq_id, split) in known.items()
     ]
     return texts, exemplars
 

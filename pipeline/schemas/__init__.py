@@ -233,10 +233,11 @@ NEGATIVES = TableSchema(
 
 CORPUS = TableSchema(
     "corpus",
-    1,
+    2,
     pa.schema(
         [
-            column("seq_id", pa.int64(), "number of the sequence, from 0 on in the order drawn by the seed"),
+            column("seq_id", pa.int64(), "number of the sequence, in an order drawn by the seed; some may be missing"),
+            column("split", pa.string(), "explain, select or report, the same for all sequences of a document"),
             column("doc_id", pa.string(), "document it was cut from"),
             column("start", pa.int32(), "offset of its first token in the document, in tokens"),
             column("token_ids", pa.list_(pa.int32()), "token ids, seq_len of them or fewer at a document's end"),

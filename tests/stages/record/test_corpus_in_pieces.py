@@ -37,6 +37,7 @@ def rows(start: int) -> pa.Table:
     return pa.table(
         {
             "seq_id": range(start, start + PIECE),
+            "split": [split_of(number) for number in range(start, start + PIECE)],
             "doc_id": names,
             "start": [0] * PIECE,
             "token_ids": lists,
