@@ -38,7 +38,7 @@ class Record(StageSection):
     min_token_count: Positive = 3
     """A token is listed from this many occurrences on."""
     token_memory_mb: Positive = 1024
-    """Memory for the sums of tokens x units; where it does not suffice, the rarest tokens are left out."""
+    """Memory for the sums of tokens x units; where it does not suffice, the rarest tokens have one sum together."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+", "-"]
     """Which ends of the activations are evidence: + the largest ones, - the most negative ones. Units that are never
     negative have no -."""

@@ -48,7 +48,7 @@ from stages.settings import Record
 
 LATER = {
     *("quantiles", "activation_bits", "weight_tokens", "negatives", "attribution", "details", "pairs"),
-    *("shard_sequences", "shard_units"),
+    *("top_tokens", "min_token_count", "shard_sequences", "shard_units"),
 }
 """Settings that do not change what is scanned."""
 COUNTED = 1024
@@ -229,5 +229,5 @@ SCAN = Stage(
     process=process,
     check=check,
     method="simulation",
-    version=4,
+    version=5,
 )

@@ -64,12 +64,18 @@ _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN N
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _KEYS = 'module, "index", polarity, explainer, candidate, simulator'
 _CHOSEN = "status <> 'not_selected'"
+MEANS = {
+    "correlation": "correlation, top and random sequences",
+    "correlation_random": "correlation, random sequences alone",
+    "correlation_shuffled": "the same under explanations of other units (control)",
+    "correlation_lookup": "mean activation of every token, no words (baseline)",
+    "correlation_top_token": "one token named",
+    "correlation_constant": "one sentence for every unit",
+}
+"""Columns whose means over the units are told, and what they are."""
 SUMMARY = f"""
-SELECT explainer, simulator,
-       count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
-       avg(correlation_random) AS correlation_random, avg(correlation_shuffled) AS control,
-       avg(correlation_lookup) AS lookup,
-       count(*) FILTER (ci_low > correlation_shuffled) / nullif(count(correlation), 0) AS above_control
+SELECT explainer, simulator, count(*) AS units, count(*) FILTER (status = 'dead') AS dead,
+       {", ".join(f"avg({name}) AS {name}, count({name}) AS n_{name}" for name in MEANS)}
 FROM scores WHERE {_CHOSEN} GROUP BY explainer, simulator ORDER BY explainer, simulator"""
 
 
@@ -200,21 +206,18 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
             f"SELECT {columns} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
         )
         parts += ["", title, format_table(rows.columns, rows.fetchall())]
-    by = ["{explainer}, simulated by {simulator}: ".format(**one) if len(several) > 1 else "" for one in several]
-    return "\n".join([*parts, "", *(words + _sentence(one) for words, one in zip(by, several, strict=True))])
+    return "\n".join([*parts, *(_means(one, len(several) > 1) for one in several)])
 
 
-def _sentence(values: dict[str, Any]) -> str:
-    def number(name: str) -> str:
-        return "none" if values[name] is None else f"{values[name]:.3f}"
+def _means(values: Mapping[str, Any], named: bool) -> str:
+    """How many units are scored, and a table of means, each with the number of units behind it."""
+    from pipeline.commands.query import format_table
 
-    share, dead = values["above_control"], values["dead"]
+    by, dead = "{explainer}, simulated by {simulator}: ".format(**values) if named else "", values["dead"]
     silent = f"; {dead} dead, as they fire nowhere that the explainer may see" if dead else ""
-    return (
-        f"{values['scored']} of {values['units']} units scored: mean correlation {number('correlation')} "
-        f"(random sequences alone {number('correlation_random')}), shuffled control {number('control')}, "
-        f"token lookup {number('lookup')}; interval above the control for {0 if share is None else share:.0%} of them{silent}"
-    )
+    means = [(what, values[name], values[f"n_{name}"]) for name, what in MEANS.items()]
+    table = format_table(["", "mean", "units"], means)
+    return f"\n{by}{values['n_correlation']} of {values['units']} units scored{silent}\n{table}"
 
 
 SCORE = Stage(

@@ -1,8 +1,8 @@
 """The simulate stage: explanations to expected activations on sequences that the explainer has not seen.
 
 Beside every explanation the controls are simulated on the same report sequences: explanations of other units of the
-module (`shuffled`), the bare top token (`top_token`), a sentence that suits every unit (`constant`), and the token
-lookup table (`lookup`). Only tokens and a text ever reach a simulator.
+module (`shuffled`), the bare top token (`top_token`), a sentence that suits every unit (`constant`), and the mean
+activation of every token (`lookup`). Only tokens and a text ever reach a simulator.
 """
 
 import asyncio
@@ -24,13 +24,14 @@ from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS, EXPLANATIONS, SIMULATIONS
 from stages.estimates import simulate_sizes
-from stages.evidence import RecordedUnits, TopToken
+from stages.evidence import RecordedUnits
 from stages.human_explainer import controls_by, explainers, of_explainer, round_of
 from stages.methods import model_use, open_method, prompt_digests
 from stages.settings import Explain, Simulate
 from stages.simulate import SIMULATORS
-from stages.simulate.lookup import LookupSimulator, render_table
+from stages.simulate.lookup import predicted
 from stages.simulate.simulation import Simulation, Simulator
+from stages.token_means import TokenMeans, means_of_units
 from stages.units import draw, unit_name, unit_shards
 
 Floats = npt.NDArray[np.float32]
@@ -52,6 +53,8 @@ class Job:
     control: str
     source: int
     text: str
+    means: TokenMeans | None = None
+    """What is predicted in the place of a simulator."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -84,11 +87,11 @@ async def process(shard: Shard, context: Context) -> Rows:
     )
     sequences = await asyncio.to_thread(recorded.sequences, module, indices, ("select", "report"), polarity)
     tokens = await asyncio.to_thread(recorded.tokens, [seq_id for pairs in sequences.values() for seq_id, _ in pairs])
-    top_tokens = await asyncio.to_thread(recorded.top_tokens, module, indices, polarity)
+    means = await asyncio.to_thread(means_of_units, context, module, indices, polarity)
     units_at_once, jobs_at_once = _at_once(simulate.engine, len(indices))
 
     async def work(index: int) -> list[Row]:
-        jobs = unit_jobs(index, own, pool, top_tokens[index], context.config)
+        jobs = unit_jobs(index, own, pool, means[index], context.config)
         return await simulate_unit(jobs, sequences[index], tokens, simulator, simulate.name, jobs_at_once)
 
     rows = [row for unit in await context.gather(work, indices, units_at_once) for row in unit]
@@ -102,14 +105,13 @@ def _at_once(engine: LanguageModel | None, units: int) -> tuple[int, int]:
     return units, JOBS_AT_ONCE if engine.mode == "live" else ALL_JOBS
 
 
-def unit_jobs(
-    index: int, explanations: list[Row], pool: list[Row], top_tokens: list[TopToken], config: RunConfig
-) -> list[Job]:
+def unit_jobs(index: int, explanations: list[Row], pool: list[Row], means: TokenMeans, config: RunConfig) -> list[Job]:
     """What is simulated for one unit: its candidates, then the controls.
 
     Args:
         explanations: rows of the explanations table, those of the unit among them.
         pool: the first candidates of units of the module, of the same polarity.
+        means: what is known of the unit's tokens.
     """
     own = [row for row in explanations if row["index"] == index]
     others = [row for row in pool if row["index"] != index]
@@ -123,11 +125,10 @@ def unit_jobs(
     drawn = [others[place] for place in rng.permutation(len(others))[: config[Simulate].controls]]
     jobs += [Job(keys, "shuffled", row["index"], row["text"]) for row in drawn]
     jobs.append(Job(keys, "constant", index, CONSTANT))
-    words = [token for top in top_tokens if (token := top.token.strip()) and '"' not in token]
-    if words:
-        jobs.append(Job(keys, "top_token", index, f'the token "{words[0]}"'))
-    if top_tokens:
-        jobs.append(Job(keys, LOOKUP, index, render_table(top_tokens)))
+    if means.top is not None:
+        jobs.append(Job(keys, "top_token", index, f'the token "{means.top.strip()}"'))
+    if means.means:
+        jobs.append(Job(keys, LOOKUP, index, "", means))
     return jobs
 
 
@@ -149,18 +150,21 @@ async def simulate_unit(
 
     async def simulate(job: Job) -> list[Row]:
         shown = [(seq_id, split) for seq_id, split in sequences if split == "report" or not job.control]
-        method = LookupSimulator() if job.control == LOOKUP else simulator
         said = {
             **job.keys,
             "simulator": name,
             "control": job.control,
             "source": job.source,
-            "model": method.model,
-            "prompt_id": method.prompt_id,
+            "model": "" if job.means else simulator.model,
+            "prompt_id": "" if job.means else simulator.prompt_id,
         }
         await asyncio.sleep(0)  # an interruption takes effect between explanations
         try:
-            results = await method.simulate(job.text, [tokens[seq_id] for seq_id, _ in shown])
+            texts = [tokens[seq_id] for seq_id, _ in shown]
+            if job.means:
+                results = predicted(job.means.means, job.means.rest, texts)
+            else:
+                results = await simulator.simulate(job.text, texts)
         except Exception as error:
             if stops_the_shard(error):
                 raise

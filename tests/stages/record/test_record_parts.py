@@ -63,10 +63,12 @@ def test_counts_do_not_depend_on_how_the_corpus_is_read() -> None:
 
 def test_the_commonest_tokens_are_covered_when_memory_is_short() -> None:
     ids, occurrences = np.asarray([2, 4, 6, 8]), np.asarray([5, 9, 5, 1])
-    plenty = cover_tokens(ids, occurrences, 1, Record(min_token_count=3))
-    assert (plenty.token_ids.tolist(), plenty.min_count) == ([2, 4, 6], 3)
-    short = cover_tokens(ids, occurrences, 2**20 // 8 // 2, Record(min_token_count=3, token_memory_mb=1))
-    assert (short.token_ids.tolist(), short.min_count) == ([4], 6)
+    plenty = cover_tokens(ids, occurrences, 1, Record())
+    assert (plenty.token_ids.tolist(), plenty.min_count) == ([2, 4, 6, 8], 1)
+    short = cover_tokens(ids, occurrences, 2**20 // 8 // 2, Record(token_memory_mb=1))
+    assert (short.token_ids.tolist(), short.min_count) == ([-1, 4], 6)
+    assert short.rows(np.asarray([[4, 2], [9, 4]])).tolist() == [[1, 0], [0, 1]]
+    assert cover_tokens(ids, occurrences, 2**20, Record(token_memory_mb=1)).token_ids.tolist() == [-1]
 
 
 def test_a_token_outside_the_table_has_no_row() -> None:

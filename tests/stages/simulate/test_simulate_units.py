@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.run_file import parse_config
-from stages.evidence import TopToken
 from stages.settings import SECTIONS
 from stages.simulate.simulate_units import CONSTANT, simulate_unit, unit_jobs
 from stages.simulate.simulation import Simulation
+from stages.token_means import TokenMeans
 
 TOKENS = {1: ["a", " b"], 3: [" b", " c", " b"], 5: ["a"]}
 CONFIG = parse_config(
@@ -50,7 +50,7 @@ def explanation(index: int, candidate: int, text: str) -> dict[str, Any]:
 
 def simulate(own: list[dict[str, Any]], shuffled: list[dict[str, Any]]) -> tuple[Recording, list[dict[str, Any]]]:
     simulator = Recording()
-    jobs = unit_jobs(7, own, shuffled, [TopToken(" b", 2.0, 5), TopToken("a", 1.0, 5)], CONFIG)
+    jobs = unit_jobs(7, own, shuffled, TokenMeans({" b": 2.0, "a": 0.5}, -3.0, " b"), CONFIG)
     return simulator, asyncio.run(simulate_unit(jobs, SEQUENCES, TOKENS, simulator, "recording", at_once=2))
 
 
@@ -71,8 +71,8 @@ def test_a_shuffled_row_names_the_unit_that_the_explanation_was_made_for() -> No
 def test_the_lookup_table_predicts_the_mean_activation_of_each_token() -> None:
     _, rows = simulate([explanation(7, 0, "x")], [])
     [found] = [row for row in rows if row["control"] == "lookup" and row["seq_id"] == 3]
-    assert np.asarray(found["expected"]).tolist() == [10, 0, 10]
-    assert found["simulator"] == "recording"
+    assert np.asarray(found["expected"]).tolist() == [10, 0, 10], "of tokens that were never seen, the rest"
+    assert (found["simulator"], found["model"], found["prompt_id"]) == ("recording", "", "")
 
 
 def test_a_failed_simulation_is_a_row_that_says_why() -> None:
