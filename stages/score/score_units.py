@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage
+from pipeline.results.discoveries import discoveries
 from pipeline.schemas import (
     EXPLANATION,
     EXPLANATION_KEYS,
@@ -206,18 +207,22 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
             f"SELECT {columns} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
         )
         parts += ["", title, format_table(rows.columns, rows.fetchall())]
-    return "\n".join([*parts, *(_means(one, len(several) > 1) for one in several)])
+    tested = {tuple(one.methods.values()): one.sentence for one in discoveries(connection, REPORT)}
+    said = [tested.get((one["explainer"], one["simulator"]), "") for one in several]
+    return "\n".join(
+        [*parts, *(_means(one, words, len(several) > 1) for one, words in zip(several, said, strict=True))]
+    )
 
 
-def _means(values: Mapping[str, Any], named: bool) -> str:
-    """How many units are scored, and a table of means, each with the number of units behind it."""
+def _means(values: Mapping[str, Any], tested: str, named: bool) -> str:
+    """How many units are scored, a table of means, each with the number of units behind it, and what the p-values show."""
     from pipeline.commands.query import format_table
 
     by, dead = "{explainer}, simulated by {simulator}: ".format(**values) if named else "", values["dead"]
     silent = f"; {dead} dead, as they fire nowhere that the explainer may see" if dead else ""
     means = [(what, values[name], values[f"n_{name}"]) for name, what in MEANS.items()]
     table = format_table(["", "mean", "units"], means)
-    return f"\n{by}{values['n_correlation']} of {values['units']} units scored{silent}\n{table}"
+    return f"\n{by}{values['n_correlation']} of {values['units']} units scored{silent}\n{table}\n{tested}".rstrip()
 
 
 SCORE = Stage(
@@ -250,5 +255,7 @@ REPORT = MethodReport(
         "control": "correlation_shuffled",
         "lookup": "correlation_lookup",
         "p_value": "p_value",
+        "controls": "n_shuffled",
     },
+    controls="simulate.controls",
 )

@@ -147,17 +147,20 @@ def shares_of(true: Floats, expected: Floats) -> dict[str, float]:
 
 
 def control_correlations(explained: Explained) -> dict[str, float]:
-    """Correlations of the controls on the report split, and what they say of the explanation's own."""
+    """Correlations of the controls on the report split, and what they say of the explanation's own.
+
+    An explanation of another unit under which nothing varies has predicted nothing: it counts as 0, and never as absent.
+    """
     controls, value = explained.controls, explained.report.correlation
     kinds = controls.rows["control"]
     shuffled = controls.where(kinds == "shuffled")
     sources = np.unique(shuffled.rows["source"])
     values = np.array([shuffled.where(shuffled.rows["source"] == source).correlation for source in sources])
-    known = values[np.isfinite(values)]
-    mean = float(known.mean()) if known.size else np.nan
+    values = np.nan_to_num(values)
+    mean = float(values.mean()) if values.size else np.nan
     return {
         "correlation_shuffled": mean,
-        "n_shuffled": int(known.size),
+        "n_shuffled": int(values.size),
         "selectivity": value - mean,
         "p_value": permutation_p(value, values),
         **{f"correlation_{name}": controls.where(kinds == name).correlation for name in SINGLE_CONTROLS},
@@ -265,7 +268,11 @@ CALIBRATED = Scorer(
 CONTROLS = Scorer(
     "correlations under other explanations, and the share of them that do as well",
     (
-        column("correlation_shuffled", pa.float64(), "mean correlation under other units' explanations"),
+        column(
+            "correlation_shuffled",
+            pa.float64(),
+            "mean correlation under other units' explanations; 0 where nothing varies",
+        ),
         column("n_shuffled", pa.int32(), "explanations of other units behind it"),
         column("selectivity", pa.float64(), "correlation minus correlation_shuffled"),
         column("p_value", pa.float64(), "permutation p-value of the correlation among the shuffled ones"),

@@ -38,6 +38,7 @@
     return NG.section(`Scores: ${method.score}`,
       NG.el("p", {}, `${values("score").filter(Number.isFinite).length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} explanations have a score. Means, and the number of scores behind each: ${counted(values("score")) ?? "none"}, `,
         `control ${counted(values("control")) ?? "none"}, token table ${counted(values("lookup")) ?? "none"}.`),
+      ...method.tested.map((words) => NG.el("p", {}, `${words}.`)),
       NG.el("div", { class: "figures" },
         NG.distribution("Distribution of scores and controls", distributions, method.score),
         values("density").some(Number.isFinite) ? NG.scatter("Score against density", values("density"), values("score"), ["share of tokens on which the unit fires", method.score]) : null),

@@ -181,6 +181,21 @@ def test_controls_stand_beside_the_score() -> None:
     assert found["correlation_top_token"] is None
 
 
+@pytest.mark.parametrize(("sign", "p_value"), [(1, 1 / 21), (-1, 1.0)])
+def test_a_control_under_which_nothing_varies_is_beaten_by_a_positive_score(sign: int, p_value: float) -> None:
+    rng = np.random.default_rng(6)
+    exemplars = make_exemplars(rng)
+    report = each_once(exemplars, "report")
+    rows = [simulated(e, sign * noisy(e, rng, 0.1)) for s in ("select", "report") for e in each_once(exemplars, s)]
+    for source in range(20, 40):
+        flat = source < 35
+        rows += [simulated(e, np.zeros(T) if flat else rng.normal(size=T), None, "shuffled", source) for e in report]
+    [found] = score(exemplars, rows)
+    assert found["n_shuffled"] == 20
+    assert found["p_value"] == pytest.approx(p_value)
+    assert abs(found["correlation_shuffled"]) < 0.1
+
+
 def test_a_failed_explanation_has_a_row_without_a_score() -> None:
     exemplars = make_exemplars(np.random.default_rng(7))
     paired = pair(pa.Table.from_pylist([], schema=SIMULATIONS.schema), {7: exemplars})
