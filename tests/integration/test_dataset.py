@@ -185,5 +185,5 @@ def test_status_shows_every_stage(finished: Path) -> None:
     lines = {line.split()[0]: line.split() for line in table.splitlines()[2:]}
     recording = ["record.scan", "record.merge", "record.weights", "record.details", "record.embed", "record.negatives"]
     assert list(lines) == ["corpus", *recording, "explain", "simulate", "score", "judge"]
-    assert lines["record.scan"][1:4] == ["3", "0", "0"]
+    assert lines["record.scan"][1:4] == ["4", "0", "0"], "of 32 numbers each, some of which no sequence has"
     assert lines["explain"][1:4] == ["6", "0", "0"]
