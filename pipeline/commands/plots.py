@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOKS = {
     "score": ("explanation of the unit", "#0a5fb4", "-", "o"),
     "control": ("explanations of other units", "#a34400", "--", "x"),
-    "lookup": ("token lookup table", "#4b6b00", ":", "D"),
+    "lookup": ("full token table", "#4b6b00", ":", "D"),
 }
 """Label, colour, line and mark of a score and of what it is held against."""
 FORMATS = ("svg", "png")

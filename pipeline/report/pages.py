@@ -13,6 +13,7 @@ from pipeline.report.other_runs import in_other_runs
 from pipeline.report.shown_corpus import SEQUENCES_IN_FILE, write_corpus
 from pipeline.report.unit_data import LEVELS, STEPS, STRONGEST, UnitData
 from pipeline.report.unit_list import NUMBERS, list_units
+from pipeline.results.discoveries import discoveries
 from pipeline.results.run_folder import RunFolder
 from pipeline.storage.folders import new_folder
 from pipeline.storage.stores import scratch
@@ -71,14 +72,18 @@ def run_facts(run: RunFolder, methods: Sequence[MethodReport], data: UnitData, s
         "strongest": STRONGEST if (data.strongest >= 0).any() else 0,
         "scales": {"levels": LEVELS, "steps": STEPS, "sequences": SEQUENCES_IN_FILE},
         "numbers": list(NUMBERS),
-        "methods": [
-            {"table": method.table, "score": method.score, "numbers": dict(method.numbers)} for method in methods
-        ],
+        "methods": [_method(run, method) for method in methods],
         "tables": {name: _facts(run, name) for name in run.tables},
         "provenance": shown_provenance(run.root),
         "failures": _failures(run),
         "calibration": [[int(count), rounded(total / count if count else None)] for count, total in data.calibration],
     }
+
+
+def _method(run: RunFolder, method: MethodReport) -> dict[str, Any]:
+    """The table of a method, its columns, and what its p-values show."""
+    tested = [f"{', '.join(one.methods.values())}: {one.sentence}" for one in discoveries(run.connection, method)]
+    return {"table": method.table, "score": method.score, "numbers": dict(method.numbers), "tested": tested}
 
 
 def _facts(run: RunFolder, table: str) -> dict[str, Any]:
