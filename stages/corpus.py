@@ -1,4 +1,4 @@
-"""corpus: text to a uniform sample of windows of token ids, in shuffled order."""
+"""corpus: text to a uniform sample of windows of token ids, in shuffled order, whole documents in each split."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,9 @@ from pipeline.execution.progress import say
 from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.subjects.loading.model_source import resolve_model
 from pipeline.subjects.module_kinds import PRECOMPUTED, module_identity, modules_of, needs_model, precomputed_folder
+from stages.document_splits import number_sequences, split_remark
 from stages.estimates import corpus_sizes, made_up_corpus
+from stages.evidence import split_of
 
 if TYPE_CHECKING:
     from pipeline.subjects.vocabulary import TokenTexts
@@ -39,20 +41,26 @@ PIECE = schemas.CORPUS.rows_per_group
 """Rows that are made at a time: a row group."""
 
 
-def sequence_tables(windows: Sequence[Window], opening: Sequence[int], tokenizer: Any) -> Iterator[pa.Table]:
-    """The rows of the table `corpus`, some after the other, numbered in the order of the windows; `opening` tokens stand first in each."""
+Numbered = Sequence[tuple[int, Window]]
+"""Windows with their seq_ids."""
+
+
+def sequence_tables(windows: Numbered, opening: Sequence[int], tokenizer: Any) -> Iterator[pa.Table]:
+    """The rows of the table `corpus`, some after the other; `opening` tokens stand first in each."""
     from pipeline.subjects.vocabulary import TokenTexts
 
     texts = TokenTexts(tokenizer)
     for start in range(0, len(windows), PIECE):
-        yield _sequence_table(windows[start : start + PIECE], start, opening, texts)
+        yield _sequence_table(windows[start : start + PIECE], opening, texts)
 
 
-def _sequence_table(windows: Sequence[Window], first: int, opening: Sequence[int], texts: "TokenTexts") -> pa.Table:
+def _sequence_table(numbered: Numbered, opening: Sequence[int], texts: "TokenTexts") -> pa.Table:
+    windows = [window for _, window in numbered]
     ids = [[*opening, *window.token_ids.tolist()] for window in windows]
     return pa.table(
         {
-            "seq_id": range(first, first + len(windows)),
+            "seq_id": [seq_id for seq_id, _ in numbered],
+            "split": [split_of(seq_id) for seq_id, _ in numbered],
             "doc_id": [window.doc_id for window in windows],
             "start": [window.start for window in windows],
             "token_ids": ids,
@@ -75,7 +83,7 @@ def build_corpus(
 def corpus_pieces(
     config: Corpus, seed: int, tokenizer: Any, folder: Path | None = None, *, show: bool = True
 ) -> Iterator[pa.Table]:
-    """Read, tokenise, cut and sample a corpus, and say how much of it was kept; its rows come some after the other.
+    """Read, tokenise, cut and sample a corpus, deal it to the splits, and say what was kept; its rows come some after the other.
 
     Memory does not grow with the text, only with corpus.max_sequences.
 
@@ -111,9 +119,14 @@ def corpus_pieces(
             f"corpus.source = {config.source!r} holds no document of at least {config.min_tokens} tokens; "
             "give another corpus, or lower corpus.min_tokens"
         )
+    numbered = number_sequences(kept)
     if show:
         say(_summary(len(kept), counts, config))
-    return sequence_tables(kept, opening, tokenizer)
+        if remark := split_remark(
+            len({window.ordinal for window in kept}), Counter(split_of(seq_id) for seq_id, _ in numbered)
+        ):
+            say(f"corpus: {remark}")
+    return sequence_tables(numbered, opening, tokenizer)
 
 
 def _summary(kept: int, counts: Mapping[str, int], config: Corpus) -> str:
@@ -182,5 +195,5 @@ CORPUS = Stage(
     process=_process,
     check=_check,
     estimate=EstimateHints(corpus_sizes, made_up_corpus),
-    version=2,
+    version=3,
 )

@@ -50,10 +50,12 @@ def explain_sizes(config: RunConfig) -> dict[str, str]:
 
 
 def simulate_sizes(config: RunConfig) -> dict[str, str]:
-    """Each candidate of a unit on both splits, controls and baselines on `report`."""
-    record, report = config[Record], config[Record].top.report + config[Record].random.report
+    """Each candidate of a unit on both splits, and as many of each control, as long as there is a choice; baselines on `report`."""
+    record, report, candidates = config[Record], config[Record].top.report, config[Explain].candidates
+    report += record.random.report
     held_out = report + record.top.select + record.random.select
-    each = config[Explain].candidates * held_out + (config[Simulate].controls + 3) * report
+    control = candidates * held_out if candidates > 1 else report
+    each = candidates * held_out + config[Simulate].controls * control + 3 * report
     simulated = _explained_units(config) * each
     return {
         "simulated sequences": f"{simulated:,}",
@@ -124,7 +126,7 @@ def made_up_negatives(config: RunConfig, tables: Tables, units: Sequence[Unit]) 
 
 
 def made_up_explanations(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
-    """Every candidate of those of the units that fire, and first candidates of others to serve as controls."""
+    """Every candidate of those of the units that fire, and as many of others to serve as controls."""
     candidates, controls = config[Explain].candidates, config[Simulate].controls
     return {EXPLANATIONS.name: with_texts(config, tables, units, candidates, controls, EXPLANATIONS)}
 
@@ -163,7 +165,7 @@ def _kept(config: RunConfig, seq_ids: Sequence[int], generator: np.random.Genera
 def with_texts(
     config: RunConfig, tables: Tables, units: Sequence[Unit], candidates: int, controls: int, table: TableSchema
 ) -> pa.Table:
-    """Rows with invented explanations: `candidates` of each unit that fires, one of each of `controls` others a module."""
+    """Rows with invented explanations: `candidates` of each unit that fires, and of each of `controls` others a module."""
     wanted: dict[Unit, int] = {}
     for (module, polarity), group in groupby(sorted(units), key=lambda unit: unit[:2]):
         indices, value = [index for *_, index in group], pc.field("max_activation")
@@ -174,7 +176,7 @@ def with_texts(
     for shard in unit_shards(config, tables, EVERY) if units else ():
         module, polarity = shard.key["module"], shard.key["polarity"]
         others = ((module, polarity, index) for index in shard.key["indices"])
-        wanted |= dict.fromkeys(islice((unit for unit in others if unit not in units), controls), 1)
+        wanted |= dict.fromkeys(islice((unit for unit in others if unit not in units), controls), candidates)
     texts = cycle(neuron.explanation for neuron in few_shot_neurons(FEW_SHOT))
     simulated = {"simulator": config[Simulate].name} if "simulator" in table.schema.names else {}
     rows = [

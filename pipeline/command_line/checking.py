@@ -1,11 +1,11 @@
 """Commands that check what a run made, and put right what is wrong."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.command_line.options import Config, load_run, stages_of_run
+from pipeline.storage.stores import place
 from stages import STAGES
 
 app = typer.Typer()
@@ -19,7 +19,7 @@ def verify(run: Run = "", config: Config = "demo") -> None:
     from pipeline.commands.verify import verify_run
 
     if run:
-        well = verify_run(Path(run), STAGES)
+        well = verify_run(place(run), STAGES)
     else:
         loaded = load_run(config)
         well = verify_run(loaded.root, stages_of_run(loaded), loaded)
@@ -31,5 +31,5 @@ def repair(run: Run = "", config: Config = "demo") -> None:
     """Move what is wrong in a run into its folder _damaged, and say what makes it again."""
     from pipeline.commands.repair import repair_run
 
-    root, run_file = (Path(run), "") if run else (load_run(config).root, config)
+    root, run_file = (place(run), "") if run else (load_run(config).root, config)
     repair_run(root, STAGES, run_file)

@@ -9,6 +9,7 @@ from pipeline.command_line.options import Config, Folder, load_run
 from pipeline.exports import EXPORTS
 from pipeline.imports import IMPORTS
 from pipeline.results.run_folder import damage_named
+from pipeline.storage.stores import place
 from stages import REPORTS, STAGES
 
 app = typer.Typer()
@@ -27,7 +28,7 @@ def export(
     from pipeline.commands.export import export_run
 
     target = to.absolute()  # before loading changes the working directory
-    root = Path(run) if run else load_run(config).root
+    root = place(run) if run else load_run(config).root
     with damage_named(root):
         typer.echo(export_run(format, root, target, REPORTS, modules, every=every))
 

@@ -12,6 +12,7 @@ from pipeline.command_line.options import Changes, Config, Folder, Folders, Form
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.results.run_folder import damage_named
+from pipeline.storage.stores import place
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
 
@@ -42,7 +43,7 @@ def query(
     """Query the dataset of a run with DuckDB; nothing is written."""
     from pipeline.commands.query import run_query
 
-    run_query(Path(run) if run else load_run(config).root, " ".join(words or ()), format, REPORTS, unsafe=unsafe)
+    run_query(place(run) if run else load_run(config).root, " ".join(words or ()), format, REPORTS, unsafe=unsafe)
 
 
 @app.command(epilog="Example: python -m pipeline show layers.4.mlp 591")
@@ -57,22 +58,23 @@ def show(
     """Show a unit: its explanations with scores and controls, its top tokens, and its strongest exemplars."""
     from pipeline.commands.show import show_unit
 
-    root = Path(run) if run else load_run(config).root
+    root = place(run) if run else load_run(config).root
     with damage_named(root):
         show_unit(root, module, index, polarity, exemplars)
 
 
 @app.command(epilog="Example: python -m pipeline compare outputs/demo outputs/other")
 def compare(
-    a: Annotated[Path, typer.Argument(help="folder of a run")],
-    others: Annotated[list[Path], typer.Argument(help="folders of runs to compare with it, up to 25")],
+    a: Annotated[str, typer.Argument(help="folder of a run")],
+    others: Annotated[list[str], typer.Argument(help="folders of runs to compare with it, up to 25")],
     format: Format = "table",
 ) -> None:
     """Compare the scores of runs with those of a first one, on the units that both have."""
     from pipeline.commands.compare import print_comparison
 
-    with damage_named(a, *others):
-        print_comparison(a, others, format)
+    first, *rest = map(place, [a, *others])
+    with damage_named(first, *rest):
+        print_comparison(first, rest, format)
 
 
 @app.command(epilog="Example: python -m pipeline report --config my.toml")
@@ -80,7 +82,7 @@ def report(config: Config = "demo", run: Folder = "") -> None:
     """Make pages of a run that a browser opens from disk."""
     from pipeline.commands.report import make_report
 
-    root = Path(run) if run else load_run(config).root
+    root = place(run) if run else load_run(config).root
     with damage_named(root):
         typer.echo(make_report(root, REPORTS))
 
@@ -95,7 +97,7 @@ def serve(
     """Serve the pages of a run and of those beside it, finished or not, with queries and with attempts at their units."""
     from pipeline.commands.serve import serve_runs
 
-    roots = [Path(one).absolute() for one in run or ()]
+    roots = [place(one).absolute() for one in run or ()]
     if not roots:
         loaded = load_run(config)
         serve_runs([loaded.root], REPORTS, partial(trials_of, loaded), host, port)
@@ -122,15 +124,15 @@ def trials_of(loaded: RunConfig | None, root: Path) -> "Callable[[], Attempts] |
 
 @app.command(epilog="Example: python -m pipeline reproduce outputs/demo")
 def reproduce(
-    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
-    to: Annotated[Path | None, typer.Option(help="the folder to make it in, beside the run unless given")] = None,
+    run: Annotated[str, typer.Argument(help="folder of a finished run")],
+    to: Annotated[str | None, typer.Option(help="the folder to make it in, beside the run unless given")] = None,
     changes: Changes = None,
 ) -> None:
     """Make a run again from what its folder keeps, asking no endpoint, and compare all rows; exit code 1 where some differ."""
     from pipeline.commands.reproduce import reproduce_run
 
-    root = run.absolute()
-    target = root.with_name(f"{root.name}-again") if to is None else to.absolute()
+    root = place(run).absolute()
+    target = root.with_name(f"{root.name}-again") if to is None else place(to).absolute()
     raise typer.Exit(reproduce_run(root, load_kept_run(root, changes), STAGES, SECTIONS, target))
 
 
@@ -139,6 +141,6 @@ def plots(config: Config = "demo", run: Folder = "") -> None:
     """Draw the scores of a run for a paper, as SVG and PNG."""
     from pipeline.commands.plots import make_plots
 
-    root = Path(run) if run else load_run(config).root
+    root = place(run) if run else load_run(config).root
     with damage_named(root):
         typer.echo(make_plots(root, REPORTS))

@@ -123,9 +123,9 @@ def status(
 
     loaded = load_run(config)
     if watch:
-        watch_status(loaded, stages_of_run(loaded))
+        watch_status(loaded, stages_of_run(loaded), REPORTS)
     else:
-        typer.echo(status_text(loaded, stages_of_run(loaded)))
+        typer.echo(status_text(loaded, stages_of_run(loaded), REPORTS))
 
 
 @app.command(epilog="Example: python -m pipeline cancel --config my.toml")

@@ -15,6 +15,7 @@ from pipeline.execution.progress import say
 from pipeline.execution.shared_shards import open_claims
 from pipeline.execution.survey import Stages, survey
 from pipeline.storage.claims import is_alive, this_process
+from pipeline.storage.stores import scratch
 
 ENGINES = ("local", "slurm", "ray")
 LINES = 20
@@ -102,7 +103,7 @@ def find_log(config: RunConfig, stages: Stages, stage: str, shard: str) -> str:
         parts.append(_shown(found, f"{stage} {shard}"))
     if not parts:
         raise UserError(
-            f"no log names {stage} {shard}; logs are kept of what was launched (run --launch), in {config.root / '_launch'}"
+            f"no log names {stage} {shard}; logs are kept of what was launched (run --launch), in {scratch(config.root) / '_launch'}"
         )
     return "\n\n".join(parts)
 

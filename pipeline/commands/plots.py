@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
 from pipeline.report.unit_list import list_units
 from pipeline.results.run_folder import open_run
+from pipeline.storage.stores import scratch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 LOOKS = {
     "score": ("explanation of the unit", "#0a5fb4", "-", "o"),
     "control": ("explanations of other units", "#a34400", "--", "x"),
-    "lookup": ("token lookup table", "#4b6b00", ":", "D"),
+    "lookup": ("full token table", "#4b6b00", ":", "D"),
 }
 """Label, colour, line and mark of a score and of what it is held against."""
 FORMATS = ("svg", "png")
@@ -38,8 +39,8 @@ def make_plots(root: Path, methods: Sequence[MethodReport]) -> str:
     used = [method for method in methods if method.table in run.tables]
     if not used:
         raise UserError(f"no unit of {root} is scored yet; finish the run with: make run")
-    rows, folder, made = list_units(run, used).rows, root / "plots", 0
-    folder.mkdir(exist_ok=True)
+    rows, folder, made = list_units(run, used).rows, scratch(root) / "plots", 0
+    folder.mkdir(parents=True, exist_ok=True)
     drawings = {"distribution": _distribution, "modules": _by_module, "density": _against_density}
     with mpl.rc_context({"svg.hashsalt": "neurogloss", "svg.fonttype": "none", "font.size": 9}):
         for number, method in enumerate(used):

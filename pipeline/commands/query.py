@@ -77,7 +77,7 @@ def _sql(run: RunFolder, sql: str, known: str, unsafe: bool) -> "DuckDBPyRelatio
 
     if unsafe:
         return run.sql(sql)
-    connection = locked_connection({name: [str(path.resolve()) for path in run.files(name)] for name in run.tables})
+    connection = locked_connection({name: run.dataset(name) for name in run.tables})
     if message := refusal(connection.cursor(), sql):
         raise UserError(
             f"{message}\n{known}\nWith --unsafe (UNSAFE=1) a query may also read and write any file, attach databases, load extensions "

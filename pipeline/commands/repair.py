@@ -3,7 +3,6 @@
 What was made from it stays: the next run compares what was read then with what is there now, and makes again what differs.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.commands.verify import DAMAGED, Verified, verify
 from pipeline.errors import UserError
 from pipeline.execution.stage import Stage
 from pipeline.storage.atomic_files import disk_errors_told
+from pipeline.storage.stores import is_remote
 from pipeline.storage.tables import Tables, is_pruned
 from pipeline.storage.temporary_names import remove_leftovers
 from pipeline.terminal_text import safe_lines
@@ -136,8 +136,9 @@ def move_away(root: Path, removals: list[Removal]) -> Path:
     for removal in removals:
         new = target / removal.path.relative_to(root)
         with disk_errors_told(new):
-            new.parent.mkdir(parents=True, exist_ok=True)
+            if not is_remote(new):
+                new.parent.mkdir(parents=True, exist_ok=True)
             if new.exists():
                 raise UserError(f"{new} is there already; move it away, then repair again")
-            os.replace(removal.path, new)
+            removal.path.rename(new)
     return target

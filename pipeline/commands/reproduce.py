@@ -1,7 +1,6 @@
 """Make a run again from the run file that its folder keeps, with the replies of the first time, and compare the two row by row."""
 
 import re
-import shutil
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,11 +15,12 @@ from pipeline.execution.frozen_run_file import FREE, FrozenRun
 from pipeline.execution.progress import say
 from pipeline.execution.survey import Stages, survey
 from pipeline.imports import IMPORTED
+from pipeline.llm.endpoint.stored_replies import local_replies
 from pipeline.results.row_differences import compare_rows
 from pipeline.schemas import EXPLANATIONS
 from pipeline.storage import by_hand
-from pipeline.storage.atomic_files import atomic_path, disk_errors_told
-from pipeline.storage.folders import new_folder
+from pipeline.storage.atomic_files import atomic_path, disk_errors_told, publish_once
+from pipeline.storage.stores import is_remote
 from pipeline.storage.tables import Tables
 
 REPLIES, PLANS = "_replies", "_plans"
@@ -104,20 +104,18 @@ def _without_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 def _take_along(root: Path, target: Path) -> None:
     """Copy what a run does not make anew: replies of language models, explanations that people wrote and it has scored, and which
     units were in a shard together, as a run that grew has others than one that is made at once."""
-    with disk_errors_told(target):
-        target.mkdir(parents=True, exist_ok=True)
-    for file in sorted((root / REPLIES).glob("*.sqlite")):
-        copy = target / REPLIES / file.name
+    if not is_remote(target):
+        with disk_errors_told(target):
+            target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(local_replies(root / REPLIES).glob("*.sqlite")):
+        copy = local_replies(target / REPLIES) / file.name
         if not copy.exists():
             with atomic_path(copy) as temporary:
                 _copy_replies(file, temporary)
-    if (root / PLANS).is_dir() and not (target / PLANS).exists():
-        with new_folder(target / PLANS) as folder:
-            shutil.copytree(root / PLANS, folder, dirs_exist_ok=True)
-    if not (target / by_hand.FOLDER).exists() and (scored := _scored_by_hand(root)):
-        with new_folder(target / by_hand.FOLDER) as folder:
-            for name in scored:
-                (folder / name).write_bytes((root / by_hand.FOLDER / name).read_bytes())
+    for file in sorted((root / PLANS).glob("*/*.json")):
+        publish_once(target / PLANS / file.parent.name / file.name, file.read_bytes())
+    for name in _scored_by_hand(root):
+        publish_once(target / by_hand.FOLDER / name, (root / by_hand.FOLDER / name).read_bytes())
 
 
 def _copy_replies(file: Path, copy: Path) -> None:

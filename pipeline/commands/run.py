@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError, nearest
@@ -99,7 +100,7 @@ def run_pipeline(
     prepare_redo(config, stages, redo)
     remove_run_leftovers(config.root)
     before = survey(config, stages)
-    prune_partials(before, config, stages, wait=how.wait)
+    prune_partials(lambda: before, config, stages, wait=how.wait)
     missing = [name for name in names if not before[name].finished]
     check_stages(config, stages, missing)
     if not missing:
@@ -115,7 +116,7 @@ def run_pipeline(
         if not after.finished:
             say(f"{name}: {len(after.todo)} shards are left to other workers; run again when they are finished")
             return WAITING
-        prune_partials(survey(config, stages), config, stages, wait=how.wait)
+        prune_partials(partial(survey, config, stages), config, stages, wait=how.wait)
     return _conclude(config, stages, names, report, rows_may_fail=rows_may_fail)
 
 
@@ -158,19 +159,23 @@ def prepare_redo(config: RunConfig, stages: Stages, redo: str) -> None:
     discard([name for name in stages if redo in (name, name.split(".")[0])], config, stages)
 
 
-def prune_partials(found: Mapping[str, Progress], config: RunConfig, stages: Stages, *, wait: bool) -> None:
+def prune_partials(
+    look: Callable[[], Mapping[str, Progress]], config: RunConfig, stages: Stages, *, wait: bool
+) -> None:
     """Remove the rows of temporary tables that no stage needs any more, unless another worker does so or still reads them.
 
     Args:
+        look: how far all stages are; asked only where there are such rows.
         wait: wait for who still reads them; a worker that died is waited for as long as a lease.
     """
     for writer in stages.values() if not config.run.keep_partials else ():
         tables = [table for table in writer.writes if table.temporary]
         taking_part = [stage for stage in stages.values() if stage.takes_part(config)]
         readers = [stage.name for stage in taking_part if writer.name in stage.upstream(config)]
-        if not tables or not readers or not all(found[name].finished for name in readers):
+        if not tables or not readers or not has_rows(Tables(config.root), tables):
             continue
-        if not has_rows(Tables(config.root), tables):
+        found = look()
+        if not all(found[name].finished for name in readers):
             continue
         with open_claims(config) as claims:
             while (reading := any(map(claims.held, readers))) and wait:

@@ -3,16 +3,17 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.commands.query import format_table
 from pipeline.config import LanguageModel, RunConfig
 from pipeline.execution.series import Progress
 from pipeline.execution.shared_shards import open_claims
-from pipeline.execution.stage import Stage
+from pipeline.execution.stage import MethodReport, Stage
 from pipeline.execution.survey import Stages, survey
 from pipeline.llm.endpoint.reply_files import read_other
+from pipeline.llm.endpoint.stored_replies import local_replies
 from pipeline.storage.tables import Tables
 
 Line = list[str | int | None]
@@ -25,11 +26,11 @@ FROM (SELECT model, prompt_tokens, completion_tokens FROM replies
     UNION ALL SELECT model, prompt_tokens, completion_tokens FROM lost) GROUP BY model"""
 
 
-def watch_status(config: RunConfig, stages: Stages) -> None:
+def watch_status(config: RunConfig, stages: Stages, reports: Sequence[MethodReport]) -> None:
     """Print the status again and again, until all is done, or until Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            text = status_text(config, stages)
+            text = status_text(config, stages, reports)
             sys.stdout.write(f"{CLEAR if sys.stdout.isatty() else ''}{time.strftime('%H:%M:%S')}\n{text}\n")
             sys.stdout.flush()
             if all(progress.finished for progress in survey(config, stages).values()):
@@ -37,9 +38,10 @@ def watch_status(config: RunConfig, stages: Stages) -> None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def status_text(config: RunConfig, stages: Stages) -> str:
-    """The stages, the workers at work, and the jobs of a scheduler."""
-    return "\n\n".join(filter(None, [status_table(config, stages), at_work(config, stages), _queue(config)]))
+def status_text(config: RunConfig, stages: Stages, reports: Sequence[MethodReport]) -> str:
+    """The stages, the workers at work, the jobs of a scheduler, and what the p-values of the scores show."""
+    parts = [status_table(config, stages), at_work(config, stages), _queue(config), _discovered(config, reports)]
+    return "\n\n".join(filter(None, parts))
 
 
 def at_work(config: RunConfig, stages: Stages) -> str:
@@ -64,6 +66,18 @@ def at_work(config: RunConfig, stages: Stages) -> str:
         return ""
     columns = ["stage", "shard", "host", "process", "job", "since"]
     return "\n".join([f"At work:\n{format_table(columns, rows)}", *ends])
+
+
+def _discovered(config: RunConfig, reports: Sequence[MethodReport]) -> str:
+    """How many explanations do better than their controls; empty where nothing is scored."""
+    from pipeline.results.discoveries import discoveries
+    from pipeline.results.run_folder import open_run
+
+    if not config.root.is_dir():
+        return ""
+    run = open_run(config.root)
+    found = [one for report in reports if report.table in run.tables for one in discoveries(run.connection, report)]
+    return "\n".join(f"{', '.join(one.methods.values())}: {one.sentence}" for one in found)
 
 
 def _queue(config: RunConfig) -> str:
@@ -143,7 +157,7 @@ def _paid(folder: Path) -> str:
     """What the workers that are not at work now have paid endpoints for, by model; empty without any."""
     found = {
         file.stem: read_other(file, lambda replies: replies.execute(PAID).fetchall())
-        for file in sorted(folder.glob("*.sqlite"))
+        for file in sorted(local_replies(folder).glob("*.sqlite"))
     }
     if not found:
         return ""

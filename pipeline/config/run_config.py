@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model, field_va
 from pipeline.config.launching import Launch
 from pipeline.config.section import Budget, Count, LanguageModel, Positive, Section
 from pipeline.config.subject import Subject, refuse_own
+from pipeline.storage.stores import place
 
 METHOD_NAME = r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$"
 """What a variant can be called: its name is part of the names of files."""
@@ -21,7 +22,8 @@ class Run(Section):
     seed: Count = 0
     """Seed of everything drawn at random."""
     folder: str = "outputs"
-    """Folder that holds the run's folder. A relative one starts from the checkout; without a checkout, from the run file's folder."""
+    """Folder that holds the run's folder. A relative one starts from the checkout; without a checkout, from the run file's folder.
+    It may be in an object store, such as s3://bucket/runs; see docs/cluster.md."""
     paths_from: str = ""
     """Folder that relative paths of the run file start from; unless given, its own, and for a preset the working directory."""
     prompts: str = ""
@@ -213,7 +215,7 @@ class RunConfig(Section):
     @property
     def root(self) -> Path:
         """The run's own folder."""
-        return Path(self.run.folder) / self.run.name
+        return place(self.run.folder) / self.run.name
 
 
 def _with_variants(section: T) -> list[T]:

@@ -35,6 +35,8 @@ def load_config(path: str, sections: Sections, changes: Sequence[str] = ()) -> R
     for change in changes:
         change_setting(values, change)
     config = parse_config(values, str(file), sections)
+    if "://" in config.run.folder:
+        return config
     run = config.run.model_copy(update={"folder": str(_outputs(file) / config.run.folder)})
     return config.model_copy(update={"run": run})
 

@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.execution.stage import Shard, chunks
 from pipeline.storage.atomic_files import publish_once
 from pipeline.storage.footers import canonical
+from pipeline.storage.stores import files_in
 
 BESIDE_UNITS = {"indices", "pool"}
 
@@ -45,7 +46,7 @@ class KeptPlan:
 
     def _files(self) -> list[Path]:
         name = shard_name(self._methods, 0)[:-5]
-        return sorted(file for file in self._folder.glob(f"{name}*.json") if file.stem[len(name) :].isdigit())
+        return [file for file in files_in(self._folder, f"{name}*.json") if file.stem[len(name) :].isdigit()]
 
     def further(self, planned: Sequence[Shard], pool: dict[str, Any]) -> list[Shard]:
         """Shards of the units that are asked for and in no shard yet, of the size of those planned.
@@ -93,7 +94,7 @@ class KeptPlan:
 
 def all_plans(root: Path, stage: str) -> Iterator[KeptPlan]:
     """The plans of a stage by whatever methods, those that are not asked for now too."""
-    for methods in sorted({methods_of(file.stem) for file in (root / "_plans" / stage).glob("*.json")}):
+    for methods in sorted({methods_of(file.stem) for file in files_in(root / "_plans" / stage, "*.json")}):
         yield KeptPlan(root, stage, methods)
 
 

@@ -4,13 +4,12 @@ All of it is worked out from the files of the run, so whichever worker writes it
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
@@ -18,6 +17,7 @@ from pipeline.execution.frozen_run_file import as_toml, freeze
 from pipeline.execution.stage import Stage
 from pipeline.execution.this_machine import machine_name, this_machine
 from pipeline.storage.atomic_files import atomic_path
+from pipeline.storage.stores import files_in, metadata_of, open_parquet, states
 from pipeline.storage.tables import Tables
 
 FILE = "provenance.json"
@@ -43,9 +43,7 @@ def keep_provenance(config: RunConfig, stages: Mapping[str, Stage]) -> None:
         "name": config.run.name,
         "seed": config.run.seed,
         **freeze(config),
-        "machines": [
-            json.loads(path.read_text(encoding="utf-8")) for path in sorted(machine.parent.glob("[!.]*.json"))
-        ],
+        "machines": [json.loads(path.read_text(encoding="utf-8")) for path in files_in(machine.parent, "[!.]*.json")],
         "stages": [entry for stage in taking_part if (entry := _stage(stage, Tables(config.root)))],
     }
     path = config.root / FILE
@@ -89,7 +87,10 @@ def _write(path: Path, value: Json) -> None:
 def _stage(stage: Stage, tables: Tables) -> Json | None:
     """What the files of a stage say; None where it has made none."""
     files = {table.name: tables.files(table) for table in stage.writes}
-    said = {name: [one for path in paths if (one := _of_file(path, _state(path)))] for name, paths in files.items()}
+    said = {
+        name: [one for path, now in zip(paths, states(paths), strict=True) if (one := _of_file(path, now))]
+        for name, paths in files.items()
+    }
     last = said[stage.writes[-1].name]
     if not last:
         return None
@@ -109,23 +110,16 @@ def _stage(stage: Stage, tables: Tables) -> Json | None:
         "failed_rows": sum(one["failed"] for entries in said.values() for one in entries),
         "tokens": {model: {"read": read, "written": written} for model, (read, written) in sorted(tokens.items())},
         "commits": sorted({one["commit"] for one in last}),
+        "profiles": [json.loads(text) for text in sorted({one["profile"] for one in last} - {"{}"})],
     }
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:  # another worker has discarded it
-        return None
-    return status.st_mtime_ns, status.st_size
-
-
 @lru_cache(maxsize=100_000)
-def _of_file(path: Path, state: tuple[int, int] | None) -> Json | None:
+def _of_file(path: Path, now: Hashable) -> Json | None:
     """What the footer of a file says, and the tokens that its rows count; in each state a file is read once."""
-    if state is None:
+    if now is None:  # another worker has discarded it
         return None
-    metadata = pq.read_metadata(path)
+    metadata = metadata_of(path)
     said = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items() if key != b"ARROW:schema"}
     names = {metadata.schema.column(number).path for number in range(metadata.num_columns)}
     return {
@@ -133,13 +127,15 @@ def _of_file(path: Path, state: tuple[int, int] | None) -> Json | None:
         "failed": int(said.get("failed", 0)),
         "seconds": float(said.get("seconds", 0)),
         "commit": said.get("git_commit", "unknown"),
+        "profile": said.get("profile", "{}"),
         "tokens": _tokens(path) if names.issuperset(SPENT) else [],
     }
 
 
 def _tokens(path: Path) -> list[tuple[str, int, int]]:
     """Model, tokens read and tokens written, of each language model that rows name."""
-    rows = pq.read_table(path, columns=list(SPENT))
+    with open_parquet(path) as file:
+        rows = file.read(columns=list(SPENT))
     rows = rows.filter(pc.not_equal(rows["model"], ""))
     sums = rows.group_by("model").aggregate([(name, "sum") for name in SPENT[1:]])
     return [(row["model"], *(row[f"{name}_sum"] or 0 for name in SPENT[1:])) for row in sums.to_pylist()]

@@ -10,7 +10,7 @@ from pipeline.execution.kept_plan import KeptPlan, all_plans
 from pipeline.execution.progress import ShardProgress, say
 from pipeline.execution.series import Progress, Series
 from pipeline.execution.shard_work import ShardWork
-from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, worker_name
+from pipeline.execution.shared_shards import SharedShards, Sharing, open_claims, refuse_split_budget, worker_name
 from pipeline.execution.stage import Context, Stage
 from pipeline.execution.survey import Stages, survey
 from pipeline.storage.tables import Tables, is_pruned
@@ -28,7 +28,7 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
     Raises:
         UserError: the input is at fault, or the stages it reads are not finished.
     """
-    everything = survey(config, stages)
+    everything = survey(config, stages, stage.name)
     before = everything[stage.name]
     if not before.ready:
         unfinished = [name for name in stage.upstream(config) if not everything[name].finished]
@@ -37,7 +37,7 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
         for series in before.series:
             if series.further:
                 KeptPlan(config.root, stage.name, series.prefix).extend(series.further)
-        before = survey(config, stages)[stage.name]
+        before = survey(config, stages, stage.name)[stage.name]
     if before.finished:
         return before
     if stale := sum(len(series.stale) for series in before.series):
@@ -50,6 +50,7 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
         ShardProgress(stage.title, len(before.shards), len(before.done), show=show) as bar,
     ):
         worker = worker_name(claims, how.part)
+        refuse_split_budget(config, claims)
         shared = [(series, SharedShards(stage, series, claims, how)) for series in before.series]
         for wait in dict.fromkeys(
             (how.wait and len(shared) == 1, how.wait)
@@ -59,7 +60,7 @@ def run_stage(stage: Stage, config: RunConfig, stages: Stages, how: Sharing = AL
                 if how.at_most is not None:
                     shards.at_most = how.at_most - sum(one.taken for _, one in shared if one is not shards)
                 _compute(stage, series, shards, worker, bar, lambda: bar.reach(sum(one.published for _, one in shared)))
-    return survey(config, stages)[stage.name]
+    return survey(config, stages, stage.name)[stage.name]
 
 
 def _compute(

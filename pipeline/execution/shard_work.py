@@ -99,7 +99,8 @@ class ShardWork:
     def _publish(self, shard: Shard, rows: Rows, claim: Claim) -> None:
         now = time.perf_counter()
         seconds, self._published = now - self._published, now  # since the shard before, so that they add up to the run
-        said = shard_footer(self._series.inputs, shard.key, seconds, self._series.read[shard.name])
+        read, profile = self._series.read[shard.name], self._context.profile()
+        said = shard_footer(self._series.inputs, shard.key, seconds, read, profile)
         for table in self._stage.writes:
             file = self._context.tables.file(table, shard.name)
             publish(file, rows[table.name], table, said, partial(self._shards.before_publishing, claim, file))
@@ -126,6 +127,10 @@ class ShardWork:
     def _note(self, shard: Shard, error: Exception) -> None:
         note = error_note(self._context.config, self._stage, shard)
         with atomic_path(note) as temporary:
-            detail = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+            detail = {
+                "error": f"{type(error).__name__}: {error}",
+                "traceback": traceback.format_exc(),
+                "time": time.time(),
+            }
             temporary.write_text(json.dumps(detail, indent=1), encoding="utf-8")
         say(f"{self._stage.name} {shard.name} failed: {type(error).__name__}: {error} (see {note})")

@@ -1,7 +1,7 @@
 """The shards of a stage among several workers: which of them this one may compute now, and when nothing is left for it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -11,9 +11,10 @@ from pipeline.errors import ClaimLost, UserError
 from pipeline.execution.series import Series
 from pipeline.execution.stage import Shard, Stage
 from pipeline.execution.stopping import STOPPING
-from pipeline.storage.claim_files import ClaimFolder
-from pipeline.storage.claims import WORKERS, Claim, Claims
+from pipeline.storage.claim_files import claims_in
+from pipeline.storage.claims import WORKERS, Claim, Claims, this_process
 from pipeline.storage.footers import read_footer
+from pipeline.storage.stores import is_remote, states
 from pipeline.storage.tables import Tables
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -35,7 +36,7 @@ class Sharing:
 
 def open_claims(config: RunConfig) -> Claims:
     """The claims of a run."""
-    return Claims(ClaimFolder(config.root / "_claims"), config.launch.lease)
+    return Claims(claims_in(config.root), config.launch.lease)
 
 
 def worker_name(claims: Claims, part: tuple[int, int]) -> str:
@@ -43,6 +44,22 @@ def worker_name(claims: Claims, part: tuple[int, int]) -> str:
     base = f"{part[0]}-of-{part[1]}"
     names = (base if number == 1 else f"{base}-{number}" for number in count(1))
     return next(name for name in names if claims.take(WORKERS, name))
+
+
+def refuse_split_budget(config: RunConfig, claims: Claims) -> None:
+    """Workers share a budget by a file on a disk, so where the run's folder is in a store, those of one machine do.
+
+    Raises:
+        UserError: there is a budget, and a worker on another machine.
+    """
+    if not is_remote(config.root) or (config.budget.max_tokens_total, config.budget.max_cost) == (None, None):
+        return
+    for owner in claims.held(WORKERS).values():
+        if owner and owner.machine != this_process().machine:
+            raise UserError(
+                f"{config.root} has a budget, and a worker on {owner.host} is at work on it; where the run's folder is in a store, "
+                "a budget holds for the workers of one machine alone. Wait for that one, or leave [budget] out"
+            )
 
 
 def error_note(config: RunConfig, stage: Stage, shard: Shard) -> Path:
@@ -63,7 +80,7 @@ class SharedShards:
         """Shards that are published, as far as is known."""
         self._own = {shard.name for number, shard in enumerate(shards) if number % how.part[1] == how.part[0]}
         self._tables = Tables(config.root)
-        self._failed_before = {shard.name: _stamp(error_note(config, stage, shard)) for shard in shards}
+        self._failed_before = self._failures(shards)
         self.at_most = how.at_most
         """Shards that it computes at most."""
         self.taken = 0
@@ -147,7 +164,8 @@ class SharedShards:
             for shard in self._shards
             if not all(shard.name in names for names in there) or not self._is_current(shard)
         ]
-        return [shard for shard in missing if not self._failed_now(shard)]
+        failures = self._failures(missing)
+        return [shard for shard in missing if failures[shard.name] in (None, self._failed_before[shard.name])]
 
     def _files(self, shard: Shard) -> list[Path]:
         return [self._tables.file(table, shard.name) for table in self._stage.writes]
@@ -164,15 +182,7 @@ class SharedShards:
         except UserError:  # another worker is just replacing it
             return False
 
-    def _failed_now(self, shard: Shard) -> bool:
-        stamp = _stamp(error_note(self._config, self._stage, shard))
-        return stamp is not None and stamp != self._failed_before[shard.name]
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What tells one writing of a file from another; None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+    def _failures(self, shards: Sequence[Shard]) -> dict[str, Hashable]:
+        """What tells one note of a shard's error from another; None where there is none."""
+        notes = states([error_note(self._config, self._stage, shard) for shard in shards])
+        return {shard.name: note for shard, note in zip(shards, notes, strict=True)}

@@ -148,7 +148,10 @@ class MethodReport:
     """What the score is called."""
     numbers: Mapping[str, str] = field(default_factory=dict)
     """The columns of the table that hold the score, the ends of its interval (low, high), the score on random sequences alone
-    (random), its control, the score of a token lookup table (lookup), and the p_value; those that the method has."""
+    (random), its control, that of the full token table (lookup), the p_value, and the number of controls behind it (controls); those
+    that the method has."""
+    controls: str = ""
+    """The setting for the number of controls."""
 
 
 def numbered_shards(keys: Iterable[Mapping[str, Any]]) -> list[Shard]:
@@ -208,6 +211,11 @@ class Context:
     def taken(self) -> list[str]:
         """What the stage's requests have taken so far, in words for people."""
         return [made.taken() for made in self._made.values() if hasattr(made, "taken")]
+
+    def profile(self) -> dict[str, Any]:
+        """What is known of the endpoint that the stage asks; empty without one."""
+        found = [made.profile() for made in self._made.values() if hasattr(made, "profile")]
+        return found[0] if found else {}
 
     def look_again(self, busy: Container[str]) -> None:
         """Learn what other workers have left, but for those at work (`busy`), before their shards are begun anew."""

@@ -12,14 +12,18 @@ from pipeline.execution.kept_plan import KeptPlan, all_plans, grows, methods_of,
 from pipeline.execution.series import Progress, Series
 from pipeline.execution.shared_shards import error_note
 from pipeline.execution.stage import Methods, Shard, Stage
-from pipeline.storage.footers import Footer, canonical, fingerprint, read_footer
+from pipeline.storage.footers import Footer, canonical, fingerprint, read_footers
+from pipeline.storage.stores import states
 from pipeline.storage.tables import Tables
 
 Stages = Mapping[str, Stage]
 
 
-def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
+def survey(config: RunConfig, stages: Stages, last: str = "") -> dict[str, Progress]:
     """Look at the files of all stages, in the order of the data flow.
+
+    Args:
+        last: stages after this one are left out.
 
     Raises:
         UserError: a file is corrupt or foreign, or was made with other settings.
@@ -27,6 +31,8 @@ def survey(config: RunConfig, stages: Stages) -> dict[str, Progress]:
     found: dict[str, Progress] = {}
     for stage in stages.values():
         found[stage.name] = _look(stage, config, found)
+        if stage.name == last:
+            break
     return found
 
 
@@ -34,7 +40,9 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
     if not stage.takes_part(config):
         return Progress(stage, True, [], [])
     tables = Tables(config.root)
-    footers = {path: read_footer(path, table) for table in stage.writes for path in tables.files(table)}
+    footers = {
+        path: footer for table in stage.writes for path, footer in read_footers(tables.files(table), table).items()
+    }
     upstream = [earlier[name] for name in stage.upstream(config)]
     series = [_series(stage, methods, config, upstream) for methods in stage.methods(config)]
     made_by = {one.prefix: one for one in series}
@@ -48,7 +56,9 @@ def _look(stage: Stage, config: RunConfig, earlier: Mapping[str, Progress]) -> P
     planned |= {shard.name for plan in all_plans(config.root, stage.name) for shard in plan.shards}
     _refuse_unplanned(footers, stage, planned)
     todo = [shard for one in series for shard in one.todo]
-    return Progress(stage, True, series, [one.name for one in todo if error_note(config, stage, one).exists()])
+    noted = states([error_note(config, stage, shard) for shard in todo])
+    broken = [shard.name for shard, note in zip(todo, noted, strict=True) if note]
+    return Progress(stage, True, series, broken)
 
 
 def _series(stage: Stage, methods: Methods, config: RunConfig, upstream: Iterable[Progress]) -> Series:

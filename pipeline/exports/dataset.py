@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.execution.provenance import FILE, shown_provenance
 from pipeline.exports.exported_run import Export, ExportedRun, float_columns
@@ -26,7 +25,8 @@ def write(run: ExportedRun, folder: Path) -> None:
         for file in run.run.files(table):
             if reason := damage_of(file):
                 raise DamagedFileError(file, reason)
-            shutil.copyfile(file, folder / table / file.name)
+            with file.open("rb") as source, (folder / table / file.name).open("wb") as copy:
+                shutil.copyfileobj(source, copy)
     made = shown_provenance(run.run.root)
     if made is not None:
         for machine in made["machines"]:
@@ -92,7 +92,7 @@ def _provenance(run: RunFolder) -> str:
 
 
 def _columns(run: RunFolder, table: str) -> str:
-    schema: pa.Schema = pq.read_schema(run.files(table)[0])
+    schema: pa.Schema = run.dataset(table).schema
     rows = [
         [
             f"`{field.name}`",

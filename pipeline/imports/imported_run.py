@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Stage
 from pipeline.imports import IMPORTED
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS, TableSchema
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, UNITS
 from pipeline.storage.footers import footer
 from pipeline.storage.shards import publish
 
@@ -65,14 +65,15 @@ class Import:
 
 
 def write_tables(
-    units: Iterable[ImportedUnit], root: Path, name: str, content: str, stages: Iterable[Stage]
+    units: Iterable[ImportedUnit], root: Path, name: str, content: str, stages: Sequence[Stage]
 ) -> dict[str, list[int]]:
     """Write the tables of a run, some units after the other; returns the explained ones by module.
 
     Args:
         name: of the format.
         content: identifies what was read.
-        stages: which of them would have written the tables; the footers say that this was done by an import instead.
+        stages: those that would have written the tables; the footers say that this was done by an import instead. What else they
+            write is not known of imported units and stays empty.
     """
     inputs = footer_inputs({"imported": name, "content": content}, stages)
     explained: dict[str, list[int]] = {}
@@ -81,9 +82,9 @@ def write_tables(
         rows = _rows(block, name, sequences)
         sequences += len(rows[CORPUS.name])
         key = {"module": block[0].module, "units": [block[0].index, block[-1].index]}
-        for table in TABLES:
+        for table in (table for stage in stages for table in stage.writes):
             path = root / table.path / f"part-{number:05d}.parquet"
-            publish(path, table.of_rows(rows[table.name]), table, footer(inputs[table.name], key, 0.0))
+            publish(path, table.of_rows(rows.get(table.name, [])), table, footer(inputs[table.name], key, 0.0))
         explained.setdefault(block[0].module, []).extend(unit.index for unit in block if unit.texts)
     return {module: sorted(indices) for module, indices in explained.items() if indices}
 
@@ -140,7 +141,8 @@ def _sequences(unit: ImportedUnit, first_id: int) -> tuple[list[Row], list[Row]]
         ranks[one.band, split] += 1
     name = f"{unit.module}/{unit.index}"
     texts = [
-        {"seq_id": seq_id, "doc_id": name, "start": 0, "tokens": list(text)} for text, (seq_id, _) in known.items()
+        {"seq_id": seq_id, "split": split, "doc_id": name, "start": 0, "tokens": list(text)}
+        for text, (seq_id, split) in known.items()
     ]
     return texts, exemplars
 
@@ -178,7 +180,7 @@ units = {{ {listed} }}
 """
 
 
-def writers(stages: Iterable[Stage], tables: Sequence[TableSchema] = TABLES) -> list[Stage]:
-    """The stages that write these tables and no others."""
-    names = {table.name for table in tables}
-    return [stage for stage in stages if {table.name for table in stage.writes} <= names]
+def writers(stages: Iterable[Stage]) -> list[Stage]:
+    """The stages that write the tables of an import."""
+    names = {table.name for table in TABLES}
+    return [stage for stage in stages if not names.isdisjoint(table.name for table in stage.writes)]

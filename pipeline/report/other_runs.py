@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.execution.stage import MethodReport
 from pipeline.report.unit_list import UnitList, list_units
 from pipeline.results.run_folder import RunFolder
+from pipeline.storage.stores import metadata_of
 
 if TYPE_CHECKING:
     pass
@@ -61,7 +61,7 @@ def _beside(run: RunFolder) -> list[RunFolder]:
 def _subject(root: Path) -> dict[str, Any] | None:
     """What identifies the model that a run recorded; None where nothing tells."""
     for path in sorted((root / "_partials" / "units").glob("part-*.parquet"))[:1]:
-        settings = json.loads((pq.read_metadata(path).metadata or {}).get(b"inputs", b"{}")).get("settings", {})
+        settings = json.loads((metadata_of(path).metadata or {}).get(b"inputs", b"{}")).get("settings", {})
         return {name: settings.get(name) for name in SUBJECT} if settings.get("revision") else None
     return None
 

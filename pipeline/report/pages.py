@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline.errors import UserError
 from pipeline.execution.provenance import shown_provenance
 from pipeline.execution.stage import MethodReport
@@ -15,13 +13,15 @@ from pipeline.report.other_runs import in_other_runs
 from pipeline.report.shown_corpus import SEQUENCES_IN_FILE, write_corpus
 from pipeline.report.unit_data import LEVELS, STEPS, STRONGEST, UnitData
 from pipeline.report.unit_list import NUMBERS, list_units
+from pipeline.results.discoveries import discoveries
 from pipeline.results.run_folder import RunFolder
 from pipeline.storage.folders import new_folder
+from pipeline.storage.stores import scratch
 
 SITE = Path(__file__).with_name("site")
 """The page, its styles and scripts, and the libraries in `libraries/`."""
 FOLDER = "report"
-"""In the run's folder."""
+"""In the run's folder, or in its `scratch`."""
 MADE_BY = ("schema", "fingerprint", "git_commit", "created_by", "inputs")
 
 
@@ -38,7 +38,7 @@ def write_pages(run: RunFolder, methods: Sequence[MethodReport], progress: Calla
     used = [method for method in methods if method.table in run.tables]
     if not used:
         raise UserError(f"no unit of {run.root} is scored yet; finish the run with: make run")
-    final = run.root / FOLDER
+    final = scratch(run.root) / FOLDER
     with new_folder(final, replace=True) as folder:
         shutil.copytree(SITE, folder, dirs_exist_ok=True)
         _write_data(run, used, folder / "data", progress)
@@ -72,9 +72,7 @@ def run_facts(run: RunFolder, methods: Sequence[MethodReport], data: UnitData, s
         "strongest": STRONGEST if (data.strongest >= 0).any() else 0,
         "scales": {"levels": LEVELS, "steps": STEPS, "sequences": SEQUENCES_IN_FILE},
         "numbers": list(NUMBERS),
-        "methods": [
-            {"table": method.table, "score": method.score, "numbers": dict(method.numbers)} for method in methods
-        ],
+        "methods": [_method(run, method) for method in methods],
         "tables": {name: _facts(run, name) for name in run.tables},
         "provenance": shown_provenance(run.root),
         "failures": _failures(run),
@@ -82,10 +80,16 @@ def run_facts(run: RunFolder, methods: Sequence[MethodReport], data: UnitData, s
     }
 
 
+def _method(run: RunFolder, method: MethodReport) -> dict[str, Any]:
+    """The table of a method, its columns, and what its p-values show."""
+    tested = [f"{', '.join(one.methods.values())}: {one.sentence}" for one in discoveries(run.connection, method)]
+    return {"table": method.table, "score": method.score, "numbers": dict(method.numbers), "tested": tested}
+
+
 def _facts(run: RunFolder, table: str) -> dict[str, Any]:
     """What a table says of itself: its columns, rows, who made it, how long it took and which tokens it cost."""
     files = run.files(table)
-    schema = pq.read_schema(files[0])
+    schema = run.dataset(table).schema
     found: dict[str, Any] = {
         "columns": {field.name: (field.metadata or {}).get(b"meaning", b"").decode() for field in schema},
         "rows": run.dataset(table).count_rows(),

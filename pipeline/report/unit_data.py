@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.report.data_scripts import columns_of, numbers, packed, write_script
 from pipeline.report.unit_list import UnitList
@@ -184,7 +183,7 @@ class UnitData:
 
 
 def _schema(run: RunFolder, name: str) -> TableSchema:
-    return TableSchema(name, 0, pq.read_schema(run.files(name)[0]).remove_metadata(), units_per_group=64)
+    return TableSchema(name, 0, run.dataset(name).schema.remove_metadata(), units_per_group=64)
 
 
 def _by_index(table: pa.Table) -> pa.Table:

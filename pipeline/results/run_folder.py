@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from pipeline.errors import UserError, nearest
 from pipeline.schemas import CORPUS, TableSchema
 from pipeline.storage.checked_reading import checked_dataset, damage_told
 from pipeline.storage.listed_files import ListedFiles
+from pipeline.storage.stores import metadata_of, place, states
 from pipeline.storage.tables import Tables
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.results.unit_view import UnitView
 
 
-JSON_KEYS = {"inputs", "shard", "seconds", "failed"}
+JSON_KEYS = {"inputs", "shard", "seconds", "failed", "profile"}
 """Keys of a footer whose values are JSON; any other value is a text, even where it looks like a number."""
 
 
@@ -35,7 +36,7 @@ class RunFolder:
         self.root = root
         self._listed, self._stored = ListedFiles(), Tables(root)
         self._schemas: dict[str, tuple[list[Path], pa.Schema]] = {}
-        self._datasets: dict[str, tuple[list[tuple[Path, int, int]], ds.FileSystemDataset]] = {}
+        self._datasets: dict[str, tuple[list[Hashable], ds.FileSystemDataset]] = {}
         self._registered: dict[str, ds.FileSystemDataset] = {}
 
     def __repr__(self) -> str:
@@ -72,9 +73,9 @@ class RunFolder:
             UserError: the run has no such table.
         """
         files = self.files(table)
-        states = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-        if table not in self._datasets or self._datasets[table][0] != states:
-            self._datasets[table] = states, checked_dataset(files)
+        now = [*files, *states(files)]
+        if table not in self._datasets or self._datasets[table][0] != now:
+            self._datasets[table] = now, checked_dataset(files)
         return self._datasets[table][1]
 
     def schema(self, table: str) -> pa.Schema:
@@ -220,9 +221,7 @@ class RunFolder:
 
         >>> commit = open_run("outputs/demo").provenance("scores")["git_commit"]
         """
-        import pyarrow.parquet as pq
-
-        found = pq.read_metadata(file or self.files(table)[0]).metadata or {}
+        found = metadata_of(file or self.files(table)[0]).metadata or {}
         texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
         return {key: json.loads(text) if key in JSON_KEYS else text for key, text in texts.items()}
 
@@ -236,7 +235,7 @@ def open_run(folder: str | Path) -> RunFolder:
     Raises:
         UserError: there is no such folder.
     """
-    root = Path(folder).expanduser()
+    root = place(folder)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; a run makes it: make run")
     return RunFolder(root)

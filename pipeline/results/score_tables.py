@@ -33,6 +33,10 @@ class OpenRun(Protocol):
         """Names of its tables."""
         ...
 
+    def files(self, table: str) -> list[Path]:
+        """The files of one of them."""
+        ...
+
     def dataset(self, table: str) -> "ds.FileSystemDataset":
         """One of them."""
         ...
@@ -84,9 +88,8 @@ def explanation_tables(run: OpenRun) -> list[str]:
 
 def read(run: OpenRun, table: str, columns: Sequence[str] | None = None, where: Any = None) -> "pd.DataFrame":
     """Some rows of a table, all unless a pyarrow expression is given. A list with numbers is an array in which null is NaN."""
-    source = run.dataset(table)
-    with damage_told(source.files):
-        rows: pd.DataFrame = source.to_table(columns=columns and list(columns), filter=where).to_pandas()
+    with damage_told(run.files(table)):
+        rows: pd.DataFrame = run.dataset(table).to_table(columns=columns and list(columns), filter=where).to_pandas()
     return rows
 
 

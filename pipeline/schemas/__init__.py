@@ -233,10 +233,11 @@ NEGATIVES = TableSchema(
 
 CORPUS = TableSchema(
     "corpus",
-    1,
+    2,
     pa.schema(
         [
-            column("seq_id", pa.int64(), "number of the sequence, from 0 on in the order drawn by the seed"),
+            column("seq_id", pa.int64(), "number of the sequence, in an order drawn by the seed; some may be missing"),
+            column("split", pa.string(), "explain, select or report, the same for all sequences of a document"),
             column("doc_id", pa.string(), "document it was cut from"),
             column("start", pa.int32(), "offset of its first token in the document, in tokens"),
             column("token_ids", pa.list_(pa.int32()), "token ids, seq_len of them or fewer at a document's end"),
@@ -268,11 +269,12 @@ EXPLANATIONS = unit_table(
 
 SIMULATIONS = unit_table(
     "simulations",
-    2,
+    3,
     *EXPLANATION,
     column("simulator", pa.string(), "method that predicted the activations"),
     column("control", pa.string(), "empty for the explanation itself, else which control was simulated"),
     column("source", pa.int32(), "unit whose explanation was simulated; differs from index when shuffled"),
+    column("source_candidate", pa.int32(), "number of that explanation among the candidates of its unit"),
     column("seq_id", pa.int64(), "the sequence in `corpus`"),
     column("split", pa.string(), "select or report"),
     column("expected", FLOATS, "expected activation of every token, 0 to 10"),
@@ -282,7 +284,7 @@ SIMULATIONS = unit_table(
     column("prompt_tokens", pa.int32(), "tokens of the prompt; a request's first sequence carries all of them"),
     column("completion_tokens", pa.int32(), "tokens of the reply, likewise"),
     *OUTCOME,
-    key=[*EXPLANATION_KEYS, "simulator", "control", "source", "seq_id"],
+    key=[*EXPLANATION_KEYS, "simulator", "control", "source", "source_candidate", "seq_id"],
     refers=[
         replace(OF_EXPLANATION, where="control = ''"),
         Reference(OF_EXPLANATION.table, (*UNIT_KEYS, "explainer"), "control <> ''"),

@@ -54,22 +54,32 @@ def limit_process(seconds: int) -> None:
 
 
 def locked_connection(
-    tables: Mapping[str, list[str]], limits: dict[str, str | bool | int | float | list[str]] | None = None
+    tables: Mapping[str, ds.Dataset], limits: dict[str, str | bool | int | float | list[str]] | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """DuckDB with a view for each table, which reads its files with their checksums, and nothing else; it cannot be unlocked."""
+    """DuckDB with a view for each table and nothing else; it cannot be unlocked."""
+    connection = duckdb.connect(":memory:", config=LOCKED | (limits or {}))
+    for name, table in tables.items():
+        connection.register(name, table)
+    return connection
+
+
+def checked_table(files: list[str]) -> ds.Dataset:
+    """Parquet files, or their addresses in a store, read with their checksums."""
     checked = ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     )
-    connection = duckdb.connect(":memory:", config=LOCKED | (limits or {}))
-    for name, files in tables.items():
-        connection.register(name, ds.dataset(files, format=checked))
-    return connection
+    if "://" not in files[0]:
+        return ds.dataset(files, format=checked)
+    import fsspec
+
+    store, _ = fsspec.url_to_fs(files[0])
+    return ds.dataset([store._strip_protocol(file) for file in files], format=checked, filesystem=store)
 
 
 def answer(tables: dict[str, list[str]], sql: str, rows: int) -> dict[str, Any]:
     """Columns, types and rows of a query, or {"error": message}."""
     try:
-        connection = locked_connection(tables, LIMITS)
+        connection = locked_connection({name: checked_table(files) for name, files in tables.items()}, LIMITS)
         if message := refusal(connection, sql):
             return {"error": message}
         result = connection.execute(sql)

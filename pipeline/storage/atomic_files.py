@@ -1,6 +1,7 @@
 """Files that are there as a whole or not at all, for readers, other writers, and after a crash.
 
-A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed or linked.
+A file is written under a name that starts with a dot and does not end in `.parquet`, flushed to disk and renamed or linked. Into a
+store it is put, where a file appears once all of it has arrived.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import ClaimLost, UserError
+from pipeline.storage.stores import is_remote, put
 from pipeline.storage.temporary_names import temporary_path
 
 UNWRITABLE = {
@@ -24,7 +26,7 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 @contextlib.contextmanager
 def atomic_path(path: Path, claimed: Callable[[], None] | None = None) -> Iterator[Path]:
-    """A temporary path beside `path`; moved there, flushed to disk, when the block ends without an error.
+    """A local path to write; its file gets the name `path`, flushed to disk, when the block ends without an error.
 
     Args:
         claimed: called right before the move, which then never replaces a file; raises ClaimLost to prevent it.
@@ -35,14 +37,12 @@ def atomic_path(path: Path, claimed: Callable[[], None] | None = None) -> Iterat
     temporary = temporary_path(path)
     try:
         with disk_errors_told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             flush(temporary)
             if claimed:
                 claimed()
-            if not claimed or not link_if_new(temporary, path):
-                os.replace(temporary, path)
-            flush(path.parent)
+            _give_name(temporary, path, new=claimed is not None)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -51,21 +51,32 @@ def atomic_path(path: Path, claimed: Callable[[], None] | None = None) -> Iterat
 def publish_once(path: Path, content: bytes) -> bool:
     """Write a small file whole under a name that nothing has yet; False, and nothing is written, where another was faster."""
     with disk_errors_told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_path(
             path.with_name(f"{path.name}-{secrets.token_hex(4)}")
         )  # threads may write the same file
         try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content)
             flush(temporary)
-            if not link_if_new(temporary, path):
-                os.replace(temporary, path)
-            flush(path.parent)
+            _give_name(temporary, path, new=True)
         except ClaimLost:
             return False
         finally:
             temporary.unlink(missing_ok=True)
     return True
+
+
+def _give_name(temporary: Path, path: Path, *, new: bool) -> None:
+    """Have a whole file appear under its name. Raises ClaimLost: it should be new, and there is one."""
+    if is_remote(path):
+        try:
+            put(path, temporary, new=new)
+        except FileExistsError:
+            raise ClaimLost(f"another worker has made {path}") from None
+        return
+    if not new or not link_if_new(temporary, path):
+        os.replace(temporary, path)
+    flush(path.parent)
 
 
 def link_if_new(temporary: Path, path: Path) -> bool:

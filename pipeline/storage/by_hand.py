@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from pipeline.errors import UserError
 from pipeline.storage.atomic_files import publish_once
+from pipeline.storage.stores import files_in
 
 FOLDER = "_by_hand"
 """In the run's folder."""
@@ -79,7 +80,7 @@ def read_by_hand(root: Path) -> list[WrittenExplanation]:
         UserError: a file is not one of these; it says which.
     """
     found: dict[tuple[str, str, int, str], WrittenExplanation] = {}
-    for path in sorted((root / FOLDER).glob("[!.]*.json")):
+    for path in files_in(root / FOLDER, "[!.]*.json"):
         one = _read(path)
         found.setdefault((one.module, one.polarity, one.index, one.text), one)
     return list(found.values())

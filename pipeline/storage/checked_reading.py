@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.storage.stores import arrow_path, arrow_system, is_remote, open_parquet
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -20,20 +21,22 @@ ROWS = 4096
 """Rows of a file that are in memory at a time."""
 FAULTS = (OSError, pa.ArrowException, UnicodeDecodeError)
 """What reading a damaged file raises."""
+HOLE = 2**20
+"""Bytes that are fetched in vain from a store rather than by two requests."""
 THROUGH_DUCKDB = "reading the stream registered as"
 """Stands in DuckDB's errors about rows that pyarrow could not read for it."""
 
 
-def checked_format() -> "ds.ParquetFileFormat":
-    """Parquet whose page checksums are compared."""
+def checked_format(path: Path) -> "ds.ParquetFileFormat":
+    """Parquet whose page checksums are compared, for files that lie where `path` does."""
     import pyarrow.dataset as ds
 
-    return ds.ParquetFileFormat(
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    )
+    ranges = pa.CacheOptions(hole_size_limit=HOLE) if is_remote(path) else None
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True, cache_options=ranges)
+    return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
-def checked_dataset(files: Iterable[str | Path]) -> "ds.FileSystemDataset":
+def checked_dataset(files: Iterable[Path]) -> "ds.FileSystemDataset":
     """Some files with the columns of the first one.
 
     Raises:
@@ -41,13 +44,15 @@ def checked_dataset(files: Iterable[str | Path]) -> "ds.FileSystemDataset":
     """
     import pyarrow.dataset as ds
 
-    paths = list(map(Path, files))
+    paths = list(files)
     with damage_told(paths):
-        return ds.dataset([str(path) for path in paths], format=checked_format())
+        return ds.dataset(
+            [arrow_path(path) for path in paths], format=checked_format(paths[0]), filesystem=arrow_system(paths[0])
+        )
 
 
 @contextmanager
-def damage_told(files: Iterable[str | Path]) -> Iterator[None]:
+def damage_told(files: Iterable[Path]) -> Iterator[None]:
     """Where something cannot be read, look for the file that is at fault and name it.
 
     Args:
@@ -61,7 +66,7 @@ def damage_told(files: Iterable[str | Path]) -> Iterator[None]:
     except Exception as error:
         read = (isinstance(error, FAULTS) and not getattr(error, "errno", None)) or THROUGH_DUCKDB in str(error)
         if read:
-            for path in map(Path, files):
+            for path in files:
                 if reason := damage_of(path):
                     raise DamagedFileError(path, reason) from None
         raise
@@ -81,7 +86,7 @@ class DamagedFileError(UserError):
 def damage_of(path: Path) -> str | None:
     """Why a file cannot be read as a whole, with the column where that is known; None where it can."""
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with open_parquet(path, page_checksum_verification=True) as file:
             try:
                 for _ in file.iter_batches(batch_size=ROWS, use_threads=False):
                     pass

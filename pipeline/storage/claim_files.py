@@ -1,6 +1,6 @@
 """Where claims are kept: four operations on small texts with names, each whole or not at all for everybody who shares the store.
 
-That is all that claims need. An object store with conditional put has them too.
+That is all that claims need, of file systems and of object stores with conditional put.
 """
 
 import contextlib
@@ -9,10 +9,11 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
-from pipeline.errors import ClaimLost
+from pipeline.errors import ClaimLost, UserError
 from pipeline.storage.atomic_files import disk_errors_told, link_if_new
+from pipeline.storage.stores import ask, is_remote, put
 from pipeline.storage.temporary_names import temporary_path
 
 TRIES = 5
@@ -92,6 +93,69 @@ class ClaimFolder:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+class ClaimObjects:
+    """Claims in an object store: of several puts that want the name to be free, the store lets one through."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._store: Any = cast(Any, root).fs
+
+    def names(self, folder: str) -> list[str]:
+        """As in ClaimStore."""
+        try:
+            listed = ask(self._store.ls, self._name(folder), False)
+        except FileNotFoundError:
+            return []
+        return [f"{folder}/{name.rpartition('/')[2]}" for name in listed]
+
+    def create(self, name: str, text: str) -> bool:
+        """As in ClaimStore; raises UserError where the store refuses it or does not answer."""
+        try:
+            put(self.root / name, text.encode(), new=True)
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, name: str, text: str) -> None:
+        """As in ClaimStore."""
+        ask(self._store.pipe_file, self._name(name), text.encode())
+
+    def read(self, name: str) -> str | None:
+        """As in ClaimStore."""
+        try:
+            content: bytes = ask(self._store.cat_file, self._name(name))
+        except FileNotFoundError:
+            return None
+        return content.decode(errors="replace")
+
+    def delete(self, name: str) -> None:
+        """As in ClaimStore."""
+        with contextlib.suppress(FileNotFoundError):
+            ask(self._store.rm_file, self._name(name))
+
+    def _name(self, name: str) -> str:
+        return str(cast(Any, self.root / name).path)
+
+
+def claims_in(root: Path) -> ClaimStore:
+    """The claims in a run's folder.
+
+    Raises:
+        UserError: the store has no conditional put, so that two workers could make the same claim.
+    """
+    folder = root / "_claims"
+    if not is_remote(root):
+        return ClaimFolder(folder)
+    store, name = ClaimObjects(folder), f"_trial/{secrets.token_hex(8)}"
+    made = [store.create(name, ""), store.create(name, "")]
+    store.delete(name)
+    if made != [True, False]:
+        raise UserError(
+            f"{root} is in a store that replaces files where it is asked not to, so workers could not share a run; use another store"
+        )
+    return store
 
 
 def _made_new(temporary: Path, path: Path, text: str) -> bool:

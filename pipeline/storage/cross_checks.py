@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.schemas import CORPUS, Reference, TableSchema
 from pipeline.storage.file_checks import Problem
+from pipeline.storage.stores import is_remote, place
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -57,6 +58,8 @@ def _opened(whole: Files) -> "Iterator[DuckDBPyConnection]":
     with tempfile.TemporaryDirectory(prefix="neurogloss-") as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {"memory_limit": MEMORY, "temp_directory": folder}
         with duckdb.connect(config=settings | {"preserve_insertion_order": "false"}) as connection:
+            for store in {cast(Any, files[0]).fs for _, files in whole.values() if is_remote(files[0])}:
+                connection.register_filesystem(store)
             for name, (_, files) in whole.items():
                 listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
                 connection.execute(
@@ -73,7 +76,7 @@ def _twice(connection: "DuckDBPyConnection", name: str, key: Sequence[str], wher
         ) GROUP BY ALL ORDER BY ALL"""
     for last, first, count in connection.execute(sql).fetchall():
         other = "" if first == last else f", the other time in {first}"
-        yield Problem(Path(last), f"{count:,} rows are there twice by {', '.join(key)}{other}")
+        yield Problem(place(last), f"{count:,} rows are there twice by {', '.join(key)}{other}")
 
 
 def _without(connection: "DuckDBPyConnection", name: str, reference: Reference) -> Iterator[Problem]:
@@ -84,7 +87,7 @@ def _without(connection: "DuckDBPyConnection", name: str, reference: Reference) 
         ANTI JOIN (SELECT DISTINCT {columns} FROM "{reference.table}") USING ({columns}) GROUP BY filename ORDER BY filename"""
     for path, count, first in connection.execute(sql).fetchall():
         missing = f"{count:,} rows have no row in {reference.table} by {', '.join(reference.columns)}"
-        yield Problem(Path(path), f"{missing}, the first of them {first}")
+        yield Problem(place(path), f"{missing}, the first of them {first}")
 
 
 def _in_two_splits(connection: "DuckDBPyConnection", names: Sequence[str]) -> Iterator[Problem]:
@@ -95,7 +98,7 @@ def _in_two_splits(connection: "DuckDBPyConnection", names: Sequence[str]) -> It
         sql = f"""SELECT filename, count(DISTINCT seq_id), min(seq_id) FROM "{name}" SEMI JOIN mixed USING (seq_id)
             GROUP BY filename ORDER BY filename"""
         for path, count, first in connection.execute(sql).fetchall():
-            yield Problem(Path(path), f"{count:,} sequences are in more than one split, the first of them {first}")
+            yield Problem(place(path), f"{count:,} sequences are in more than one split, the first of them {first}")
 
 
 def _listed(columns: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
 from pipeline.storage.checked_reading import FAULTS, ROWS, DamagedFileError, damage_of
 from pipeline.storage.footers import Footer, read_footer
+from pipeline.storage.stores import open_parquet
 from pipeline.storage.tables import is_pruned
 
 PIECE = 1 << 20
@@ -79,7 +80,7 @@ def check_file(path: Path, table: TableSchema | None) -> tuple[Footer | None, li
 
 
 def _wrong(path: Path, table: TableSchema, footer: Footer) -> Iterator[str]:
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         if footer.content and not is_pruned(path) and footer.content != _digest(path, file.metadata):
             yield "its rows are not those that were written, by the digest in its footer"
         failed, units, outside = 0, units_of(footer.shard), 0

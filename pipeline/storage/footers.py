@@ -3,19 +3,22 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.schemas import TableSchema
 from pipeline.storage.checked_reading import DamagedFileError
+from pipeline.storage.stores import is_remote, metadata_of, states
 
+AT_A_TIME = 16
+"""Footers that a store is asked for at the same time."""
 CREATED_BY = "neurogloss 0.1.0"
 
 
@@ -48,7 +51,7 @@ def read_footer(path: Path, table: TableSchema | None = None) -> Footer:
         UserError: the file is damaged, was not written by a stage, or is of another table or without its columns.
     """
     try:
-        metadata = pq.read_metadata(path)
+        metadata = metadata_of(path)
         keys = {key.decode(): value.decode() for key, value in (metadata.metadata or {}).items()}
         columns = metadata.schema.to_arrow_schema().remove_metadata()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -76,6 +79,24 @@ def read_footer(path: Path, table: TableSchema | None = None) -> Footer:
     )
 
 
+def read_footers(paths: Sequence[Path], table: TableSchema) -> dict[Path, Footer]:
+    """The footers of files of a table. Those in a store are asked for side by side, each once while its file stays as it is.
+
+    Raises:
+        UserError: as `read_footer`.
+    """
+    if not paths or not is_remote(paths[0]):
+        return {path: read_footer(path, table) for path in paths}
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        found = list(pool.map(partial(_unchanged_footer, table=table), paths, states(paths)))
+    return {path: footer for path, footer in zip(paths, found, strict=True) if footer}
+
+
+@lru_cache(maxsize=100_000)
+def _unchanged_footer(path: Path, now: Hashable, table: TableSchema) -> Footer | None:
+    return None if now is None else read_footer(path, table)
+
+
 def _json_object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
@@ -100,7 +121,11 @@ def fingerprint(inputs: Mapping[str, Any]) -> str:
 
 
 def footer(
-    inputs: Mapping[str, Any], key: Mapping[str, Any], seconds: float, read: Mapping[str, str] | None = None
+    inputs: Mapping[str, Any],
+    key: Mapping[str, Any],
+    seconds: float,
+    read: Mapping[str, str] | None = None,
+    profile: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """What the footer of a shard's files says of where they come from.
 
@@ -109,6 +134,7 @@ def footer(
         key: what the shard covers.
         seconds: the time it took.
         read: by stage, a digest of the content of what was read of it.
+        profile: what the endpoint that was asked can do.
     """
     return {
         "fingerprint": fingerprint(inputs),
@@ -116,6 +142,7 @@ def footer(
         "shard": canonical(key),
         "seconds": f"{seconds:.3f}",
         "read": canonical(read or {}),
+        "profile": canonical(profile or {}),
         "git_commit": git_commit(),
         "created_by": CREATED_BY,
     }

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from pipeline.storage.stores import files_in, is_remote
+
 SETTLED = 2.0
 """Seconds after which the time of a folder's last change tells it from every later one."""
 
@@ -17,13 +19,14 @@ class ListedFiles:
         """Those of one folder, none where there is no such folder: the same list for as long as no file came, went or was replaced."""
         changed = _last_change(folder)
         if folder not in self._known or changed is None or self._known[folder][0] != changed:
-            found = (path for path in folder.glob("*.parquet") if not path.name.startswith((".", "_")))
-            self._known[folder] = changed, sorted(found)
+            self._known[folder] = changed, files_in(folder, "[!._]*.parquet")
         return self._known[folder][1]
 
 
 def _last_change(folder: Path) -> int | None:
-    """When a file last came, went or was replaced; None where that is not known for sure, as it was a moment ago."""
+    """When a file last came, went or was replaced; None where that is not known for sure, as it was a moment ago, or in a store."""
+    if is_remote(folder):
+        return None
     try:
         changed = folder.stat().st_mtime_ns
     except OSError:

@@ -1,7 +1,7 @@
 """The finished tables of a run: read them, and remove the rows of those that were only needed for a while."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipeline.storage.checked_reading import checked_format, damage_told
 from pipeline.storage.listed_files import ListedFiles
 from pipeline.storage.shards import writer_options
 from pipeline.storage.sorted_rows import SortedRows
+from pipeline.storage.stores import arrow_path, arrow_system, metadata_of, open_parquet, state, states
 from pipeline.storage.temporary_names import remove_leftovers
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class _Source(NamedTuple):
     """The files of a table as one dataset, and how they were when it was made."""
 
     files: list[Path]
-    states: dict[str, tuple[int, int, int]]
+    states: dict[str, tuple[Path, Hashable]]
+    """By the file's name for pyarrow."""
     dataset: "ds.FileSystemDataset"
 
 
@@ -50,7 +52,7 @@ class Tables:
         return self.folder(table) / f"{shard}.parquet"
 
     def files(self, table: TableSchema) -> list[Path]:
-        return sorted(path for path in self.folder(table).glob("*.parquet") if not path.name.startswith((".", "_")))
+        return list(self._listed.of(self.folder(table)))
 
     def read(
         self,
@@ -74,7 +76,7 @@ class Tables:
             if where is None and shards is None:
                 source = _dataset(table, files, [None] * len(files))
             else:
-                source = self._source(table, files, where, None if shards is None else set(map(str, wanted)))
+                source = self._source(table, files, where, None if shards is None else set(map(arrow_path, wanted)))
             rows = source.to_table(filter=where, columns=list(columns) if columns else None)
         kept.check()
         return rows
@@ -116,14 +118,16 @@ class Tables:
         """Those files that may hold rows which fulfil an expression, as a dataset; footers are kept for as long as files stay the same."""
         known = self._sources.get(table.path)
         if known is None or known.files is not files:
-            known = self._keep(table, files)
+            return _holding(self._keep(table, files).dataset, where, among)
         part = _holding(known.dataset, where, among)
-        if any(known.states[path] != _state(Path(path)) for path in part.files):  # written over in its place
+        before = [known.states[name] for name in part.files]
+        if states([path for path, _ in before]) != [told for _, told in before]:  # one was written over in its place
             part = _holding(self._keep(table, files).dataset, where, among)
         return part
 
     def _keep(self, table: TableSchema, files: list[Path]) -> "_Source":
-        now, known = {str(path): _state(path) for path in files}, self._sources.get(table.path)
+        told = zip(files, states(files), strict=True)
+        now, known = {arrow_path(path): (path, one) for path, one in told}, self._sources.get(table.path)
         if known is None or known.states != now:
             each = table.units_per_group is not None and len(files) > 1
             source = _dataset(table, files, [_units_of(path) if each else None for path in files])
@@ -134,7 +138,7 @@ class Tables:
 
     def count(self, table: TableSchema) -> int:
         """Rows of the table, from the footers alone."""
-        return sum(pq.read_metadata(path).num_rows for path in self.files(table))
+        return sum(metadata_of(path).num_rows for path in self.files(table))
 
     def is_unit(self, module: str, indices: Sequence[int], polarity: str | None = None) -> Any:
         """The expression for some units of a module, by runs of indices, as row groups are ruled out by them best.
@@ -172,11 +176,10 @@ def _holding(source: "ds.FileSystemDataset", where: Any, among: Collection[str] 
 def _dataset(table: TableSchema, files: Sequence[Path], units: Sequence[Any]) -> "ds.FileSystemDataset":
     """Some files as one dataset, which passes a file over by the expression that all of its rows fulfil, where there is one."""
     import pyarrow.dataset as ds
-    import pyarrow.fs as fs
 
-    layout, disk = checked_format(), fs.LocalFileSystem()
+    layout, disk = checked_format(files[0]), arrow_system(files[0])
     fragments = [
-        layout.make_fragment(str(path), disk, partition_expression=held)
+        layout.make_fragment(arrow_path(path), disk, partition_expression=held)
         for path, held in zip(files, units, strict=True)
     ]
     return ds.FileSystemDataset(fragments, table.schema, layout, disk)
@@ -184,7 +187,7 @@ def _dataset(table: TableSchema, files: Sequence[Path], units: Sequence[Any]) ->
 
 def _units_of(path: Path) -> Any:
     """The expression that all rows of a file fulfil: one module, and a range of indices; None where it holds several."""
-    footer = pq.read_metadata(path)
+    footer = metadata_of(path)
     names = footer.schema.to_arrow_schema().names
     found = {}
     for name in ("module", "index"):
@@ -221,7 +224,7 @@ def has_rows(tables: Tables, pruned: Iterable[TableSchema]) -> bool:
 
 def is_pruned(path: Path) -> bool:
     """Whether a file's rows were removed."""
-    return HELD in (pq.read_metadata(path).metadata or {})
+    return HELD in (metadata_of(path).metadata or {})
 
 
 class KeptFiles:
@@ -233,7 +236,7 @@ class KeptFiles:
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._states = {path: _state(path) for path in files}
+        self._states = {path: state(path) for path in files}
         for path in self._states:
             if is_pruned(path):
                 raise RuntimeError(f"the rows of {path} were removed, as every stage that reads them was finished")
@@ -241,20 +244,15 @@ class KeptFiles:
     def check(self, files: Iterable[Path] | None = None) -> None:
         """To be called once rows were read; of which files, if not of all."""
         for path in self._states if files is None else files:
-            if _state(path) != self._states[path]:
+            if state(path) != self._states[path]:
                 raise RuntimeError(
                     f"{path} was replaced while it was read, by another worker that had finished with it"
                 )
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
 def rows_by_module(path: Path) -> dict[str, int]:
     """How many rows a file has of each module, or had before they were removed; empty where rows have no module."""
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         if (held := (file.metadata.metadata or {}).get(HELD)) is not None:
             found: dict[str, int] = json.loads(held)
             return found
@@ -266,7 +264,7 @@ def rows_by_module(path: Path) -> dict[str, int]:
 
 def _empty(path: Path, table: TableSchema) -> None:
     """Replace a file by one with its footer and no rows."""
-    footer = {key: value for key, value in pq.read_metadata(path).metadata.items() if key != b"ARROW:schema"}
+    footer = {key: value for key, value in metadata_of(path).metadata.items() if key != b"ARROW:schema"}
     held, nothing = json.dumps(rows_by_module(path)).encode(), table.schema.empty_table()
     with (
         atomic_path(path) as temporary,

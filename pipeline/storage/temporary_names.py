@@ -14,6 +14,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+from pipeline.storage.stores import written_beside
+
 UNTOUCHED = 7 * 24 * 3600
 """Seconds after which what a process elsewhere wrote, and nobody has touched since, is taken for left behind."""
 _NAME = re.compile(r"\.(?P<name>.+)\.tmp-(?P<writer>.+)")
@@ -21,8 +23,8 @@ _WRITER = re.compile(r"(?P<place>[0-9a-f]{16})-(?P<pid>\d+)-[0-9a-f]{8}")
 
 
 def temporary_path(path: Path) -> Path:
-    """Where this process writes what is to become `path`; readers pass such names over."""
-    pid = os.getpid()
+    """Where this process writes what is to become `path`; readers pass such names over. It is on this machine."""
+    pid, path = os.getpid(), written_beside(path)
     return path.parent / f".{path.name}.tmp-{_place()}-{pid}-{_identity(pid)}"
 
 
@@ -35,8 +37,10 @@ def leftovers(folder: Path, name: str = "") -> list[Path]:
     Args:
         name: of the file or folder that they were to become; any unless given.
     """
-    found = ((path, _NAME.fullmatch(path.name)) for path in folder.glob(".*.tmp-*"))
-    return sorted(path for path, match in found if match and name in ("", match["name"]) and _is_left(path, match))
+    any_name = written_beside(folder / "*")
+    wanted = written_beside(folder / name).name if name else ""
+    found = ((path, _NAME.fullmatch(path.name)) for path in any_name.parent.glob(f".{any_name.name}.tmp-*"))
+    return sorted(path for path, match in found if match and wanted in ("", match["name"]) and _is_left(path, match))
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

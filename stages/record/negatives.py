@@ -36,7 +36,7 @@ from stages.record.likeness import (
     top_exemplars,
 )
 from stages.record.recorded_batch import counted_positions
-from stages.record.sequences import sequence_shards, special_ids, token_ids_of
+from stages.record.sequences import corpus_ids, sequence_shards, special_ids, token_ids_of
 from stages.settings import Record, Simulate
 from stages.units import unit_shards
 
@@ -62,10 +62,11 @@ def embed_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def embed_plan(config: RunConfig, tables: Tables) -> list[Shard]:
-    """Shards of shard_sequences sequences of the corpus, as far as the pool reaches."""
+    """Shards of shard_sequences seq_ids of the corpus, as far as the pool reaches."""
     if not config[Record].negatives:
         return []
-    return sequence_shards(min(tables.count(CORPUS), REACH), config[Record].shard_sequences)
+    seq_ids = corpus_ids(tables)
+    return sequence_shards(seq_ids[seq_ids < REACH], config[Record].shard_sequences)
 
 
 def embed(shard: Shard, context: Context) -> Mapping[str, pa.Table]:

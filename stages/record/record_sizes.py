@@ -91,7 +91,7 @@ def sizes_of(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: 
     sums = sum(module.width * (SPARSE if module.sparse else DENSE).token_sum for module in modules.values())
     tokens = corpus.max_sequences * corpus.seq_len // 2  # half of the sequences are `explain`
     capacity = record.token_memory_mb * 2**20 // (8 * max(units, 1))
-    covered = min(tokens_with(record.min_token_count, tokens, vocab_size), capacity) if record.top_tokens else 0
+    covered = min(tokens_with(1, tokens, vocab_size), capacity)
     size = min(record.shard_sequences, corpus.max_sequences)
     parts = -(-corpus.max_sequences // size)
     seen = min(covered, tokens_with(1, size * corpus.seq_len // 2, vocab_size))

@@ -15,6 +15,7 @@ from pipeline.subjects.activations import TokenBatch
 from stages.evidence import SPLITS
 from stages.record.sequences import in_histogram, split_numbers
 from stages.settings import Record
+from stages.token_means import REST
 
 Ints = npt.NDArray[np.int64]
 
@@ -35,7 +36,7 @@ class TokenTable:
     """The tokens whose mean activation is recorded, counted beforehand over the `explain` sequences of the whole corpus.
 
     Memory is bounded by `record.token_memory_mb`: a sum for each token and unit takes 8 bytes. If not all tokens fit, those with
-    at least a certain count are covered, the smallest count for which they fit. The table of top tokens is exact for these.
+    at least a certain count are covered, the smallest count for which they fit, and the others have one sum together.
     """
 
     token_ids: Ints
@@ -44,11 +45,12 @@ class TokenTable:
     """Every token with at least this many occurrences is covered."""
 
     def rows(self, token_ids: Ints) -> Ints:
-        """The row of each token, -1 where it is not covered; of any shape."""
+        """The row of each token; of any shape. What is not covered has that of REST, which comes first, or -1 where there is none."""
         if not self.token_ids.size:
             return np.full(token_ids.shape, -1, dtype=np.int64)
         place = np.minimum(np.searchsorted(self.token_ids, token_ids), self.token_ids.size - 1)
-        return np.where(self.token_ids[place] == token_ids, place, -1).astype(np.int64)
+        other = 0 if self.token_ids[0] == REST else -1
+        return np.where(self.token_ids[place] == token_ids, place, other).astype(np.int64)
 
 
 def count_tokens(batches: Iterable[TokenBatch], config: Record, special_ids: Collection[int] = ()) -> tuple[Ints, Ints]:
@@ -66,12 +68,11 @@ def count_tokens(batches: Iterable[TokenBatch], config: Record, special_ids: Col
 
 def cover_tokens(ids: Ints, occurrences: Ints, units: int, config: Record) -> TokenTable:
     """The tokens that are covered for a number of units, all modules together."""
-    capacity = config.token_memory_mb * 2**20 // (BYTES_PER_SUM * max(units, 1))
-    least = config.min_token_count if config.top_tokens else np.iinfo(np.int64).max
-    frequent = np.sort(occurrences[occurrences >= least])[::-1]
-    if len(frequent) > capacity:
-        least = int(frequent[capacity]) + 1
-    return TokenTable(ids[occurrences >= least], least)
+    capacity, least = config.token_memory_mb * 2**20 // (BYTES_PER_SUM * max(units, 1)), 1
+    if len(ids) > capacity:
+        least = int(np.sort(occurrences)[::-1][max(capacity - 1, 0)]) + 1  # one row is that of the others
+    covered = ids[occurrences >= least]
+    return TokenTable(covered if len(covered) == len(ids) else np.append(REST, covered), least)
 
 
 @dataclass(frozen=True)

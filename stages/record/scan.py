@@ -1,7 +1,7 @@
 """The record.scan stage: from a range of the corpus to partial evidence for all units of all modules.
 
-Batches lie on a fixed grid of seq_ids, batch b being the sequences from b * batch_size on, and shards are made of whole
-batches. So the activations are the same, to the last bit, however the corpus is split.
+Batches lie on a fixed grid of seq_ids, batch b being the sequences with those from b * batch_size on, and shards are made of
+whole batches. So the activations are the same, to the last bit, however the corpus is split.
 
 Sequences are not sorted by length. A sequence that is padded to another length has other last bits, because matrix products add
 up in another order; and batches of equal length would differ from shard to shard. There is little to gain: only windows at the end
@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context, Shard, Stage
-from pipeline.schemas import CORPUS
 from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBatch
 from pipeline.subjects.loading.model_source import model_identity
@@ -37,12 +36,19 @@ from stages.record.partial_tables import (
     unit_rows,
 )
 from stages.record.recorded_batch import Batch, TokenTable, count_tokens, cover_tokens, make_batch
-from stages.record.sequences import Sequences, padded_batches, sequence_shards, sequences_between, special_ids
+from stages.record.sequences import (
+    Sequences,
+    corpus_ids,
+    padded_batches,
+    sequence_shards,
+    sequences_between,
+    special_ids,
+)
 from stages.settings import Record
 
 LATER = {
     *("quantiles", "activation_bits", "weight_tokens", "negatives", "attribution", "details", "pairs"),
-    *("shard_sequences", "shard_units"),
+    *("top_tokens", "min_token_count", "shard_sequences", "shard_units"),
 }
 """Settings that do not change what is scanned."""
 COUNTED = 1024
@@ -61,8 +67,8 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:
-    """Shards of shard_sequences sequences."""
-    return sequence_shards(tables.count(CORPUS), config[Record].shard_sequences)
+    """Shards of shard_sequences seq_ids."""
+    return sequence_shards(corpus_ids(tables), config[Record].shard_sequences)
 
 
 def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
@@ -82,7 +88,7 @@ def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
 
 def token_table(tables: Tables, units: int, config: RunConfig, special: Collection[int] = ()) -> TokenTable:
     """The tokens whose mean activation is recorded, from a count over the whole corpus."""
-    batches = padded_batches(sequences_between(tables, 0, tables.count(CORPUS)), COUNTED)
+    batches = padded_batches(sequences_between(tables, 0, int(corpus_ids(tables)[-1]) + 1), COUNTED)
     return cover_tokens(*count_tokens(batches, config[Record], special), units, config[Record])
 
 
@@ -223,5 +229,5 @@ SCAN = Stage(
     process=process,
     check=check,
     method="simulation",
-    version=4,
+    version=5,
 )

@@ -4,8 +4,8 @@
   '-'), the top-k. The order is total: activation falling, then seq_id rising. So neither the batches nor the shards decide
   between equals. With `record.distinct`, of the sequences whose peaks have the same neighbourhood only the first counts.
   Of units that are recorded as sparse, only sequences on which they fire are kept.
-- `random`: the first `record.random[split]` sequences of each split in seq_id order. The corpus is shuffled, so this is
-  a uniform sample, the same for every unit.
+- `random`: the first `record.random[split]` sequences of each split in seq_id order. The sequences of a split are shuffled, so this
+  is a uniform sample of it, the same for every unit.
 - `quantile`: the sequences with seq_id < `record.pool` are the pool, a uniform sample too. A pool sequence that is
   neither `random` nor among the unit's `top` belongs to the band of its maximum between the unit's token-level quantile
   boundaries: below the first, between two, or from the last on. From the lowest band to the highest, the first
@@ -16,7 +16,8 @@ that count (see `recorded_batch.counted_positions`) and have a finite activation
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import groupby, pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,7 @@ Ids = npt.NDArray[np.int64]
 TokenIds = Sequence[int] | npt.NDArray[np.int32]
 Sequences = Iterable[tuple[int, TokenIds]]
 """seq_id and token ids of some sequences."""
+Numbered = TypeVar("Numbered", bound=tuple[Any, ...])
 
 
 def polarities(config: Record, signed: bool) -> tuple[str, ...]:
@@ -98,9 +100,17 @@ def in_histogram(seq_ids: Ids) -> npt.NDArray[np.bool_]:
     return (seq_ids < WHOLLY_BINNED) | (seq_ids // 32 % 8 == 0)
 
 
-def sequence_shards(total: int, size: int) -> list[Shard]:
-    """Shards of at most `size` of the sequences with the seq_ids 0 to total - 1."""
-    return numbered_shards({"start": start, "stop": min(start + size, total)} for start in range(0, total, size))
+def sequence_shards(seq_ids: Ids, size: int) -> list[Shard]:
+    """Shards of the sequences within ranges of `size` seq_ids, of those that there are, which rise."""
+    end = int(seq_ids[-1]) + 1 if seq_ids.size else 0
+    return numbered_shards(
+        {"start": start, "stop": min(start + size, end)} for start in (np.unique(seq_ids // size) * size).tolist()
+    )
+
+
+def corpus_ids(tables: Tables) -> Ids:
+    """The seq_ids of the corpus, rising; some may be missing among them (see `document_splits`)."""
+    return np.sort(tables.read(CORPUS, columns=["seq_id"])["seq_id"].to_numpy())
 
 
 def sequences_between(tables: Tables, start: int, stop: int) -> Iterator[tuple[int, TokenIds]]:
@@ -117,10 +127,17 @@ def sequences_between(tables: Tables, start: int, stop: int) -> Iterator[tuple[i
         yield from zip(batch.column("seq_id").to_pylist(), parts, strict=True)
 
 
+def on_grid(rows: Iterable[Numbered], batch_size: int) -> Iterator[list[Numbered]]:
+    """Tuples that begin with a seq_id, in batches: b * batch_size to (b + 1) * batch_size - 1, as many of them as there are.
+
+    So a batch is the same wherever reading begins, even where seq_ids are missing.
+    """
+    return (list(batch) for _, batch in groupby(rows, key=lambda row: row[0] // batch_size))
+
+
 def padded_batches(sequences: Sequences, batch_size: int) -> Iterator[TokenBatch]:
-    """Batches of sequences, padded on the right with 0."""
-    rest = iter(sequences)
-    while batch := list(islice(rest, batch_size)):
+    """Batches of sequences, by rising seq_id, padded on the right with 0; see `on_grid`."""
+    for batch in on_grid(sequences, batch_size):
         lengths = np.asarray([len(ids) for _, ids in batch], dtype=np.int64)
         token_ids = np.zeros((len(batch), int(lengths.max())), np.int64)
         for row, (_, ids) in enumerate(batch):

@@ -16,7 +16,7 @@ Shapes: K windows of a unit, T tokens, M occurrences or n-grams that occur, N n-
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,7 +107,7 @@ def _add_corpus(context: Context, module: str, places: Places, means: "Means") -
 
 def _batches(context: Context, places: Places) -> "Iterator[tuple[TokenBatch, Ints]]":
     """The batches of the corpus, on the grid of record.scan, with the occurrences of n-grams in each."""
-    from stages.record.sequences import padded_batches
+    from stages.record.sequences import on_grid, padded_batches
 
     columns = ["seq_id", "start", "token_ids", "tokens"]
     tables, size = context.tables, context.config[Record].batch_size
@@ -116,7 +116,7 @@ def _batches(context: Context, places: Places) -> "Iterator[tuple[TokenBatch, In
         zip(*(piece.column(name).to_pylist() for name in columns), strict=True) for piece in pieces
     )
     with tqdm(total=tables.count(CORPUS), desc="sequences", unit="sequence", leave=False, disable=None) as bar:
-        while part := list(islice(rows, size)):
+        for part in on_grid(rows, size):
             (batch,) = padded_batches([(seq_id, token_ids) for seq_id, _, token_ids, _ in part], size)
             spans = [(row, *span) for row, (_, *sequence) in enumerate(part) for span in places.find(*sequence)]
             yield batch, np.asarray(spans, np.int64).reshape(-1, 4)

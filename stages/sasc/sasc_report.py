@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.execution.stage import MethodReport
+from pipeline.results.discoveries import discoveries
 from stages.sasc.sasc_tables import NULLS, SASC_SCORES
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
         "",
         KEY,
         "",
+        *(one.sentence for one in discoveries(connection, REPORT)),
         f"{values['scored']} of {values['units']} units scored: mean score {mean} (null units {random}), p < 0.05 for "
         f"{values['significant']} of them" + (f"; {values['failed']} failed" if values["failed"] else ""),
     ]

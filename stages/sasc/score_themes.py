@@ -15,7 +15,7 @@ from pipeline.execution.stage import Context, Shard, Stage
 from stages.sasc import Sasc
 from stages.sasc.sasc_tables import NULLS, RESPONSES, SASC_SCORES, SYNTHETIC_TEXTS, THEMES
 from stages.sasc.sasc_units import Row, polarities_of, rows_by_unit, unit_shards
-from stages.score.scorers import permutation_p
+from stages.score.statistics import permutation_p
 from stages.units import draw, unit_name
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.execution.stage import Context, EstimateHints, MethodReport, Shard, Stage, chunks
+from pipeline.results.discoveries import discoveries
 from pipeline.schemas import (
     EXPLANATION,
     EXPLANATION_KEYS,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _SCORERS: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
 SCORES = unit_table(
     "scores",
-    1,
+    2,
     *EXPLANATION,
     column("text", pa.string(), "the explanation"),
     column("simulator", pa.string(), "method that predicted the activations"),
@@ -68,12 +69,18 @@ _COLUMNS = """module, "index", correlation AS r, CASE WHEN ci_low IS NULL THEN N
     ELSE printf('%.2f to %.2f', ci_low, ci_high) END AS interval, correlation_shuffled AS control, text"""
 _KEYS = 'module, "index", polarity, explainer, candidate, simulator'
 _CHOSEN = "status <> 'not_selected'"
+MEANS = {
+    "correlation": "correlation, top and random sequences",
+    "correlation_random": "correlation, random sequences alone",
+    "correlation_shuffled": "the same under explanations of other units (control)",
+    "correlation_lookup": "mean activation of every token, no words (baseline)",
+    "correlation_top_token": "one token named",
+    "correlation_constant": "one sentence for every unit",
+}
+"""Columns whose means over the units are told, and what they are."""
 SUMMARY = f"""
-SELECT explainer, simulator,
-       count(*) AS units, count(correlation) AS scored, count(*) FILTER (status = 'dead') AS dead, avg(correlation) AS correlation,
-       avg(correlation_random) AS correlation_random, avg(correlation_shuffled) AS control,
-       avg(correlation_lookup) AS lookup,
-       count(*) FILTER (ci_low > correlation_shuffled) / nullif(count(correlation), 0) AS above_control
+SELECT explainer, simulator, count(*) AS units, count(*) FILTER (status = 'dead') AS dead,
+       {", ".join(f"avg({name}) AS {name}, count({name}) AS n_{name}" for name in MEANS)}
 FROM scores WHERE {_CHOSEN} GROUP BY explainer, simulator ORDER BY explainer, simulator"""
 
 
@@ -131,7 +138,7 @@ def pair(simulations: pa.Table, exemplars: Mapping[int, Sequence[Exemplar]]) -> 
         }
     )
     truths = truths.sort_values("is_random", kind="stable").drop_duplicates(KEYS, keep="last")
-    names = [*KEYS, "candidate", "control", "source", "expected", "coverage"]
+    names = [*KEYS, "candidate", "control", "source", "source_candidate", "expected", "coverage"]
     rows = simulations.filter(pc.field("status") == "ok").select(names).to_pandas()
     rows["candidate"] = rows["candidate"].where(rows["control"] == "", -1).astype(np.int64)
     rows = rows.merge(truths, on=KEYS)
@@ -174,7 +181,7 @@ def score_unit(
             row |= {"status": "not_selected", "error": f"candidate {chosen} did better on the select split"}
         elif row["text"] is not None:
             select, report = (unit.where(candidates[chosen] & part) for part in (~is_report, is_report))
-            controls = unit.where(is_report & (unit.rows["control"] != ""))
+            controls = chosen_controls(unit)
             explained = Explained(select, report, controls, config[Score], rng)
             row |= {name: value for scorer in _SCORERS for name, value in scorer.score(explained).items()}
             row |= {"n_sequences": len(report.rows), "n_tokens": int(report.sums[:, 0].sum())}
@@ -182,6 +189,25 @@ def score_unit(
             row |= _outcome(row, errors.get((row["index"], chosen)))
         found.append(row)
     return found
+
+
+def chosen_controls(unit: Pairs) -> Pairs:
+    """The controls on the report split; of the candidates of each other unit the one that does best on the select split of this one."""
+    rows, is_report = unit.rows, unit.rows["split"] == "report"
+    shuffled = unit.where(rows["control"] == "shuffled")
+    candidates = 1 + int(shuffled.rows["source_candidate"].max()) if len(shuffled.rows) else 1
+    number = shuffled.rows["source"].to_numpy(np.int64) * candidates + shuffled.rows["source_candidate"].to_numpy(
+        np.int64
+    )
+    on_select = shuffled.rows["split"].to_numpy() != "report"
+    best: dict[int, tuple[float, int]] = {one // candidates: (-np.inf, one) for one in np.unique(number)[::-1].tolist()}
+    for one, value in zip(*shuffled.where(on_select).correlations(number[on_select]), strict=True):
+        if np.isfinite(value) and value > best[one // candidates][0]:
+            best[one // candidates] = (value, one)
+    chosen = np.isin(number, [one for _, one in best.values()])
+    kept = (rows["control"] != "").to_numpy() & is_report.to_numpy()
+    kept[(rows["control"] == "shuffled").to_numpy()] &= chosen
+    return unit.where(kept)
 
 
 def _outcome(row: Mapping[str, Any], error: str | None) -> dict[str, Any]:
@@ -213,21 +239,22 @@ def describe(connection: "DuckDBPyConnection", root: Path, seed: int) -> str:
             f"SELECT {columns} FROM scores WHERE {_CHOSEN} AND status <> 'dead' ORDER BY {order} LIMIT {limit}"
         )
         parts += ["", title, format_table(rows.columns, rows.fetchall())]
-    by = ["{explainer}, simulated by {simulator}: ".format(**one) if len(several) > 1 else "" for one in several]
-    return "\n".join([*parts, "", *(words + _sentence(one) for words, one in zip(by, several, strict=True))])
-
-
-def _sentence(values: dict[str, Any]) -> str:
-    def number(name: str) -> str:
-        return "none" if values[name] is None else f"{values[name]:.3f}"
-
-    share, dead = values["above_control"], values["dead"]
-    silent = f"; {dead} dead, as they fire nowhere that the explainer may see" if dead else ""
-    return (
-        f"{values['scored']} of {values['units']} units scored: mean correlation {number('correlation')} "
-        f"(random sequences alone {number('correlation_random')}), shuffled control {number('control')}, "
-        f"token lookup {number('lookup')}; interval above the control for {0 if share is None else share:.0%} of them{silent}"
+    tested = {tuple(one.methods.values()): one.sentence for one in discoveries(connection, REPORT)}
+    said = [tested.get((one["explainer"], one["simulator"]), "") for one in several]
+    return "\n".join(
+        [*parts, *(_means(one, words, len(several) > 1) for one, words in zip(several, said, strict=True))]
     )
+
+
+def _means(values: Mapping[str, Any], tested: str, named: bool) -> str:
+    """How many units are scored, a table of means, each with the number of units behind it, and what the p-values show."""
+    from pipeline.commands.query import format_table
+
+    by, dead = "{explainer}, simulated by {simulator}: ".format(**values) if named else "", values["dead"]
+    silent = f"; {dead} dead, as they fire nowhere that the explainer may see" if dead else ""
+    means = [(what, values[name], values[f"n_{name}"]) for name, what in MEANS.items()]
+    table = format_table(["", "mean", "units"], means)
+    return f"\n{by}{values['n_correlation']} of {values['units']} units scored{silent}\n{table}\n{tested}".rstrip()
 
 
 SCORE = Stage(
@@ -246,6 +273,7 @@ SCORE = Stage(
         }
     ),
     method="simulation",
+    version=2,
 )
 REPORT = MethodReport(
     SCORES.name,
@@ -260,5 +288,7 @@ REPORT = MethodReport(
         "control": "correlation_shuffled",
         "lookup": "correlation_lookup",
         "p_value": "p_value",
+        "controls": "n_shuffled",
     },
+    controls="simulate.controls",
 )

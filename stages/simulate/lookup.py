@@ -1,46 +1,36 @@
 """The token lookup table as a simulator: what can be predicted without any words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
-from stages.evidence import TopToken
 from stages.methods import Method
 from stages.simulate.simulation import SCALE, Simulation
 
 
 class TokenTable(BaseModel):
-    """The table as it is written into the text of an explanation, in JSON."""
+    """A table that is written into the text of an explanation, in JSON."""
 
     tokens: list[tuple[str, FiniteFloat]]
     """Tokens with their means."""
-    rest: FiniteFloat | None
+    rest: FiniteFloat | None = None
     """Mean activation of all tokens not listed; None where it is not known, and then they count as 0."""
 
 
-def render_table(top_tokens: Sequence[TopToken], rest_mean: float | None = None) -> str:
-    """A TokenTable as text; means have six significant digits.
+def predicted(means: Mapping[str, float], rest: float, sequences: Sequence[Sequence[str]]) -> list[Simulation]:
+    """Each token's mean, on a scale from the lowest mean of the table (0) to the highest (10); that of the rest for the others.
 
-    Tokens that look alike (several ids of one text) become one, their means weighed by their counts.
-
-    Raises:
-        ValueError: a mean is not finite.
+    So the correlation with the activations is that of the means themselves, those below zero among them.
     """
-    sums: dict[str, tuple[float, int]] = {}
-    for entry in top_tokens:
-        total, count = sums.get(entry.token, (0.0, 0))
-        sums[entry.token] = (total + entry.mean_activation * entry.count, count + entry.count)
-    tokens = [(token, float(f"{total / count:.6g}")) for token, (total, count) in sums.items() if count]
-    return TokenTable(tokens=tokens, rest=rest_mean).model_dump_json()
+    low, high = min([*means.values(), rest]), max([*means.values(), rest])
+    scale = SCALE / (high - low) if high > low else 0.0
+    values = [np.array([means.get(token, rest) for token in tokens], np.float64) for tokens in sequences]
+    return [Simulation.certain((value - low) * scale) for value in values]
 
 
 class LookupSimulator:
-    """Predicts from a table that `render_table` wrote, and from nothing else.
-
-    A token's value is max(0, mean), a token not listed has that of the rest; all are scaled by one factor so that the
-    largest mean of the table is 10.
-    """
+    """Predicts from a TokenTable in JSON, and from nothing else."""
 
     prompt_id = model = ""
 
@@ -50,13 +40,9 @@ class LookupSimulator:
             table = TokenTable.model_validate_json(explanation)
         except ValidationError as error:
             fault = error.errors()[0]["msg"]
-            message = f"the explanation is no token table ({fault}); `lookup` reads only what its own table writes"
+            message = f"the explanation is no token table ({fault}); `lookup` reads only a table in JSON"
             return [Simulation.failed(message) for _ in sequences]
-        means, rest = dict(table.tokens), table.rest or 0.0
-        largest = max([*means.values(), rest])
-        scale = largest if largest > 0 else np.inf
-        values = [np.array([means.get(token, rest) for token in tokens], np.float64) for tokens in sequences]
-        return [Simulation.certain(SCALE * (np.maximum(value, 0.0) / scale)) for value in values]
+        return predicted(dict(table.tokens), table.rest or 0.0, sequences)
 
 
 LOOKUP_METHOD = Method(

@@ -1,8 +1,9 @@
 """The simulate stage: explanations to expected activations on sequences that the explainer has not seen.
 
 Beside every explanation the controls are simulated on the same report sequences: explanations of other units of the
-module (`shuffled`), the bare top token (`top_token`), a sentence that suits every unit (`constant`), and the token
-lookup table (`lookup`). Only tokens and a text ever reach a simulator.
+module (`shuffled`), each unit's with as many candidates as the unit itself has, so that one of them can be chosen on `select` in the same
+way; the bare top token (`top_token`), a sentence that suits every unit (`constant`), and the mean
+activation of every token (`lookup`). Only tokens and a text ever reach a simulator.
 """
 
 import asyncio
@@ -24,13 +25,14 @@ from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS, EXPLANATIONS, SIMULATIONS
 from stages.estimates import simulate_sizes
-from stages.evidence import RecordedUnits, TopToken
+from stages.evidence import RecordedUnits
 from stages.human_explainer import controls_by, explainers, of_explainer, round_of
 from stages.methods import model_use, open_method, prompt_digests
 from stages.settings import Explain, Simulate
 from stages.simulate import SIMULATORS
-from stages.simulate.lookup import LookupSimulator, render_table
+from stages.simulate.lookup import predicted
 from stages.simulate.simulation import Simulation, Simulator
+from stages.token_means import TokenMeans, means_of_units
 from stages.units import draw, unit_name, unit_shards
 
 Floats = npt.NDArray[np.float32]
@@ -41,17 +43,24 @@ ALL_JOBS = 1_000_000
 """In a batch, which is submitted when all has been asked."""
 CONSTANT = "ordinary English text"
 LOOKUP = "lookup"
+POOLED = ["index", "candidate", "text"]
+"""What is read of the explanations of other units."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One text to simulate for one unit: on the select and the report sequences, or as a control on the latter alone."""
+    """One text to simulate for one unit, on the report sequences and, where it is one of several to choose from, on the select ones."""
 
     keys: Row
     """Of the rows: module, index, polarity, explainer, candidate."""
     control: str
     source: int
     text: str
+    source_candidate: int = 0
+    """Which of the explanations of the unit that it is made for."""
+    on_select: bool = True
+    means: TokenMeans | None = None
+    """What is predicted in the place of a simulator."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -75,21 +84,19 @@ async def process(shard: Shard, context: Context) -> Rows:
     explained, is_unit = pc.field("text").is_valid(), context.tables.is_unit(module, indices, polarity)
     mine = is_unit & explained & of_explainer(context.config[Explain].name)
     own: list[Row] = context.tables.read(EXPLANATIONS, mine).to_pylist()
-    where = (
-        (pc.field("module") == module) & (pc.field("polarity") == polarity) & explained & (pc.field("candidate") == 0)
-    )
+    where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & explained
     pool: list[Row] = context.latest(
         "pool",
         f"{module} {polarity} {shard.key.get('pool')}",
-        lambda _: context.tables.read(EXPLANATIONS, where, ["index", "text"], shards_of_pool(shard)).to_pylist(),
+        lambda _: context.tables.read(EXPLANATIONS, where, POOLED, shards_of_pool(shard)).to_pylist(),
     )
     sequences = await asyncio.to_thread(recorded.sequences, module, indices, ("select", "report"), polarity)
     tokens = await asyncio.to_thread(recorded.tokens, [seq_id for pairs in sequences.values() for seq_id, _ in pairs])
-    top_tokens = await asyncio.to_thread(recorded.top_tokens, module, indices, polarity)
+    means = await asyncio.to_thread(means_of_units, context, module, indices, polarity)
     units_at_once, jobs_at_once = _at_once(simulate.engine, len(indices))
 
     async def work(index: int) -> list[Row]:
-        jobs = unit_jobs(index, own, pool, top_tokens[index], context.config)
+        jobs = unit_jobs(index, own, pool, means[index], context.config)
         return await simulate_unit(jobs, sequences[index], tokens, simulator, simulate.name, jobs_at_once)
 
     rows = [row for unit in await context.gather(work, indices, units_at_once) for row in unit]
@@ -103,33 +110,39 @@ def _at_once(engine: LanguageModel | None, units: int) -> tuple[int, int]:
     return units, JOBS_AT_ONCE if engine.mode == "live" else ALL_JOBS
 
 
-def unit_jobs(
-    index: int, explanations: list[Row], pool: list[Row], top_tokens: list[TopToken], config: RunConfig
-) -> list[Job]:
+def unit_jobs(index: int, explanations: list[Row], pool: list[Row], means: TokenMeans, config: RunConfig) -> list[Job]:
     """What is simulated for one unit: its candidates, then the controls.
 
     Args:
         explanations: rows of the explanations table, those of the unit among them.
-        pool: index and text of the first candidates of units of the module, of the same polarity.
+        pool: POOLED of the explanations of units of the module, of the same polarity.
+        means: what is known of the unit's tokens.
     """
     own = [row for row in explanations if row["index"] == index]
-    others = [row for row in pool if row["index"] != index]
     if not own:
         return []
-    jobs = [Job({name: row[name] for name in EXPLANATION_KEYS}, "", index, row["text"]) for row in own]
+    jobs = [
+        Job({name: row[name] for name in EXPLANATION_KEYS}, "", index, row["text"], row["candidate"]) for row in own
+    ]
     keys = jobs[0].keys | {
         "candidate": round_of(config[Explain].name)
     }  # which tells those of explanations by hand apart
-    rng = draw(config.run.seed, "controls/" + unit_name(keys["module"], index, keys["polarity"]))
-    drawn = [others[place] for place in rng.permutation(len(others))[: config[Simulate].controls]]
-    jobs += [Job(keys, "shuffled", row["index"], row["text"]) for row in drawn]
-    jobs.append(Job(keys, "constant", index, CONSTANT))
-    words = [token for top in top_tokens if (token := top.token.strip()) and '"' not in token]
-    if words:
-        jobs.append(Job(keys, "top_token", index, f'the token "{words[0]}"'))
-    if top_tokens:
-        jobs.append(Job(keys, LOOKUP, index, render_table(top_tokens)))
+    for source in _drawn(index, keys, pool, config):
+        texts = sorted((row["candidate"], row["text"]) for row in pool if row["index"] == source)[: len(own)]
+        jobs += [Job(keys, "shuffled", source, text, number, len(texts) > 1) for number, text in texts]
+    jobs.append(Job(keys, "constant", index, CONSTANT, on_select=False))
+    if means.top is not None:
+        jobs.append(Job(keys, "top_token", index, f'the token "{means.top.strip()}"', on_select=False))
+    if means.means:
+        jobs.append(Job(keys, LOOKUP, index, "", on_select=False, means=means))
     return jobs
+
+
+def _drawn(index: int, keys: Row, pool: list[Row], config: RunConfig) -> list[int]:
+    """The other units whose explanations are a unit's controls."""
+    others = sorted({row["index"] for row in pool} - {index})
+    rng = draw(config.run.seed, "controls/" + unit_name(keys["module"], index, keys["polarity"]))
+    return [others[place] for place in rng.permutation(len(others))[: config[Simulate].controls]]
 
 
 async def simulate_unit(
@@ -149,19 +162,23 @@ async def simulate_unit(
     """
 
     async def simulate(job: Job) -> list[Row]:
-        shown = [(seq_id, split) for seq_id, split in sequences if split == "report" or not job.control]
-        method = LookupSimulator() if job.control == LOOKUP else simulator
+        shown = [(seq_id, split) for seq_id, split in sequences if split == "report" or job.on_select]
         said = {
             **job.keys,
             "simulator": name,
             "control": job.control,
             "source": job.source,
-            "model": method.model,
-            "prompt_id": method.prompt_id,
+            "source_candidate": job.source_candidate,
+            "model": "" if job.means else simulator.model,
+            "prompt_id": "" if job.means else simulator.prompt_id,
         }
         await asyncio.sleep(0)  # an interruption takes effect between explanations
         try:
-            results = await method.simulate(job.text, [tokens[seq_id] for seq_id, _ in shown])
+            texts = [tokens[seq_id] for seq_id, _ in shown]
+            if job.means:
+                results = predicted(job.means.means, job.means.rest, texts)
+            else:
+                results = await simulator.simulate(job.text, texts)
         except Exception as error:
             if stops_the_shard(error):
                 raise
@@ -202,4 +219,5 @@ SIMULATE = Stage(
     asks=lambda config: model_use("simulator", config[Simulate].used, SIMULATORS, config[Simulate].engine),
     estimate=EstimateHints(simulate_sizes, replies_grow=True),
     method="simulation",
+    version=2,
 )

@@ -56,7 +56,7 @@ bootstrap = 100
 ENGINE = '{{ base_url = "{base_url}", key_variable = "{key_variable}", model = "{model}", concurrency = {concurrency}{more} }}'
 KEY_VARIABLE = "ENDPOINT_TEST_KEY"
 KEY = "sk-loopback-0123456789abcdef"
-RECORDED = ("corpus", "units", "exemplars", "unit_tokens", "_partials")
+RECORDED = ("corpus", "units", "token_means", "exemplars", "unit_tokens", "_partials")
 
 
 def record(folder: Path) -> Path:

@@ -101,9 +101,13 @@ def test_simulations_are_of_held_out_sequences_only(root: Path) -> None:
     splits = duckdb.execute(f"SELECT DISTINCT split FROM '{root}/simulations/*.parquet' ORDER BY 1").fetchall()
     assert splits == [("report",), ("select",)]
     controls = duckdb.execute(
-        f"SELECT count(*) FROM '{root}/simulations/*.parquet' WHERE control = 'shuffled' AND (source = \"index\" OR split <> 'report')"
+        f"SELECT count(*) FROM '{root}/simulations/*.parquet' WHERE (control = 'shuffled') = (source = \"index\")"
     ).fetchall()
     assert controls == [(0,)]
+    single = duckdb.execute(
+        f"SELECT DISTINCT split FROM '{root}/simulations/*.parquet' WHERE control NOT IN ('', 'shuffled')"
+    ).fetchall()
+    assert single == [("report",)]
 
 
 def test_a_published_correlation_can_be_computed_again_from_the_tables(root: Path) -> None:
@@ -169,14 +173,17 @@ def test_a_wrong_query_is_told_with_the_tables_and_without_a_traceback(finished:
     wrong = call("query", "--config", str(finished), "SELECT nothing FROM scores")
     assert wrong.returncode == 2
     assert "nothing" in wrong.stderr
-    assert "exemplars, explanations, scores, simulations, unit_tokens, units" in wrong.stderr
+    assert "exemplars, explanations, scores, simulations, token_means, unit_tokens, units" in wrong.stderr
     assert "Traceback" not in wrong.stderr
 
 
 def test_status_shows_every_stage(finished: Path) -> None:
     printed = call("status", "--config", str(finished)).stdout
-    lines = {line.split()[0]: line.split() for line in printed.splitlines()[2:]}
+    table, tested = printed.split("\n\n")
+    assert tested.startswith("statistics, word: 0 of 9 do better than their controls")
+    assert "with 4 controls no p-value can be below 0.200, so none can be found; raise simulate.controls" in tested
+    lines = {line.split()[0]: line.split() for line in table.splitlines()[2:]}
     recording = ["record.scan", "record.merge", "record.weights", "record.details", "record.embed", "record.negatives"]
     assert list(lines) == ["corpus", *recording, "explain", "simulate", "score", "judge"]
-    assert lines["record.scan"][1:4] == ["3", "0", "0"]
+    assert lines["record.scan"][1:4] == ["4", "0", "0"], "of 32 numbers each, some of which no sequence has"
     assert lines["explain"][1:4] == ["6", "0", "0"]

@@ -81,7 +81,7 @@ def test_people_and_explainers_go_on_with_an_imported_run(root: Path, tmp_path: 
 def test_an_imported_run_is_opened_like_any_other(name: str, root: Path, tmp_path: Path) -> None:
     imported(name, exported(name, root, tmp_path / "out"), tmp_path / "back")
     run = open_run(tmp_path / "back")
-    assert run.tables == ["corpus", "exemplars", "explanations", "units"]
+    assert run.tables == ["corpus", "exemplars", "explanations", "token_means", "units"]
     for table in run.tables:
         assert run.table(table).columns.tolist() == TABLES[table].schema.names
         assert run.provenance(table)["inputs"]["settings"]["imported"] == name

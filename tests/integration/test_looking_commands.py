@@ -76,7 +76,9 @@ def test_a_unit_goes_without_any_escape_sequence_into_a_file(root: Path) -> None
     for word in ("correlation_shuffled", "correlation_lookup", "top tokens: '", "density"):
         assert word in done.stdout
     places = [line.index("10") for line in done.stdout.splitlines() if line.startswith("true") and "10" in line]
-    assert len(set(places)) <= 1, "the unit's largest activation begins in the middle"
+    assert max(places) - min(places) <= 1, (
+        "the unit's largest activation begins in the middle, but for the space of its token"
+    )
     assert len(re.findall("^simulated", done.stdout, flags=re.M)) == 2
 
 
@@ -115,7 +117,7 @@ def test_sql_is_queried_as_before_in_one_word_or_in_many(root: Path) -> None:
 
 def test_search_takes_the_rest_as_words(copied: Path) -> None:
     root = copied.parent / "reduced"
-    text = str(open_run(root).scores["text"].dropna().iloc[0])
+    text = str(open_run(root).scores.query("status == 'ok'")["text"].iloc[0])
     found = rows_of(root, "search", *text.split())
     assert found[0]["text"] == text
     done = call("query", "search", "--run", str(root))

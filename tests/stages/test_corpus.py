@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def wikipedia() -> pa.Table:
 def test_sequences_of_the_sample_have_the_length_asked_for_and_their_order(wikipedia: pa.Table) -> None:
     rows = wikipedia.to_pylist()
     assert wikipedia.schema.equals(TABLE.schema)
-    assert [row["seq_id"] for row in rows] == list(range(400))
+    assert [row["seq_id"] for row in rows] == sorted({row["seq_id"] for row in rows})
+    sizes = Counter(row["split"] for row in rows)
+    assert len(rows) == 400
+    assert abs(sizes["explain"] - 200) + abs(sizes["select"] - 100) + abs(sizes["report"] - 100) <= 4
     assert {len(row["token_ids"]) for row in rows} - set(range(16, 65)) == set()
     assert sum(len(row["token_ids"]) == 64 for row in rows) > 390
     assert all(row["start"] % 64 == 0 for row in rows)
@@ -99,8 +103,8 @@ def test_rows_do_not_depend_on_how_the_corpus_is_cut_into_files(texts: Path, tmp
     assert one.equals(many)
 
 
-def test_a_larger_sample_begins_with_the_smaller_one(texts: Path) -> None:
-    small, large = (_build(texts, seq_len=20, max_sequences=size) for size in (10, 60))
+def test_a_larger_sample_of_short_documents_begins_with_the_smaller_one(texts: Path) -> None:
+    small, large = (_build(texts, seq_len=128, max_sequences=size) for size in (10, 50))
     assert large.slice(0, 10).equals(small)
 
 

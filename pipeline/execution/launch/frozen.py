@@ -1,4 +1,4 @@
-"""What a launch leaves in the run's folder, `_launch/ID/`: the frozen run file, logs, and what was started.
+"""What a launch leaves in the `scratch` of the run's folder, `_launch/ID/`: the frozen run file, logs, and what was started.
 
 Workers read the frozen run file, so that a job that waited for days runs what was launched, whatever became of the file since.
 """
@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.execution.frozen_run_file import as_toml
 from pipeline.storage.atomic_files import atomic_path
 from pipeline.storage.claims import JOB, LOG, Owner, this_process
+from pipeline.storage.stores import place, scratch
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def new_launch(config: RunConfig, engine: str) -> Launch:
     Raises:
         UserError: the folder cannot be written.
     """
-    folder = config.root.absolute() / "_launch" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder = scratch(config.root).absolute() / "_launch" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     launch = Launch(folder, engine, this_process())
     with atomic_path(launch.run_file) as temporary:
         temporary.touch(mode=0o600)  # it may hold headers of requests
@@ -79,7 +80,7 @@ def new_launch(config: RunConfig, engine: str) -> Launch:
 
 def frozen(config: RunConfig) -> str:
     """A run file with every setting as it is now, and with paths that lead to the same places from anywhere."""
-    here = {"folder": str(Path(config.run.folder).absolute()), "paths_from": str(Path.cwd())}
+    here = {"folder": str(place(config.run.folder).absolute()), "paths_from": str(Path.cwd())}
     whole = config.model_copy(update={"run": config.run.model_copy(update=here)})
     told = "# Written when the run was launched. Workers read it; to change a setting, change your run file and launch again."
     return f"{told}\n\n{as_toml(whole.model_dump(mode='json'))}"
@@ -88,7 +89,7 @@ def frozen(config: RunConfig) -> str:
 def launches(root: Path) -> list[Launch]:
     """The launches of a run, the newest first."""
     found = []
-    for file in sorted(root.glob("_launch/*/launch.json"), reverse=True):
+    for file in sorted(scratch(root).glob("_launch/*/launch.json"), reverse=True):
         try:
             values: Any = json.loads(file.read_text(encoding="utf-8"))
             found.append(Launch(file.parent, values["engine"], Owner(**values["owner"]), values["jobs"]))

@@ -11,7 +11,10 @@ from pipeline.execution.launch.frozen import Launch
 from pipeline.execution.launch.watch import Codes, conclude, watch
 from pipeline.execution.progress import say
 from pipeline.execution.survey import Stages
+from pipeline.storage.stores import is_remote
 
+OF_STORES = ("AWS_", "GOOGLE_", "FSSPEC_")
+"""How the names of environment variables begin by which stores are reached."""
 SECONDS_TO_CONNECT = 10.0
 LOST = 1
 """What counts as the exit code of a worker whose nodes died too often."""
@@ -62,10 +65,13 @@ def launch_on_ray(
 
 
 def keys_of(config: RunConfig) -> dict[str, str]:
-    """The environment variables that hold keys of endpoints: nodes have an environment of their own, and no file may hold them."""
+    """The environment variables that hold keys of endpoints and of the store that a run's folder is in: nodes have an environment of
+    their own, and no file may hold them."""
     models = list(config.language_models())
     headers = [value for model in models for value in model.headers.values() if value.startswith("env:")]
     names = {*(model.key_variable for model in models), *(value.removeprefix("env:") for value in headers)}
+    if is_remote(config.root):
+        names |= {name for name in os.environ if name.startswith(OF_STORES)}
     return {name: os.environ[name] for name in names if name and name in os.environ}
 
 

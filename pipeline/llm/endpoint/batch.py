@@ -46,7 +46,7 @@ class BatchSender(Sender):
     def __init__(self, endpoint: Endpoint, timing: Timing | None = None) -> None:
         super().__init__(endpoint)
         cache = endpoint.cache
-        self._timing, self._run = timing or Timing(), cache.folder.parent.name
+        self._timing, self._run = timing or Timing(), cache.run
         self._files = RequestFiles(cache.folder / "batches", cache.worker)
         config = endpoint.config
         self._interface = BatchInterface(endpoint.client, config.retries, self._timing, config.patience)

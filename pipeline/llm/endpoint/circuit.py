@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -64,8 +64,7 @@ class Backoff:
             await self.sleep(left + random.uniform(0, min(1.0, 0.1 * left)))
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(NamedTuple):
     """How an endpoint was so far."""
 
     answers: int = 0
@@ -75,11 +74,11 @@ class Health:
 
     def answered(self) -> "Health":
         """One answer later."""
-        return replace(self, answers=self.answers + 1)
+        return Health(self.answers + 1, self.outages)
 
     def after_outage(self) -> "Health":
         """One outage later."""
-        return replace(self, outages=self.outages + 1)
+        return Health(self.answers, self.outages + 1)
 
 
 class Circuit:

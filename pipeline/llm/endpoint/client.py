@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
+import httpx2
 from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError, Timeout
 from openai._vendor.httpx_aiohttp.transport import AiohttpResponseStream, AiohttpTransport
 
@@ -35,7 +36,7 @@ PLAIN = "/completions"
 
 CONNECT_SECONDS = 30.0
 REST_SECONDS = 0.005
-"""For which a connection rests after a reply, and the reply is held back, so that no other connection is opened meanwhile."""
+"""For which a connection rests after a reply; requests wait for it, so that no more connections are opened than are needed."""
 KEEP_ALIVE_SECONDS = 50.0
 """Seconds after which an unused connection is not used again; servers close theirs after a minute or so."""
 MOST_BYTES = 64 * 2**20
@@ -78,19 +79,15 @@ class Client:
             default_query=dict(parse_qsl(self.secrets.query, keep_blank_values=True)),
             max_retries=0,
             http_client=DefaultAioHttpClient(
-                transport=_transport(self.secrets.endpoint),
+                transport=_transport(self.secrets.endpoint, config.concurrency),
                 timeout=Timeout(config.timeout, connect=CONNECT_SECONDS),
                 follow_redirects=False,
                 event_hooks={"request": [self._only_own_headers]},
             ),
         )
-        self._create: dict[str, Any] = {
-            CHAT: self.openai.chat.completions.with_raw_response.create,
-            PLAIN: self.openai.completions.with_raw_response.create,
-        }
 
-    async def post(self, path: str, body: Json) -> Json:
-        """The reply to one request, CHAT or PLAIN.
+    async def post(self, path: str, content: bytes) -> Json:
+        """The reply to one request, CHAT or PLAIN, whose body is sent as it is.
 
         Raises:
             Fault: no usable reply came; another try may bring one.
@@ -99,10 +96,7 @@ class Client:
         """
         try:
             async with asyncio.timeout(self._timeout):
-                # As extra_body, so that the client checks and copies nothing of it.
-                fixed: dict[str, Any] = {"messages": []} if path == CHAT else {"prompt": ""}
-                response = await self._create[path](model="", extra_body=body, **fixed)
-                await asyncio.sleep(REST_SECONDS)
+                response = await self.openai.post(path, cast_to=httpx2.Response, content=content)
         except ERRORS as error:
             problem = self.problem(error)
         else:
@@ -188,14 +182,14 @@ def context_of(models: Sequence[Mapping[str, Any]], name: str) -> int | None:
     return next((value for value in said if isinstance(value, int) and value > 0), None)
 
 
-def _transport(endpoint: str) -> AiohttpTransport:
+def _transport(endpoint: str, connections: int) -> AiohttpTransport:
     """openai's aiohttp transport by the environment's proxy, with as many connections as requests are in flight."""
     parts = urlsplit(endpoint)
     bypassed = urllib.request.proxy_bypass(parts.hostname or "")
     proxy = None if bypassed else urllib.request.getproxies().get(parts.scheme)
     transport = _Transport()
     transport.client = lambda: aiohttp.ClientSession(
-        connector=_Connector(ssl=transport.ssl_context, limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        connector=_Connector(ssl=transport.ssl_context, limit=connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=proxy,
     )
@@ -206,10 +200,12 @@ class _Transport(AiohttpTransport):
     """Gives up a reply that is too long."""
 
     async def handle_async_request(self, request: Any) -> Any:
-        """The response, whose body is counted while it is read."""
+        """The response, whose body is counted while it is read, unless its size is known and small."""
         response = await super().handle_async_request(request)
-        if not request.url.path.endswith("/content"):
-            packed = response.headers.get("content-encoding", "identity") != "identity"
+        packed = response.headers.get("content-encoding", "identity") != "identity"
+        size = response.headers.get("content-length", "")
+        small = size.isdecimal() and len(size) < len(str(MOST_BYTES)) and not packed
+        if not small and not request.url.path.endswith("/content"):
             response.stream = _Bounded(response.stream, MOST_BYTES // 1000 if packed else MOST_BYTES)
         return response
 

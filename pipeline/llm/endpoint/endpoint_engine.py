@@ -134,6 +134,11 @@ class EndpointEngine:
         cost = "" if account.cost is None else f", cost {account.cost:,.4f}"
         return f"{account.requests:,} requests, {account.failed:,} failed, {account.tokens:,} tokens{cost}"
 
+    def profile(self) -> dict[str, Any]:
+        """What the probe found, by which the requests of this process were made; empty before it was needed."""
+        known = self._probing is not None and self._probing.done() and not self._probing.cancelled()
+        return asdict(self._probing.result()) if known and self._probing and not self._probing.exception() else {}
+
     def look_again(self, busy: Container[str]) -> None:
         """As `ResponseCache.look_again`."""
         self._endpoint.cache.look_again(busy)

@@ -75,7 +75,7 @@ class LiveSender(Sender):
         outcome: Outcome = Fault("interrupted", tokens=None)
         started = time.perf_counter()
         try:
-            outcome = endpoint.read(outgoing, await endpoint.client.post(outgoing.ask.path, outgoing.body))
+            outcome = endpoint.read(outgoing, await endpoint.client.post(outgoing.ask.path, outgoing.content))
         except (Fault, EngineError, UserError) as error:
             outcome = error
         finally:

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.llm.endpoint.reply_files import open_own, read_other
+from pipeline.llm.endpoint.stored_replies import Copies, local_replies, put_back, reply_files
+from pipeline.storage.stores import is_remote
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -42,6 +44,8 @@ FORGET = """
 INSERT INTO lost SELECT prompt_tokens, completion_tokens, cost, model, 'of no use', time FROM replies WHERE key = ?1;
 DELETE FROM replies WHERE key = ?1
 """
+PUT = "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 REPLY = "SELECT body, prompt_tokens, completion_tokens FROM replies WHERE key = ?"
 
 
@@ -62,12 +66,16 @@ class ResponseCache:
     """
 
     def __init__(self, folder: Path, worker: str) -> None:
-        """worker: names this process among those that share the run's work, such as 0-of-1.
+        """
+        Args:
+            folder: of the replies of a run, perhaps in a store.
+            worker: names this process among those that share the run's work, such as 0-of-1.
 
         Raises:
             UserError: another process has the worker's file, or it cannot be written.
         """
-        self.folder, self.worker = folder, worker
+        self._kept, self.run, self.worker = folder, folder.parent.name, worker
+        self.folder = folder = local_replies(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{worker}.sqlite"
         self._own = open_own(self._file)
@@ -90,6 +98,9 @@ class ResponseCache:
             self._own.close()
             raise UserError(self._advice(str(error))) from None
         self._disk = _Disk(folder / f"{worker}.sqlite-wal")
+        self._copies = Copies(self._kept, worker) if is_remote(self._kept) else None
+        if self._copies:
+            self._copy_rest(self._copies)
 
     def get(self, key: bytes) -> Answer | None:
         """The reply to a request, if this worker stored it, or another one did before this one started."""
@@ -118,18 +129,18 @@ class ResponseCache:
             seconds,
             time.time(),
         )
-        self._run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._write(PUT, row)
         self._disk.due.set()
 
     def mark_useless(self, keys: Iterable[bytes]) -> None:
         """Remember replies that could not be used; `forget_useless` takes them away."""
         for key in keys:
-            self._run("INSERT OR IGNORE INTO useless VALUES (?)", (key,))
+            self._write("INSERT OR IGNORE INTO useless VALUES (?)", (key,))
 
     def put_lost(self, prompt_tokens: int, completion_tokens: int, *, model: str, why: str, cost: float | None) -> None:
         """Count tokens that an endpoint may have counted for a reply that did not arrive or was of no use."""
         row = (prompt_tokens, completion_tokens, cost, model, why, time.time())
-        self._run("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._write("INSERT INTO lost VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def get_fact(self, name: str) -> Json | None:
         """A small document, such as what the probe found: this worker's, or what another one knew when this one started."""
@@ -139,11 +150,11 @@ class ResponseCache:
 
     def put_fact(self, name: str, fact: Json) -> None:
         """Store a fact; an earlier one of the name gives way."""
-        self._run("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(fact)))
+        self._write(PUT_FACT, (name, json.dumps(fact)))
 
     def look_again(self, busy: Container[str]) -> None:
         """Learn of replies that other workers have left since this one started, but for those at work (`busy`)."""
-        for file in self.folder.glob("*.sqlite"):
+        for file in local_replies(self._kept).glob("*.sqlite"):
             if file == self._file or file.stem in busy or self._looked.get(file) == _state(file):
                 continue
             if (found := read_other(file, _contents)) is not None:
@@ -162,8 +173,24 @@ class ResponseCache:
     def close(self) -> None:
         """Let go of the file; nothing is lost without it."""
         self._disk.end()
+        if self._copies:
+            self._copies.end()
         self._room.unlink(missing_ok=True)
         self._own.close()
+
+    def _copy_rest(self, copies: Copies) -> None:
+        """Copy what an earlier process of this worker stored, and did not come to copy before it was killed."""
+        there = copies.copied()
+        for row in self._own.execute("SELECT * FROM replies"):
+            if row[0] not in there:
+                copies.add(PUT, row)
+        for row in self._own.execute("SELECT * FROM facts"):
+            copies.add(PUT_FACT, row)
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+        self._run(statement, values)
+        if self._copies:
+            self._copies.add(statement, values)
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -210,7 +237,7 @@ def forget_useless(folder: Path) -> None:
 
     What they took still counts. Files that a worker has open are left alone.
     """
-    files = sorted(folder.glob("*.sqlite"))
+    files = reply_files(folder)
     marked = [read_other(file, lambda other: other.execute("SELECT key FROM useless").fetchall()) for file in files]
     keys = {key for found in marked for (key,) in found or ()}
 
@@ -225,6 +252,8 @@ def forget_useless(folder: Path) -> None:
 
     for file in files if keys else ():
         read_other(file, forget)
+    if keys:
+        put_back(folder, files)
 
 
 def _state(file: Path) -> tuple[int, bool]:

@@ -39,12 +39,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request with the whole body as it is sent."""
+    """A request as it is sent."""
 
     ask: Ask
-    body: Json
     content: bytes
-    """The body as JSON."""
+    """The whole body as JSON."""
     key: bytes
     """Of its reply in the cache."""
     most: Tokens
@@ -82,7 +81,7 @@ class Endpoint:
         body = {"model": self.config.model, **ask.body, **self.config.body}
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         head = f"{self.client.secrets.endpoint}\n{ask.path}\n{ask.attempt}\n"
-        return Outgoing(ask, body, content, sha256(head.encode() + content).digest(), most_tokens(body))
+        return Outgoing(ask, content, sha256(head.encode() + content).digest(), most_tokens(body))
 
     def read(self, outgoing: Outgoing, reply: Any) -> Answer:
         """What is kept of a reply, with the tokens that it took, as many as it could where the endpoint does not say.

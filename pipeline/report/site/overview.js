@@ -2,6 +2,8 @@
 "use strict";
 (() => {
   const mean = (values) => { const known = values.filter(Number.isFinite); return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null; };
+  // A mean with the number of units behind it; nothing without any.
+  const counted = (values) => { const known = values.filter(Number.isFinite); return known.length ? `${NG.number(mean(known))} (${known.length.toLocaleString("en")})` : null; };
   const quantile = (sortedValues, share) => (sortedValues.length ? sortedValues[Math.min(sortedValues.length - 1, Math.floor(share * sortedValues.length))] : NaN);
 
   // Rows of the list by module and explainer, with quartiles of the score.
@@ -16,11 +18,11 @@
     return [...found.values()].map((own) => {
       const [module, explainer, simulator] = ["module", "explainer", "simulator"].map((name) => list.word(name, own[0]));
       const scores = own.map((row) => list.score[row]).filter(Number.isFinite).sort((a, b) => a - b);
-      const [control, lookup] = ["control", "lookup"].map((name) => mean(own.map((row) => list[name][row])));
+      const [all, controls, lookups] = ["score", "control", "lookup"].map((name) => own.map((row) => list[name][row]));
       const [low, middle, high] = [0.25, 0.5, 0.75].map((share) => quantile(scores, share));
       const address = `#/units?${new URLSearchParams({ module, explainer, ...(simulator && { simulator }), sort: "score:desc" })}`;
-      return [NG.el("a", { href: address }, NG.visible(module)), NG.explainerOf(own[0]), own.length, scores.length, Number.isNaN(middle) ? null : middle, mean(scores), control, lookup,
-        NG.strip(middle, low, high, [[control ?? NaN, "×", "mean control"], [lookup ?? NaN, "◇", "mean token lookup"]], ...range)];
+      return [NG.el("a", { href: address }, NG.visible(module)), NG.explainerOf(own[0]), own.length, scores.length, Number.isNaN(middle) ? null : middle, counted(all), counted(controls), counted(lookups),
+        NG.strip(middle, low, high, [[mean(controls) ?? NaN, "×", "mean control"], [mean(lookups) ?? NaN, "◇", "mean token table"]], ...range)];
     });
   };
 
@@ -31,15 +33,16 @@
       if (!read.has(name)) read.set(name, rows.map((row) => list[name][row]));
       return read.get(name);
     };
-    const distributions = Object.fromEntries([["score", "score"], ["control", "explanations of other units"], ["lookup", "token lookup"]]
+    const distributions = Object.fromEntries([["score", "score"], ["control", "explanations of other units"], ["lookup", "token table"]]
       .filter(([name]) => values(name).some(Number.isFinite)).map(([name, label]) => [label, values(name)]));
     return NG.section(`Scores: ${method.score}`,
-      NG.el("p", {}, `${values("score").filter(Number.isFinite).length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} explanations have a score; the mean is ${NG.number(mean(values("score")))}, `,
-        `that of the control ${NG.number(mean(values("control")))}, of the token lookup table ${NG.number(mean(values("lookup")))}.`),
+      NG.el("p", {}, `${values("score").filter(Number.isFinite).length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} explanations have a score. Means, and the number of scores behind each: ${counted(values("score")) ?? "none"}, `,
+        `control ${counted(values("control")) ?? "none"}, token table ${counted(values("lookup")) ?? "none"}.`),
+      ...method.tested.map((words) => NG.el("p", {}, `${words}.`)),
       NG.el("div", { class: "figures" },
         NG.distribution("Distribution of scores and controls", distributions, method.score),
         values("density").some(Number.isFinite) ? NG.scatter("Score against density", values("density"), values("score"), ["share of tokens on which the unit fires", method.score]) : null),
-      NG.table("By module and explainer; the box is the middle half of the scores", ["Module", "Explainer", "Units", "Scored", "Median", "Mean", "Control ×", "Lookup ◇", "Median ●, quartiles"], groups(rows, number)));
+      NG.table("By module and explainer; the box is the middle half of the scores", ["Module", "Explainer", "Units", "Scored", "Median", "Mean", "Control ×", "Tokens ◇", "Median ●, quartiles"], groups(rows, number)));
   };
 
   const calibration = () => {

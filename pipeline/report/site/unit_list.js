@@ -7,7 +7,7 @@
     score: { name: "Score", width: 70, number: true },
     interval: { name: "Interval, × ◇", width: 170 },
     control: { name: "Control ×", width: 85, number: true },
-    lookup: { name: "Lookup ◇", width: 82, number: true },
+    lookup: { name: "Tokens ◇", width: 82, number: true },
     random: { name: "Random", width: 78, number: true },
     p_value: { name: "p", width: 60, number: true },
     density: { name: "Density", width: 75, number: true },
@@ -60,7 +60,7 @@
   NG.stripOf = (row) => {
     const list = NG.list, method = NG.run.methods[list.method[row]];
     const wide = method.score === "correlation" ? [-0.25, 1] : NG.scoreRange(list.method[row]);
-    return NG.strip(list.score[row], list.low[row], list.high[row], [[list.control[row], "×", "control"], [list.lookup[row], "◇", "token lookup"]], ...wide);
+    return NG.strip(list.score[row], list.low[row], list.high[row], [[list.control[row], "×", "control"], [list.lookup[row], "◇", "token table"]], ...wide);
   };
   // The smallest and largest score of a method, worked out once.
   const found = new Map();

@@ -17,7 +17,7 @@
     const written = (rows.explanations || rows.themes || []).find((one) => one.polarity === row.polarity && sameExplanation(one, row));
     const made = [row.explainer, `candidate ${row.candidate}`, row.simulator && `simulated by ${row.simulator}`, written?.model, written?.prompt_id && `prompt ${written.prompt_id}`, written?.dropped && `left out: ${written.dropped}`];
     const range = method.score === "correlation" ? [-0.25, 1] : NG.scoreRange(NG.run.methods.indexOf(method));
-    const marks = [["random", "○", "random sequences"], ["control", "×", "explanations of other units"], ["lookup", "◇", "token lookup"]].map(([name, sign, label]) => [value(name), sign, label]);
+    const marks = [["random", "○", "random sequences"], ["control", "×", "explanations of other units"], ["lookup", "◇", "token table"]].map(([name, sign, label]) => [value(name), sign, label]);
     return NG.el("article", { class: `explanation ${row.status === "ok" ? "" : "aside"}` },
       NG.el("p", { class: "words" }, row.text ? NG.visible(row.text) : NG.el("em", {}, "no explanation")),
       typeof score === "number" ? NG.el("p", {}, NG.el("b", {}, `${method.score} ${NG.number(score)}`), ` interval ${NG.number(value("low"))} to ${NG.number(value("high"))} `, NG.strip(score, value("low"), value("high"), marks, ...range),

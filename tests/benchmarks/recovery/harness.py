@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from stages.sasc.synthesize import HALVES, deal
-from stages.score.scorers import permutation_p
+from stages.score.statistics import permutation_p
 from tests.benchmarks.recovery.concepts import Concept
 from tests.benchmarks.recovery.modules import (
     Array,

@@ -23,7 +23,7 @@ def rows_of_run() -> dict[str, tuple[TableSchema, Rows]]:
     ]
     texts = {"doc_id": "d", "token_ids": [1, 2], "tokens": ["a", "b"]}
     return {
-        "corpus": (CORPUS, [{"seq_id": number, "start": 2 * number, **texts} for number in range(8)]),
+        "corpus": (CORPUS, [{"seq_id": n, "split": SPLITS[n % 4], "start": 2 * n, **texts} for n in range(8)]),
         "units": (UNITS, units),
         "exemplars": (
             EXEMPLARS,

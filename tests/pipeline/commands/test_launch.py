@@ -25,7 +25,7 @@ def test_status_says_who_is_at_work_on_what_and_where(tmp_path: Path, monkeypatc
     monkeypatch.setenv("NEUROGLOSS_JOB", "slurm 12_3")
     with open_claims(config) as claims:
         claims.take("count", "part-00001")
-        text = status_text(config, TOY)
+        text = status_text(config, TOY, ())
         assert f"{os.getpid()}" in text
         assert "slurm 12_3" in text
         assert "part-00001" in text

@@ -38,7 +38,15 @@ ROWS: dict[str, list[Any]] = {
 }
 
 
-def asking(_: Shard, __: Any) -> Mapping[str, pa.Table]:
+class Answerer:
+    """What a stage asks, with what it can do."""
+
+    def profile(self) -> dict[str, Any]:
+        return {"seed": False}
+
+
+def asking(_: Shard, context: Any) -> Mapping[str, pa.Table]:
+    context.once("engine", lambda _: Answerer())
     return {"answers": pa.table(ROWS, schema=ANSWERS.schema)}
 
 
@@ -61,6 +69,7 @@ def test_it_says_what_each_stage_took(tmp_path: Path) -> None:
     assert ask["tokens"] == {"a": {"read": 602, "written": 18}, "b": {"read": 40, "written": 0}}
     assert square["commits"] == [git_commit()]
     assert count["seconds"] >= 0
+    assert (count["profiles"], ask["profiles"]) == ([], [{"seed": False}])
 
 
 def test_it_is_written_at_the_end_of_each_stage(tmp_path: Path) -> None:

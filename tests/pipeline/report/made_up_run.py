@@ -44,6 +44,7 @@ def write_run(
     drawn = rng.integers(len(words), size=(sequences, LENGTH)).tolist()
     corpus: dict[str, Any] = {
         "seq_id": seq_ids,
+        "split": ["explain"] * sequences,
         "doc_id": [f"document {number // 4}" for number in seq_ids],
         "start": (seq_ids % 4) * LENGTH,
         "token_ids": [np.zeros(LENGTH, np.int32)] * sequences,

@@ -39,6 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
     (folder / "of_length.py").write_text("def length(texts): return [len(text) for text in texts]")
     rows = {
         "seq_id": range(4),
+        "split": ["explain"] * 4,
         "doc_id": [f"00000.safetensors:{row}" for row in (3, 2, 1, 0)],
         "start": [0] * 4,
         "token_ids": IDS[::-1].tolist(),

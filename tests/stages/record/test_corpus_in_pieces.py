@@ -18,10 +18,10 @@ from pipeline.storage.tables import Tables
 from pipeline.subjects.activations import ModuleUnits, Receive, TokenBatch
 from pipeline.subjects.kinds.precomputed_activations import corpus_places
 from stages.evidence import split_of
-from stages.record.merge import token_texts
 from stages.record.scan import scan, token_table
 from stages.record.sequences import sequences_between
 from stages.settings import SECTIONS, Record
+from stages.token_means import token_texts
 
 SEQUENCES, LENGTH, VOCABULARY, PIECE = 100_000, 16, 3000, 1000
 LIMIT = 5 * 2**20
@@ -37,6 +37,7 @@ def rows(start: int) -> pa.Table:
     return pa.table(
         {
             "seq_id": range(start, start + PIECE),
+            "split": [split_of(number) for number in range(start, start + PIECE)],
             "doc_id": names,
             "start": [0] * PIECE,
             "token_ids": lists,

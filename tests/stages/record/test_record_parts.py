@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stages.evidence import SPLITS, split_of
 from stages.record import unit_statistics as moments
 from stages.record.recorded_batch import count_tokens, cover_tokens
-from stages.record.sequences import in_histogram, padded_batches, pool_ids, random_ids, uniform_ids
+from stages.record.sequences import in_histogram, padded_batches, pool_ids, random_ids, sequence_shards, uniform_ids
 from stages.record.unit_statistics import BINS, INNER_EDGES, bin_edges, highest, join_zero_bins, quantiles, trimmed
 from stages.settings import PerSplit, Record
 from tests.tiers import examples
@@ -22,6 +22,19 @@ def test_random_sequences_are_the_first_of_each_split() -> None:
     config = Record(random=PerSplit(explain=3, select=1, report=2))
     assert random_ids(config).tolist() == [0, 1, 2, 3, 4, 7]
     assert [split_of(seq_id) for seq_id in (0, 2, 4)] == ["explain"] * 3
+
+
+def test_batches_and_shards_lie_on_a_grid_of_numbers_some_of_which_are_missing() -> None:
+    seq_ids = np.asarray([0, 1, 2, 3, 4, 6, 8, 10, 20, 22])
+    sequences = [(int(seq_id), [7] * 4) for seq_id in seq_ids]
+    whole = [batch.seq_ids.tolist() for batch in padded_batches(sequences, 4)]
+    assert whole == [[0, 1, 2, 3], [4, 6], [8, 10], [20, 22]]
+    ranges = [(shard.key["start"], shard.key["stop"]) for shard in sequence_shards(seq_ids, 8)]
+    assert ranges == [(0, 8), (8, 16), (16, 23)]
+    parts = [[one for one in sequences if start <= one[0] < stop] for start, stop in ranges]
+    assert [batch.seq_ids.tolist() for part in parts for batch in padded_batches(part, 4)] == whole
+    assert [shard.key["start"] for shard in sequence_shards(seq_ids, 4)] == [0, 4, 8, 20]
+    assert not sequence_shards(seq_ids[:0], 4)
 
 
 def test_the_pool_leaves_the_random_sequences_out() -> None:
@@ -50,10 +63,12 @@ def test_counts_do_not_depend_on_how_the_corpus_is_read() -> None:
 
 def test_the_commonest_tokens_are_covered_when_memory_is_short() -> None:
     ids, occurrences = np.asarray([2, 4, 6, 8]), np.asarray([5, 9, 5, 1])
-    plenty = cover_tokens(ids, occurrences, 1, Record(min_token_count=3))
-    assert (plenty.token_ids.tolist(), plenty.min_count) == ([2, 4, 6], 3)
-    short = cover_tokens(ids, occurrences, 2**20 // 8 // 2, Record(min_token_count=3, token_memory_mb=1))
-    assert (short.token_ids.tolist(), short.min_count) == ([4], 6)
+    plenty = cover_tokens(ids, occurrences, 1, Record())
+    assert (plenty.token_ids.tolist(), plenty.min_count) == ([2, 4, 6, 8], 1)
+    short = cover_tokens(ids, occurrences, 2**20 // 8 // 2, Record(token_memory_mb=1))
+    assert (short.token_ids.tolist(), short.min_count) == ([-1, 4], 6)
+    assert short.rows(np.asarray([[4, 2], [9, 4]])).tolist() == [[1, 0], [0, 1]]
+    assert cover_tokens(ids, occurrences, 2**20, Record(token_memory_mb=1)).token_ids.tolist() == [-1]
 
 
 def test_a_token_outside_the_table_has_no_row() -> None:

@@ -19,6 +19,7 @@ from pipeline.storage.tables import Tables
 from pipeline.subjects.activation_sources import ModelActivations, find_hook_points
 from pipeline.subjects.activations import TokenBatch
 from pipeline.subjects.loading.model_loading import load_language_model
+from stages.evidence import split_of
 from stages.record.merge import MERGE
 from stages.record.scan import SCAN, scan
 from stages.record.sequences import padded_batches
@@ -87,6 +88,7 @@ def run_file(folder: Path, **record: Any) -> RunConfig:
 def corpus_stage() -> Stage:
     rows = {
         "seq_id": [seq_id for seq_id, _ in sequences()],
+        "split": [split_of(seq_id) for seq_id, _ in sequences()],
         "doc_id": ["d"] * len(LENGTHS),
         "start": [0] * len(LENGTHS),
         "token_ids": [ids for _, ids in sequences()],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stages.settings import PerSplit, Record
-from tests.stages.record.twin import SMALL, Corpus, make_corpus, record, scan_arrays
+from tests.stages.record.twin import SMALL, Corpus, make_corpus, record, scan_arrays, token_table
 from tests.stages.record.unit_twin import Unit
 from tests.stages.record.ways import BACKENDS, SLOW, Way
 
@@ -31,6 +31,10 @@ def check_against_twin(corpus: Corpus, config: Record, backend: Way = "numba") -
         assert bins == unit.histogram()
         assert row["top_tokens"] == unit.top_tokens(row["top_tokens_min_count"])
         assert row["bottom_tokens"] == unit.top_tokens(row["top_tokens_min_count"], -1)
+        means = next(r for r in found["token_means"] if (r["module"], r["index"]) == (row["module"], row["index"]))
+        rows = list(zip(means["token_ids"], means["counts"], means["means"], strict=True))
+        least = token_table(corpus, config).min_count
+        assert rows == [(token, n, np.float32(mean)) for token, n, mean in unit.token_means(least)]
         exemplars = [r for r in found["exemplars"] if (r["module"], r["index"]) == (row["module"], row["index"])]
         kept = [(r["polarity"], r["band"], r["split"], r["rank"], r["seq_id"]) for r in exemplars]
         assert kept == unit.exemplars(row)
@@ -82,6 +86,19 @@ def test_no_skipped_positions_equal_brute_force() -> None:
 
 def test_modules_wider_than_a_block_equal_brute_force() -> None:
     check_against_twin(make_corpus("random", sequences=30, widths=(2, 130)), SMALL)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_tokens_that_memory_does_not_hold_have_one_mean_together(backend: Way) -> None:
+    corpus = make_corpus("random", sequences=60, widths=(13_000,))
+    assert len({token for ids in corpus.token_ids for token in ids}) > 2**20 // 8 // 13_000
+    config = SMALL.model_copy(update={"token_memory_mb": 1})
+    table = token_table(corpus, config)
+    assert table.token_ids[0] == -1
+    found = record(corpus, config, backend=backend, units=13_000)["token_means"][7]
+    unit = Unit(corpus, found["module"], 7, config)
+    rows = list(zip(found["token_ids"], found["counts"], found["means"], strict=True))
+    assert rows == [(token, n, np.float32(mean)) for token, n, mean in unit.token_means(table.min_count)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -149,7 +149,7 @@ def record(
     """Scan in shards of some sequences and merge ranges of some units; rows by table."""
     starts = range(0, len(corpus.token_ids), shard)
     partials = [scan_arrays(corpus, start, start + shard, config, backend) for start in starts][::order]
-    rows: dict[str, list[dict[str, Any]]] = {"units": [], "exemplars": []}
+    rows: dict[str, list[dict[str, Any]]] = {"units": [], "token_means": [], "exemplars": []}
     for module, width in corpus.widths.items():
         for start in range(0, width, units):
             stop = min(start + units, width)

@@ -102,14 +102,27 @@ class Unit:
             bins[(bottom, -low)] = int(((-values >= low) & (-values < high)).sum())
         return {edges: count for edges, count in bins.items() if count}
 
-    def top_tokens(self, least: int, sign: int = 1) -> list[dict[str, Any]]:
-        """Tokens of the explain sequences by falling (or rising) mean activation, on the grid that sums are exact on."""
+    def by_token(self) -> dict[int, list[int]]:
+        """Activations on each token of the explain sequences, on the grid that sums are exact on."""
         seen: dict[int, list[int]] = {}
         for seq_id, sequence in enumerate(self.sequences):
             if split_of(seq_id) == "explain":
                 ids = self.corpus.token_ids[seq_id]
                 for position in self.positions(seq_id):
                     seen.setdefault(ids[position], []).append(round(float(sequence[position]) * 2**30))
+        return dict(sorted(seen.items()))
+
+    def token_means(self, least: int) -> list[tuple[int, int, float]]:
+        """Token, count and mean activation of all that occur so often, and before them the others as one with the id -1."""
+        seen = self.by_token()
+        rare = [value for values in seen.values() if len(values) < least for value in values]
+        kept = {-1: rare} if rare else {}
+        kept |= {token: values for token, values in seen.items() if len(values) >= least}
+        return [(token, len(values), sum(values) / 2**30 / len(values)) for token, values in kept.items()]
+
+    def top_tokens(self, least: int, sign: int = 1) -> list[dict[str, Any]]:
+        """Tokens of the explain sequences by falling (or rising) mean activation."""
+        seen = self.by_token()
         means = {token: sum(values) / 2**30 / len(values) for token, values in seen.items() if len(values) >= least}
         ranked = sorted(means, key=lambda token: (-sign * means[token], token))[: self.config.top_tokens]
         return [

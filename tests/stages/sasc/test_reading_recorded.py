@@ -166,6 +166,7 @@ def test_an_ngram_on_a_token_without_an_activation_or_twice_kept_is_not_counted(
 
 
 NOTHING = {"explain": 0, "select": 2, "report": 2}
+FIVE = {"explain": 5, "select": 2, "report": 2}
 
 
 @pytest.mark.parametrize(
@@ -177,9 +178,9 @@ NOTHING = {"explain": 0, "select": 2, "report": 2}
             "the 0 sequences of .* hold 0 n-grams of the list",
         ),
         (
-            {"random": NOTHING, "per_band": NOTHING},
+            {"top": FIVE, "random": NOTHING, "per_band": NOTHING},
             {"max_ngrams": 1},
-            r"the 3 sequences of .* hold 1 n-grams of the list",
+            r"the 5 sequences of .* hold 1 n-grams of the list",
         ),
     ],
 )

@@ -11,7 +11,7 @@ from stages.sasc import Sasc
 from stages.sasc.sasc_units import Row
 from stages.sasc.score_themes import interval, sasc_score, score_unit
 from stages.sasc.synthesize import HALVES, KINDS, unit_rows, write_texts
-from stages.score.scorers import permutation_p
+from stages.score.statistics import permutation_p
 from tests.stages.explain.scripted import Reply, ScriptedEngine
 from tests.stages.sasc.small_run import GOOD, run_file, writer
 

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stages.score.scorers import Floats, fit_calibration, shares_of
+from stages.score.scorers import fit_calibration, shares_of
+from stages.score.statistics import Floats
 
 
 def r_squared(true: Floats, expected: Floats) -> float:
@@ -39,9 +42,31 @@ def test_percentile_maps_sorted_values_onto_each_other() -> None:
     np.testing.assert_allclose(calibrate(np.array([0.0, 0.5, 1.0, 2.0, 9.0])), [1, 2, 3, 5, 5])
 
 
-def test_percentile_of_ties_is_their_mean() -> None:
-    calibrate = fit_calibration("percentile", np.array([1.0, 3.0, 8.0]), np.array([0.0, 0.0, 1.0]))
-    np.testing.assert_allclose(calibrate(np.array([0.0, 1.0])), [2, 8])
+def test_percentile_of_ties_is_the_largest_as_in_the_code_of_bills_et_al() -> None:
+    true, expected = np.array([-0.1, 0.3, -0.05, 0.8, 0.2]), np.array([0.0, 1.0, 0.0, 3.0, 1.0])
+    found = fit_calibration("percentile", true, expected)(np.array([0.0, 0.5, 1.0, 2.0, 3.0]))
+    np.testing.assert_allclose(found, [-0.05, (-0.05 + 0.2) / 2, 0.3, (0.3 + 0.8) / 2, 0.8])
+
+
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=60), st.integers(0, 10_000))
+def test_percentile_goes_by_the_last_of_equal_values_and_from_there_to_the_first_of_the_next(
+    simulated: list[int], seed: int
+) -> None:
+    true = np.sort(np.random.default_rng(seed).normal(size=len(simulated)))
+    xs = np.sort(np.asarray(simulated, float))
+
+    def brute(value: float) -> float:
+        if value < xs[0]:
+            return float(true[0])
+        last = max(place for place, x in enumerate(xs) if x <= value)
+        if xs[last] == value or last == len(xs) - 1:
+            return float(true[last])
+        share = (value - xs[last]) / (xs[last + 1] - xs[last])
+        return float((1 - share) * true[last] + share * true[last + 1])
+
+    asked = np.arange(-1, 12, 0.25)
+    found = fit_calibration("percentile", true, np.asarray(simulated, float))(asked)
+    np.testing.assert_allclose(found, [brute(value) for value in asked], atol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["none", "linear", "percentile"])

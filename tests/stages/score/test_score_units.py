@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import kstest, pearsonr
 
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
@@ -45,11 +45,12 @@ def make_exemplars(rng: np.random.Generator, repeat: bool = True) -> list[Exempl
 
 
 def simulated(
-    exemplar: Exemplar, values: Any, candidate: int | None = 0, control: str = "", source: int = 7
+    exemplar: Exemplar, values: Any, candidate: int | None = 0, control: str = "", source: int = 7, of_source: int = 0
 ) -> dict[str, Any]:
     return {
         "module": "layers.0.mlp", "index": 7, "polarity": "+", "explainer": "e", "candidate": candidate,
-        "simulator": "word", "control": control, "source": source, "seq_id": exemplar.seq_id, "split": exemplar.split,
+        "simulator": "word", "control": control, "source": source, "source_candidate": of_source,
+        "seq_id": exemplar.seq_id, "split": exemplar.split,
         "expected": values, "coverage": None if values is None else np.full(T, 0.5),
         "status": "failed" if values is None else "ok", "error": "no numbers" if values is None else None,
     }  # fmt: skip
@@ -182,6 +183,62 @@ def test_controls_stand_beside_the_score() -> None:
     assert 0.1 < found["correlation_lookup"] < 0.8
     assert found["correlation_constant"] is None
     assert found["correlation_top_token"] is None
+
+
+def test_of_another_unit_s_candidates_the_one_that_does_best_on_select_is_the_control() -> None:
+    """Candidate 0 is right by half everywhere; candidate 1 of unit 20 is right on select alone, of 21 on report alone, of 22 nowhere."""
+    rng = np.random.default_rng(10)
+    exemplars = make_exemplars(rng)
+    held_out = [(e, split) for split in ("select", "report") for e in each_once(exemplars, split)]
+    rows = [simulated(e, noisy(e, rng, 1.0)) for e, _ in held_out]
+    for source, good in ((20, "select"), (21, "report"), (22, "")):
+        for e, split in held_out:
+            right = noisy(e, rng, 0.01)
+            rows.append(simulated(e, right if split == good else -right, None, "shuffled", source, 1))
+            rows.append(simulated(e, noisy(e, rng, 1.7), None, "shuffled", source, 0))
+    [found] = score(exemplars, rows)
+    assert found["n_shuffled"] == 3
+    assert found["correlation_shuffled"] == pytest.approx((-1 + 0.5 + 0.5) / 3, abs=0.15)
+
+
+def p_value_of_nothing(rng: np.random.Generator, choice: int) -> float:
+    """That of a unit whose explanation is one of 20 that are all alike; each has 4 candidates, the controls as many as `choice`.
+
+    Candidates differ in how well they fit any unit, on both splits, as wordy explanations and bare ones do.
+    """
+    exemplars = make_exemplars(rng, repeat=False)
+    fit, rows = rng.normal(0, 0.4, (20, 4)), []
+    for e in (e for split in ("select", "report") for e in each_once(exemplars, split)):
+        said = fit[:, :, None] * np.nan_to_num(e.activations) + rng.normal(size=(20, 4, T))
+        rows += [simulated(e, said[0, c], c) for c in range(4)]
+        rows += [simulated(e, said[s, c], None, "shuffled", 20 + s, c) for s in range(1, 20) for c in range(choice)]
+    return float(next(row["p_value"] for row in score(exemplars, rows, 4) if row["p_value"] is not None))
+
+
+@pytest.mark.slow
+def test_controls_with_the_same_choice_give_even_p_values_where_no_explanation_is_about_its_unit() -> None:
+    rng = np.random.default_rng(11)
+    found = np.asarray([p_value_of_nothing(rng, 4) for _ in range(500)])
+    steps = found + rng.uniform(-1 / 20, 0, 500)  # a p-value is a multiple of 1 / 20
+    assert kstest(steps, "uniform").pvalue > 0.01
+    assert np.mean(found <= 0.1) <= 0.13
+    without = np.asarray([p_value_of_nothing(rng, 1) for _ in range(150)])
+    assert np.mean(without <= 0.1) > 0.2, "so much does a choice raise the score of any explanation"
+
+
+@pytest.mark.parametrize(("sign", "p_value"), [(1, 1 / 21), (-1, 1.0)])
+def test_a_control_under_which_nothing_varies_is_beaten_by_a_positive_score(sign: int, p_value: float) -> None:
+    rng = np.random.default_rng(6)
+    exemplars = make_exemplars(rng)
+    report = each_once(exemplars, "report")
+    rows = [simulated(e, sign * noisy(e, rng, 0.1)) for s in ("select", "report") for e in each_once(exemplars, s)]
+    for source in range(20, 40):
+        flat = source < 35
+        rows += [simulated(e, np.zeros(T) if flat else rng.normal(size=T), None, "shuffled", source) for e in report]
+    [found] = score(exemplars, rows)
+    assert found["n_shuffled"] == 20
+    assert found["p_value"] == pytest.approx(p_value)
+    assert abs(found["correlation_shuffled"]) < 0.1
 
 
 def test_a_failed_explanation_has_a_row_without_a_score() -> None:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
-from stages.score.scorers import Floats, bootstrap_interval, pearson, permutation_p, sequence_sums
+from stages.score.statistics import Floats, _with_error, correlation_interval, pearson, permutation_p, sequence_sums
+from tests.stages.score.coverage import covered
 from tests.tiers import examples
 
 
@@ -76,9 +77,19 @@ def test_the_interval_covers_the_population_value_about_as_often_as_it_says() ->
     for _ in range(200):
         true = [rng.normal(size=16) for _ in range(20)]
         expected = [t + rng.normal(size=16) for t in true]
-        low, high = bootstrap_interval(sums_of(true, expected), np.zeros(20, dtype=np.int64), 300, 0.95, rng)
+        low, high = correlation_interval(sums_of(true, expected), np.zeros(20, dtype=np.int64), 300, 0.95, rng)
         covered += low <= np.sqrt(0.5) <= high
     assert 170 <= covered <= 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("top", "random", "least"), [(5, 5, 0.89), (10, 10, 0.93), (10, 20, 0.93), (10, 30, 0.94)])
+def test_intervals_cover_where_units_fire_in_bursts_and_explanations_know_some_of_them(
+    top: int, random: int, least: float
+) -> None:
+    found = covered(500, top, random)
+    assert found.telling >= least
+    assert found.all >= least - 0.04
 
 
 def test_the_interval_resamples_sequences_and_not_tokens() -> None:
@@ -89,22 +100,48 @@ def test_the_interval_resamples_sequences_and_not_tokens() -> None:
     strata = np.zeros(10, dtype=np.int64)
     widths = []
     for sums in (short, long):
-        low, high = bootstrap_interval(sums, strata, 2000, 0.95, np.random.default_rng(7))
+        low, high = correlation_interval(sums, strata, 2000, 0.95, np.random.default_rng(7))
         widths.append(high - low)
     assert widths[1] == pytest.approx(widths[0], rel=0.05)
 
 
 def test_the_interval_keeps_the_number_of_sequences_of_each_stratum() -> None:
-    """With one sequence in each stratum every resample is the sample itself."""
+    """Where the sequences of each stratum are the same, so is every resample: there is nothing to tell an error from."""
     true, expected = random_sequences(np.random.default_rng(8), 2)
-    sums = sums_of(true, expected)
-    low, high = bootstrap_interval(sums, np.array([0, 1]), 200, 0.95, np.random.default_rng(9))
-    assert low == high == pytest.approx(float(pearson(sums.sum(axis=0))))
+    sums = sums_of(true, expected)[[0, 0, 1, 1, 1]]
+    assert np.isnan(correlation_interval(sums, np.array([0, 0, 1, 1, 1]), 200, 0.95, np.random.default_rng(9))).all()
+    alone = correlation_interval(sums[1:3], np.array([0, 1]), 200, 0.95, np.random.default_rng(9))
+    assert np.isnan(alone).all(), "one sequence in each stratum"
+
+
+def test_standard_errors_are_those_of_the_jackknife_where_there_are_many_sequences() -> None:
+    rng = np.random.default_rng(3)
+    true, expected = random_sequences(rng, 400)
+    sums, strata = sums_of(true, expected), np.repeat([0, 1], 200)
+    _, (error,) = _with_error(np.ones((1, 400)), sums, [np.arange(200), np.arange(200, 400)])
+    without = np.arctanh(pearson(sums.sum(axis=0) - sums))
+    jackknife = sum(199 / 200 * ((without[strata == s] - without[strata == s].mean()) ** 2).sum() for s in (0, 1))
+    assert error == pytest.approx(np.sqrt(jackknife), rel=0.02)
+
+
+def test_a_perfect_correlation_is_its_own_interval() -> None:
+    true, _ = random_sequences(np.random.default_rng(8), 6)
+    strata = np.zeros(6, np.int64)
+    found = correlation_interval(sums_of(true, [2 * t for t in true]), strata, 200, 0.95, np.random.default_rng(0))
+    assert found == (1.0, 1.0)
+
+
+def test_the_ends_are_a_correlation_and_lie_about_it() -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        true, expected = random_sequences(rng, 8, noise=rng.uniform(0, 4))
+        low, high = correlation_interval(sums_of(true, expected), np.repeat([0, 1], 4), 200, 0.95, rng)
+        assert -1 <= low <= high <= 1
 
 
 def test_one_sequence_has_no_interval() -> None:
     sums = sums_of([np.arange(5.0)], [np.arange(5.0)])
-    assert np.isnan(bootstrap_interval(sums, np.zeros(1, dtype=np.int64), 100, 0.95, np.random.default_rng(0))).all()
+    assert np.isnan(correlation_interval(sums, np.zeros(1, dtype=np.int64), 100, 0.95, np.random.default_rng(0))).all()
 
 
 def test_the_permutation_p_value_counts_the_value_itself() -> None:

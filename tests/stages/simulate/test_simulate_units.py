@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.run_file import parse_config
-from stages.evidence import TopToken
 from stages.settings import SECTIONS
 from stages.simulate.simulate_units import CONSTANT, simulate_unit, unit_jobs
 from stages.simulate.simulation import Simulation
+from stages.token_means import TokenMeans
 
 TOKENS = {1: ["a", " b"], 3: [" b", " c", " b"], 5: ["a"]}
 CONFIG = parse_config(
@@ -50,11 +50,11 @@ def explanation(index: int, candidate: int, text: str) -> dict[str, Any]:
 
 def simulate(own: list[dict[str, Any]], shuffled: list[dict[str, Any]]) -> tuple[Recording, list[dict[str, Any]]]:
     simulator = Recording()
-    jobs = unit_jobs(7, own, shuffled, [TopToken(" b", 2.0, 5), TopToken("a", 1.0, 5)], CONFIG)
+    jobs = unit_jobs(7, own, shuffled, TokenMeans({" b": 2.0, "a": 0.5}, -3.0, " b"), CONFIG)
     return simulator, asyncio.run(simulate_unit(jobs, SEQUENCES, TOKENS, simulator, "recording", at_once=2))
 
 
-def test_candidates_see_select_and_report_and_controls_see_report_alone() -> None:
+def test_candidates_see_select_and_report_and_a_control_without_a_choice_sees_report_alone() -> None:
     simulator, rows = simulate([explanation(7, 0, "x"), explanation(7, 1, "y")], [explanation(8, 0, "other")])
     shown = dict(simulator.seen)
     assert shown["x"] == shown["y"] == [TOKENS[1], TOKENS[3], TOKENS[5]]
@@ -68,11 +68,24 @@ def test_a_shuffled_row_names_the_unit_that_the_explanation_was_made_for() -> No
     assert {row["index"] for row in rows} == {7}
 
 
+def test_another_unit_s_explanation_comes_with_as_many_candidates_as_the_unit_has_on_both_splits() -> None:
+    own = [explanation(7, 0, "x"), explanation(7, 1, "y")]
+    pool = [explanation(8, number, f"other {number}") for number in (2, 0, 1)] + [explanation(9, 0, "third")]
+    simulator, rows = simulate(own, pool)
+    shown = dict(simulator.seen)
+    assert shown["other 0"] == shown["other 1"] == shown["x"] == [TOKENS[1], TOKENS[3], TOKENS[5]]
+    assert "other 2" not in shown
+    assert shown["third"] == [TOKENS[3], TOKENS[5]]
+    found = {(row["source"], row["source_candidate"], row["split"]) for row in rows if row["control"] == "shuffled"}
+    assert found == {(8, 0, "select"), (8, 0, "report"), (8, 1, "select"), (8, 1, "report"), (9, 0, "report")}
+    assert {row["source_candidate"] for row in rows if not row["control"] and row["candidate"] == 1} == {1}
+
+
 def test_the_lookup_table_predicts_the_mean_activation_of_each_token() -> None:
     _, rows = simulate([explanation(7, 0, "x")], [])
     [found] = [row for row in rows if row["control"] == "lookup" and row["seq_id"] == 3]
-    assert np.asarray(found["expected"]).tolist() == [10, 0, 10]
-    assert found["simulator"] == "recording"
+    assert np.asarray(found["expected"]).tolist() == [10, 0, 10], "of tokens that were never seen, the rest"
+    assert (found["simulator"], found["model"], found["prompt_id"]) == ("recording", "", "")
 
 
 def test_a_failed_simulation_is_a_row_that_says_why() -> None:

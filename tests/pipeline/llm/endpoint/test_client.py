@@ -66,7 +66,7 @@ async def post(url: str, *questions: str, **settings: Any) -> list[Any]:
     found: list[Any] = []
     for question in questions:
         try:
-            found.append(await opened.post(CHAT, {"model": "m", "messages": [], "question": question}))
+            found.append(await opened.post(CHAT, json.dumps({"question": question}).encode()))
         except (Fault, UserError) as error:
             found.append(error)
         await asyncio.sleep(0.1)
@@ -126,7 +126,7 @@ def test_not_even_a_request_that_follows_at_once_gets_it(monkeypatch: pytest.Mon
             async def work(name: int) -> None:
                 for number in range(8):
                     question = f"{name} {number}"
-                    found = await opened.post(CHAT, {"model": "m", "messages": [], "question": question})
+                    found = await opened.post(CHAT, json.dumps({"question": question}).encode())
                     assert found == {"to": question}
 
             await asyncio.gather(*map(work, range(4)))

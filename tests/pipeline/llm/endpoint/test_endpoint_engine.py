@@ -1,7 +1,7 @@
 """The endpoint engine on a server with a real tiny model."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,17 @@ def test_replies_marked_as_useless_are_asked_for_again_once_they_are_forgotten(
         replies(server.url, tmp_path, REQUEST, kept)
         assert len(sent(server)) == 2 * REQUEST.n
         assert len(sent(server, "Keep.")) == kept.n
+
+
+def test_the_profile_is_what_the_probe_found(model: ServedModel, tmp_path: Path) -> None:
+    async def main(url: str) -> None:
+        async with opened(url, tmp_path) as engine:
+            assert engine.profile() == {}
+            can = await engine.capabilities()
+            assert engine.profile() == asdict(can)
+
+    with serving(model, n=False) as server:
+        asyncio.run(main(server.url))
 
 
 def test_replies_are_those_of_the_model(model: ServedModel, tmp_path: Path) -> None:

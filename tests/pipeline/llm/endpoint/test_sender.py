@@ -55,6 +55,19 @@ def test_all_that_makes_a_reply_another_one_is_in_the_key(tmp_path: Path) -> Non
         assert server.requests == 6
 
 
+def test_a_body_is_sent_as_it_is_hashed(tmp_path: Path) -> None:
+    """Its fields keep their order, and half of a surrogate pair, which UTF-8 cannot hold, does not keep it back."""
+
+    async def main() -> None:
+        async with sending(server, tmp_path, retries=0, body={"top_k": 3}) as sender:
+            await ask(sender, "\ud800")
+
+    with Loopback(echo) as server:
+        asyncio.run(main())
+        assert list(server.bodies[0]) == ["model", "messages", "max_tokens", "top_k"]
+        assert server.bodies[0]["messages"][0]["content"] == "question ?"
+
+
 def test_equal_requests_at_a_time_are_sent_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with sending(server, tmp_path) as sender:

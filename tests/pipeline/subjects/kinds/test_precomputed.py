@@ -226,6 +226,7 @@ def test_a_row_that_a_folder_does_not_have_is_told(tmp_path: Path) -> None:
 def write_corpus(root: Path, doc_ids: list[str]) -> Tables:
     rows = {
         "seq_id": range(len(doc_ids)),
+        "split": ["explain"] * len(doc_ids),
         "doc_id": doc_ids,
         "start": [0] * len(doc_ids),
         "token_ids": [[1]] * len(doc_ids),
