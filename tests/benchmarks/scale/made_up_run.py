@@ -161,7 +161,7 @@ def simulation_rows(shard: Shard, context: Context) -> Rows:
     expected = rng.uniform(0, 10, (len(rows), TOKENS)).round(1).astype(np.float32)
     lists = {"expected": _lists(expected), "coverage": _lists(np.ones_like(expected))}
     own = {"index": index, "control": control, "source": source, "seq_id": seq_id, "split": split}
-    ends = {"prompt_tokens": 0, "completion_tokens": 0, "status": "ok"}
+    ends = {"source_candidate": 0, "prompt_tokens": 0, "completion_tokens": 0, "status": "ok"}
     return {SIMULATIONS.name: _table(SIMULATIONS, {**_unit(shard), **keys, **own, **lists, **ends})}
 
 
