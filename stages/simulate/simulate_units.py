@@ -45,6 +45,8 @@ CONSTANT = "ordinary English text"
 LOOKUP = "lookup"
 POOLED = ["index", "candidate", "text"]
 """What is read of the explanations of other units."""
+Pool = dict[int, list[tuple[int, str]]]
+"""By unit, its candidates with their texts, the explainer's own favourite first."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ async def process(shard: Shard, context: Context) -> Rows:
     mine = is_unit & explained & of_explainer(context.config[Explain].name)
     own: list[Row] = context.tables.read(EXPLANATIONS, mine).to_pylist()
     where = (pc.field("module") == module) & (pc.field("polarity") == polarity) & explained
-    pool: list[Row] = context.latest(
+    pool: Pool = context.latest(
         "pool",
         f"{module} {polarity} {shard.key.get('pool')}",
-        lambda _: context.tables.read(EXPLANATIONS, where, POOLED, shards_of_pool(shard)).to_pylist(),
+        lambda _: by_unit(context.tables.read(EXPLANATIONS, where, POOLED, shards_of_pool(shard)).to_pylist()),
     )
     sequences = await asyncio.to_thread(recorded.sequences, module, indices, ("select", "report"), polarity)
     tokens = await asyncio.to_thread(recorded.tokens, [seq_id for pairs in sequences.values() for seq_id, _ in pairs])
@@ -110,12 +112,20 @@ def _at_once(engine: LanguageModel | None, units: int) -> tuple[int, int]:
     return units, JOBS_AT_ONCE if engine.mode == "live" else ALL_JOBS
 
 
-def unit_jobs(index: int, explanations: list[Row], pool: list[Row], means: TokenMeans, config: RunConfig) -> list[Job]:
+def by_unit(rows: list[Row]) -> Pool:
+    """POOLED rows as a pool."""
+    found: Pool = {}
+    for row in rows:
+        found.setdefault(row["index"], []).append((row["candidate"], row["text"]))
+    return {index: sorted(texts) for index, texts in found.items()}
+
+
+def unit_jobs(index: int, explanations: list[Row], pool: Pool, means: TokenMeans, config: RunConfig) -> list[Job]:
     """What is simulated for one unit: its candidates, then the controls.
 
     Args:
         explanations: rows of the explanations table, those of the unit among them.
-        pool: POOLED of the explanations of units of the module, of the same polarity.
+        pool: the explanations of units of the module, of the same polarity.
         means: what is known of the unit's tokens.
     """
     own = [row for row in explanations if row["index"] == index]
@@ -128,7 +138,7 @@ def unit_jobs(index: int, explanations: list[Row], pool: list[Row], means: Token
         "candidate": round_of(config[Explain].name)
     }  # which tells those of explanations by hand apart
     for source in _drawn(index, keys, pool, config):
-        texts = sorted((row["candidate"], row["text"]) for row in pool if row["index"] == source)[: len(own)]
+        texts = pool[source][: len(own)]
         jobs += [Job(keys, "shuffled", source, text, number, len(texts) > 1) for number, text in texts]
     jobs.append(Job(keys, "constant", index, CONSTANT, on_select=False))
     if means.top is not None:
@@ -138,9 +148,9 @@ def unit_jobs(index: int, explanations: list[Row], pool: list[Row], means: Token
     return jobs
 
 
-def _drawn(index: int, keys: Row, pool: list[Row], config: RunConfig) -> list[int]:
+def _drawn(index: int, keys: Row, pool: Pool, config: RunConfig) -> list[int]:
     """The other units whose explanations are a unit's controls."""
-    others = sorted({row["index"] for row in pool} - {index})
+    others = sorted(pool.keys() - {index})
     rng = draw(config.run.seed, "controls/" + unit_name(keys["module"], index, keys["polarity"]))
     return [others[place] for place in rng.permutation(len(others))[: config[Simulate].controls]]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.config.run_file import parse_config
 from stages.settings import SECTIONS
-from stages.simulate.simulate_units import CONSTANT, simulate_unit, unit_jobs
+from stages.simulate.simulate_units import CONSTANT, by_unit, simulate_unit, unit_jobs
 from stages.simulate.simulation import Simulation
 from stages.token_means import TokenMeans
 
@@ -50,7 +50,7 @@ def explanation(index: int, candidate: int, text: str) -> dict[str, Any]:
 
 def simulate(own: list[dict[str, Any]], shuffled: list[dict[str, Any]]) -> tuple[Recording, list[dict[str, Any]]]:
     simulator = Recording()
-    jobs = unit_jobs(7, own, shuffled, TokenMeans({" b": 2.0, "a": 0.5}, -3.0, " b"), CONFIG)
+    jobs = unit_jobs(7, own, by_unit(shuffled), TokenMeans({" b": 2.0, "a": 0.5}, -3.0, " b"), CONFIG)
     return simulator, asyncio.run(simulate_unit(jobs, SEQUENCES, TOKENS, simulator, "recording", at_once=2))
 
 
