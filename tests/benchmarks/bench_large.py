@@ -86,7 +86,7 @@ def facts(folder: Path, tokens: int, parts: int, flops: float) -> Iterator[tuple
             basis,
             duration(sizes.partials / 2**20 / merge / processes),
         )
-    yield "`units` and `exemplars`", ESTIMATE, gib(sizes.tables)
+    yield "merged records", ESTIMATE, gib(sizes.tables)
     for demand in demands(config, STAGES):
         asked, basis = demand.usage, f"{ESTIMATE}, from the prompts of {demand.rendered} units"
         yield f"`{demand.stage}`: requests", basis, f"{asked.calls:,}"
@@ -99,8 +99,8 @@ def facts(folder: Path, tokens: int, parts: int, flops: float) -> Iterator[tuple
 
 def files(config: RunConfig, sizes: RecordSizes) -> int:
     """Files of tables: one of the corpus, four of each part, and those of shards of units."""
-    record, score = config[Record].shard_units, config[Score].shard_units
-    of_units = [record, record, config[Explain].shard_units, config[Simulate].shard_units, score]
+    merged = [config[Record].shard_units] * len(STAGES["record.merge"].writes)
+    of_units = [*merged, config[Explain].shard_units, config[Simulate].shard_units, config[Score].shard_units]
     return 1 + 4 * sizes.parts + sum(-(-sizes.units // size) for size in of_units)
 
 
