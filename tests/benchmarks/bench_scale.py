@@ -37,9 +37,9 @@ from tests.benchmarks.scale.made_up_run import open_config
 SEQUENCES = 8192
 """Of runs that differ in their units."""
 FEW = 2_000
-"""Units of runs that differ in their corpus."""
+"""Units of runs that differ in their corpus, if no run has fewer."""
 SHARED = 10_000
-"""Units of the run that workers share."""
+"""Units of the run that workers share, likewise."""
 MADE_UP = ("record", "explain", "simulate", "fill score")
 """Operations that only make what the others read."""
 OPERATIONS = (
@@ -152,12 +152,12 @@ def main() -> None:
     parser.add_argument("--units", type=numbers, default=numbers("1000,10000,100000,1000000"))
     parser.add_argument("--sequences", type=numbers, default=numbers("4096,16384,65536"))
     parser.add_argument("--workers", type=numbers, default=numbers("1,2,4"))
-    parser.add_argument("--shared", type=int, default=SHARED, help="units of the run that workers share")
     options = parser.parse_args()
+    most = options.units[-1]
     with tempfile.TemporaryDirectory() as name:
         parent = Path(name)
-        shared = of_workers(parent, options.shared, options.workers)
-        corpora = [of_size(parent, FEW, sequences) for sequences in options.sequences]
+        shared = of_workers(parent, min(SHARED, most), options.workers)
+        corpora = [of_size(parent, min(FEW, most), sequences) for sequences in options.sequences]
         runs = [of_size(parent, units, SEQUENCES) for units in options.units]
     largest = runs[-1]
     print(
@@ -166,7 +166,7 @@ def main() -> None:
                 "units": table(options.units, runs, "units"),
                 "corpus": table(options.sequences, corpora, "sequences"),
                 "workers": shared,
-                "largest": options.units[-1],
+                "largest": most,
                 "time_exponent": round(steepest(options.units, runs, "cpu_seconds"), 3),
                 "memory_exponent": round(steepest(options.units, runs, "peak_mb"), 3),
                 **{f"{name}_ms": round(largest[name]["median_ms"], 1) for name in ("unit", "top")},
