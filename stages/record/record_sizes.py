@@ -26,8 +26,8 @@ PARTIAL_ROW_BYTES, TABLE_ROW_BYTES = 14, 5
 """Disk of the columns of an exemplar beside its activations, among the partials and in `exemplars`."""
 SIGN_AND_EXPONENT = 2.6
 """Bits that are left of these two; those of the mantissa are noise to a compressor."""
-ABOVE_ZIPF = 1.4
-"""Tokens of English text that occur at least m times, over those by the law of Zipf and Mandelbrot; 1.0 to 1.6 as measured."""
+BURSTS = 0.65
+"""Tokens of English text that count, as far as the number of different ones goes; 0.6 to 0.7 as measured."""
 MANY_PARTIALS = 8
 """From this many times the disk of the final rows on, the estimate says how partial records can be fewer."""
 
@@ -49,6 +49,8 @@ class _Disk:
 
 DENSE = _Disk(420, 1500, 5, 0.9, 0.92)
 SPARSE = _Disk(110, 560, 0.3, 0.05, 0.014)
+MEAN_BYTES = 4.5
+"""A mean activation as float32, with what its token's id and count add."""
 SPARSE_TABLE = 0.025
 """Share that is left of a sparse module's activations in `exemplars`."""
 
@@ -68,7 +70,7 @@ class RecordSizes:
     partials: int
     """Disk of the partials of all parts of the corpus, until they are merged."""
     tables: int
-    """Disk of `units` and `exemplars`."""
+    """Disk of `units`, `token_means` and `exemplars`."""
 
 
 def record_sizes(config: RunConfig) -> RecordSizes:
@@ -89,12 +91,13 @@ def sizes_of(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: 
     record, corpus = config[Record], config.corpus
     units = sum(module.width for module in modules.values())
     sums = sum(module.width * (SPARSE if module.sparse else DENSE).token_sum for module in modules.values())
+    means = sum(module.width * _share(module, record) * MEAN_BYTES for module in modules.values())
     tokens = corpus.max_sequences * corpus.seq_len // 2  # half of the sequences are `explain`
     capacity = record.token_memory_mb * 2**20 // (8 * max(units, 1))
-    covered = min(tokens_with(1, tokens, vocab_size), capacity)
+    covered = min(distinct_tokens(tokens, vocab_size), capacity)
     size = min(record.shard_sequences, corpus.max_sequences)
     parts = -(-corpus.max_sequences // size)
-    seen = min(covered, tokens_with(1, size * corpus.seq_len // 2, vocab_size))
+    seen = min(covered, distinct_tokens(size * corpus.seq_len // 2, vocab_size))
     found = [_disk_of(module, config) for module in modules.values()]
     shape = (record, covered, corpus.seq_len, corpus.max_sequences)
     return RecordSizes(
@@ -104,7 +107,7 @@ def sizes_of(modules: Mapping[str, ModuleUnits], config: RunConfig, vocab_size: 
         memory=recorder_bytes(modules, *shape),
         module=max(_state_bytes(module, *shape) for module in modules.values()),
         partials=parts * (sum(each for each, _, _ in found) + int(seen * sums)) + sum(n for _, n, _ in found),
-        tables=sum(tables for _, _, tables in found),
+        tables=sum(tables for _, _, tables in found) + int(covered * means),
     )
 
 
@@ -132,21 +135,20 @@ def _state_bytes(module: ModuleUnits, record: Record, covered: int, seq_len: int
     return module.width * int(UNIT_BYTES + kept + uniform + 8 * covered)
 
 
-def tokens_with(occurrences: int, tokens: int, vocab_size: int) -> int:
-    """How many different tokens occur so often at least among so many tokens of text.
+def distinct_tokens(tokens: int, vocab_size: int) -> int:
+    """How many different tokens occur in a text of so many.
 
-    By the law of Zipf and Mandelbrot the r-th most frequent token has a share that falls with 1 / (r + 2.7).
+    By the law of Zipf and Mandelbrot the r-th most frequent token has a share that falls with 1 / (r + 2.7). Words come again within
+    a document, so fewer are different than if they were drawn one by one.
     """
-    total = float((1 / (np.arange(1, vocab_size + 1) + 2.7)).sum())
-    return min(vocab_size, tokens // occurrences, int(ABOVE_ZIPF * tokens / (occurrences * total)))
+    weights = 1 / (np.arange(1, vocab_size + 1) + 2.7)
+    return int((1 - np.exp(-BURSTS * tokens * weights / weights.sum())).sum())
 
 
 def _disk_of(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
     """Disk of a module's partials for each part of the corpus, of its uniformly kept sequences, and of its final rows."""
     record, sequences, length = config[Record], config.corpus.max_sequences, config.corpus.seq_len
-    disk, share = DENSE, (record.activation_bits + SIGN_AND_EXPONENT) / 32
-    if module.sparse:
-        disk, share = SPARSE, SPARSE_TABLE
+    disk, share = SPARSE if module.sparse else DENSE, _share(module, record)
     signs = len(polarities(record, module.signed))
     size = min(record.shard_sequences, sequences)
     each = disk.partial_unit + signs * _kept(record.top, size) * (4 * length * disk.top + PARTIAL_ROW_BYTES)
@@ -157,6 +159,11 @@ def _disk_of(module: ModuleUnits, config: RunConfig) -> tuple[int, int, int]:
     # both polarities show the same random sequences, which compress to one
     final = disk.table_unit + rows * TABLE_ROW_BYTES + (top + random + bands) * 4 * length * share
     return int(module.width * each), int(module.width * uniform), int(module.width * final)
+
+
+def _share(module: ModuleUnits, record: Record) -> float:
+    """What is left of a module's activations as float32 in the final rows."""
+    return SPARSE_TABLE if module.sparse else (record.activation_bits + SIGN_AND_EXPONENT) / 32
 
 
 def _kept(setting: PerSplit, sequences: int) -> int:
@@ -176,5 +183,5 @@ def recording_sizes(config: RunConfig) -> dict[str, str]:
         "memory of the recorder, in each process": f"{found.memory / 2**20:,.0f} MiB",
         "of it for the largest module": f"{found.module / 2**20:,.0f} MiB",
         "disk of partial records, until they are merged": partials,
-        "disk of units and exemplars": f"{found.tables / 2**20:,.0f} MiB",
+        "disk of units, token means and exemplars": f"{found.tables / 2**20:,.0f} MiB",
     }

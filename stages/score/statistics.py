@@ -13,6 +13,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 MIDDLE = 5.0
 """Of the scale of expected activations, 0 to 10."""
+LEAST_FREEDOM = 2
+"""Degrees of freedom of Student's t that bound an interval."""
 CLOSE = 1e-12
 """A correlation that is this close to -1 or 1 has no interval but itself."""
 
@@ -66,7 +68,8 @@ def correlation_interval(
     their numbers are not random). Tokens of a sequence stay together, because they are not independent. Each resample is held
     against its own standard error, which comes from how much each sequence moves the correlation. A factor of Student's t over
     the normal quantile, with as many degrees of freedom as there are sequences beyond one in each stratum, makes up for few sequences.
-    docs/scores.md has how often such intervals cover.
+    An end is never farther than a t of LEAST_FREEDOM degrees would have it, as resamples in which nearly nothing is left have errors
+    near 0. docs/scores.md has how often such intervals cover.
 
     Args:
         sums: (S, 6) as of `sequence_sums`.
@@ -96,7 +99,9 @@ def correlation_interval(
         return np.nan, np.nan
     upper = (1 + mass) / 2
     few = stdtrit(freedom, upper) / ndtri(upper)
-    low, high = np.quantile(distances, [1 - upper, upper]) * few * error
+    low, high = np.quantile(distances, [1 - upper, upper]) * few
+    most = stdtrit(LEAST_FREEDOM, upper)
+    low, high = max(low, -most) * error, min(high, most) * error
     return float(np.tanh(np.arctanh(value) - high)), float(np.tanh(np.arctanh(value) - low))
 
 

@@ -77,7 +77,7 @@ def column(folder: Path, config: PreTrainedConfig) -> dict[str, str]:
         f"the same, {LAYERS} layers in a run": gib(some.memory),
         "disk of partial records until they are merged, corpus in one part": gib(everything.partials),
         f"the same, in {PARTS} parts": gib(parts.partials),
-        "disk of `units` and `exemplars`": gib(everything.tables),
+        "disk of `units`, `token_means` and `exemplars`": gib(everything.tables),
     }
 
 

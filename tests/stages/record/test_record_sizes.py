@@ -19,11 +19,12 @@ from stages.corpus import build_corpus
 from stages.record.merge import merge
 from stages.record.partial_tables import PARTIALS
 from stages.record.partials import Partials
-from stages.record.record_sizes import FIRING, RecordSizes, record_sizes, recorder_bytes, sizes_of, tokens_with
+from stages.record.record_sizes import FIRING, RecordSizes, distinct_tokens, record_sizes, recorder_bytes, sizes_of
 from stages.record.recorded_batch import TokenTable, count_tokens, cover_tokens
 from stages.record.scan import Recorder
 from stages.record.sequences import padded_batches, special_ids
 from stages.settings import SECTIONS, Record
+from stages.token_means import TOKEN_MEANS
 from tests.pipeline.subjects.conftest import save_tiny_llama
 from tests.pipeline.subjects.saes.layouts import draw, saelens_6
 
@@ -132,7 +133,7 @@ def test_disk_is_right_within_a_quarter(tmp_path: Path, bits: int) -> None:
     texts = {token_id: f" {token_id}" for token_id in range(VOCABULARY)}
     for module, units in MODULES.items():
         rows = merge(partials.about(module, 0, units.width), module, 0, units.width, config[Record], texts)
-        for table in (EXEMPLARS, UNITS):
+        for table in (EXEMPLARS, UNITS, TOKEN_MEANS):
             publish(tables.file(table, module), rows[table.name], table, {})
 
     def disk(*wanted: Any) -> int:
@@ -140,7 +141,7 @@ def test_disk_is_right_within_a_quarter(tmp_path: Path, bits: int) -> None:
 
     expected = sizes_of(MODULES, config, VOCABULARY)
     assert disk(*PARTIALS) == pytest.approx(expected.partials, rel=0.25)
-    assert disk(EXEMPLARS, UNITS) == pytest.approx(expected.tables, rel=0.25)
+    assert disk(EXEMPLARS, UNITS, TOKEN_MEANS) == pytest.approx(expected.tables, rel=0.25)
 
 
 def test_two_polarities_take_more_than_one_and_sparse_modules_less() -> None:
@@ -170,8 +171,9 @@ def test_the_largest_module_is_that_which_takes_most_and_not_the_widest(tmp_path
     assert together.memory == dense.memory + sparse.memory
 
 
-def test_few_tokens_occur_often() -> None:
-    counts = [tokens_with(occurrences, 30_000, 50_000) for occurrences in (1, 3, 10, 100)]
-    assert counts == sorted(counts, reverse=True)
-    assert tokens_with(1, 10**12, 50_000) == 50_000
-    assert tokens_with(3, 5, 50_000) <= 1
+def test_longer_texts_have_more_different_tokens_and_no_more_than_there_are() -> None:
+    counts = [distinct_tokens(tokens, 50_000) for tokens in (10, 1000, 30_000, 10**6)]
+    assert counts == sorted(counts)
+    assert counts[0] <= 10
+    assert 6000 < counts[2] < 9000
+    assert distinct_tokens(10**12, 50_000) == 50_000

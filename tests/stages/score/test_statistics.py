@@ -124,6 +124,18 @@ def test_standard_errors_are_those_of_the_jackknife_where_there_are_many_sequenc
     assert error == pytest.approx(np.sqrt(jackknife), rel=0.02)
 
 
+def test_resamples_in_which_next_to_nothing_is_left_do_not_blow_the_interval_up() -> None:
+    """One sequence of ten carries all of the correlation: without it, errors are as good as 0."""
+    rng = np.random.default_rng(5)
+    true, expected = [rng.normal(0, 0.01, 30) for _ in range(10)], [np.zeros(30) for _ in range(10)]
+    true[3][:6], expected[3][:6], expected[7][2] = 5, 9, 1
+    sums, strata = sums_of(true, expected), np.zeros(10, np.int64)
+    (value,), (error,) = _with_error(np.ones((1, 10)), sums, [np.arange(10)])
+    low, high = correlation_interval(sums, strata, 500, 0.95, rng)
+    ends = np.tanh(np.arctanh(value) + np.array([-4.303, 4.303]) * error)
+    assert ends[0] - 1e-3 <= low <= value <= high <= ends[1] + 1e-3
+
+
 def test_a_perfect_correlation_is_its_own_interval() -> None:
     true, _ = random_sequences(np.random.default_rng(8), 6)
     strata = np.zeros(6, np.int64)
