@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.schemas import UNITS
-from stages.record.exemplars import rounded
 from stages.record.sequences import POLARITIES
 from stages.record.unit_statistics import (
     BINS,
@@ -163,6 +162,8 @@ class UnitTotals:
 
     def token_means(self, module: str, config: Record) -> pa.Table:
         """Rows of TOKEN_MEANS, one for each unit."""
+        from stages.record.exemplars import rounded
+
         parts = [TOKEN_MEANS.schema.empty_table()]
         used = np.flatnonzero(self.token_counts)
         ids, counts = self.token_ids[used].astype(np.int32), self.token_counts[used].astype(np.int32)
