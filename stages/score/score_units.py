@@ -61,6 +61,8 @@ AT_ONCE = 64
 """Units whose simulations are in memory at a time."""
 Rows = list[dict[str, Any]]
 KEYS = ["index", "seq_id", "split"]
+DIGITS = 12
+"""Correlations that differ beyond these are equal: then the first candidate is chosen, whatever the last bits are."""
 TOP_EXPLANATIONS = """
 SELECT module, "index", correlation, ci_low, ci_high, correlation_shuffled AS control, text
 FROM scores WHERE correlation IS NOT NULL
@@ -168,7 +170,11 @@ def score_unit(
     numbers = [row["candidate"] for row in explanations]
     candidates = {number: unit.rows["candidate"] == number for number in numbers}
     on_select = np.array([unit.where(mine & ~is_report).correlation for mine in candidates.values()])
-    chosen = numbers[int(np.nanargmax(on_select))] if np.isfinite(on_select).any() else min(numbers, default=0)
+    chosen = (
+        numbers[int(np.nanargmax(np.round(on_select, DIGITS)))]
+        if np.isfinite(on_select).any()
+        else min(numbers, default=0)
+    )
     found = []
     for place, row in enumerate(explanations):
         number = row["candidate"]
@@ -202,8 +208,8 @@ def chosen_controls(unit: Pairs) -> Pairs:
     on_select = shuffled.rows["split"].to_numpy() != "report"
     best: dict[int, tuple[float, int]] = {one // candidates: (-np.inf, one) for one in np.unique(number)[::-1].tolist()}
     for one, value in zip(*shuffled.where(on_select).correlations(number[on_select]), strict=True):
-        if np.isfinite(value) and value > best[one // candidates][0]:
-            best[one // candidates] = (value, one)
+        if np.isfinite(value) and round(value, DIGITS) > best[one // candidates][0]:
+            best[one // candidates] = (round(value, DIGITS), one)
     chosen = np.isin(number, [one for _, one in best.values()])
     kept = (rows["control"] != "").to_numpy() & is_report.to_numpy()
     kept[(rows["control"] == "shuffled").to_numpy()] &= chosen

@@ -33,7 +33,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory, finished: Path, root: Pa
     """The folder of a run that starts from what the finished one recorded."""
     folder = tmp_path_factory.mktemp("language-model")
     units = sorted(pd.read_parquet(root / "scores").query("module == 'layers.9.mlp'")["index"].unique().tolist())[:2]
-    for table in ("corpus", "units", "exemplars", "_partials"):
+    for table in ("corpus", "units", "token_means", "exemplars", "_partials"):
         shutil.copytree(root / table, folder / "reduced" / table)
     text = finished.read_text().replace(str(finished.parent), str(folder))
     file = folder / "run.toml"
