@@ -24,9 +24,9 @@ def predicted(means: Mapping[str, float], rest: float, sequences: Sequence[Seque
     So the correlation with the activations is that of the means themselves, those below zero among them.
     """
     low, high = min([*means.values(), rest]), max([*means.values(), rest])
-    scale = SCALE / (high - low) if high > low else 0.0
+    width = high - low if high > low else 1.0
     values = [np.array([means.get(token, rest) for token in tokens], np.float64) for tokens in sequences]
-    return [Simulation.certain((value - low) * scale) for value in values]
+    return [Simulation.certain(SCALE * ((value - low) / width)) for value in values]
 
 
 class LookupSimulator:

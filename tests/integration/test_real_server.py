@@ -16,7 +16,7 @@ from tests.integration.reduced import all_rows, call
 
 pytestmark = pytest.mark.slow
 
-UNITS = {"logprobs": [5], "schema": [5, 70]}
+UNITS = {"logprobs": [70], "schema": [5, 70]}
 METHODS = {"logprobs": ("token_activation", "one_at_a_time"), "schema": ("max_activation", "json")}
 BODY = "body = { repeat_penalty = 1.12 }"
 """A field of llama.cpp's own; without it so small a model lists tokens until the limit of the reply cuts it."""
