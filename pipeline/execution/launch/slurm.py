@@ -29,15 +29,17 @@ export NEUROGLOSS_JOB="slurm ${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
 export NEUROGLOSS_LOG={logs}/{stage}-"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}".log
 export PYTHONPATH={path}
 {setup}
-{command} &
-worker=$!
 told=1
 again=0
 ended=0
+worker=
 # The time limit is near: finish the shards in hand, or give them back when it gets late; then queue again.
 trap 'told=1; again=1; kill -USR1 $worker; (sleep {patience}; kill -TERM $worker) &' USR1
 # Preempted or cancelled: give the shards back at once. Slurm itself queues a preempted task again.
 trap 'told=1; ended=1; kill -TERM $worker' TERM
+{command} &
+worker=$!
+[ $ended = 0 ] || kill -TERM $worker # told before there was a worker
 while [ $told = 1 ]; do told=0; wait $worker; code=$?; done # a signal cuts off the waiting
 # 3: this worker has ended and work is left. Above 128: it was killed, say for its memory.
 if [ $code = 3 ] || [ $again = 1 -a $code != 0 ] || [ $code -gt 128 -a "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
