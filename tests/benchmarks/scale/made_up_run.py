@@ -170,6 +170,7 @@ def score_rows(shard: Shard, _: Context) -> Rows:
     indices = np.asarray(shard.key["indices"])
     rng = np.random.default_rng([len(shard.key["module"]), indices[0]])
     drawn = {one.name: rng.normal(0.3, 0.2, len(indices)) for one in SCORES.schema if pa.types.is_floating(one.type)}
+    drawn["p_value"] = rng.uniform(0.5, 1.0, len(indices))  # one control, so none can be below
     counts = {"candidate": 0, "n_shuffled": 1, "n_candidates": 1, "n_sequences": 4, "n_tokens": 60}
     keys = {"explainer": "statistics", "simulator": "word", "status": "ok"}
     return {
