@@ -2,12 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from pipeline.errors import UserError
+from pipeline.storage.atomic_files import atomic_path
 
 T = TypeVar("T")
 
@@ -24,6 +26,8 @@ CREATE TABLE IF NOT EXISTS lost (
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS useless (key BLOB PRIMARY KEY) WITHOUT ROWID;
 """
+
+HELD = "SELECT count(*), coalesce(max(time), 0) FROM replies"
 
 
 def read_other(file: Path, read: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -50,6 +54,8 @@ def is_at_work(file: Path) -> bool:
 def open_own(file: Path) -> sqlite3.Connection:
     """A file that no other process can open until it is closed; a damaged one is set aside and a new one begun.
 
+    Replies that it holds by now are moved into a file of their own, so that workers which start meanwhile can read them.
+
     The write-ahead log makes each statement safe against a kill without waiting for the disk. Held exclusively it needs
     no memory shared between processes, so it works on the file systems of clusters.
 
@@ -63,6 +69,8 @@ def open_own(file: Path) -> sqlite3.Connection:
         connection.executescript(TABLES)
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict == "ok":
+            with suppress(sqlite3.OperationalError, UserError):  # on a full disk they stay where they are
+                _move_replies(connection, file)
             return connection
         error = sqlite3.DatabaseError(verdict)
     except sqlite3.DatabaseError as found:
@@ -74,6 +82,24 @@ def open_own(file: Path) -> sqlite3.Connection:
         raise UserError(f"{file}: {error}; see to free space and the right to write there")
     set_aside(file, error)
     return open_own(file)
+
+
+def earlier_files(file: Path) -> list[Path]:
+    """The files of replies that a worker stored in earlier lives, NAME.NUMBER.sqlite; nobody writes them any more."""
+    found = ((other, other.stem.removeprefix(f"{file.stem}.")) for other in file.parent.glob(f"{file.stem}.*.sqlite"))
+    return [other for _, other in sorted((int(number), other) for other, number in found if number.isdecimal())]
+
+
+def _move_replies(own: sqlite3.Connection, file: Path) -> None:
+    """A process that is killed in the middle leaves them in both files, and the next one removes them here."""
+    held = own.execute(HELD).fetchone()
+    if not any(held):
+        return
+    earlier = earlier_files(file)
+    if not earlier or read_other(earlier[-1], lambda other: other.execute(HELD).fetchone()) != held:
+        with atomic_path(file.with_name(f"{file.stem}.{len(earlier) + 1}.sqlite")) as temporary:
+            own.execute("VACUUM INTO ?", (str(temporary),))
+    own.executescript("BEGIN; DELETE FROM replies; DELETE FROM lost; DELETE FROM useless; COMMIT")
 
 
 def is_busy(error: sqlite3.Error) -> bool:

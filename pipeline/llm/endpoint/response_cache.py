@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.llm.endpoint.reply_files import open_own, read_other
+from pipeline.llm.endpoint.reply_files import earlier_files, open_own, read_other
 from pipeline.llm.endpoint.stored_replies import Copies, local_replies, put_back, reply_files
 from pipeline.storage.stores import is_remote
 
@@ -105,8 +105,10 @@ class ResponseCache:
     def get(self, key: bytes) -> Answer | None:
         """The reply to a request, if this worker stored it, or another one did before this one started."""
         row = self._run(REPLY, (key,)).fetchone()
-        if row is None and key in self._elsewhere:
-            row = read_other(self._elsewhere[key], lambda other: other.execute(REPLY, (key,)).fetchone())
+        if row is None and (known := self._elsewhere.get(key)):
+            for file in (*earlier_files(known), known):  # where it is moved when its worker starts again
+                if row := read_other(file, lambda other: other.execute(REPLY, (key,)).fetchone()):
+                    break
         try:
             return row and Answer(json.loads(row[0] if row[0][:1] == b"{" else zlib.decompress(row[0])), row[1], row[2])
         except (zlib.error, ValueError):  # its bytes are damaged
@@ -181,11 +183,17 @@ class ResponseCache:
     def _copy_rest(self, copies: Copies) -> None:
         """Copy what an earlier process of this worker stored, and did not come to copy before it was killed."""
         there = copies.copied()
-        for row in self._own.execute("SELECT * FROM replies"):
-            if row[0] not in there:
-                copies.add(PUT, row)
-        for row in self._own.execute("SELECT * FROM facts"):
-            copies.add(PUT_FACT, row)
+
+        def copy(other: sqlite3.Connection) -> None:
+            for row in other.execute("SELECT * FROM replies"):
+                if row[0] not in there:
+                    copies.add(PUT, row)
+            for row in other.execute("SELECT * FROM facts"):
+                copies.add(PUT_FACT, row)
+
+        for file in earlier_files(self._file):
+            read_other(file, copy)
+        copy(self._own)
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         self._run(statement, values)

@@ -95,9 +95,35 @@ def test_a_file_that_a_worker_has_open_is_left_alone(tmp_path: Path) -> None:
     other = ResponseCache(tmp_path, "1-of-2")
     assert other.get(key("a")) is None
     assert other.get(key("b")) is not None
-    assert {*other.totals()} == {"1-of-2"}
+    assert {*other.totals()} == {"1-of-2", "1-of-2.1"}
     other.close()
     at_work.close()
+
+
+def test_what_a_worker_stored_in_an_earlier_life_is_read_while_it_is_at_work_again(tmp_path: Path) -> None:
+    left_by(tmp_path, "0-of-2", "a", "b")
+    early = ResponseCache(tmp_path, "1-of-2")
+    again = ResponseCache(tmp_path, "0-of-2")
+    late = ResponseCache(tmp_path, "2-of-3")
+    put(again, "c")
+    for cache in (early, again, late):
+        assert cache.get(key("a")) is not None
+        assert cache.get(key("b")) is not None
+        assert sum(read for read, *_ in cache.totals().values()) == (30 if cache is again else 20)
+        assert cache.get_fact("probe.0-of-2") == {"by": "0-of-2"}
+    for cache in (early, again, late):
+        cache.close()
+
+
+def test_replies_are_counted_once_where_a_worker_was_killed_while_it_moved_them(tmp_path: Path) -> None:
+    file = left_by(tmp_path, "0-of-2", "a", "b")
+    kept = file.read_bytes()
+    ResponseCache(tmp_path, "0-of-2").close()
+    file.write_bytes(kept)
+    again = ResponseCache(tmp_path, "0-of-2")
+    assert sum(read for read, *_ in again.totals().values()) == 20
+    again.close()
+    assert sorted(path.name for path in tmp_path.glob("*.sqlite")) == ["0-of-2.1.sqlite", "0-of-2.sqlite"]
 
 
 def test_two_processes_cannot_work_as_the_same_worker(
