@@ -14,9 +14,9 @@ from tests.pipeline.serve.serving import serving
 
 PICTURES = {
     "list": ("#/units?sort=score:desc", 1200, 640),
-    "unit": ("#/unit/layers.4.mlp/591", 1200, 900),
+    "unit": ("#/unit/layers.15.mlp/1170", 1200, 900),
     "overview": ("#/overview", 1200, 720),
-    "phone": ("#/unit/layers.4.mlp/591", 390, 800),
+    "phone": ("#/unit/layers.15.mlp/1170", 390, 800),
 }
 """By name: an address of the demo's pages, width and height in pixels."""
 
@@ -39,7 +39,7 @@ def take_served(root: Path, picture: Path) -> None:
     config = load_config("demo", SECTIONS)
     with serving(root, lambda: UnitTrials(config)) as served, browser() as opened:
         page = opened.new_page(viewport={"width": 1000, "height": 700})
-        page.goto(f"{served.opened.address}#/unit/layers.4.mlp/591")
+        page.goto(f"{served.opened.address}#/unit/layers.15.mlp/1170")
         page.fill("#try-text", "It was planned and intended to be a house, they said. A decision was awaited.")
         page.click("#try-text + button")
         page.wait_for_selector("#try-text-found .tokens", timeout=120_000)
