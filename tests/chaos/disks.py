@@ -52,7 +52,7 @@ def lock_disks(place: Place, times: int) -> None:
                 if time.monotonic() > end:
                     if number % 2:
                         worker.send(signal.SIGTERM)
-                        run.ended(worker, (0, 143))
+                        run.ended(worker, (0, 143, -signal.SIGTERM))
                     locked = _mount(disk, "ro")
             if not locked or (number % 2):
                 _mount(disk, "ro")
