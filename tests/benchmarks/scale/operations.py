@@ -23,6 +23,7 @@ from pipeline.commands.verify import verify
 from pipeline.config import RunConfig
 from pipeline.execution.runner import discard, run_stage
 from pipeline.execution.shared_shards import Sharing
+from pipeline.execution.stage import Context, Shard
 from pipeline.execution.survey import Stages
 from pipeline.report.pages import write_pages
 from pipeline.results.run_folder import open_run
@@ -53,12 +54,23 @@ def score(config: RunConfig, stages: Stages) -> Figures:
     units = len(config.subject.modules) * width_of(config)
     if units <= ALL_SCORED:
         return run("score")(config, stages)
+    took: list[tuple[float, float]] = []
+
+    def process(shard: Shard, context: Context) -> Any:
+        start, cpu = time.perf_counter(), time.process_time()
+        rows = stages["score"].process(shard, context)
+        took.append((time.perf_counter() - start, time.process_time() - cpu))
+        return rows
+
     start, cpu = time.perf_counter(), time.process_time()
-    done = run_stage(stages["score"], config, stages, Sharing(at_most=SOME_SHARDS), show=False)
+    counted = {**stages, "score": replace(stages["score"], process=process)}
+    done = run_stage(counted["score"], config, counted, Sharing(at_most=SOME_SHARDS), show=False)
     whole, cpu = time.perf_counter() - start, time.process_time() - cpu
-    own = sum(footers[-1].seconds for footers in done.done.values())
-    left = own / len(done.done) * (len(done.shards) - len(done.done))
-    return {"seconds": whole + left, "cpu_seconds": cpu + left / own * cpu, "scored_shards": len(done.done)}
+    left = len(done.shards) - len(took)
+    seconds, own = (
+        left * statistics.mean(one) for one in zip(*took[1:], strict=True)
+    )  # the first one opens what all need
+    return {"seconds": whole + seconds, "cpu_seconds": cpu + own, "scored_shards": len(took)}
 
 
 def fill(config: RunConfig, stages: Stages) -> Figures:
