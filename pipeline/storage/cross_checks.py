@@ -25,10 +25,37 @@ def compare_files(whole: Files, incomplete: Sequence[str], step: Callable[[str],
     """Compare the files of a run with each other.
 
     Args:
-        whole: tables with the files that are sound in themselves.
+        whole: tables with the files that are sound in themselves, as pyarrow reads them.
         incomplete: names of tables that have other files, too; nothing is missed there.
         step: is told what is looked at.
     """
+    import duckdb
+
+    try:
+        yield from _compared(whole, incomplete, step)
+    except duckdb.Error:  # damage between the pages, which pyarrow passes over
+        unreadable = list(_unreadable(whole))
+        if not unreadable:
+            raise
+        yield from unreadable
+
+
+def _unreadable(whole: Files) -> Iterator[Problem]:
+    """The files that DuckDB cannot read."""
+    import duckdb
+
+    for name, (table, files) in whole.items():
+        for path in files:
+            try:
+                with _opened({name: (table, [path])}) as connection:
+                    connection.execute(f'SELECT count(COLUMNS(*)) FROM "{name}"').fetchall()
+                    for column in table.key:
+                        connection.execute(f'SELECT count(DISTINCT "{column}") FROM "{name}"').fetchall()
+            except duckdb.Error as error:
+                yield Problem(path, f"DuckDB cannot read it ({str(error).strip()})")
+
+
+def _compared(whole: Files, incomplete: Sequence[str], step: Callable[[str], None]) -> Iterator[Problem]:
     with _opened(whole) as connection:
         for name, (table, _) in whole.items():
             if table.key:
