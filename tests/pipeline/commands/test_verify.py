@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,9 +13,10 @@ from pipeline.commands.repair import repair_run
 from pipeline.commands.run import run_pipeline
 from pipeline.commands.verify import verify, verify_run
 from pipeline.errors import UserError
-from pipeline.storage.file_checks import Units, units_of
+from pipeline.storage.file_checks import Units, check_file, units_of
 from pipeline.storage.tables import Tables
 from stages import STAGES
+from stages.score.score_units import SCORES
 from tests.pipeline.commands.published_run import publish_run, publish_table, rows_of_run
 from tests.pipeline.storage.damage import flip, flip_at
 from tests.pipeline.toy import NUMBERS, SQUARES, TOY, processed, toy_config
@@ -93,6 +95,28 @@ def test_what_is_wrong_is_named_by_its_file(tmp_path: Path, capsys: pytest.Captu
     if name not in {"no exemplars"}:  # there the explanations have none
         assert f"{path}\n    " in out
     assert f"python -m pipeline repair {root}" in out
+
+
+def test_a_file_that_duckdb_alone_cannot_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = publish_run(tmp_path / "run")
+    path = file(root, "scores")
+    sound = path.read_bytes()
+    footer = len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")
+    for bit in range(footer * 8, len(sound) * 8):
+        damaged = bytearray(sound)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        if not check_file(path, SCORES)[1] and not read_by_duckdb(path):
+            break
+    assert not verify_run(root, STAGES)
+    assert f"{path}\n    DuckDB cannot read it" in capsys.readouterr().out
+
+
+def read_by_duckdb(path: Path) -> bool:
+    try:
+        return bool(duckdb.execute(f"SELECT count(*) FROM '{path}'").fetchall())
+    except duckdb.Error:
+        return False
 
 
 def test_a_partial_file_without_its_footer_is_named_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
