@@ -1,6 +1,6 @@
 """Where claims are kept: four operations on small texts with names, each whole or not at all for everybody who shares the store.
 
-That is all that claims need, of file systems and of object stores with conditional put.
+Claims need no more than that, and file systems have it as object stores with conditional put do.
 """
 
 import contextlib

@@ -52,7 +52,8 @@ def _unreadable(whole: Files) -> Iterator[Problem]:
                     for column in table.key:
                         connection.execute(f'SELECT count(DISTINCT "{column}") FROM "{name}"').fetchall()
             except duckdb.Error as error:
-                yield Problem(path, f"DuckDB cannot read it ({str(error).strip().partition(chr(10))[0]})")
+                said, _, _ = str(error).strip().partition("\n")
+                yield Problem(path, f"DuckDB cannot read it ({said})")
 
 
 def _compared(whole: Files, incomplete: Sequence[str], step: Callable[[str], None]) -> Iterator[Problem]:

@@ -6,7 +6,6 @@ Nothing is run. Sizes, requests and tokens are what `estimate` says. Times are e
 Run it with `python -m tests.benchmarks.bench_large`, after bench_record and bench_merge.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from pipeline.subjects.loading.model_source import layer_count
 from stages import STAGES
 from stages.record.record_sizes import RecordSizes, record_sizes
 from stages.settings import SECTIONS, Explain, Record, Score, Simulate
-from tests.benchmarks.bench_sizes import MODELS, forward_flops, gib
+from tests.benchmarks.bench_sizes import MODELS, forward_flops, gib, print_table
 from tests.documents import known_figures
 
 TOKENS = 64
@@ -125,11 +124,7 @@ def main() -> None:
                 found = list(facts(folder, tokens, parts, forward_flops(folder, config, tokens)))
                 columns["how it is known"] |= {name: basis for name, basis, _ in found}
                 columns[f"{title}, {corpus}"] = {name: value for name, _, value in found}
-    print("| | " + " | ".join(columns) + " |")
-    print("|---|" + "---|" * len(columns))
-    for row in next(iter(columns.values())):
-        print(f"| {row} | " + " | ".join(one[row] for one in columns.values()) + " |")
-    print(json.dumps(columns))
+    print_table(columns)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Run it with `python -m tests.benchmarks.bench_sizes`.
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,18 @@ def gib(size: int) -> str:
     return f"{size / 2**30:,.1f} GiB"
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        columns = {title: column(Path(name) / model, config) for title, model, config in MODELS}
+def print_table(columns: Mapping[str, Mapping[str, str]]) -> None:
+    """Columns with the same rows, as Markdown and, in the last line, as JSON."""
     print("| | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
     for row in next(iter(columns.values())):
         print(f"| {row} | " + " | ".join(found[row] for found in columns.values()) + " |")
     print(json.dumps(columns))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        print_table({title: column(Path(name) / model, config) for title, model, config in MODELS})
 
 
 if __name__ == "__main__":
