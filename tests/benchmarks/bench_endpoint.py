@@ -16,6 +16,7 @@ Run it with `python -m tests.benchmarks.bench_endpoint [--rounds 9]`.
 
 import argparse
 import asyncio
+import gc
 import json
 import sqlite3
 import statistics
@@ -128,6 +129,8 @@ async def in_turns(url: str, folder: Path, rounds: int) -> list[tuple[Round, Rou
         response = await create(model="", messages=[], extra_body=body)
         assert parsed_reply(response.content)["choices"][0]["message"]["content"]
 
+    gc.collect()
+    gc.freeze()  # a walk over all that is imported takes as long as hundreds of requests, and hits one side at random
     found = []
     for number in range(rounds):
         requests = [question(number * REQUESTS + place) for place in range(REQUESTS)]
