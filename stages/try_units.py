@@ -15,7 +15,7 @@ from pipeline.schemas import SIMULATIONS
 from pipeline.subjects.module_kinds import kind_of, modules_of
 from stages.evidence import RecordedUnits
 from stages.methods import open_method
-from stages.score.score_units import pair, simulation_errors
+from stages.score.pairs import pair, simulation_errors
 from stages.score.scorers import Explained, correlations
 from stages.settings import Record, Score, Simulate
 from stages.simulate import SIMULATORS
@@ -59,14 +59,14 @@ class UnitTrials:
         table = SIMULATIONS.of_rows(rows)
         pairs = pair(table, exemplars)
         rng = draw(self._config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
-        nothing = pairs.where(np.zeros(len(pairs.rows), bool))
+        nothing = pairs.where(slice(0))
         scored = correlations(Explained(nothing, pairs, nothing, self._config[Score], rng))
         numbers = ("correlation", "ci_low", "ci_high", "correlation_random")
         return {
             "simulator": name,
             **{name: _finite(scored[name]) for name in numbers},
             "n_sequences": len(pairs.rows),
-            "n_tokens": int(pairs.sums[:, 0].sum()),
+            "n_tokens": int(pairs.rows["sums"][:, 0].sum()),
             "error": next(iter(simulation_errors(table).values()), None),
             "sequences": [
                 {"seq_id": row["seq_id"], "expected": _floats(row["expected"]), "error": row["error"]} for row in rows

@@ -14,7 +14,8 @@ from pipeline.config.run_file import parse_config
 from pipeline.schemas import SIMULATIONS
 from pipeline.storage.shards import publish
 from stages.evidence import Exemplar
-from stages.score.score_units import SCORES, pair, score_unit, simulation_errors
+from stages.score.pairs import pair, simulation_errors
+from stages.score.score_units import SCORES, score_unit
 from stages.settings import SECTIONS, Score
 
 T = 12

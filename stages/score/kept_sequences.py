@@ -1,0 +1,120 @@
+"""With which probability each kept sequence of a unit was kept, so that sums over these stand for all sequences of the split.
+
+Of the N sequences of a split, the k of the band `top` are kept for certain; which these are is settled by the corpus alone. The
+band `random` is a uniform sample, drawn before anything is known of the unit. Those of its sequences that are `top` too count
+there; the r others are a uniform sample of the N - k that are not `top`. So their probability is r / (N - k), and each
+stands for (N - k) / r sequences. The other bands are no sample of known probabilities and are left out.
+
+Shapes: R rows, simulated sequences of one split.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from pipeline.execution.stage import Context
+from pipeline.imports import IMPORTED
+from pipeline.schemas import CORPUS, UNITS
+from stages.evidence import Exemplar
+from stages.score.statistics import Floats, Ints
+from stages.settings import Record
+
+FIRING_QUANTILE = 0.99
+"""A unit fires on the tokens above this quantile of its activations; on the nearest one of record.quantiles."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How the sequences of a unit and a split were kept."""
+
+    total: int = 0
+    """N; 0 where it is not known."""
+    top: int = 0
+    """k"""
+    random: int = 0
+    """r"""
+    known: int = 0
+    """Those of the r on which the unit has an activation that counts."""
+
+    @classmethod
+    def of(cls, exemplars: Sequence[Exemplar], total: int, random: int) -> "Drawn":
+        """That of the exemplars of one split.
+
+        Args:
+            total: sequences of the split.
+            random: uniformly drawn ones that were asked for.
+        """
+        top, drawn = ({one.seq_id for one in exemplars if one.band == band} for band in ("top", "random"))
+        return cls(total, len(top), min(random, total) - len(top & drawn), len(drawn - top))
+
+    def weights(self, is_top: npt.NDArray[np.bool_], groups: Ints | None = None) -> Floats:
+        """(R,) how many sequences of the split each row stands for; NaN where that cannot be told.
+
+        A sequence that could not be simulated is stood for by the others of its kind.
+
+        Args:
+            groups: (R,) numbers of explanations, each of which was simulated on sequences of its own; one unless given.
+        """
+        group = np.zeros(len(is_top), np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
+        tops, rests = np.bincount(group, is_top), np.bincount(group, ~is_top)
+        others = self.total - self.top
+        with np.errstate(divide="ignore", invalid="ignore"):
+            of_top = self.top / tops if self.top else np.ones(len(tops))
+            of_rest = others / (self.random * (rests / self.known)) if others and self.known else np.ones(len(tops))
+        told = np.isfinite(of_top) & np.isfinite(of_rest) & (self.total > 0) & (others >= 0)
+        told &= (others == 0) | (self.known > 0)
+        return np.where(told[group], np.where(is_top, of_top[group], of_rest[group]), np.nan)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is known of the sequences of a unit beyond what they hold."""
+
+    select: Drawn = Drawn()
+    report: Drawn = Drawn()
+    fires_above: float = float("nan")
+    """The unit fires where its activation is larger, in the polarity; NaN where that is not known."""
+
+
+NOT_KNOWN = Kept()
+
+
+def kept_of_units(
+    context: Context, module: str, polarity: str, exemplars: Mapping[int, Sequence[Exemplar]]
+) -> dict[int, Kept]:
+    """By unit, what is known of its sequences."""
+    totals = context.once("sequences by split", lambda _: _totals(context))
+    wanted, fires = context.config[Record].random, _thresholds(context, module, polarity, list(exemplars))
+
+    def of(found: Sequence[Exemplar], split: str) -> Drawn:
+        return Drawn.of([one for one in found if one.split == split], totals[split], getattr(wanted, split))
+
+    return {
+        index: Kept(of(found, "select"), of(found, "report"), fires.get(index, np.nan))
+        for index, found in exemplars.items()
+    }
+
+
+def _totals(context: Context) -> Counter[str]:
+    """Sequences of the corpus by split; nothing for an imported run, whose corpus holds the kept ones alone."""
+    found: Counter[str] = Counter()
+    if context.config.corpus.source != IMPORTED:
+        for batch in context.tables.batches(CORPUS, columns=["split"], rows=65_536):
+            found.update({one["values"]: one["counts"] for one in pc.value_counts(batch.column("split")).to_pylist()})
+    return found
+
+
+def _thresholds(context: Context, module: str, polarity: str, indices: Sequence[int]) -> dict[int, float]:
+    """By unit the activation above which it fires, in the polarity; none where its quantiles are not known."""
+    levels = np.asarray(context.config[Record].quantiles)
+    if not levels.size:
+        return {}
+    place = int(np.abs(levels - FIRING_QUANTILE).argmin())
+    name, sign = ("quantile_boundaries", 1) if polarity == "+" else ("quantile_boundaries_negative", -1)
+    rows = context.tables.read(UNITS, context.tables.is_unit(module, indices), ["index", name])
+    known = zip(rows["index"].to_pylist(), rows[name].to_pylist(), strict=True)
+    return {index: sign * found[place] for index, found in known if found and found[place] is not None}
