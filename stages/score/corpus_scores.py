@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline.schemas import column
 from stages.score.pairs import Pairs
 from stages.score.scorers import Explained, Scorer
-from stages.score.statistics import Floats, Ints, pearson, precision_interval, studentised_interval
+from stages.score.statistics import Floats, Ints, precision_interval, studentised_interval
 
 NAMES = {
     "correlation": "Pearson correlation",
@@ -87,13 +87,13 @@ def corpus_scores(explained: Explained) -> dict[str, float]:
 
 def _of_sums(sample: _Sample) -> tuple[Value, Value]:
     """Correlation and cosine."""
-    from stages.score.kernels import CORRELATION, COSINE
+    from stages.score.kernels import CORRELATION, COSINE, correlation_of
 
     sums = sample.report.rows["sums"]
     raw = unshifted(sums, sample.report.rows["shift"])
     *_, tt, ee, te = sample.total(raw)
     cosine = float(te / np.sqrt(tt * ee)) if tt > 0 and ee > 0 else np.nan
-    correlation = float(pearson(sample.total(sums)))
+    correlation = float(correlation_of(*sample.total(sums)))
     return (correlation, *sample.interval(CORRELATION, sums)), (cosine, *sample.interval(COSINE, raw))
 
 

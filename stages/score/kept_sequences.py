@@ -9,7 +9,7 @@ Shapes: R rows, simulated sequences of one split.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 from pipeline.execution.stage import Context
 from pipeline.imports import IMPORTED
 from pipeline.schemas import CORPUS, UNITS
-from stages.evidence import Exemplar
 from stages.score.statistics import Floats, Ints
+from stages.score.truth import Truth
 from stages.settings import Record
 
+Kinds = npt.NDArray[np.bool_]
 FIRING_QUANTILE = 0.99
 """A unit fires on the tokens above this quantile of its activations; on the nearest one of record.quantiles."""
 
@@ -41,17 +42,18 @@ class Drawn:
     """Those of the r on which the unit has an activation that counts."""
 
     @classmethod
-    def of(cls, exemplars: Sequence[Exemplar], total: int, random: int) -> "Drawn":
-        """That of the exemplars of one split.
+    def of(cls, is_top: Kinds, is_random: Kinds, total: int, random: int) -> "Drawn":
+        """That of the kept sequences of one split.
 
         Args:
+            is_top, is_random: (S,) why each of them was kept.
             total: sequences of the split.
             random: uniformly drawn ones that were asked for.
         """
-        top, drawn = ({one.seq_id for one in exemplars if one.band == band} for band in ("top", "random"))
-        return cls(total, len(top), min(random, total) - len(top & drawn), len(drawn - top))
+        both = int((is_top & is_random).sum())
+        return cls(total, int(is_top.sum()), min(random, total) - both, int(is_random.sum()) - both)
 
-    def weights(self, is_top: npt.NDArray[np.bool_], groups: Ints | None = None) -> Floats:
+    def weights(self, is_top: Kinds, groups: Ints | None = None) -> Floats:
         """(R,) how many sequences of the split each row stands for; NaN where that cannot be told.
 
         A sequence that could not be simulated is stood for by the others of its kind.
@@ -60,13 +62,15 @@ class Drawn:
             groups: (R,) numbers of explanations, each of which was simulated on sequences of its own; one unless given.
         """
         group = np.zeros(len(is_top), np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
-        tops, rests = np.bincount(group, is_top), np.bincount(group, ~is_top)
+        rows = np.bincount(group)
+        tops = np.bincount(group, is_top, len(rows))
         others = self.total - self.top
-        with np.errstate(divide="ignore", invalid="ignore"):
-            of_top = self.top / tops if self.top else np.ones(len(tops))
-            of_rest = others / (self.random * (rests / self.known)) if others and self.known else np.ones(len(tops))
-        told = np.isfinite(of_top) & np.isfinite(of_rest) & (self.total > 0) & (others >= 0)
-        told &= (others == 0) | (self.known > 0)
+        if self.total <= 0 or others < 0 or (others and not self.known):
+            return np.full(len(is_top), np.nan)
+        with np.errstate(divide="ignore"):
+            of_top = self.top / tops if self.top else np.ones(len(rows))
+            of_rest = others / (self.random * ((rows - tops) / self.known)) if others else np.ones(len(rows))
+        told = np.isfinite(of_top) & np.isfinite(of_rest)
         return np.where(told[group], np.where(is_top, of_top[group], of_rest[group]), np.nan)
 
 
@@ -84,18 +88,22 @@ NOT_KNOWN = Kept()
 
 
 def kept_of_units(
-    context: Context, module: str, polarity: str, exemplars: Mapping[int, Sequence[Exemplar]]
+    context: Context, module: str, polarity: str, indices: Sequence[int], truth: Truth
 ) -> dict[int, Kept]:
     """By unit, what is known of its sequences."""
     totals = context.once("sequences by split", lambda _: _totals(context))
-    wanted, fires = context.config[Record].random, _thresholds(context, module, polarity, list(exemplars))
+    wanted, fires = context.config[Record].random, _thresholds(context, module, polarity, indices)
+    found = truth.sequences
+    ends: list[list[int]] = np.searchsorted(found["index"], np.asarray(indices)[:, None] + [0, 1]).tolist()
 
-    def of(found: Sequence[Exemplar], split: str) -> Drawn:
-        return Drawn.of([one for one in found if one.split == split], totals[split], getattr(wanted, split))
+    def of(between: list[int], split: str) -> Drawn:
+        part = found[slice(*between)]
+        part = part[part["is_report"] == (split == "report")]
+        return Drawn.of(part["is_top"], part["is_random"], totals[split], getattr(wanted, split))
 
     return {
-        index: Kept(of(found, "select"), of(found, "report"), fires.get(index, np.nan))
-        for index, found in exemplars.items()
+        index: Kept(of(between, "select"), of(between, "report"), fires.get(index, np.nan))
+        for index, between in zip(indices, ends, strict=True)
     }
 
 

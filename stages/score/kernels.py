@@ -11,6 +11,7 @@ MIDDLE = 5.0
 """Of the scale of expected activations, 0 to 10."""
 CORRELATION, COSINE, F1 = 0, 1, 2
 """Kinds of statistics, see `transformed`."""
+FLAT = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @njit(cache=True, nogil=True)
@@ -52,54 +53,82 @@ def tokens_of(true, expected, true_starts, starts, lengths):
 
 
 @njit(cache=True, nogil=True)
-def transformed(kind, s, slopes):
-    """A statistic of sums on the scale that its interval is taken on; NaN or infinite where it has none there.
-
-    CORRELATION takes the sums of `row_sums` to Fisher's z of Pearson's r, COSINE takes those of values that are not shifted to
-    Fisher's z, and F1 takes (true positives, predicted ones, positives) to the logit.
-
-    Args:
-        s: (K,) sums.
-        slopes: (K,) is filled with how fast the result moves with each of them.
-    """
-    slopes[:] = 0
-    if kind == F1:
-        missed = s[1] + s[2] - 2 * s[0]
-        if s[0] <= 0 or missed <= 0:
-            return np.nan if s[1] + s[2] <= 0 else (-np.inf if s[0] <= 0 else np.inf)
-        slopes[0] = 1 / s[0] + 2 / missed
-        slopes[1] = slopes[2] = -1 / missed
-        return np.log(2 * s[0] / missed)
-    n, t, e, tt, ee, te = s[0], s[1], s[2], s[3], s[4], s[5]
-    if kind == COSINE:
-        t, e = 0.0, 0.0
+def correlation_of(n, t, e, tt, ee, te):
+    """Pearson's r from sums; NaN where either side has no variance."""
     if n < 2:
         return np.nan
     true, expected = tt - t * t / n, ee - e * e / n
-    if true <= 1e-12 * tt or expected <= 1e-12 * ee:
+    if not (true > 1e-12 * tt and expected > 1e-12 * ee):
         return np.nan
+    return min(max((te - t * e / n) / np.sqrt(true * expected), -1.0), 1.0)
+
+
+@njit(cache=True, nogil=True)
+def grouped_correlations(sums, groups, weights):
+    """The groups of rows, rising, and Pearson's r over each.
+
+    Args:
+        sums: (R, 6) as of `row_sums`.
+        groups: (R,) number of each row's group.
+        weights: (R,)
+    """
+    order = np.argsort(groups, kind="mergesort")
+    found, values, n = np.empty(order.size, np.int64), np.empty(order.size), 0
+    total = np.zeros(6)
+    for place in range(order.size):
+        row = order[place]
+        for k in range(6):
+            total[k] += sums[row, k] * weights[row]
+        if place + 1 == order.size or groups[order[place + 1]] != groups[row]:
+            found[n] = groups[row]
+            values[n] = correlation_of(total[0], total[1], total[2], total[3], total[4], total[5])
+            total[:] = 0
+            n += 1
+    return found[:n], values[:n]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def transformed(kind, n, t, e, tt, ee, te):
+    """A statistic of sums on the scale that its interval is taken on, and how fast it moves with each sum.
+
+    CORRELATION takes the sums of `row_sums` to Fisher's z of Pearson's r, COSINE those of values that are not shifted to
+    Fisher's z, and F1 takes (true positives, predicted ones, positives, ...) to the logit. NaN or infinite where it has no value.
+    """
+    if kind == F1:
+        hits, missed = n, t + e - 2 * n
+        if hits <= 0 or missed <= 0:
+            return (np.nan if t + e <= 0 else (-np.inf if hits <= 0 else np.inf)), FLAT
+        return np.log(2 * hits / missed), (1 / hits + 2 / missed, -1 / missed, -1 / missed, 0.0, 0.0, 0.0)
+    if n < 2:
+        return np.nan, FLAT
+    if kind == COSINE:
+        t, e = 0.0, 0.0
+    true, expected = tt - t * t / n, ee - e * e / n
+    if not (true > 1e-12 * tt and expected > 1e-12 * ee):
+        return np.nan, FLAT
     both = np.sqrt(true * expected)
     r = (te - t * e / n) / both
     left = 1 - r * r
     if left < 1e-12:
-        return np.inf * r
+        return np.inf * r, FLAT
+    by_true, by_expected, by_product = -r / 2 / true / left, -r / 2 / expected / left, 1 / both / left
+    by_n = by_t = by_e = 0.0
     if kind == CORRELATION:
-        slopes[0] = (t * e / n**2 / both - r / 2 * (t * t / n**2 / true + e * e / n**2 / expected)) / left
-        slopes[1] = (-e / n / both + r * t / n / true) / left
-        slopes[2] = (-t / n / both + r * e / n / expected) / left
-    slopes[3] = -r / 2 / true / left
-    slopes[4] = -r / 2 / expected / left
-    slopes[5] = 1 / both / left
-    return np.arctanh(r)
+        by_n = t * e / (n * n) * by_product + t * t / (n * n) * by_true + e * e / (n * n) * by_expected
+        by_t = -e / n * by_product - 2 * t / n * by_true
+        by_e = -t / n * by_product - 2 * e / n * by_expected
+    return np.arctanh(r), (by_n, by_t, by_e, by_true, by_expected, by_product)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"contract"})
 def error_of(sums, drawn, slopes, bounds, left, moves):
     """The standard error of a statistic by the infinitesimal jackknife, from how much each drawn sequence moves it.
 
     Args:
+        slopes: how fast it moves with each of the sums.
         moves: (S,) room for these.
     """
+    a, b, c, d, e, f = slopes
     variance = 0.0
     for stratum in range(left.size):
         first, last = bounds[stratum], bounds[stratum + 1]
@@ -108,10 +137,10 @@ def error_of(sums, drawn, slopes, bounds, left, moves):
             continue
         mean, spread = 0.0, 0.0
         for place in range(first, last):
-            moves[place] = 0.0
-            for k in range(slopes.size):
-                moves[place] += sums[drawn[place], k] * slopes[k]
-            mean += moves[place] / count
+            x = sums[drawn[place]]
+            moves[place] = a * x[0] + b * x[1] + c * x[2] + d * x[3] + e * x[4] + f * x[5]
+            mean += moves[place]
+        mean /= count
         for place in range(first, last):
             spread += (moves[place] - mean) ** 2
         if spread > 1e-24 * count * mean * mean:  # else it is rounding
@@ -119,45 +148,59 @@ def error_of(sums, drawn, slopes, bounds, left, moves):
     return np.sqrt(variance)
 
 
-@njit(cache=True, nogil=True)
-def studentised(kind, sums, bounds, left, resamples, seed):
-    """A statistic with its standard error, and how far it is in resamples, each by its own error; rising, the finite ones alone.
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def studentised(kind, sums, bounds, left, resamples, seed, level):
+    """A statistic with its standard error, and two quantiles of how far it is in resamples, each by its own error.
 
     Args:
-        sums: (S, K) of sequences, weighted; those of a stratum together.
+        sums: (S, 6) of sequences, weighted; those of a stratum together.
         bounds: (H + 1,) where each stratum begins, and the end.
         left: (H,) the share of each stratum that was not drawn: 0 where all of it is there, which is then not resampled.
+        level: of the upper quantile, above 0.5; the lower one is as far from the other end. NaN where no resample has an error.
     """
-    slopes, s = np.zeros(sums.shape[1]), np.zeros(sums.shape[1])
-    own, moves = np.arange(len(sums)), np.zeros(len(sums))
-    for k in range(s.size):
-        s[k] = sums[:, k].sum()
-    value = transformed(kind, s, slopes)
-    error = error_of(sums, own, slopes, bounds, left, moves) if np.isfinite(value) else np.nan
+    drawn, moves, fixed, s = np.arange(len(sums)), np.zeros(len(sums)), np.zeros(6), np.zeros(6)
+    for stratum in range(left.size):
+        for place in range(bounds[stratum], bounds[stratum + 1]):
+            s += sums[place]
+            if left[stratum] == 0:
+                fixed += sums[place]
+    value, slopes = transformed(kind, s[0], s[1], s[2], s[3], s[4], s[5])
+    if not np.isfinite(value):
+        return value, np.nan, np.nan, np.nan
+    error = error_of(sums, drawn, slopes, bounds, left, moves)
     distances, found, state = np.empty(resamples), 0, np.uint64(seed)
-    if not np.isfinite(value) or not left.any():
-        return value, error, distances[:0]
-    drawn = own.copy()
-    for _ in range(resamples):
-        s[:] = 0
+    for _ in range(resamples if left.any() else 0):
+        s0, s1, s2, s3, s4, s5 = fixed[0], fixed[1], fixed[2], fixed[3], fixed[4], fixed[5]
         for stratum in range(left.size):
-            first, count = bounds[stratum], bounds[stratum + 1] - bounds[stratum]
-            for place in range(first, first + count):
-                if left[stratum] > 0:  # SplitMix64 (Steele, Lea and Flood 2014)
+            if left[stratum] > 0:
+                first, count = bounds[stratum], np.uint64(bounds[stratum + 1] - bounds[stratum])
+                for place in range(first, bounds[stratum + 1]):  # SplitMix64 (Steele, Lea and Flood 2014)
                     state += np.uint64(0x9E3779B97F4A7C15)
                     bits = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
                     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
                     high = (bits ^ (bits >> np.uint64(31))) >> np.uint64(32)
-                    drawn[place] = first + np.int64((high * np.uint64(count)) >> np.uint64(32))
-                for k in range(s.size):
-                    s[k] += sums[drawn[place], k]
-        z = transformed(kind, s, slopes)
+                    drawn[place] = first + np.int64((high * count) >> np.uint64(32))
+                    x = sums[drawn[place]]
+                    s0, s1, s2, s3, s4, s5 = s0 + x[0], s1 + x[1], s2 + x[2], s3 + x[3], s4 + x[4], s5 + x[5]
+        z, slopes = transformed(kind, s0, s1, s2, s3, s4, s5)
         if np.isfinite(z):
             own_error = error_of(sums, drawn, slopes, bounds, left, moves)
             if own_error > 0:
                 distances[found] = (z - value) / own_error
                 found += 1
-    return value, error, np.sort(distances[:found])
+    if not found:
+        return value, error, np.nan, np.nan
+    rising = np.sort(distances[:found])
+    return value, error, quantile_of(rising, 1 - level), quantile_of(rising, level)
+
+
+@njit(cache=True, nogil=True)
+def quantile_of(rising, level):
+    """Of sorted values, between two of them by a line, as numpy takes it."""
+    place = level * (rising.size - 1)
+    low = min(int(np.floor(place)), rising.size - 1)
+    high = min(low + 1, rising.size - 1)
+    return rising[low] + (place - low) * (rising[high] - rising[low])
 
 
 @njit(cache=True, nogil=True)

@@ -3,7 +3,6 @@
 Shapes: R rows, each a simulated sequence; T tokens of one.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.evidence import Exemplar
-from stages.score.statistics import Floats, Ints, pearson
+from stages.score.statistics import Floats, Ints
+from stages.score.truth import Truth
 
 CONTROLS = ("", "shuffled", "constant", "top_token", "lookup", "inverted")
 """What is simulated: an explanation itself, and controls beside it. Rows hold their places in this list."""
@@ -30,8 +29,6 @@ COLUMNS = (
     "error",
 )
 """What is read of the simulations table."""
-BANDS = ("top", "random")
-"""The exemplars that are scored on (Bills et al. 2023)."""
 ROW = np.dtype([
     ("index", np.int64), ("candidate", np.int64), ("control", np.int64), ("source", np.int64), ("source_candidate", np.int64),
     ("is_report", np.bool_), ("is_top", np.bool_), ("is_random", np.bool_),
@@ -61,14 +58,16 @@ class Pairs:
         )
 
     def of_unit(self, index: int) -> "Pairs":
-        """The rows of one unit; rows are by unit."""
+        """The rows of one unit; rows are ordered by unit, control and source."""
         first, last = np.searchsorted(self.rows["index"], [index, index + 1])
         return self.where(slice(int(first), int(last)))
 
     @property
     def correlation(self) -> float:
         """Pearson correlation over all tokens of the rows; NaN where it is undefined."""
-        return float(pearson(self.rows["sums"].sum(axis=0)))
+        from stages.score.kernels import correlation_of
+
+        return float(correlation_of(*self.rows["sums"].sum(axis=0).tolist()))
 
     def correlations(self, groups: Ints, weights: Floats | None = None) -> tuple[Ints, Floats]:
         """The groups of the rows, rising, and the correlation over each; NaN where it is undefined.
@@ -76,10 +75,13 @@ class Pairs:
         Args:
             weights: (R,) of the rows; all alike unless given.
         """
-        order = np.argsort(groups, kind="stable")
-        found, starts = np.unique(groups[order], return_index=True)
-        sums = self.rows["sums"] if weights is None else self.rows["sums"] * weights[:, None]
-        return found, pearson(np.add.reduceat(sums[order], starts) if len(found) else np.zeros((0, 6)))
+        from stages.score.kernels import grouped_correlations
+
+        sums, every = np.ascontiguousarray(self.rows["sums"]), np.ascontiguousarray(groups)
+        found: tuple[Ints, Floats] = grouped_correlations(
+            sums, every, np.ones(len(every)) if weights is None else weights
+        )
+        return found
 
     def tokens(self) -> tuple[Floats, Floats, Ints]:
         """True and expected values of the tokens that count, and the number of each one's row."""
@@ -90,35 +92,35 @@ class Pairs:
         return found
 
 
-def pair(simulations: pa.Table, exemplars: Mapping[int, Sequence[Exemplar]]) -> Pairs:
+def pair(simulations: pa.Table, truth: Truth) -> Pairs:
     """Join the successful rows of `simulations` with the truth by unit, sequence and split.
-
-    Only BANDS are scored on; a sequence kept for both reasons counts once.
 
     Raises:
         ValueError: a simulation has another length than its sequence.
     """
     from stages.score.kernels import row_sums
 
-    done = simulations.filter(pc.equal(simulations["status"], "ok"))
+    is_done = pc.equal(simulations["status"], "ok")
+    done = simulations if pc.all(is_done).as_py() else simulations.filter(is_done)
     lists = _one(done["expected"])
     expected, lengths = _floats(lists), lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    truth, true = _truth(exemplars)
     rows = _keys(done)
     rows["length"], rows["start"] = lengths, np.cumsum(lengths) - lengths
     rows["coverage"] = _mean_coverage(done)
-    place = _places(truth["index"], truth["seq_id"], rows["index"], done["seq_id"].to_numpy())
-    known = place >= 0
-    known[known] &= truth["is_report"][place[known]] == rows["is_report"][known]
-    rows, place = rows[known], place[known]
+    known = truth.sequences
+    place = _places(known["index"], known["seq_id"], rows["index"], done["seq_id"].to_numpy())
+    kept = place >= 0
+    kept[kept] &= known["is_report"][place[kept]] == rows["is_report"][kept]
+    rows, of = rows[kept], known[place[kept]]
     for name in ("is_top", "is_random", "true_start", "shift"):
-        rows[name] = truth[name][place]
-    if wrong := np.flatnonzero(rows["length"] != truth["length"][place]).tolist():
-        index, seq_id = rows["index"][wrong[0]], truth["seq_id"][place[wrong[0]]]
+        rows[name] = of[name]
+    if wrong := np.flatnonzero(rows["length"] != of["length"]).tolist():
+        index, seq_id = of["index"][wrong[0]], of["seq_id"][wrong[0]]
         raise ValueError(f"unit {index}, sequence {seq_id}: as many expected activations as tokens are needed")
+    rows = rows[np.lexsort((rows["source"], rows["control"], rows["index"]))]
     columns = (np.ascontiguousarray(rows[name]) for name in ("true_start", "start", "length", "shift"))
-    rows["sums"] = row_sums(true, expected, *columns)
-    return Pairs(rows[np.argsort(rows["index"], kind="stable")], true, expected)
+    rows["sums"] = row_sums(truth.values, expected, *columns)
+    return Pairs(rows, truth.values, expected)
 
 
 def simulation_errors(simulations: pa.Table) -> dict[tuple[int, int], str]:
@@ -142,41 +144,13 @@ def _keys(done: pa.Table) -> npt.NDArray[np.void]:
     return rows
 
 
-def _truth(exemplars: Mapping[int, Sequence[Exemplar]]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.float32]]:
-    """By unit and sequence, each once, what ROW says of the truth, with the seq_id; and the activations of all."""
-    kept: dict[tuple[int, int], tuple[Exemplar, set[str]]] = {}
-    for index, found in exemplars.items():
-        for one in found:
-            if one.band in BANDS:
-                kept.setdefault((index, one.seq_id), (one, set()))[1].add(one.band)
-    truth = np.zeros(
-        len(kept),
-        [*((name, kind) for name, (kind, *_) in (ROW.fields or {}).items() if name != "sums"), ("seq_id", np.int64)],
-    )
-    if not kept:
-        return truth, np.zeros(0, np.float32)
-    true = np.concatenate([one.activations for one, _ in kept.values()]).astype(np.float32, copy=False)
-    truth["index"], truth["seq_id"] = np.array(list(kept), np.int64).T
-    truth["is_report"] = [one.split == "report" for one, _ in kept.values()]
-    for band in BANDS:
-        truth[f"is_{band}"] = [band in bands for _, bands in kept.values()]
-    truth["length"] = [len(one.activations) for one, _ in kept.values()]
-    truth["true_start"] = np.cumsum(truth["length"]) - truth["length"]
-    unit = np.unique(truth["index"], return_inverse=True)[1]
-    group, counts = np.repeat(unit, truth["length"]), np.isfinite(true)
-    sums, numbers = np.bincount(group, np.where(counts, true, 0)), np.bincount(group, counts)
-    truth["shift"] = (sums / np.maximum(numbers, 1))[unit]
-    return truth, true
-
-
 def _places(indices: Ints, seq_ids: Ints, wanted: Ints, wanted_ids: Ints) -> Ints:
-    """Where (index, seq_id) of each wanted pair is among the known ones; -1 for one that is not."""
+    """Where (index, seq_id) of each wanted pair is among the known ones, which rise; -1 for one that is not."""
     if not len(indices) or not len(wanted):
         return np.full(len(wanted), -1)
     step = int(max(seq_ids.max(), wanted_ids.max())) + 1
     known, asked = indices * step + seq_ids, wanted * step + wanted_ids
-    order = np.argsort(known)
-    place = order[np.minimum(np.searchsorted(known[order], asked), len(known) - 1)]
+    place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
     return np.where(known[place] == asked, place, -1)
 
 

@@ -24,12 +24,12 @@ from pipeline.schemas import (
     unit_table,
 )
 from stages.estimates import with_texts
-from stages.evidence import RecordedUnits
 from stages.human_explainer import of_explainer
 from stages.score import SCORERS
 from stages.score.kept_sequences import NOT_KNOWN, Kept, kept_of_units
 from stages.score.pairs import COLUMNS, CONTROLS, Pairs, pair, simulation_errors
 from stages.score.scorers import Explained, Scorer
+from stages.score.truth import true_activations
 from stages.settings import Explain, Judge, Score, Simulate
 from stages.simulate.simulate_units import simulations
 from stages.units import draw, unit_name, unit_shards
@@ -87,9 +87,9 @@ def score_some(module: str, polarity: str, indices: Sequence[int], context: Cont
     held_out = pc.field("split").isin(["select", "report"])
     simulated = mine & held_out & (pc.field("simulator") == context.config[Simulate].name)
     rows_simulated = context.tables.read(SIMULATIONS, simulated, COLUMNS)
-    true = RecordedUnits.of(context).exemplars(module, indices, ("select", "report"), polarity, texts=False)
-    kept = kept_of_units(context, module, polarity, true)
-    pairs, errors = pair(rows_simulated, true), simulation_errors(rows_simulated)
+    truth = true_activations(context, module, indices, ("select", "report"), polarity)
+    kept = kept_of_units(context, module, polarity, indices, truth)
+    pairs, errors = pair(rows_simulated, truth), simulation_errors(rows_simulated)
     rows: Rows = []
     for index in indices:
         rng = draw(context.config.run.seed, "bootstrap/" + unit_name(module, index, polarity))

@@ -28,7 +28,7 @@ class Explained:
     report: Pairs
     """Its sequences on the report split, on which scores are published."""
     controls: Pairs
-    """What was simulated beside it on the report sequences, by `control` and, for shuffled ones, by `source`: of the candidates of each
+    """What was simulated beside it on the report sequences, ordered by `control` and, for shuffled ones, by `source`: of the candidates of each
     source the one that does best on the select split, as the explanation itself was chosen."""
     settings: Score
     rng: np.random.Generator
@@ -36,7 +36,8 @@ class Explained:
 
     def control(self, name: str) -> Pairs:
         """The rows of one of the controls."""
-        return self.controls.where(self.controls.rows["control"] == CONTROL_NAMES.index(name))
+        first, last = np.searchsorted(self.controls.rows["control"], CONTROL_NAMES.index(name) + np.array([0, 1]))
+        return self.controls.where(slice(int(first), int(last)))
 
 
 @dataclass(frozen=True)

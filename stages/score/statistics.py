@@ -6,6 +6,7 @@ A bootstrap resamples the sums of sequences and never tokens; scipy.stats has no
 Shapes: S sequences, H strata, K sums.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -76,20 +77,18 @@ def studentised_interval(
     from stages.score.kernels import F1, studentised
 
     order = np.argsort(strata, kind="stable")
-    bounds = np.searchsorted(strata[order], np.arange(len(left) + 1))
-    seed = rng.integers(2**63)
-    value, error, distances = studentised(kind, np.ascontiguousarray(sums[order]), bounds, left, resamples, seed)
-    back = _from_logit if kind == F1 else np.tanh
-    if (np.isinf(value) and kind != F1) or not left.any():
-        return float(back(value)), float(back(value))
+    bounds, upper = np.concatenate([[0], np.cumsum(np.bincount(strata, minlength=len(left)))]), (1 + mass) / 2
+    ordered, seed = np.ascontiguousarray(sums[order]), rng.integers(2**63)
+    value, error, low, high = studentised(kind, ordered, bounds, left, resamples, seed, upper)
+    back = _from_logit if kind == F1 else math.tanh
     freedom = int(np.maximum(np.diff(bounds) - 1, 0)[left > 0].sum())
-    if not np.isfinite(value) or not error or freedom < 1 or not distances.size:
-        return np.nan, np.nan
-    upper = (1 + mass) / 2
+    if not left.any() or (math.isinf(value) and kind != F1 and freedom > 0):
+        return back(value), back(value)
+    if not math.isfinite(value) or not error or freedom < 1 or math.isnan(low):
+        return math.nan, math.nan
     few, most = factors_of_few(freedom, upper)
-    low, high = np.quantile(distances, [1 - upper, upper]) * few
-    low, high = max(low, -most) * error, min(high, most) * error
-    return float(back(value - high)), float(back(value - low))
+    low, high = max(low * few, -most) * error, min(high * few, most) * error
+    return back(value - high), back(value - low)
 
 
 def precision_interval(value: float, error: float, freedom: int, left: Floats, mass: float) -> tuple[float, float]:
@@ -104,10 +103,10 @@ def precision_interval(value: float, error: float, freedom: int, left: Floats, m
     if not left.any():
         return value, value
     if freedom < 1 or not error or not 0 < value < 1:
-        return np.nan, np.nan
-    width = stdtrit(freedom, (1 + mass) / 2) * error / (value * (1 - value))
-    middle = np.log(value / (1 - value))
-    return float(_from_logit(middle - width)), float(_from_logit(middle + width))
+        return math.nan, math.nan
+    width = float(stdtrit(freedom, (1 + mass) / 2)) * error / (value * (1 - value))
+    middle = math.log(value / (1 - value))
+    return _from_logit(middle - width), _from_logit(middle + width)
 
 
 @lru_cache(1024)
@@ -119,7 +118,7 @@ def factors_of_few(freedom: int, level: float) -> tuple[float, float]:
 
 
 def _from_logit(value: float) -> float:
-    return float(1 / (1 + np.exp(-value)))
+    return 1 / (1 + math.exp(-value))
 
 
 def permutation_p(value: float, controls: Floats) -> float:

@@ -18,7 +18,7 @@ def sums_of(true: list[Floats], expected: list[Floats]) -> Floats:
 
 def with_error(sums: Floats, bounds: list[int]) -> tuple[float, float]:
     """Fisher's z of the correlation, and its standard error, of sequences in strata."""
-    value, error, _ = studentised(CORRELATION, sums, np.array(bounds), np.ones(len(bounds) - 1), 0, 0)
+    value, error, *_ = studentised(CORRELATION, sums, np.array(bounds), np.ones(len(bounds) - 1), 0, 0, 0.975)
     return value, error
 
 
