@@ -60,7 +60,7 @@ class UnitTrials:
         pairs = pair(table, true_activations(context, module, [index], ("report",), polarity))
         rng = draw(self._config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
         nothing = pairs.where(slice(0))
-        scored = correlations(Explained(nothing, pairs, nothing, self._config[Score], rng))
+        scored = correlations(Explained(nothing, pairs, {}, self._config[Score], rng))
         numbers = ("correlation", "ci_low", "ci_high", "correlation_random")
         return {
             "simulator": name,

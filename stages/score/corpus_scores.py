@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline.schemas import column
 from stages.score.pairs import Pairs
 from stages.score.scorers import Explained, Scorer
-from stages.score.statistics import Floats, Ints, precision_interval, studentised_interval
+from stages.score.statistics import Floats, Ints, bounds_of, precision_interval, studentised_interval
 
 NAMES = {
     "correlation": "Pearson correlation",
@@ -42,35 +42,38 @@ class _Sample:
     report: Pairs
     weights: Floats
     """(R,) sequences that each row stands for."""
-    strata: Ints
-    """(R,) 0 for `top` and 1 for the others."""
+    bounds: Ints
+    """(3,) where the rows of `top` begin, those of the others, and the end."""
     left: Floats
-    """(2,) share of each stratum that was not drawn."""
+    """(2,) the share of each of the two that was not drawn."""
 
     @classmethod
     def of(cls, explained: Explained) -> "_Sample | None":
         """That of an explanation; None where the probabilities are not known."""
         rows = explained.report.rows
-        report = replace(explained.report, rows=rows[np.argsort(~rows["is_top"], kind="stable")])
-        weights, strata = (
-            explained.kept.report.weights(report.rows["is_top"]),
-            (~report.rows["is_top"]).astype(np.int64),
-        )
+        rows = rows[np.argsort(~rows["is_top"], kind="stable")]
+        weights, tops = explained.kept.report.weights(rows["is_top"]), int(rows["is_top"].sum())
         if not len(weights) or not np.isfinite(weights).all():
             return None
-        left = np.array([1 - 1 / weights[strata == stratum].max(initial=1) for stratum in (0, 1)])
-        return cls(explained, report, weights, strata, left)
+        left = [1 - 1 / part[0] if len(part) else 0.0 for part in (weights[:tops], weights[tops:])]
+        return cls(
+            explained,
+            replace(explained.report, rows=rows),
+            weights,
+            bounds_of([tops, len(rows) - tops]),
+            np.array(left),
+        )
 
     def total(self, sums: Floats) -> Floats:
         """(K,) of the whole split, from (R, K) of the rows."""
-        total: Floats = (sums * self.weights[:, None]).sum(axis=0)
+        total: Floats = self.weights @ sums
         return total
 
     def interval(self, kind: int, sums: Floats) -> tuple[float, float]:
-        """That of a statistic of (R, K) sums, see `kernels.transformed`."""
+        """That of a statistic of (R, K) sums, see `interval_kernels.transformed`."""
         settings, weighted = self.explained.settings, sums * self.weights[:, None]
         drawn = settings.bootstrap, settings.interval, self.explained.rng
-        return studentised_interval(kind, weighted, self.strata, self.left, *drawn)
+        return studentised_interval(kind, weighted, self.bounds, self.left, *drawn)
 
 
 def corpus_scores(explained: Explained) -> dict[str, float]:
@@ -87,7 +90,8 @@ def corpus_scores(explained: Explained) -> dict[str, float]:
 
 def _of_sums(sample: _Sample) -> tuple[Value, Value]:
     """Correlation and cosine."""
-    from stages.score.kernels import CORRELATION, COSINE, correlation_of
+    from stages.score.interval_kernels import CORRELATION, COSINE
+    from stages.score.sum_kernels import correlation_of
 
     sums = sample.report.rows["sums"]
     raw = unshifted(sums, sample.report.rows["shift"])
@@ -98,8 +102,8 @@ def _of_sums(sample: _Sample) -> tuple[Value, Value]:
 
 
 def unshifted(sums: Floats, shifts: Floats) -> Floats:
-    """(R, 6) sums as of `kernels.row_sums` of the values as they are."""
-    from stages.score.kernels import MIDDLE
+    """(R, 6) sums as of `sum_kernels.row_sums` of the values as they are."""
+    from stages.score.sum_kernels import MIDDLE
 
     n, t, e, tt, ee, te = sums.T
     m, c = shifts, MIDDLE
@@ -130,16 +134,16 @@ def _of_firing(sample: _Sample, found: dict[str, float]) -> tuple[Value, Value, 
 
 def _overlaps(sample: _Sample, fires: Firing, expected: Floats, row: Ints) -> tuple[Value, Value]:
     """F1 and IoU; the expected activation from which on tokens are said to fire is the best one on the select split."""
-    from stages.score.kernels import F1
+    from stages.score.interval_kernels import F1
 
     threshold = firing_threshold(sample.explained)
     if not np.isfinite(threshold):
         return UNKNOWN, UNKNOWN
     said = expected >= threshold
-    sums = np.stack([np.bincount(row, one, len(sample.weights)) for one in (fires & said, said, fires)], axis=1).astype(
-        np.float64
-    )
-    hits, predicted, positives = sample.total(sums)
+    sums = np.zeros((len(sample.weights), 6))
+    for place, one in enumerate((fires & said, said, fires)):
+        sums[:, place] = np.bincount(row, one, len(sample.weights))
+    hits, predicted, positives, *_ = sample.total(sums)
     f1 = (float(2 * hits / (predicted + positives)), *sample.interval(F1, sums))
     value, low, high = (one / (2 - one) for one in f1)
     return f1, (value, low, high)
@@ -147,7 +151,7 @@ def _overlaps(sample: _Sample, fires: Firing, expected: Floats, row: Ints) -> tu
 
 def firing_threshold(explained: Explained) -> float:
     """The expected activation from which on F1 on the select split is largest, of weighted tokens; NaN where it cannot be told."""
-    from stages.score.kernels import best_threshold
+    from stages.score.interval_kernels import best_threshold
 
     weights = explained.kept.select.weights(explained.select.rows["is_top"])
     true, expected, row = explained.select.tokens()
@@ -158,18 +162,17 @@ def firing_threshold(explained: Explained) -> float:
 
 def _precision(sample: _Sample, fires: Firing, expected: Floats, row: Ints) -> Value:
     """The area under the curve of precision and recall, as the average precision; equal predictions come in at one threshold."""
-    from stages.score.kernels import jackknifed_precision
+    from stages.score.interval_kernels import jackknifed_precision
 
-    bounds, left = np.searchsorted(sample.strata, np.arange(3)), sample.left
+    bounds, left = sample.bounds, sample.left
     value, error = jackknifed_precision(fires, expected, row, sample.weights, bounds, left)
-    freedom = int(np.maximum(np.diff(bounds) - 1, 0)[left > 0].sum())
-    return (value, *precision_interval(value, error, freedom, left, sample.explained.settings.interval))
+    return (value, *precision_interval(value, error, bounds, left, sample.explained.settings.interval))
 
 
 def _controls(explained: Explained) -> dict[str, float]:
     """The correlation of other units' explanations and of the full token table; where nothing varies under one of them it counts as 0."""
     drawn = explained.kept.report
-    shuffled, lookup = (explained.control(name) for name in ("shuffled", "lookup"))
+    shuffled, lookup = (explained.controls[name] for name in ("shuffled", "lookup"))
     source = shuffled.rows["source"]
     values = shuffled.correlations(source, drawn.weights(shuffled.rows["is_top"], source))[1]
     table = lookup.correlations(np.zeros(len(lookup.rows), np.int64), drawn.weights(lookup.rows["is_top"]))[1]

@@ -61,17 +61,12 @@ class Drawn:
         Args:
             groups: (R,) numbers of explanations, each of which was simulated on sequences of its own; one unless given.
         """
-        group = np.zeros(len(is_top), np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
-        rows = np.bincount(group)
-        tops = np.bincount(group, is_top, len(rows))
-        others = self.total - self.top
-        if self.total <= 0 or others < 0 or (others and not self.known):
-            return np.full(len(is_top), np.nan)
-        with np.errstate(divide="ignore"):
-            of_top = self.top / tops if self.top else np.ones(len(rows))
-            of_rest = others / (self.random * ((rows - tops) / self.known)) if others else np.ones(len(rows))
-        told = np.isfinite(of_top) & np.isfinite(of_rest)
-        return np.where(told[group], np.where(is_top, of_top[group], of_rest[group]), np.nan)
+        from stages.score.sum_kernels import stands_for
+
+        group = np.zeros(len(is_top), np.int64) if groups is None else np.ascontiguousarray(groups)
+        kinds, known = np.ascontiguousarray(is_top), (self.total, self.top, self.random, self.known)
+        found: Floats = stands_for(kinds, group, *known)
+        return found
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def kept_of_units(
     context: Context, module: str, polarity: str, indices: Sequence[int], truth: Truth
 ) -> dict[int, Kept]:
     """By unit, what is known of its sequences."""
-    totals = context.once("sequences by split", lambda _: _totals(context))
+    totals = sequences_by_split(context)
     wanted, fires = context.config[Record].random, _thresholds(context, module, polarity, indices)
     found = truth.sequences
     ends: list[list[int]] = np.searchsorted(found["index"], np.asarray(indices)[:, None] + [0, 1]).tolist()
@@ -107,8 +102,12 @@ def kept_of_units(
     }
 
 
-def _totals(context: Context) -> Counter[str]:
+def sequences_by_split(context: Context) -> Counter[str]:
     """Sequences of the corpus by split; nothing for an imported run, whose corpus holds the kept ones alone."""
+    return context.once("sequences by split", lambda _: _counted(context))
+
+
+def _counted(context: Context) -> Counter[str]:
     found: Counter[str] = Counter()
     if context.config.corpus.source != IMPORTED:
         for batch in context.tables.batches(CORPUS, columns=["split"], rows=65_536):

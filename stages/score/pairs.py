@@ -3,6 +3,7 @@
 Shapes: R rows, each a simulated sequence; T tokens of one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ ROW = np.dtype([
 ])  # fmt: skip
 """Of a row: its keys, with a candidate of -1 for a control; whether it is on the report split and not on the select one; whether
 its sequence is among the unit's top ones, and among the uniformly drawn ones, which both can be; where its tokens begin; the
-unit's mean activation; the mean coverage; and sums as of `kernels.row_sums`."""
+unit's mean activation; the mean coverage; and sums as of `sum_kernels.row_sums`."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,15 @@ class Pairs:
             self.rows[wanted if isinstance(wanted, slice) else np.asarray(wanted, bool)], self.true, self.expected
         )
 
-    def of_unit(self, index: int) -> "Pairs":
-        """The rows of one unit; rows are ordered by unit, control and source."""
-        first, last = np.searchsorted(self.rows["index"], [index, index + 1])
-        return self.where(slice(int(first), int(last)))
+    def by_unit(self, indices: Sequence[int]) -> list["Pairs"]:
+        """The rows of each of some units; rows are ordered by unit, control and source."""
+        ends = np.searchsorted(np.ascontiguousarray(self.rows["index"]), np.asarray(indices)[:, None] + [0, 1])
+        return [self.where(slice(*between)) for between in ends.tolist()]
 
     @property
     def correlation(self) -> float:
         """Pearson correlation over all tokens of the rows; NaN where it is undefined."""
-        from stages.score.kernels import correlation_of
+        from stages.score.sum_kernels import correlation_of
 
         return float(correlation_of(*self.rows["sums"].sum(axis=0).tolist()))
 
@@ -75,7 +76,7 @@ class Pairs:
         Args:
             weights: (R,) of the rows; all alike unless given.
         """
-        from stages.score.kernels import grouped_correlations
+        from stages.score.sum_kernels import grouped_correlations
 
         sums, every = np.ascontiguousarray(self.rows["sums"]), np.ascontiguousarray(groups)
         found: tuple[Ints, Floats] = grouped_correlations(
@@ -85,7 +86,7 @@ class Pairs:
 
     def tokens(self) -> tuple[Floats, Floats, Ints]:
         """True and expected values of the tokens that count, and the number of each one's row."""
-        from stages.score.kernels import tokens_of
+        from stages.score.sum_kernels import tokens_of
 
         starts = (np.ascontiguousarray(self.rows[name]) for name in ("true_start", "start", "length"))
         found: tuple[Floats, Floats, Ints] = tokens_of(self.true, self.expected, *starts)
@@ -98,7 +99,7 @@ def pair(simulations: pa.Table, truth: Truth) -> Pairs:
     Raises:
         ValueError: a simulation has another length than its sequence.
     """
-    from stages.score.kernels import row_sums
+    from stages.score.sum_kernels import row_sums
 
     is_done = pc.equal(simulations["status"], "ok")
     done = simulations if pc.all(is_done).as_py() else simulations.filter(is_done)

@@ -4,6 +4,7 @@ The candidate is chosen on `select`; everything that is published is computed on
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from pipeline.schemas import (
 from stages.estimates import with_texts
 from stages.human_explainer import of_explainer
 from stages.score import SCORERS
-from stages.score.kept_sequences import NOT_KNOWN, Kept, kept_of_units
+from stages.score.kept_sequences import NOT_KNOWN, Kept, kept_of_units, sequences_by_split
 from stages.score.pairs import COLUMNS, CONTROLS, Pairs, pair, simulation_errors
 from stages.score.scorers import Explained, Scorer
+from stages.score.statistics import Ints
 from stages.score.truth import true_activations
 from stages.settings import Explain, Judge, Score, Simulate
 from stages.simulate.simulate_units import simulations
@@ -54,8 +56,10 @@ SCORES = unit_table(
 )
 """Its row groups are large, as people sort and filter all of its rows."""
 
+CANDIDATE_BITS = 16
+THREADS = 2
 AT_ONCE = 64
-"""Units whose simulations are in memory at a time."""
+"""Units whose simulations are in memory at a time, for each thread."""
 Rows = list[dict[str, Any]]
 EXPLAINED = [*EXPLANATION_KEYS, "text", "status", "error"]
 """What is read of the explanations table."""
@@ -71,9 +75,12 @@ def settings(config: RunConfig) -> dict[str, Any]:
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Score the explanations of the units of one shard."""
     module, polarity = shard.key["module"], shard.key["polarity"]
-    rows = [
-        row for part in chunks(shard.key["indices"], AT_ONCE) for row in score_some(module, polarity, part, context)
-    ]
+    sequences_by_split(context)  # before there are threads, which share it
+    with ThreadPoolExecutor(THREADS) as threads:  # kernels and reading let go of the interpreter
+        parts = threads.map(
+            lambda part: score_some(module, polarity, part, context), chunks(shard.key["indices"], AT_ONCE)
+        )
+        rows = [row for part in parts for row in part]
     return {SCORES.name: SCORES.of_rows(rows)}
 
 
@@ -91,9 +98,9 @@ def score_some(module: str, polarity: str, indices: Sequence[int], context: Cont
     kept = kept_of_units(context, module, polarity, indices, truth)
     pairs, errors = pair(rows_simulated, truth), simulation_errors(rows_simulated)
     rows: Rows = []
-    for index in indices:
+    for index, unit in zip(indices, pairs.by_unit(indices), strict=True):
         rng = draw(context.config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
-        rows += score_unit(context.config, explanations[index], pairs.of_unit(index), errors, rng, kept[index])
+        rows += score_unit(context.config, explanations[index], unit, errors, rng, kept[index])
     return rows
 
 
@@ -154,27 +161,42 @@ def select_correlations(unit: Pairs) -> dict[int, float]:
     return dict(zip(numbers.tolist(), values.tolist(), strict=True))
 
 
-def chosen_controls(unit: Pairs, chosen: int) -> Pairs:
-    """The controls on the report split.
+def chosen_controls(unit: Pairs, chosen: int) -> dict[str, Pairs]:
+    """By name, the controls on the report split.
 
     Of the candidates of each other unit it is the one that does best on the select split of this one, and of the opposites that of the
     chosen candidate.
     """
-    rows, is_report = unit.rows, unit.rows["is_report"]
-    is_shuffled, is_inverted = (rows["control"] == CONTROLS.index(name) for name in ("shuffled", "inverted"))
-    shuffled = rows[is_shuffled]
-    candidates = 1 + int(shuffled["source_candidate"].max(initial=0))
-    number = shuffled["source"] * candidates + shuffled["source_candidate"]
-    on_select = unit.where(is_shuffled & ~is_report)
-    best: dict[int, tuple[float, int]] = {one // candidates: (-np.inf, one) for one in np.unique(number)[::-1].tolist()}
-    found, values = on_select.correlations(number[~shuffled["is_report"]])
+    ends = np.searchsorted(np.ascontiguousarray(unit.rows["control"]), np.arange(len(CONTROLS) + 1)).tolist()
+    found = {name: unit.where(slice(*ends[place : place + 2])) for place, name in enumerate(CONTROLS) if name}
+    best = best_candidates(found["shuffled"])
+    for name, of in found.items():
+        kept = np.ascontiguousarray(of.rows["is_report"])
+        if name == "shuffled":
+            kept &= np.isin(numbers_of(of), best)
+        elif name == "inverted":
+            kept &= of.rows["source_candidate"] == chosen
+        found[name] = of if kept.all() else of.where(kept)
+    return found
+
+
+def best_candidates(shuffled: Pairs) -> list[int]:
+    """The candidate of each source that does best on the select split, the first one among equals, by `numbers_of`."""
+    numbers, report = numbers_of(shuffled), shuffled.rows["is_report"]
+    best: dict[int, tuple[float, int]] = {
+        one >> CANDIDATE_BITS: (-np.inf, one) for one in np.unique(numbers)[::-1].tolist()
+    }
+    found, values = shuffled.where(~report).correlations(numbers[~report])
     for one, value in zip(found.tolist(), values.tolist(), strict=True):
-        if np.isfinite(value) and round(value, DIGITS) > best[one // candidates][0]:
-            best[one // candidates] = (round(value, DIGITS), one)
-    kept = (rows["control"] != 0) & is_report
-    kept[is_shuffled] &= np.isin(number, [one for _, one in best.values()])
-    kept[is_inverted] &= rows["source_candidate"][is_inverted] == chosen
-    return unit.where(kept)
+        if np.isfinite(value) and round(value, DIGITS) > best[one >> CANDIDATE_BITS][0]:
+            best[one >> CANDIDATE_BITS] = (round(value, DIGITS), one)
+    return [one for _, one in best.values()]
+
+
+def numbers_of(shuffled: Pairs) -> Ints:
+    """(R,) one number for the source and the candidate of each row."""
+    numbers: Ints = (shuffled.rows["source"] << CANDIDATE_BITS) + shuffled.rows["source_candidate"]
+    return numbers
 
 
 def _outcome(row: Mapping[str, Any], error: str | None) -> dict[str, Any]:

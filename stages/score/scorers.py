@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from pipeline.schemas import column
 from stages.score.kept_sequences import NOT_KNOWN, Kept
-from stages.score.pairs import CONTROLS as CONTROL_NAMES
 from stages.score.pairs import Pairs
-from stages.score.statistics import Floats, correlation_interval, pearson, permutation_p
+from stages.score.statistics import Floats, correlation_interval, permutation_p
 from stages.settings import Score
 
 SINGLE_CONTROLS = ("lookup", "top_token", "constant", "inverted")
@@ -27,17 +26,12 @@ class Explained:
     """Its sequences on the select split, on which calibrations are fitted."""
     report: Pairs
     """Its sequences on the report split, on which scores are published."""
-    controls: Pairs
-    """What was simulated beside it on the report sequences, ordered by `control` and, for shuffled ones, by `source`: of the candidates of each
-    source the one that does best on the select split, as the explanation itself was chosen."""
+    controls: Mapping[str, Pairs]
+    """What was simulated beside it on the report sequences, by CONTROLS. Of the candidates of each source of the shuffled ones it is the
+    one that does best on the select split, as the explanation itself was chosen."""
     settings: Score
     rng: np.random.Generator
     kept: Kept = NOT_KNOWN
-
-    def control(self, name: str) -> Pairs:
-        """The rows of one of the controls."""
-        first, last = np.searchsorted(self.controls.rows["control"], CONTROL_NAMES.index(name) + np.array([0, 1]))
-        return self.controls.where(slice(int(first), int(last)))
 
 
 @dataclass(frozen=True)
@@ -59,13 +53,14 @@ def correlations(explained: Explained) -> dict[str, float]:
     low, high = correlation_interval(
         report.rows["sums"], is_random.astype(np.int64), settings.bootstrap, settings.interval, explained.rng
     )
-    within = pearson(report.rows["sums"])
+    within = report.correlations(np.arange(len(report.rows)))[1]
+    within = within[np.isfinite(within)]
     return {
         "correlation": value,
         "ci_low": low if np.isfinite(value) else np.nan,
         "ci_high": high if np.isfinite(value) else np.nan,
         "correlation_random": report.where(is_random).correlation,
-        "correlation_sequence": float(np.nanmean(within)) if np.isfinite(within).any() else np.nan,
+        "correlation_sequence": float(within.mean()) if within.size else np.nan,
     }
 
 
@@ -110,7 +105,7 @@ def control_correlations(explained: Explained) -> dict[str, float]:
 
     An explanation of another unit under which nothing varies has predicted nothing: it counts as 0, and never as absent.
     """
-    value, shuffled = explained.report.correlation, explained.control("shuffled")
+    value, shuffled = explained.report.correlation, explained.controls["shuffled"]
     values = np.nan_to_num(shuffled.correlations(shuffled.rows["source"])[1])
     mean = float(values.mean()) if values.size else np.nan
     return {
@@ -118,7 +113,7 @@ def control_correlations(explained: Explained) -> dict[str, float]:
         "n_shuffled": int(values.size),
         "selectivity": value - mean,
         "p_value": permutation_p(value, values),
-        **{f"correlation_{name}": explained.control(name).correlation for name in SINGLE_CONTROLS},
+        **{f"correlation_{name}": explained.controls[name].correlation for name in SINGLE_CONTROLS},
     }
 
 

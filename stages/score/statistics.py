@@ -1,9 +1,9 @@
 """Correlations from sums over sequences, intervals of statistics of sums, and p-values.
 
 A bootstrap resamples the sums of sequences and never tokens; scipy.stats has no bootstrap of clusters within strata, and its
-`pearsonr` takes 170 times as long on the units of a shard. What takes long is in `kernels`, which is imported where it is used.
+`pearsonr` takes 170 times as long on the units of a shard. What takes long is in kernels, which are imported where they are used.
 
-Shapes: S sequences, H strata, K sums.
+Shapes: S sequences, H strata.
 """
 
 import math
@@ -22,7 +22,7 @@ def pearson(sums: Floats) -> Floats:
     """Pearson correlations from sums.
 
     Args:
-        sums: (..., 6) as of `kernels.row_sums`, added up over the sequences of interest.
+        sums: (..., 6) as of `sum_kernels.row_sums`, added up over the sequences of interest.
 
     Returns:
         (...) from -1 to 1; NaN where either side has no variance.
@@ -41,20 +41,25 @@ def correlation_interval(
     """Interval of the correlation over sequences that stand for themselves, each stratum drawn from a large one.
 
     Args:
-        sums: (S, 6) as of `kernels.row_sums`.
+        sums: (S, 6) as of `sum_kernels.row_sums`.
         strata: (S,) number of the stratum of each sequence.
         mass: probability mass of the interval.
     """
-    from stages.score.kernels import CORRELATION
+    from stages.score.interval_kernels import CORRELATION
 
-    left = np.ones(int(strata.max(initial=0)) + 1)
-    return studentised_interval(CORRELATION, sums, strata, left, resamples, mass, rng)
+    order, counts = np.argsort(strata, kind="stable"), np.bincount(strata, minlength=1)
+    return studentised_interval(CORRELATION, sums[order], bounds_of(counts), np.ones(len(counts)), resamples, mass, rng)
+
+
+def bounds_of(counts: npt.ArrayLike) -> Ints:
+    """(H + 1,) where strata of so many sequences begin, one after the other, and the end."""
+    return np.append(0, np.cumsum(counts))
 
 
 def studentised_interval(
-    kind: int, sums: Floats, strata: Ints, left: Floats, resamples: int, mass: float, rng: np.random.Generator
+    kind: int, sums: Floats, bounds: Ints, left: Floats, resamples: int, mass: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Studentised bootstrap interval, on the scale of `kernels.transformed` (Efron and Tibshirani 1993, chapter 12).
+    """Studentised bootstrap interval, on the scale of `interval_kernels.transformed` (Efron and Tibshirani 1993, chapter 12).
 
     Sequences are drawn with replacement within each stratum, as how many of each were kept was decided beforehand.
     Tokens of a sequence stay together, because they are not independent. Each resample is held
@@ -64,9 +69,9 @@ def studentised_interval(
     near 0. docs/scores.md has how often such intervals cover.
 
     Args:
-        kind: of the statistic, see `kernels.transformed`.
-        sums: (S, K) of the sequences, each times its weight.
-        strata: (S,) number of the stratum of each sequence.
+        kind: of the statistic, see `interval_kernels.transformed`.
+        sums: (S, 6) of the sequences, each times its weight, those of a stratum together.
+        bounds: (H + 1,) where each stratum begins, and the end.
         left: (H,) the share of each stratum that was not drawn; a stratum that is all there adds no error.
         mass: probability mass of the interval.
 
@@ -74,14 +79,12 @@ def studentised_interval(
         Lower and upper end; NaN where the statistic is undefined, or no stratum has two sequences that differ in it. A correlation of 1
         or -1, and whatever was drawn whole, is its own interval.
     """
-    from stages.score.kernels import F1, studentised
+    from stages.score.interval_kernels import F1, studentised
 
-    order = np.argsort(strata, kind="stable")
-    bounds, upper = np.concatenate([[0], np.cumsum(np.bincount(strata, minlength=len(left)))]), (1 + mass) / 2
-    ordered, seed = np.ascontiguousarray(sums[order]), rng.integers(2**63)
-    value, error, low, high = studentised(kind, ordered, bounds, left, resamples, seed, upper)
+    upper, seed = (1 + mass) / 2, int(rng.integers(2**63))
+    value, error, low, high = studentised(kind, np.ascontiguousarray(sums), bounds, left, resamples, seed, upper)
     back = _from_logit if kind == F1 else math.tanh
-    freedom = int(np.maximum(np.diff(bounds) - 1, 0)[left > 0].sum())
+    freedom = freedom_of(bounds, left)
     if not left.any() or (math.isinf(value) and kind != F1 and freedom > 0):
         return back(value), back(value)
     if not math.isfinite(value) or not error or freedom < 1 or math.isnan(low):
@@ -91,15 +94,22 @@ def studentised_interval(
     return back(value - high), back(value - low)
 
 
-def precision_interval(value: float, error: float, freedom: int, left: Floats, mass: float) -> tuple[float, float]:
+def freedom_of(bounds: Ints, left: Floats) -> int:
+    """Sequences beyond one in each stratum that was drawn from."""
+    sizes = zip(bounds[:-1].tolist(), bounds[1:].tolist(), left.tolist(), strict=True)
+    return sum(max(end - start - 1, 0) for start, end, share in sizes if share > 0)
+
+
+def precision_interval(value: float, error: float, bounds: Ints, left: Floats, mass: float) -> tuple[float, float]:
     """Interval of an average precision on the scale of the logit, by Student's t.
 
     Args:
-        error: its standard error, see `kernels.jackknifed_precision`.
-        left: (H,) as of `studentised_interval`.
+        error: its standard error, see `interval_kernels.jackknifed_precision`.
+        bounds, left: as of `studentised_interval`.
     """
     from scipy.special import stdtrit
 
+    freedom = freedom_of(bounds, left)
     if not left.any():
         return value, value
     if freedom < 1 or not error or not 0 < value < 1:

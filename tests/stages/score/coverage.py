@@ -11,10 +11,10 @@ import numpy as np
 from stages.evidence import Activations
 from stages.score.corpus_scores import NAMES, corpus_scores
 from stages.score.kept_sequences import Drawn, Kept
-from stages.score.kernels import row_sums
-from stages.score.pairs import ROW, Pairs
+from stages.score.pairs import CONTROLS, ROW, Pairs
 from stages.score.scorers import Explained
 from stages.score.statistics import Floats, Ints, correlation_interval, pearson
+from stages.score.sum_kernels import row_sums
 from stages.settings import Score
 
 TOKENS = 64
@@ -142,7 +142,14 @@ def explained(
         parts.append(kept(part, said, is_report, top, rng.permutation(half)[:random]))
     (select, of_select), (report, of_report) = parts
     settings = Score(bootstrap=RESAMPLES)
-    return Explained(select, report, report.where(slice(0)), settings, rng, Kept(of_select, of_report, fires_above))
+    return Explained(
+        select,
+        report,
+        {name: report.where(slice(0)) for name in CONTROLS},
+        settings,
+        rng,
+        Kept(of_select, of_report, fires_above),
+    )
 
 
 def covered_on_corpus(units: int, top: int, random: int, sequences: int = 1000) -> dict[str, Covered]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
-from stages.score.kernels import CORRELATION, studentised
+from stages.score.interval_kernels import CORRELATION, studentised
 from stages.score.statistics import Floats, Ints, correlation_interval, pearson, permutation_p
 from tests.stages.score.coverage import covered, sequence_sums
 from tests.tiers import examples

@@ -1,90 +1,15 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
-"""What scoring a unit spends its time on, in numba: sums of sequences, resampling, precision over all thresholds.
+"""Resampling of sequences, and precision over all thresholds with one sequence after another left out, in numba.
 
-Shapes: R rows (simulated sequences), K sums, S sequences, N tokens.
+Shapes: S sequences, H strata, N tokens.
 """
 
 import numpy as np
 from numba import njit
 
-MIDDLE = 5.0
-"""Of the scale of expected activations, 0 to 10."""
 CORRELATION, COSINE, F1 = 0, 1, 2
 """Kinds of statistics, see `transformed`."""
 FLAT = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-
-
-@njit(cache=True, nogil=True)
-def row_sums(true, expected, true_starts, starts, lengths, shifts):
-    """(R, 6) count, sum t, sum e, sum t^2, sum e^2, sum t e of each row, with t relative to the row's shift and e to MIDDLE.
-
-    Args:
-        true, expected: all activations in a row; NaN where a token does not count.
-        true_starts, starts, lengths: (R,) where a row's tokens begin in each, and how many they are.
-        shifts: (R,) near the mean of the row's unit: they change no correlation and keep the sums precise.
-    """
-    sums = np.zeros((starts.size, 6))
-    for row in range(starts.size):
-        for place in range(lengths[row]):
-            t = np.float64(true[true_starts[row] + place]) - shifts[row]
-            e = np.float64(expected[starts[row] + place]) - MIDDLE
-            if np.isfinite(t) and np.isfinite(e):
-                sums[row, 0] += 1
-                sums[row, 1] += t
-                sums[row, 2] += e
-                sums[row, 3] += t * t
-                sums[row, 4] += e * e
-                sums[row, 5] += t * e
-    return sums
-
-
-@njit(cache=True, nogil=True)
-def tokens_of(true, expected, true_starts, starts, lengths):
-    """True and expected values of the tokens of all rows that count, and the number of the row that each is in."""
-    total = lengths.sum()
-    ts, es, rows, n = np.empty(total), np.empty(total), np.empty(total, np.int64), 0
-    for row in range(starts.size):
-        for place in range(lengths[row]):
-            t, e = np.float64(true[true_starts[row] + place]), np.float64(expected[starts[row] + place])
-            if np.isfinite(t) and np.isfinite(e):
-                ts[n], es[n], rows[n] = t, e, row
-                n += 1
-    return ts[:n], es[:n], rows[:n]
-
-
-@njit(cache=True, nogil=True)
-def correlation_of(n, t, e, tt, ee, te):
-    """Pearson's r from sums; NaN where either side has no variance."""
-    if n < 2:
-        return np.nan
-    true, expected = tt - t * t / n, ee - e * e / n
-    if not (true > 1e-12 * tt and expected > 1e-12 * ee):
-        return np.nan
-    return min(max((te - t * e / n) / np.sqrt(true * expected), -1.0), 1.0)
-
-
-@njit(cache=True, nogil=True)
-def grouped_correlations(sums, groups, weights):
-    """The groups of rows, rising, and Pearson's r over each.
-
-    Args:
-        sums: (R, 6) as of `row_sums`.
-        groups: (R,) number of each row's group.
-        weights: (R,)
-    """
-    order = np.argsort(groups, kind="mergesort")
-    found, values, n = np.empty(order.size, np.int64), np.empty(order.size), 0
-    total = np.zeros(6)
-    for place in range(order.size):
-        row = order[place]
-        for k in range(6):
-            total[k] += sums[row, k] * weights[row]
-        if place + 1 == order.size or groups[order[place + 1]] != groups[row]:
-            found[n] = groups[row]
-            values[n] = correlation_of(total[0], total[1], total[2], total[3], total[4], total[5])
-            total[:] = 0
-            n += 1
-    return found[:n], values[:n]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -190,17 +115,18 @@ def studentised(kind, sums, bounds, left, resamples, seed, level):
                 found += 1
     if not found:
         return value, error, np.nan, np.nan
-    rising = np.sort(distances[:found])
-    return value, error, quantile_of(rising, 1 - level), quantile_of(rising, level)
+    return value, error, quantile_of(distances[:found], 1 - level), quantile_of(distances[:found], level)
 
 
 @njit(cache=True, nogil=True)
-def quantile_of(rising, level):
-    """Of sorted values, between two of them by a line, as numpy takes it."""
-    place = level * (rising.size - 1)
-    low = min(int(np.floor(place)), rising.size - 1)
-    high = min(low + 1, rising.size - 1)
-    return rising[low] + (place - low) * (rising[high] - rising[low])
+def quantile_of(values, level):
+    """Of values, between two of them by a line, as numpy takes it."""
+    place = level * (values.size - 1)
+    low = min(int(np.floor(place)), values.size - 1)
+    parted = np.partition(values, low)
+    if low + 1 == values.size:
+        return parted[low]
+    return parted[low] + (place - low) * (parted[low + 1 :].min() - parted[low])
 
 
 @njit(cache=True, nogil=True)
