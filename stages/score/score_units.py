@@ -36,14 +36,14 @@ from stages.settings import Explain, Judge, Score, Simulate
 from stages.simulate.simulate_units import simulations
 from stages.units import draw, unit_name, unit_shards
 
-_SCORERS: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
+SCORER_LIST: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
 SCORES = unit_table(
     "scores",
     3,
     *EXPLANATION,
     column("text", pa.string(), "the explanation"),
     column("simulator", pa.string(), "method that predicted the activations"),
-    *(one for scorer in _SCORERS for one in scorer.columns),
+    *(one for scorer in SCORER_LIST for one in scorer.columns),
     column("correlation_select", pa.float64(), "correlation on the select split, which chose the candidate"),
     column("n_candidates", pa.int32(), "candidates that could be compared on the select split"),
     column("coverage", pa.float64(), "mean probability mass found on the numbers"),
@@ -91,8 +91,7 @@ def score_some(module: str, polarity: str, indices: Sequence[int], context: Cont
     explanations: dict[int, Rows] = {index: [] for index in indices}
     for row in context.tables.read(EXPLANATIONS, mine, EXPLAINED).to_pylist():
         explanations[row["index"]].append(row)
-    held_out = pc.field("split").isin(["select", "report"])
-    simulated = mine & held_out & (pc.field("simulator") == context.config[Simulate].name)
+    simulated = mine & (pc.field("simulator") == context.config[Simulate].name)
     rows_simulated = context.tables.read(SIMULATIONS, simulated, COLUMNS)
     truth = true_activations(context, module, indices, ("select", "report"), polarity)
     kept = kept_of_units(context, module, polarity, indices, truth)
@@ -144,7 +143,7 @@ def published(unit: Pairs, chosen: int, settings: Score, rng: np.random.Generato
     mine = unit.rows["candidate"] == chosen
     select, report = (unit.where(mine & part) for part in (~is_report, is_report))
     explained = Explained(select, report, chosen_controls(unit, chosen), settings, rng, kept)
-    row = {name: value for scorer in _SCORERS for name, value in scorer.score(explained).items()}
+    row = {name: value for scorer in SCORER_LIST for name, value in scorer.score(explained).items()}
     coverage, lengths = report.rows["coverage"], report.rows["length"]
     known = np.isfinite(coverage) & (lengths > 0)
     return row | {

@@ -61,11 +61,13 @@ def labelled_unit(rng: np.random.Generator, share: float, sequences: int = 400, 
     return LabelledUnit(true, right, missing, extra)
 
 
-def labelled_units(count: int, seed: int = 0, rare: float = RARE, common: float = COMMON) -> Iterator[LabelledUnit]:
+def labelled_units(
+    count: int, seed: int = 0, rare: float = RARE, common: float = COMMON, sequences: int = 400
+) -> Iterator[LabelledUnit]:
     """So many units, from rare concepts to common ones."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
-        yield labelled_unit(rng, float(np.exp(rng.uniform(np.log(rare), np.log(common)))))
+        yield labelled_unit(rng, float(np.exp(rng.uniform(np.log(rare), np.log(common)))), sequences)
 
 
 def shares_of_falls(
