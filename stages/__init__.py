@@ -17,7 +17,7 @@ from stages.sasc.ngram_scan import SCAN as SCAN_NGRAMS
 from stages.sasc.sasc_report import REPORT as SASC_REPORT
 from stages.sasc.score_themes import SCORE as SCORE_SASC
 from stages.sasc.synthesize import SYNTHESIZE
-from stages.score.score_units import REPORT as SCORE_REPORT
+from stages.score.run_report import REPORT as SCORE_REPORT
 from stages.score.score_units import SCORE
 from stages.simulate.simulate_units import SIMULATE
 

@@ -15,8 +15,9 @@ from pipeline.schemas import SIMULATIONS
 from pipeline.subjects.module_kinds import kind_of, modules_of
 from stages.evidence import RecordedUnits
 from stages.methods import open_method
-from stages.score.score_units import pair, simulation_errors
+from stages.score.pairs import pair, simulation_errors
 from stages.score.scorers import Explained, correlations
+from stages.score.truth import true_activations
 from stages.settings import Record, Score, Simulate
 from stages.simulate import SIMULATORS
 from stages.simulate.simulate_units import SIMULATE, Job, simulate_unit
@@ -46,8 +47,7 @@ class UnitTrials:
         """
         module, polarity, index = unit
         name, context, recorded = self._config[Simulate].name, self._context, RecordedUnits.of(self._context)
-        exemplars = recorded.exemplars(module, [index], ("report",), polarity)
-        shown = sorted({one.seq_id for one in exemplars[index]})
+        shown = [seq_id for seq_id, _ in recorded.sequences(module, [index], ("report",), polarity)[index]]
         if not shown:
             raise UserError(f"the run has no exemplars of {unit_name(module, index, polarity)} in the split report")
         if self._simulator is None:
@@ -57,16 +57,16 @@ class UnitTrials:
         job, tokens = Job(keys, "", index, explanation), recorded.tokens(shown)
         rows = await simulate_unit([job], [(seq_id, "report") for seq_id in shown], tokens, self._simulator, name, 1)
         table = SIMULATIONS.of_rows(rows)
-        pairs = pair(table, exemplars)
+        pairs = pair(table, true_activations(context, module, [index], ("report",), polarity))
         rng = draw(self._config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
-        nothing = pairs.where(np.zeros(len(pairs.rows), bool))
-        scored = correlations(Explained(nothing, pairs, nothing, self._config[Score], rng))
+        nothing = pairs.where(slice(0))
+        scored = correlations(Explained(nothing, pairs, {}, self._config[Score], rng))
         numbers = ("correlation", "ci_low", "ci_high", "correlation_random")
         return {
             "simulator": name,
             **{name: _finite(scored[name]) for name in numbers},
             "n_sequences": len(pairs.rows),
-            "n_tokens": int(pairs.sums[:, 0].sum()),
+            "n_tokens": int(pairs.rows["sums"][:, 0].sum()),
             "error": next(iter(simulation_errors(table).values()), None),
             "sequences": [
                 {"seq_id": row["seq_id"], "expected": _floats(row["expected"]), "error": row["error"]} for row in rows

@@ -28,6 +28,7 @@ def write_run_file(file: Path, kind: type[RunConfig]) -> str:
         "subject.modules": toml(["layers.4.mlp", "layers.15.mlp"]),
         "corpus.source": toml("package:gensim-wikipedia"),
         "corpus.max_sequences": toml(512),
+        "record.random": toml({"explain": 20, "select": 10, "report": 40}),
         "explain.units": toml(8),
     }
     try:

@@ -147,9 +147,9 @@ class MethodReport:
     score: str = "score"
     """What the score is called."""
     numbers: Mapping[str, str] = field(default_factory=dict)
-    """The columns of the table that hold the score, the ends of its interval (low, high), the score on random sequences alone
-    (random), its control, that of the full token table (lookup), the p_value, and the number of controls behind it (controls); those
-    that the method has."""
+    """The columns of the table that hold the score, that on the corpus as it is (corpus), the ends of the score's interval (low, high),
+    the score on random sequences alone (random), its control, that of the full token table (lookup), the p_value, and the number of
+    controls behind it (controls); those that the method has."""
     controls: str = ""
     """The setting for the number of controls."""
 

@@ -15,7 +15,7 @@ from pipeline.schemas import NULL_UNITS
 if TYPE_CHECKING:
     import pandas as pd
 
-NUMBERS = ("score", "low", "high", "random", "control", "lookup", "p_value")
+NUMBERS = ("corpus", "score", "low", "high", "random", "control", "lookup", "p_value")
 """Numbers of a unit in the list; `MethodReport.numbers` names the columns they come from."""
 UNITS_IN_FILE = 16
 """Units whose data is in one file, so that the file of one unit is small."""
@@ -72,9 +72,11 @@ def in_order(module: str) -> list[tuple[int, int, str]]:
 
 def _of_method(run: RunFolder, number: int, method: MethodReport) -> "pd.DataFrame":
     """The chosen rows of a method's table of scores: one for each simulator, else the first candidate."""
-    numbers = ", ".join(f"CAST({method.numbers.get(name, 'NULL')} AS FLOAT) AS {name}" for name in NUMBERS)
+    there = run.dataset(method.table).schema.names
+    known = {name: column for name, column in method.numbers.items() if column in there}
+    numbers = ", ".join(f"CAST({known.get(name, 'NULL')} AS FLOAT) AS {name}" for name in NUMBERS)
     density, join = "NULL", ""
-    simulated = "simulator" in run.dataset(method.table).schema.names
+    simulated = "simulator" in there
     simulator, kept = ("simulator", "simulator, candidate") if simulated else ("''", "NULL")
     if "units" in run.tables:
         density = "CASE polarity WHEN '-' THEN units.density_negative ELSE units.density END"

@@ -1,4 +1,4 @@
-"""What can be wrong between the files of a run: rows that are there twice, rows about nothing, sequences in two splits.
+"""What can be wrong between the files of a run: rows that are there twice, rows about nothing, sequences and documents in two splits.
 
 DuckDB compares, in bounded memory: what does not fit goes to a temporary folder.
 """
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 MEMORY = "1GB"
+WHOLE_FROM = 2
+"""A corpus of more documents than these has each of them in one split."""
 Files = Mapping[str, tuple[TableSchema, Sequence[Path]]]
 """By the name of a table, the table and its files."""
 
@@ -68,6 +70,8 @@ def _compared(whole: Files, incomplete: Sequence[str], step: Callable[[str], Non
                     yield from _without(connection, name, reference)
         if CORPUS.name in whole:
             yield from _twice(connection, CORPUS.name, ("doc_id", "start"), "token_ids IS NOT NULL")
+            step("splits: each document in one")
+            yield from _documents_in_two_splits(connection)
         split = [
             name
             for name, (table, _) in whole.items()
@@ -127,6 +131,15 @@ def _in_two_splits(connection: "DuckDBPyConnection", names: Sequence[str]) -> It
             GROUP BY filename ORDER BY filename"""
         for path, count, first in connection.execute(sql).fetchall():
             yield Problem(place(path), f"{count:,} sequences are in more than one split, the first of them {first}")
+
+
+def _documents_in_two_splits(connection: "DuckDBPyConnection") -> Iterator[Problem]:
+    """Documents of the corpus that are in more than one split; one or two are cut on purpose, and those of an import are no documents."""
+    sql = f"""WITH cut AS (SELECT doc_id FROM "{CORPUS.name}" WHERE token_ids IS NOT NULL GROUP BY doc_id HAVING count(DISTINCT split) > 1)
+        SELECT filename, count(DISTINCT doc_id), min(doc_id) FROM "{CORPUS.name}" SEMI JOIN cut USING (doc_id)
+        WHERE (SELECT count(DISTINCT doc_id) FROM "{CORPUS.name}") > {WHOLE_FROM} GROUP BY filename ORDER BY filename"""
+    for path, count, first in connection.execute(sql).fetchall():
+        yield Problem(place(path), f"{count:,} documents are in more than one split, the first of them {first}")
 
 
 def _listed(columns: Sequence[str]) -> str:

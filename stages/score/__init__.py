@@ -2,6 +2,7 @@
 
 SCORERS = {
     "correlation": "stages.score.scorers:CORRELATION",
+    "corpus": "stages.score.corpus_scores:CORPUS",
     "calibrated": "stages.score.scorers:CALIBRATED",
     "controls": "stages.score.scorers:CONTROLS",
 }

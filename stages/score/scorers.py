@@ -3,68 +3,19 @@
 Shapes: N tokens of all sequences, R rows.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.schemas import column
-from stages.score.statistics import Floats, Ints, correlation_interval, pearson, permutation_p, sequence_sums
+from stages.score.kept_sequences import NOT_KNOWN, Kept
+from stages.score.pairs import Pairs
+from stages.score.statistics import Floats, correlation_interval, permutation_p
 from stages.settings import Score
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-SINGLE_CONTROLS = ("lookup", "top_token", "constant")
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Simulated sequences beside their true activations."""
-
-    rows: "pd.DataFrame"
-    """index, candidate (-1 for a control), control, source, source_candidate, split, is_random (a top sequence may have been drawn
-    as well), and by token true (NaN where a token does not count), expected and coverage."""
-    sums: Floats
-    """(rows, 6) as of `sequence_sums`."""
-
-    @classmethod
-    def of(cls, rows: "pd.DataFrame") -> "Pairs":
-        """Pairs with their sums."""
-        lengths = rows["true"].map(len).to_numpy(np.int64)
-        starts, groups = np.concatenate([[0], np.cumsum(lengths)]), np.repeat(rows["index"].to_numpy(), lengths)
-        return cls(rows, sequence_sums(flat(rows["true"]), flat(rows["expected"]), starts, groups))
-
-    def where(self, wanted: npt.ArrayLike) -> "Pairs":
-        """The rows for which (R,) `wanted` holds."""
-        kept = np.asarray(wanted, dtype=bool)
-        return Pairs(self.rows[kept], self.sums[kept])
-
-    @property
-    def correlation(self) -> float:
-        """Pearson correlation over all tokens of the rows; NaN where it is undefined."""
-        return float(pearson(self.sums.sum(axis=0)))
-
-    def correlations(self, groups: Ints) -> tuple[Ints, Floats]:
-        """The groups of the rows, rising, and the correlation over each; NaN where it is undefined."""
-        found, place = np.unique(groups, return_inverse=True)
-        sums = np.zeros((len(found), self.sums.shape[1]))
-        np.add.at(sums, place, self.sums)
-        return found, pearson(sums)
-
-    def tokens(self) -> tuple[Floats, Floats]:
-        """True and expected values of the tokens that count."""
-        true, expected = flat(self.rows["true"]), flat(self.rows["expected"])
-        counts = np.isfinite(true) & np.isfinite(expected)
-        return true[counts], expected[counts]
-
-
-def flat(arrays: Iterable[npt.ArrayLike]) -> Floats:
-    """Some arrays one after the other."""
-    return np.concatenate([np.zeros(0), *arrays])
+SINGLE_CONTROLS = ("lookup", "top_token", "constant", "inverted")
 
 
 @dataclass(frozen=True)
@@ -75,11 +26,12 @@ class Explained:
     """Its sequences on the select split, on which calibrations are fitted."""
     report: Pairs
     """Its sequences on the report split, on which scores are published."""
-    controls: Pairs
-    """What was simulated beside it on the report sequences, by `control` and, for shuffled ones, by `source`: of the candidates of each
-    source the one that does best on the select split, as the explanation itself was chosen."""
+    controls: Mapping[str, Pairs]
+    """What was simulated beside it on the report sequences, by CONTROLS. Of the candidates of each source of the shuffled ones it is the
+    one that does best on the select split, as the explanation itself was chosen."""
     settings: Score
     rng: np.random.Generator
+    kept: Kept = NOT_KNOWN
 
 
 @dataclass(frozen=True)
@@ -97,17 +49,18 @@ class Scorer:
 def correlations(explained: Explained) -> dict[str, float]:
     """Over the report split, over its random sequences alone, and within sequences."""
     report, settings = explained.report, explained.settings
-    value, is_random = report.correlation, report.rows["is_random"].to_numpy(dtype=bool)
+    value, is_random = report.correlation, report.rows["is_random"]
     low, high = correlation_interval(
-        report.sums, is_random.astype(np.int64), settings.bootstrap, settings.interval, explained.rng
+        report.rows["sums"], is_random.astype(np.int64), settings.bootstrap, settings.interval, explained.rng
     )
-    within = pearson(report.sums)
+    within = report.correlations(np.arange(len(report.rows)))[1]
+    within = within[np.isfinite(within)]
     return {
         "correlation": value,
         "ci_low": low if np.isfinite(value) else np.nan,
         "ci_high": high if np.isfinite(value) else np.nan,
         "correlation_random": report.where(is_random).correlation,
-        "correlation_sequence": float(np.nanmean(within)) if np.isfinite(within).any() else np.nan,
+        "correlation_sequence": float(within.mean()) if within.size else np.nan,
     }
 
 
@@ -136,8 +89,8 @@ def fit_calibration(method: str, true: Floats, expected: Floats) -> Callable[[Fl
 
 def shares_explained(explained: Explained) -> dict[str, float]:
     """The shares of the report split that values calibrated on the select split explain."""
-    calibrate = fit_calibration(explained.settings.calibration, *explained.select.tokens())
-    true, simulated = explained.report.tokens()
+    calibrate = fit_calibration(explained.settings.calibration, *explained.select.tokens()[:2])
+    true, simulated, _ = explained.report.tokens()
     return shares_of(true, calibrate(simulated))
 
 
@@ -152,17 +105,15 @@ def control_correlations(explained: Explained) -> dict[str, float]:
 
     An explanation of another unit under which nothing varies has predicted nothing: it counts as 0, and never as absent.
     """
-    controls, value = explained.controls, explained.report.correlation
-    kinds = controls.rows["control"]
-    shuffled = controls.where(kinds == "shuffled")
-    values = np.nan_to_num(shuffled.correlations(shuffled.rows["source"].to_numpy(np.int64))[1])
+    value, shuffled = explained.report.correlation, explained.controls["shuffled"]
+    values = np.nan_to_num(shuffled.correlations(shuffled.rows["source"])[1])
     mean = float(values.mean()) if values.size else np.nan
     return {
         "correlation_shuffled": mean,
         "n_shuffled": int(values.size),
         "selectivity": value - mean,
         "p_value": permutation_p(value, values),
-        **{f"correlation_{name}": controls.where(kinds == name).correlation for name in SINGLE_CONTROLS},
+        **{f"correlation_{name}": explained.controls[name].correlation for name in SINGLE_CONTROLS},
     }
 
 
@@ -203,6 +154,7 @@ CONTROLS = Scorer(
             "correlation when one token is named, the most telling one of the table",
         ),
         column("correlation_constant", pa.float64(), "correlation of one sentence that suits every unit"),
+        column("correlation_inverted", pa.float64(), "correlation of words that say the opposite of the explanation"),
     ),
     control_correlations,
 )

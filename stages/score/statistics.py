@@ -1,52 +1,28 @@
-"""Correlations from sums over sequences, their intervals, and p-values.
+"""Correlations from sums over sequences, intervals of statistics of sums, and p-values.
 
 A bootstrap resamples the sums of sequences and never tokens; scipy.stats has no bootstrap of clusters within strata, and its
-`pearsonr` takes 170 times as long on the units of a shard.
+`pearsonr` takes 170 times as long on the units of a shard. What takes long is in kernels, which are imported where they are used.
 
-Shapes: S sequences, N tokens of all of them, R resamples.
+Shapes: S sequences, H strata.
 """
+
+import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-MIDDLE = 5.0
-"""Of the scale of expected activations, 0 to 10."""
 LEAST_FREEDOM = 2
 """Degrees of freedom of Student's t that bound an interval."""
-CLOSE = 1e-12
-"""A correlation that is this close to -1 or 1 has no interval but itself."""
-
-
-def sequence_sums(true: Floats, expected: Floats, starts: Ints, group: Ints) -> Floats:
-    """Count, sums, sums of squares and of products of each sequence.
-
-    Args:
-        true: (N,) activations of all sequences in a row; NaN where a token does not count.
-        expected: (N,) expected activations.
-        starts: (S + 1,) where each sequence starts, and the end of the last.
-        group: (N,) number of the unit that a token belongs to.
-
-    Returns:
-        (S, 6): n, sum t, sum e, sum t^2, sum e^2, sum t e, in activation units, with t taken relative to the mean of
-        its unit and e to the middle of its scale: this changes no correlation and keeps the sums precise.
-    """
-    counts = np.isfinite(true) & np.isfinite(expected)
-    t = np.where(counts, true, 0.0)
-    totals, numbers = np.bincount(group, weights=t), np.bincount(group, weights=counts)
-    t = np.where(counts, t - (totals / np.maximum(numbers, 1))[group], 0.0)
-    e = np.where(counts, expected - MIDDLE, 0.0)
-    row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))  # (N,)
-    columns = (counts.astype(np.float64), t, e, t * t, e * e, t * e)
-    return np.stack([np.bincount(row, weights=column, minlength=len(starts) - 1) for column in columns], axis=1)
 
 
 def pearson(sums: Floats) -> Floats:
     """Pearson correlations from sums.
 
     Args:
-        sums: (..., 6) as of `sequence_sums`, added up over the sequences of interest.
+        sums: (..., 6) as of `sum_kernels.row_sums`, added up over the sequences of interest.
 
     Returns:
         (...) from -1 to 1; NaN where either side has no variance.
@@ -62,77 +38,97 @@ def pearson(sums: Floats) -> Floats:
 def correlation_interval(
     sums: Floats, strata: Ints, resamples: int, mass: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Studentised bootstrap interval of the correlation, on Fisher's z (Efron and Tibshirani 1993, chapter 12).
+    """Interval of the correlation over sequences that stand for themselves, each stratum drawn from a large one.
 
-    Sequences are drawn with replacement within each stratum (`top` and `random` sequences were kept by design, so
-    their numbers are not random). Tokens of a sequence stay together, because they are not independent. Each resample is held
-    against its own standard error, which comes from how much each sequence moves the correlation. A factor of Student's t over
+    Args:
+        sums: (S, 6) as of `sum_kernels.row_sums`.
+        strata: (S,) number of the stratum of each sequence.
+        mass: probability mass of the interval.
+    """
+    from stages.score.interval_kernels import CORRELATION
+
+    order, counts = np.argsort(strata, kind="stable"), np.bincount(strata, minlength=1)
+    return studentised_interval(CORRELATION, sums[order], bounds_of(counts), np.ones(len(counts)), resamples, mass, rng)
+
+
+def bounds_of(counts: npt.ArrayLike) -> Ints:
+    """(H + 1,) where strata of so many sequences begin, one after the other, and the end."""
+    return np.append(0, np.cumsum(counts))
+
+
+def studentised_interval(
+    kind: int, sums: Floats, bounds: Ints, left: Floats, resamples: int, mass: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Studentised bootstrap interval, on the scale of `interval_kernels.transformed` (Efron and Tibshirani 1993, chapter 12).
+
+    Sequences are drawn with replacement within each stratum, as how many of each were kept was decided beforehand.
+    Tokens of a sequence stay together, because they are not independent. Each resample is held
+    against its own standard error, which comes from how much each sequence moves the statistic. A factor of Student's t over
     the normal quantile, with as many degrees of freedom as there are sequences beyond one in each stratum, makes up for few sequences.
     An end is never farther than a t of LEAST_FREEDOM degrees would have it, as resamples in which nearly nothing is left have errors
     near 0. docs/scores.md has how often such intervals cover.
 
     Args:
-        sums: (S, 6) as of `sequence_sums`.
-        strata: (S,) number of the stratum of each sequence.
+        kind: of the statistic, see `interval_kernels.transformed`.
+        sums: (S, 6) of the sequences, each times its weight, those of a stratum together.
+        bounds: (H + 1,) where each stratum begins, and the end.
+        left: (H,) the share of each stratum that was not drawn; a stratum that is all there adds no error.
         mass: probability mass of the interval.
 
     Returns:
-        Lower and upper end; NaN where there is no correlation, or no stratum has two sequences that differ in it.
+        Lower and upper end; NaN where the statistic is undefined, or no stratum has two sequences that differ in it. A correlation of 1
+        or -1, and whatever was drawn whole, is its own interval.
     """
-    from scipy.special import ndtri, stdtrit
+    from stages.score.interval_kernels import F1, studentised
 
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    freedom = len(sums) - len(members)
-    if freedom < 1:
-        return np.nan, np.nan
-    (value,), (error,) = _with_error(np.ones((1, len(sums))), sums, members)
-    if not np.isfinite(value) or 1 - abs(value) < CLOSE:
-        return float(value), float(value)
-    weights = np.zeros((resamples, len(sums)))  # (R, S) how often each sequence is drawn
-    for of in members:
-        weights[:, of] = rng.multinomial(len(of), np.full(len(of), 1 / len(of)), size=resamples)
-    values, errors = _with_error(weights, sums, members)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        distances = (np.arctanh(values) - np.arctanh(value)) / errors
-    distances = distances[np.isfinite(distances)]
-    if not distances.size or not error:
-        return np.nan, np.nan
-    upper = (1 + mass) / 2
-    few = stdtrit(freedom, upper) / ndtri(upper)
-    low, high = np.quantile(distances, [1 - upper, upper]) * few
-    most = stdtrit(LEAST_FREEDOM, upper)
-    low, high = max(low, -most) * error, min(high, most) * error
-    return float(np.tanh(np.arctanh(value) - high)), float(np.tanh(np.arctanh(value) - low))
+    upper, seed = (1 + mass) / 2, int(rng.integers(2**63))
+    value, error, low, high = studentised(kind, np.ascontiguousarray(sums), bounds, left, resamples, seed, upper)
+    back = _from_logit if kind == F1 else math.tanh
+    freedom = freedom_of(bounds, left)
+    if not left.any() or (math.isinf(value) and kind != F1 and freedom > 0):
+        return back(value), back(value)
+    if not math.isfinite(value) or not error or freedom < 1 or math.isnan(low):
+        return math.nan, math.nan
+    few, most = factors_of_few(freedom, upper)
+    low, high = max(low * few, -most) * error, min(high * few, most) * error
+    return back(value - high), back(value - low)
 
 
-def _with_error(weights: Floats, sums: Floats, members: list[Ints]) -> tuple[Floats, Floats]:
-    """(R,) correlations of resamples, and the standard errors of their Fisher's z by the infinitesimal jackknife.
+def freedom_of(bounds: Ints, left: Floats) -> int:
+    """Sequences beyond one in each stratum that was drawn from."""
+    sizes = zip(bounds[:-1].tolist(), bounds[1:].tolist(), left.tolist(), strict=True)
+    return sum(max(end - start - 1, 0) for start, end, share in sizes if share > 0)
+
+
+def precision_interval(value: float, error: float, bounds: Ints, left: Floats, mass: float) -> tuple[float, float]:
+    """Interval of an average precision on the scale of the logit, by Student's t.
 
     Args:
-        weights: (R, S) how often each sequence is drawn.
-        members: of each stratum.
+        error: its standard error, see `interval_kernels.jackknifed_precision`.
+        bounds, left: as of `studentised_interval`.
     """
-    totals = weights @ sums
-    values, (n, t, e, tt, ee, _) = pearson(totals), np.moveaxis(totals, -1, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t_variance, e_variance = tt - t * t / n, ee - e * e / n
-        both = np.sqrt(t_variance * e_variance)
-        # how the correlation moves with each of the sums: (R, 6)
-        slopes = [
-            t * e / n**2 / both - values / 2 * (t * t / n**2 / t_variance + e * e / n**2 / e_variance),
-            -e / n / both + values * t / n / t_variance,
-            -t / n / both + values * e / n / e_variance,
-            -values / 2 / t_variance,
-            -values / 2 / e_variance,
-            1 / both,
-        ]
-        moves = np.stack(slopes, axis=-1) @ sums.T  # (R, S)
-        variance = np.zeros(len(weights))
-        for of in members:
-            drawn, moved, count = weights[:, of], moves[:, of], len(of)
-            spread = moved - (drawn * moved).sum(axis=1, keepdims=True) / count
-            variance += (drawn * spread**2).sum(axis=1) * (count / max(count - 1, 1))
-        return values, np.sqrt(variance) / (1 - values**2)
+    from scipy.special import stdtrit
+
+    freedom = freedom_of(bounds, left)
+    if not left.any():
+        return value, value
+    if freedom < 1 or not error or not 0 < value < 1:
+        return math.nan, math.nan
+    width = float(stdtrit(freedom, (1 + mass) / 2)) * error / (value * (1 - value))
+    middle = math.log(value / (1 - value))
+    return _from_logit(middle - width), _from_logit(middle + width)
+
+
+@lru_cache(1024)
+def factors_of_few(freedom: int, level: float) -> tuple[float, float]:
+    """Student's t over the normal quantile, and the quantile of Student's t with LEAST_FREEDOM degrees of freedom."""
+    from scipy.special import ndtri, stdtrit
+
+    return float(stdtrit(freedom, level) / ndtri(level)), float(stdtrit(LEAST_FREEDOM, level))
+
+
+def _from_logit(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
 
 
 def permutation_p(value: float, controls: Floats) -> float:

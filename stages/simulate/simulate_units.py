@@ -2,11 +2,12 @@
 
 Beside every explanation the controls are simulated on the same report sequences: explanations of other units of the
 module (`shuffled`), each unit's with as many candidates as the unit itself has, so that one of them can be chosen on `select` in the same
-way; the bare top token (`top_token`), a sentence that suits every unit (`constant`), and the mean
-activation of every token (`lookup`). Only tokens and a text ever reach a simulator.
+way; the opposite of each candidate in words (`inverted`), the bare top token (`top_token`), a sentence that suits every unit
+(`constant`), and the mean activation of every token (`lookup`). Only tokens and a text ever reach a simulator.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ JOBS_AT_ONCE = 8
 """Explanations simulated side by side on one unit, behind an endpoint."""
 ALL_JOBS = 1_000_000
 """In a batch, which is submitted when all has been asked."""
+CLAUSE = re.compile(r"\s*;\s*(?:(?:to a lesser degree|also weakly)\s+)?")
+"""Between the clauses of an explanation by statistics."""
 CONSTANT = "ordinary English text"
 LOOKUP = "lookup"
 POOLED = ["index", "candidate", "text"]
@@ -140,12 +143,18 @@ def unit_jobs(index: int, explanations: list[Row], pool: Pool, means: TokenMeans
     for source in _drawn(index, keys, pool, config):
         texts = pool[source][: len(own)]
         jobs += [Job(keys, "shuffled", source, text, number, len(texts) > 1) for number, text in texts]
+    jobs += [Job(keys, "inverted", index, opposite(row["text"]), row["candidate"], on_select=False) for row in own]
     jobs.append(Job(keys, "constant", index, CONSTANT, on_select=False))
     if means.top is not None:
         jobs.append(Job(keys, "top_token", index, f'the token "{means.top.strip()}"', on_select=False))
     if means.means:
         jobs.append(Job(keys, LOOKUP, index, "", on_select=False, means=means))
     return jobs
+
+
+def opposite(explanation: str) -> str:
+    """Words that say the opposite; its clauses are joined, as an exception that ends at the first of them would leave the others out."""
+    return "anything except " + " and ".join(filter(None, CLAUSE.split(explanation.strip(" ."))))
 
 
 def _drawn(index: int, keys: Row, pool: Pool, config: RunConfig) -> list[int]:
@@ -229,5 +238,5 @@ SIMULATE = Stage(
     asks=lambda config: model_use("simulator", config[Simulate].used, SIMULATORS, config[Simulate].engine),
     estimate=EstimateHints(simulate_sizes, replies_grow=True),
     method="simulation",
-    version=2,
+    version=3,
 )

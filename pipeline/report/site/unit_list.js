@@ -4,6 +4,7 @@
   const COLUMNS = {
     unit: { name: "Unit", width: 195 },
     text: { name: "Explanation", width: 430 },
+    corpus: { name: "Corpus", width: 74, number: true },
     score: { name: "Score", width: 70, number: true },
     interval: { name: "Interval, × ◇", width: 170 },
     control: { name: "Control ×", width: 85, number: true },
@@ -17,7 +18,7 @@
   const NARROW = { unit: 88, score: 64, text: 230 }; // on a phone
   const WORDS = ["module", "polarity", "explainer", "simulator", "status"];
   const RANGES = { score: "Score", control: "Control", density: "Density" };
-  const SORTS = ["unit", "text", "score", "control", "lookup", "random", "p_value", "density", "explainer", "status"];
+  const SORTS = ["unit", "text", "corpus", "score", "control", "lookup", "random", "p_value", "density", "explainer", "status"];
 
   // Rows of the list that pass the filters of the address, in its order.
   NG.rowsFor = (params) => {

@@ -60,7 +60,7 @@ def about_other_units(root: Path) -> Path:
 WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "flipped": (flipped, "in the column text, a checksum does not fit"),
     "truncated": (truncated, "truncated or not a Parquet file"),
-    "other table": (of_another_table, "holds the table explanations/3, not scores/2"),
+    "other table": (of_another_table, "holds the table explanations/3, not scores/3"),
     "twice": (republished("scores", lambda rows: rows.append(rows[0])), "1 rows are there twice by module, index"),
     "no explanation": (
         republished("scores", lambda rows: rows[1].update(candidate=7)),
@@ -73,6 +73,10 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no exemplars": (republished("exemplars", lambda rows: rows.__delitem__(slice(8, 16))), "no row in exemplars"),
     "no sequence": (republished("exemplars", lambda rows: rows[3].update(seq_id=99)), "no row in corpus by seq_id"),
     "two splits": (republished("exemplars", lambda rows: rows[3].update(split="explain")), "more than one split"),
+    "a document in two splits": (
+        republished("corpus", lambda rows: [row.update(doc_id=f"d{place // 3}") for place, row in enumerate(rows)]),
+        "3 documents are in more than one split, the first of them d0",
+    ),
     "one place twice": (republished("corpus", lambda rows: rows[3].update(start=0)), "twice by doc_id, start"),
     "other units": (about_other_units, "1 of its rows are about units that its shard does not cover"),
 }

@@ -15,7 +15,7 @@ from pipeline.commands.status import status_text
 from pipeline.config.run_file import parse_config
 from pipeline.results.discoveries import Discoveries, discoveries
 from stages import REPORTS
-from stages.score.score_units import REPORT
+from stages.score.run_report import REPORT
 from stages.settings import SECTIONS
 from tests.pipeline.report.made_up_run import write_run
 

@@ -14,7 +14,9 @@ from pipeline.config.run_file import parse_config
 from pipeline.schemas import SIMULATIONS
 from pipeline.storage.shards import publish
 from stages.evidence import Exemplar
-from stages.score.score_units import SCORES, pair, score_unit, simulation_errors
+from stages.score.pairs import pair, simulation_errors
+from stages.score.score_units import SCORES, score_unit
+from stages.score.truth import BANDS, Truth
 from stages.settings import SECTIONS, Score
 
 T = 12
@@ -42,6 +44,18 @@ def make_exemplars(rng: np.random.Generator, repeat: bool = True) -> list[Exempl
         if repeat:
             found.append(Exemplar(first, "random", ["x"] * T, found[-10].activations, split))
     return found
+
+
+def truth_of(exemplars: list[Exemplar]) -> Truth:
+    kept = [one for one in exemplars if one.band in BANDS]
+    return Truth.of(
+        np.full(len(kept), 7),
+        np.array([one.seq_id for one in kept]),
+        np.array([one.split == "report" for one in kept]),
+        np.array([BANDS.index(one.band) for one in kept]),
+        np.array([len(one.activations) for one in kept]),
+        np.concatenate([one.activations for one in kept]),
+    )
 
 
 def simulated(
@@ -73,7 +87,7 @@ def explanations(count: int = 1) -> list[dict[str, Any]]:
 
 def score(exemplars: list[Exemplar], rows: list[dict[str, Any]], count: int = 1) -> list[dict[str, Any]]:
     table = pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
-    paired = pair(table, {7: exemplars})
+    paired = pair(table, truth_of(exemplars))
     scored = score_unit(CONFIG, explanations(count), paired, simulation_errors(table), np.random.default_rng(0))
     found: list[dict[str, Any]] = SCORES.of_rows(scored).to_pylist()
     return found
@@ -243,7 +257,7 @@ def test_a_control_under_which_nothing_varies_is_beaten_by_a_positive_score(sign
 
 def test_a_failed_explanation_has_a_row_without_a_score() -> None:
     exemplars = make_exemplars(np.random.default_rng(7))
-    paired = pair(pa.Table.from_pylist([], schema=SIMULATIONS.schema), {7: exemplars})
+    paired = pair(pa.Table.from_pylist([], schema=SIMULATIONS.schema), truth_of(exemplars))
     [row] = explanations()
     row |= {"status": "dead", "text": None, "error": "never fires"}
     [found] = SCORES.of_rows(score_unit(CONFIG, [row], paired, {}, np.random.default_rng(0))).to_pylist()
@@ -254,7 +268,7 @@ def test_a_simulation_of_another_length_is_refused() -> None:
     exemplars = make_exemplars(np.random.default_rng(8))
     table = pa.Table.from_pylist([simulated(exemplars[0], np.zeros(T + 1))], schema=SIMULATIONS.schema)
     with pytest.raises(ValueError, match="as many expected activations as tokens"):
-        pair(table, {7: exemplars})
+        pair(table, truth_of(exemplars))
 
 
 def test_an_explanation_that_was_cut_off_is_scored_and_says_so() -> None:
@@ -264,7 +278,7 @@ def test_an_explanation_that_was_cut_off_is_scored_and_says_so() -> None:
     table = pa.Table.from_pylist(rows, schema=SIMULATIONS.schema)
     [row] = explanations()
     row |= {"status": "truncated", "error": "cut off"}
-    [found] = score_unit(CONFIG, [row], pair(table, {7: exemplars}), {}, np.random.default_rng(0))
+    [found] = score_unit(CONFIG, [row], pair(table, truth_of(exemplars)), {}, np.random.default_rng(0))
     assert (found["status"], found["error"]) == ("ok", "cut off")
     assert found["correlation"] > 0.9
 

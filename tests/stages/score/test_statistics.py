@@ -6,15 +6,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
-from stages.score.statistics import Floats, _with_error, correlation_interval, pearson, permutation_p, sequence_sums
-from tests.stages.score.coverage import covered
+from stages.score.interval_kernels import CORRELATION, studentised
+from stages.score.statistics import Floats, Ints, correlation_interval, pearson, permutation_p
+from tests.stages.score.coverage import covered, sequence_sums
 from tests.tiers import examples
 
 
-def sums_of(true: list[Floats], expected: list[Floats], unit: int = 0) -> Floats:
-    starts = np.concatenate([[0], np.cumsum([len(t) for t in true])]).astype(np.int64)
-    group = np.full(starts[-1], unit, dtype=np.int64)
-    return sequence_sums(np.concatenate(true), np.concatenate(expected), starts, group)
+def sums_of(true: list[Floats], expected: list[Floats]) -> Floats:
+    return sequence_sums(np.concatenate(true), np.concatenate(expected), np.array([len(t) for t in true]))
+
+
+def with_error(sums: Floats, bounds: list[int]) -> tuple[float, float]:
+    """Fisher's z of the correlation, and its standard error, of sequences in strata."""
+    value, error, *_ = studentised(CORRELATION, sums, np.array(bounds), np.ones(len(bounds) - 1), 0, 0, 0.975)
+    return value, error
+
+
+def interval(sums: Floats, strata: Ints, seed: int = 9) -> tuple[float, float]:
+    return correlation_interval(sums, strata, 200, 0.95, np.random.default_rng(seed))
 
 
 def random_sequences(rng: np.random.Generator, count: int, noise: float = 1.0) -> tuple[list[Floats], list[Floats]]:
@@ -56,10 +65,7 @@ def test_no_variance_is_undefined_and_not_zero(flat: str) -> None:
 
 
 def test_nothing_simulated_is_undefined() -> None:
-    assert sequence_sums(np.zeros(0), np.zeros(0), np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)).shape == (
-        0,
-        6,
-    )
+    assert sequence_sums(np.zeros(0), np.zeros(0), np.zeros(0, np.int64)).shape == (0, 6)
     assert np.isnan(pearson(np.zeros(6)))
 
 
@@ -109,8 +115,8 @@ def test_the_interval_keeps_the_number_of_sequences_of_each_stratum() -> None:
     """Where the sequences of each stratum are the same, so is every resample: there is nothing to tell an error from."""
     true, expected = random_sequences(np.random.default_rng(8), 2)
     sums = sums_of(true, expected)[[0, 0, 1, 1, 1]]
-    assert np.isnan(correlation_interval(sums, np.array([0, 0, 1, 1, 1]), 200, 0.95, np.random.default_rng(9))).all()
-    alone = correlation_interval(sums[1:3], np.array([0, 1]), 200, 0.95, np.random.default_rng(9))
+    assert np.isnan(interval(sums, np.array([0, 0, 1, 1, 1]))).all()
+    alone = interval(sums[1:3], np.array([0, 1]))
     assert np.isnan(alone).all(), "one sequence in each stratum"
 
 
@@ -118,7 +124,7 @@ def test_standard_errors_are_those_of_the_jackknife_where_there_are_many_sequenc
     rng = np.random.default_rng(3)
     true, expected = random_sequences(rng, 400)
     sums, strata = sums_of(true, expected), np.repeat([0, 1], 200)
-    _, (error,) = _with_error(np.ones((1, 400)), sums, [np.arange(200), np.arange(200, 400)])
+    _, error = with_error(sums, [0, 200, 400])
     without = np.arctanh(pearson(sums.sum(axis=0) - sums))
     jackknife = sum(199 / 200 * ((without[strata == s] - without[strata == s].mean()) ** 2).sum() for s in (0, 1))
     assert error == pytest.approx(np.sqrt(jackknife), rel=0.02)
@@ -130,10 +136,10 @@ def test_resamples_in_which_next_to_nothing_is_left_do_not_blow_the_interval_up(
     true, expected = [rng.normal(0, 0.01, 30) for _ in range(10)], [np.zeros(30) for _ in range(10)]
     true[3][:6], expected[3][:6], expected[7][2] = 5, 9, 1
     sums, strata = sums_of(true, expected), np.zeros(10, np.int64)
-    (value,), (error,) = _with_error(np.ones((1, 10)), sums, [np.arange(10)])
+    z, error = with_error(sums, [0, 10])
     low, high = correlation_interval(sums, strata, 500, 0.95, rng)
-    ends = np.tanh(np.arctanh(value) + np.array([-4.303, 4.303]) * error)
-    assert ends[0] - 1e-3 <= low <= value <= high <= ends[1] + 1e-3
+    ends = np.tanh(z + np.array([-4.303, 4.303]) * error)
+    assert ends[0] - 1e-3 <= low <= np.tanh(z) <= high <= ends[1] + 1e-3
 
 
 def test_a_perfect_correlation_is_its_own_interval() -> None:
