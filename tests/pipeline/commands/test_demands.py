@@ -20,7 +20,7 @@ from pipeline.llm.engine import Request
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages import STAGES
-from stages.judge.judge_units import JUDGEMENTS
+from stages.judge.judge_tables import JUDGEMENTS
 from stages.settings import SECTIONS
 from tests.pipeline.asked import Asked, run
 from tests.pipeline.subjects.conftest import save_tiny_llama
