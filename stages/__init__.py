@@ -4,6 +4,7 @@ from pipeline.execution.stage import Stage
 from pipeline.schemas import TableSchema
 from stages.corpus import CORPUS
 from stages.explain.explain_units import EXPLAIN
+from stages.judge.judge_report import with_examples
 from stages.judge.judge_units import JUDGE
 from stages.judge.text_choice import TEXTS
 from stages.record.details import DETAIL
@@ -34,5 +35,5 @@ TABLES: dict[str, TableSchema] = {
 }
 """The tables that people query, by name."""
 
-REPORTS = (SCORE_REPORT, SASC_REPORT)
+REPORTS = (with_examples(SCORE_REPORT), SASC_REPORT)
 """What finished runs say, by method, the default one first."""

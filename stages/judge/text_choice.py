@@ -23,11 +23,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.execution.stage import Context, Shard, Stage, chunks, numbered_shards
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks, numbered_shards
 from pipeline.imports import IMPORTED
 from pipeline.schemas import JUDGED_TEXTS
 from pipeline.storage.by_hand import read_by_hand
 from pipeline.storage.tables import Tables
+from stages.estimates import made_up_judged_texts
 from stages.evidence import RecordedUnits, split_of
 from stages.record.sequences import corpus_ids, random_ids
 from stages.settings import Judge, Record
@@ -199,5 +200,6 @@ TEXTS = Stage(
     plan=plan,
     process=process,
     splits=(SPLIT,),
+    estimate=EstimateHints(made_up_tables=made_up_judged_texts),
     method="simulation",
 )
