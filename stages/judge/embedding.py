@@ -6,12 +6,10 @@ It says how well the words call up the topic of the texts; what an explanation s
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context
 from pipeline.subjects.loading.model_source import resolve_model
-from stages.judge.example_scorer import Answer, Item, Judged, UnitTexts, texts_of
+from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts, texts_of
 from stages.methods import Method
 from stages.settings import Simulate
 
@@ -19,25 +17,22 @@ if TYPE_CHECKING:
     from pipeline.subjects.embedder import Embedder, Vectors
 
 KEPT = 16_384
-"""Vectors in memory at most; 25 MB for all-MiniLM."""
+"""Vectors in memory beyond which those of earlier shards are let go; 25 MB for all-MiniLM."""
 
 
-class EmbeddingScorer:
+class EmbeddingScorer(ExampleScorer):
     """Ranks texts by their cosine with the explanation; a text is embedded once for all explanations."""
-
-    number = "auroc"
-    chance: float | None = 0.5
-    reads_explanation = True
-    prompt_id = ""
 
     def __init__(self, embedder: "Embedder") -> None:
         self.model = f"{embedder.name.partition('@')[0]}@{embedder.revision}"
         self._embedder = embedder
         self._vectors: dict[str, Vectors] = {}
 
-    def items(self, unit: UnitTexts, rng: np.random.Generator) -> list[Item]:  # noqa: ARG002 - the contract
-        """Every text of the unit."""
-        return texts_of(unit)
+    def prepare(self, units: Sequence[UnitTexts], explanations: Sequence[str]) -> None:
+        """Embed everything together: a pass of the embedder has room for many texts."""
+        if len(self._vectors) > KEPT:
+            self._vectors = {}
+        self._embed([*explanations, *(item.text for unit in units for item in texts_of(unit))])
 
     async def judge(self, explanation: str, items: Sequence[Item], unit: UnitTexts) -> Judged:  # noqa: ARG002 - the contract
         """The cosine for each text."""
@@ -47,8 +42,6 @@ class EmbeddingScorer:
         return [(item, Answer(None, value=float(self._vectors[item.text] @ wanted))) for item in items]
 
     def _embed(self, texts: Sequence[str]) -> None:
-        if len(self._vectors) > KEPT:
-            self._vectors = {}
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         self._vectors |= dict(zip(new, self._embedder.encode(new), strict=True))
 

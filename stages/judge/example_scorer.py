@@ -5,7 +5,6 @@ Everything comes from the `report` split, which neither explained the unit nor c
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import pyarrow.compute as pc
@@ -72,27 +71,30 @@ class Answer:
 Judged = list[tuple[Item, Answer]]
 
 
-class ExampleScorer(Protocol):
-    """Asks about the texts of a unit by an explanation."""
+class ExampleScorer:
+    """Says of the texts of a unit whether they fit an explanation; a method of judging is a subclass that says how."""
 
-    number: str
+    number = "auroc"
     """The column of `example_scores` that is its score: balanced_accuracy, accuracy or auroc."""
-    chance: float | None
+    chance: float | None = 0.5
     """That number for whoever knows nothing; None where it is the unit's share of firing texts."""
-    reads_explanation: bool
+    reads_explanation = True
     """Without, there are no controls, and the score is of the unit."""
-    model: str
+    model = ""
     """The language model or embedder that takes part, empty for none."""
-    prompt_id: str
+    prompt_id = ""
     """Its prompt, empty for none."""
 
-    def items(self, unit: UnitTexts, rng: np.random.Generator) -> list[Item]:
-        """What is asked about a unit, whatever the explanation; the generator draws what is drawn."""
-        ...
+    def prepare(self, units: Sequence[UnitTexts], explanations: Sequence[str]) -> None:
+        """What will be asked about soon, for who works it out better together."""
+
+    def items(self, unit: UnitTexts, rng: np.random.Generator) -> list[Item]:  # noqa: ARG002 - for who draws
+        """What is asked about a unit, whatever the explanation: every text, unless a method says otherwise."""
+        return texts_of(unit)
 
     async def judge(self, explanation: str, items: Sequence[Item], unit: UnitTexts) -> Judged:
         """An answer for each item, in order; or for items that follow from the explanation."""
-        ...
+        raise NotImplementedError
 
 
 def texts_of(unit: UnitTexts) -> list[Item]:

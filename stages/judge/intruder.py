@@ -17,7 +17,7 @@ from pipeline.llm.engine import Message, Request
 from pipeline.prompts import Prompt
 from stages.asking import Asker, Reply, Use, greedy_request
 from stages.few_shot import marked_text, opening
-from stages.judge.example_scorer import Answer, Item, Judged, UnitTexts
+from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
 from stages.judge.fuzzing import responds, wrong_marks
 from stages.judge.text_choice import DECILES
 from stages.methods import Method
@@ -27,7 +27,7 @@ MAX_TOKENS = 16
 _NUMBER = re.compile(r"\d+")
 
 
-class IntruderScorer:
+class IntruderScorer(ExampleScorer):
     """Asks a question for each text that does not fit; the item of a question is that text."""
 
     number = "accuracy"
@@ -35,13 +35,9 @@ class IntruderScorer:
 
     def __init__(self, asker: Asker, prompt: Prompt, together: int, max_tokens: int | None = None) -> None:
         """together: texts of a question."""
-        self.chance: float | None = 1 / together
-        self.prompt_id, self._asker, self._prompt = prompt.id, asker, prompt
+        self.chance = 1 / together
+        self.model, self.prompt_id, self._asker, self._prompt = asker.engine.name, prompt.id, asker, prompt
         self._together, self._max_tokens = together, max_tokens or MAX_TOKENS
-
-    @property
-    def model(self) -> str:
-        return self._asker.engine.name
 
     def items(self, unit: UnitTexts, rng: np.random.Generator) -> list[Item]:
         """Questions, each with its texts on a line of their own; groups of texts of the same strength take turns."""

@@ -29,6 +29,9 @@ from stages.units import unit_shards
 ALL = 1_000_000
 """Side by side, behind an endpoint: it bounds what is in flight, and a batch is submitted when all has been asked."""
 
+MOST_PREPARED = 512
+"""Explanations that a scorer is told of beforehand as possible controls, at most."""
+
 
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a judgement."""
@@ -64,6 +67,8 @@ async def process(shard: Shard, context: Context) -> Rows:
         lambda _: context.tables.read(SCORES, where, columns, shards_of_pool(shard)).to_pylist(),
     )
     texts = await asyncio.to_thread(unit_texts, context, module, indices, polarity)
+    many = len(pool) > MOST_PREPARED  # then a few of them alone are asked about
+    scorer.prepare(list(texts.values()), [row["text"] for row in (explanations if many else [*explanations, *pool])])
     at_once = ALL if engine and engine.base_url else 1
 
     async def judge_unit(index: int) -> list[tuple[list[Row], Row]]:

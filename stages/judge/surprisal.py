@@ -17,7 +17,7 @@ from pipeline.imports import IMPORTED
 from pipeline.prompts import Prompt
 from pipeline.subjects.loading.model_source import resolve_model
 from stages.few_shot import one_line
-from stages.judge.example_scorer import Answer, Item, Judged, UnitTexts, texts_of
+from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
 from stages.methods import Method
 from stages.settings import Judge
 
@@ -32,12 +32,8 @@ Opening = tuple["Prefix", int]
 """A text that others carry on from, read but for its last token, and that token."""
 
 
-class SurprisalScorer:
+class SurprisalScorer(ExampleScorer):
     """Ranks texts by the nats a token that the explanation saves; what stands in front of texts is read once for all of them."""
-
-    number = "auroc"
-    chance: float | None = 0.5
-    reads_explanation = True
 
     def __init__(self, loaded: "LoadedModel", prompt: Prompt) -> None:
         self.model = f"{loaded.name.partition('@')[0]}@{loaded.revision}"
@@ -45,10 +41,6 @@ class SurprisalScorer:
         self._model, self._tokenizer, self._prompt = loaded.model, loaded.tokenizer, prompt
         self._without = self._read(prompt.part("without"))
         self._before: tuple[list[str], list[float]] = ([], [])
-
-    def items(self, unit: UnitTexts, rng: np.random.Generator) -> list[Item]:  # noqa: ARG002 - the contract
-        """Every text of the unit."""
-        return texts_of(unit)
 
     async def judge(self, explanation: str, items: Sequence[Item], unit: UnitTexts) -> Judged:  # noqa: ARG002 - the contract
         """The mean loss of each text's tokens without the explanation minus that with it, in nats a token."""

@@ -6,7 +6,7 @@ The protocol of Paulo et al. 2024: as many texts on which the unit fires, at eve
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -18,66 +18,55 @@ from pipeline.llm.engine import Completion, Message, Request
 from pipeline.prompts import Prompt
 from stages.asking import Asker, Reply, Use, greedy_request
 from stages.few_shot import marked_text, one_line, opening
-from stages.judge.example_scorer import Answer, Item, Judged, UnitTexts
+from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
 from stages.methods import Method
 from stages.settings import Judge
 
 ALTERNATIVES = 20
 """Asked for at each token of a reply."""
 _ANSWER = re.compile(r"^[ \t]*(\d{1,4})[ \t]*[:.)][ \t]*(yes|no)\b", re.IGNORECASE | re.MULTILINE)
+Choose = Callable[[Judge, UnitTexts, np.random.Generator], list[Item]]
+"""The texts that are asked about."""
 
 
-@dataclass(frozen=True)
-class YesNo:
+class YesNo(ExampleScorer):
     """Shows a language model some texts at a time and asks of each whether it fits."""
 
-    asker: Asker
-    prompt: Prompt
-    choose: Callable[[UnitTexts, np.random.Generator], list[Item]]
-    together: int
-    """Texts in one request."""
-    max_tokens: int | None = None
-    """Of a reply; as many as the answers need unless given."""
-    number: str = "balanced_accuracy"
-    chance: float | None = 0.5
-    reads_explanation: bool = True
+    number = "balanced_accuracy"
 
-    @property
-    def model(self) -> str:
-        return self.asker.engine.name
-
-    @property
-    def prompt_id(self) -> str:
-        return self.prompt.id
+    def __init__(self, asker: Asker, prompt: Prompt, choose: Choose, judge: Judge) -> None:
+        self.model, self.prompt_id = asker.engine.name, prompt.id
+        self._asker, self._prompt, self._choose, self._judge = asker, prompt, choose, judge
 
     def items(self, unit: UnitTexts, rng: np.random.Generator) -> list[Item]:
         """Its texts in an order that does not give the answers away."""
-        found = self.choose(unit, rng)
+        found = self._choose(self._judge, unit, rng)
         return [found[place] for place in rng.permutation(len(found))]
 
     async def judge(self, explanation: str, items: Sequence[Item], unit: UnitTexts) -> Judged:  # noqa: ARG002 - the contract
         """An answer for each item; an error of the engine's own is the answer of the texts in its request."""
 
+        together = self._judge.texts
+
         async def ask(start: int) -> list[Answer]:
-            texts = [item.text for item in items[start : start + self.together]]
+            texts = [item.text for item in items[start : start + together]]
             try:
-                return await answers(self.asker, self.prompt, explanation, texts, self.max_tokens)
+                return await answers(self._asker, self._prompt, explanation, texts, self._judge.max_tokens)
             except Exception as error:
                 if stops_the_shard(error):
                     raise
                 return [Answer(None, error=f"{type(error).__name__}: {error}") for _ in texts]
 
-        starts = range(0, len(items), self.together)
+        starts = range(0, len(items), together)
         parts = await bounded_gather(ask, starts, max(len(starts), 1))
         return list(zip(items, [answer for part in parts for answer in part], strict=True))
 
 
-def yes_no(summary: str, prompt: str, choose: Callable[[Judge, UnitTexts, np.random.Generator], list[Item]]) -> Method:
+def yes_no(summary: str, prompt: str, choose: Choose) -> Method:
     """A method that asks about the texts that are chosen."""
 
     def build(context: Context, asker: Asker, prompts: Sequence[Prompt]) -> YesNo:
-        judge = context.config[Judge]
-        return YesNo(asker, prompts[0], lambda unit, rng: choose(judge, unit, rng), judge.texts, judge.max_tokens)
+        return YesNo(asker, prompts[0], choose, context.config[Judge])
 
     return Method(summary, build, prompts=(prompt,))
 
