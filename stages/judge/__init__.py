@@ -5,6 +5,9 @@ JUDGE_METHODS = {
     "fuzzing": "stages.judge.fuzzing:FUZZING",
     "intruder": "stages.judge.intruder:INTRUDER",
     "embedding": "stages.judge.embedding:EMBEDDING",
+    "sensitivity": "stages.judge.sensitivity:RETRIEVED",
+    "sensitivity_written": "stages.judge.sensitivity:WRITTEN",
+    "paraphrases": "stages.judge.paraphrases:PARAPHRASES",
     "surprisal": "stages.judge.surprisal:SURPRISAL",
 }
 """By name, as `judge.methods` has them: a `Method` that makes an `ExampleScorer` from the context of its stage."""

@@ -61,7 +61,7 @@ def agreement(answered: "pd.DataFrame") -> dict[str, float]:
     truth = answered["fits"].to_numpy(dtype=bool)
     says, values = answered["says"], answered["value"].to_numpy(dtype=np.float64)
     found: dict[str, Any] = dict.fromkeys(("tp", "fp", "tn", "fn"))
-    found |= dict.fromkeys(("accuracy", "balanced_accuracy", "f1", *FLOORS), np.nan)
+    found |= dict.fromkeys(("accuracy", "balanced_accuracy", "precision", "f1", *FLOORS), np.nan)
     if len(truth) and says.notna().all():
         yes = says.to_numpy(dtype=bool)
         found |= _counted(truth, yes)
@@ -73,6 +73,7 @@ def _counted(truth: Bools, yes: Bools) -> dict[str, Any]:
     """Measures of answers of yes or no; (N,) each."""
     tp, fp, tn, fn = (int(part.sum()) for part in (truth & yes, ~truth & yes, ~truth & ~yes, truth & ~yes))
     found: dict[str, Any] = {"tp": tp, "fp": fp, "tn": tn, "fn": fn, "accuracy": (tp + tn) / len(truth)}
+    found["precision"] = tp / (tp + fp) if tp + fp else np.nan
     if truth.all() or not truth.any():
         return found
     share = float(truth.mean())

@@ -75,7 +75,7 @@ class ExampleScorer:
     """Says of the texts of a unit whether they fit an explanation; a method of judging is a subclass that says how."""
 
     number = "auroc"
-    """The column of `example_scores` that is its score: balanced_accuracy, accuracy or auroc."""
+    """The column of `example_scores` that is its score: balanced_accuracy, accuracy, precision or auroc."""
     chance: float | None = 0.5
     """That number for whoever knows nothing; None where it is the unit's share of firing texts."""
     reads_explanation = True
@@ -84,6 +84,8 @@ class ExampleScorer:
     """The language model or embedder that takes part, empty for none."""
     prompt_id = ""
     """Its prompt, empty for none."""
+    only_asks = False
+    """For estimates: whether it is only to ask its language model, and to run no subject."""
 
     def prepare(self, units: Sequence[UnitTexts], explanations: Sequence[str]) -> None:
         """What will be asked about soon, for who works it out better together."""

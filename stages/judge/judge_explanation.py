@@ -16,9 +16,16 @@ from stages.units import draw, unit_name
 Row = dict[str, Any]
 
 
+def controls_of(row: Row, pool: Sequence[Row], config: RunConfig) -> list[Row]:
+    """The explanations of other units that are the controls of one, drawn by the seed."""
+    others = [other for other in pool if other["index"] != row["index"]]
+    rng = draw(config.run.seed, "judge controls/" + unit_name(row["module"], row["index"], row["polarity"]))
+    return [others[place] for place in rng.permutation(len(others))[: config[Judge].controls]]
+
+
 async def judge_explanation(
     row: Row,
-    others: Sequence[Row],
+    controls: Sequence[Row],
     unit: UnitTexts,
     scorer: ExampleScorer,
     config: RunConfig,
@@ -29,8 +36,6 @@ async def judge_explanation(
     judge = config[Judge]
     rng = draw(config.run.seed, f"{judge.used}/" + unit_name(row["module"], row["index"], row["polarity"]))
     items = scorer.items(unit, rng)
-    wanted = judge.controls if scorer.reads_explanation else 0
-    controls = [others[place] for place in rng.permutation(len(others))[:wanted]]
     keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": judge.name}
 
     async def judged(shown: Row) -> Judged:

@@ -60,6 +60,7 @@ EXAMPLE_SCORES = unit_table(
     column("n_shuffled", pa.int32(), "explanations of other units behind these"),
     column("balanced_accuracy", pa.float64(), "mean share of right answers on both kinds of text; 0.5 by chance"),
     column("accuracy", pa.float64(), "share of right answers"),
+    column("precision", pa.float64(), "share of the texts with the answer yes that fit"),
     column("f1", pa.float64(), "F1 of the yes answers"),
     column("auroc", pa.float64(), "area under the ROC curve of the ranking numbers; of the answers where one has none"),
     column("accuracy_always_yes", pa.float64(), "accuracy of a judge that always says yes; its balanced accuracy is 0.5"),

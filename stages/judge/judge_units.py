@@ -12,14 +12,14 @@ from pipeline.config import RunConfig
 from pipeline.config.section import choice
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.kept_plan import shards_of_pool
-from pipeline.execution.stage import Context, Methods, ModelUse, Rows, Shard, Stage
+from pipeline.execution.stage import Context, EstimateHints, Methods, ModelUse, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS
 from stages.human_explainer import controls_by, explainers, of_explainer
 from stages.judge import JUDGE_METHODS
-from stages.judge.example_scorer import unit_texts
-from stages.judge.judge_explanation import Row, judge_explanation
+from stages.judge.example_scorer import ExampleScorer, unit_texts
+from stages.judge.judge_explanation import Row, controls_of, judge_explanation
 from stages.judge.judge_tables import EXAMPLE_SCORES, JUDGEMENTS
 from stages.methods import Method, build_method, model_use
 from stages.score.score_units import SCORES
@@ -28,9 +28,6 @@ from stages.units import unit_shards
 
 ALL = 1_000_000
 """Side by side, behind an endpoint: it bounds what is in flight, and a batch is submitted when all has been asked."""
-
-MOST_PREPARED = 512
-"""Explanations that a scorer is told of beforehand as possible controls, at most."""
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
@@ -51,11 +48,31 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 async def process(shard: Shard, context: Context) -> Rows:
     """Judge the published explanations of the units of one shard, units side by side."""
+    judged = await judge_shard(shard, context, open_scorer(context))
+    return {
+        JUDGEMENTS.name: JUDGEMENTS.of_rows([row for rows, _ in judged for row in rows]),
+        EXAMPLE_SCORES.name: EXAMPLE_SCORES.of_rows([score for _, score in judged]),
+    }
+
+
+async def ask_only(shard: Shard, context: Context) -> None:
+    """The part of it that asks a language model; no subject is run."""
+    scorer = open_scorer(context)
+    scorer.only_asks = True
+    await judge_shard(shard, context, scorer)
+
+
+def open_scorer(context: Context) -> ExampleScorer:
+    """The method of a run, made once."""
+    judge = context.config[Judge]
+    engine = judge.engine if model_of(context.config) else None
+    return context.once("scorer", lambda _: build_method(judge.used, JUDGE_METHODS, context, engine, context))
+
+
+async def judge_shard(shard: Shard, context: Context, scorer: ExampleScorer) -> list[tuple[list[Row], Row]]:
+    """For each published explanation of a shard its rows of `judgements` and its row of `example_scores`."""
     module, polarity, indices = shard.key["module"], shard.key["polarity"], shard.key["indices"]
-    config, judge = context.config, context.config[Judge]
-    engine = judge.engine if model_of(config) else None
-    scorer = context.once("scorer", lambda _: build_method(judge.used, JUDGE_METHODS, context, engine, context))
-    columns = [*EXPLANATION_KEYS, "text"]
+    config, columns = context.config, [*EXPLANATION_KEYS, "text"]
     published = pc.field("text").is_valid() & pc.field("status").isin(["ok", "undefined"])  # one explanation a unit
     by = of_explainer(config[Explain].name) & (pc.field("simulator") == config[Simulate].name)
     mine = published & by & context.tables.is_unit(module, indices, polarity)
@@ -67,25 +84,19 @@ async def process(shard: Shard, context: Context) -> Rows:
         lambda _: context.tables.read(SCORES, where, columns, shards_of_pool(shard)).to_pylist(),
     )
     texts = await asyncio.to_thread(unit_texts, context, module, indices, polarity)
-    many = len(pool) > MOST_PREPARED  # then a few of them alone are asked about
-    scorer.prepare(list(texts.values()), [row["text"] for row in (explanations if many else [*explanations, *pool])])
-    at_once = ALL if engine and engine.base_url else 1
+    asked = [(row, controls_of(row, pool, config) if scorer.reads_explanation else []) for row in explanations]
+    scorer.prepare(list(texts.values()), [one["text"] for row, controls in asked for one in (row, *controls)])
+    engine = config[Judge].engine
+    at_once = ALL if model_of(config) and engine and engine.base_url else 1
 
     async def judge_unit(index: int) -> list[tuple[list[Row], Row]]:
-        own = [row for row in explanations if row["index"] == index]
-        others = [row for row in pool if row["index"] != index]
+        async def judge_one(one: tuple[Row, list[Row]]) -> tuple[list[Row], Row]:
+            return await judge_explanation(*one, texts[index], scorer, config, at_once)
 
-        async def judge_one(row: Row) -> tuple[list[Row], Row]:
-            return await judge_explanation(row, others, texts[index], scorer, config, at_once)
-
-        return await bounded_gather(judge_one, own, at_once)
+        return await bounded_gather(judge_one, [one for one in asked if one[0]["index"] == index], at_once)
 
     units = await context.gather(judge_unit, indices, at_once)
-    judged = [one for unit in units for one in unit]
-    return {
-        JUDGEMENTS.name: JUDGEMENTS.of_rows([row for rows, _ in judged for row in rows]),
-        EXAMPLE_SCORES.name: EXAMPLE_SCORES.of_rows([score for _, score in judged]),
-    }
+    return [one for unit in units for one in unit]
 
 
 def model_of(config: RunConfig) -> ModelUse | None:
@@ -130,5 +141,6 @@ JUDGE = Stage(
     splits=("report",),
     check=check,
     asks=model_of,
+    estimate=EstimateHints(asking=ask_only, reply=lambda config: choice(JUDGE_METHODS, config[Judge].used).reply),
     method="simulation",
 )

@@ -6,6 +6,7 @@ Shapes: B texts, L tokens of the longest, V vocabulary.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 512
 """Tokens of a forward pass at most; its logits take 4 V bytes a token."""
 
+OPENINGS = 32
+"""Explanations that are kept as they were read; 100 of their tokens take 5 MB with the smallest models, 13 with one of 7B."""
+
 Opening = tuple["Prefix", int]
 """A text that others carry on from, read but for its last token, and that token."""
 
@@ -39,7 +43,10 @@ class SurprisalScorer(ExampleScorer):
         self.model = f"{loaded.name.partition('@')[0]}@{loaded.revision}"
         self.prompt_id = prompt.id
         self._model, self._tokenizer, self._prompt = loaded.model, loaded.tokenizer, prompt
-        self._without = self._read(prompt.part("without"))
+        self._read = lru_cache(OPENINGS)(
+            self._opening
+        )  # an explanation is that of a unit, and then a control of others
+        self._without = self._opening(prompt.part("without"))
         self._before: tuple[list[str], list[float]] = ([], [])
 
     async def judge(self, explanation: str, items: Sequence[Item], unit: UnitTexts) -> Judged:  # noqa: ARG002 - the contract
@@ -51,7 +58,7 @@ class SurprisalScorer(ExampleScorer):
         saved = [before - now for before, now in zip(self._before[1], after, strict=True)]
         return [(item, _answer(value)) for item, value in zip(items, saved, strict=True)]
 
-    def _read(self, text: str) -> Opening:
+    def _opening(self, text: str) -> Opening:
         """What stands in front of a text; its last token is read with the text, as it predicts the first one."""
         from pipeline.llm.prefix_cache import Prefix, extend
 

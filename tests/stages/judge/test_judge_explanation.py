@@ -36,11 +36,13 @@ class Given:
         self.config = settings
 
 
-def judged(method: str, text: str, write: Any = by_colour, **judge: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def judged(
+    method: str, text: str, write: Any = by_colour, each: int = 10, **judge: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     others = [KEYS | {"index": index, "text": f"the word {word}"} for index, word in ((5, "purple"), (6, "seven"))]
     settings, found = config(methods=[method], **judge), choice(JUDGE_METHODS, method)
     scorer = found.build(Given(settings), Asker(DoubleEngine(write=write)), [Prompt(name) for name in found.prompts])
-    return asyncio.run(judge_explanation(KEYS | {"text": text}, others, coloured(), scorer, settings))
+    return asyncio.run(judge_explanation(KEYS | {"text": text}, others, coloured(each), scorer, settings))
 
 
 @pytest.mark.parametrize("method", ["detection", "fuzzing"])
@@ -99,8 +101,8 @@ def test_the_intruder_is_found_without_an_explanation_and_by_chance_in_a_fifth_o
     assert all(row["control"] == "" and row["seq_id"] >= 10 for row in rows), (
         "one question for each text that does not fit"
     )
-    _, always = judged("intruder", "", lambda _: "2", texts=5)
-    assert always["accuracy"] < 0.6
+    _, always = judged("intruder", "", lambda _: "2", each=200, texts=5)
+    assert 0.1 < always["accuracy"] < 0.3
     assert np.isnan(always["accuracy_always_yes"]), "there is no such judge"
 
 

@@ -55,7 +55,7 @@ def test_a_small_language_model_is_less_surprised_by_what_is_explained(smollm2: 
 def test_losses_behind_a_shared_opening_are_those_of_plain_reading(smollm2: LoadedModel) -> None:
     scorer, opening = SurprisalScorer(smollm2, Prompt("judge/surprisal.v1")), "A passage with rain:"
     texts = [*WEATHER, "", "Rain"]
-    found = scorer.losses(scorer._read(opening), texts)
+    found = scorer.losses(scorer._opening(opening), texts)
     assert np.isnan(found[4])
     encode = smollm2.tokenizer
     for text, value in zip(texts, found, strict=True):
