@@ -47,13 +47,13 @@ async def judge_explanation(
             failed = Answer(None, error=f"{type(error).__name__}: {error}")
             return [(item, failed) for item in items or [Item("", "", False)]]
 
-    asked = (row, *controls)
+    asked = (row, *(controls if scorer.reads_explanation else ()))
     rows: list[Row] = []
     for shown, found in zip(asked, await bounded_gather(judged, asked, at_once), strict=True):
         said = {"control": "" if shown is row else "shuffled", "source": shown["index"]}
         said |= {"model": scorer.model, "prompt_id": scorer.prompt_id}
         rows += [keys | said | {"number": number} | _row(*one) for number, one in enumerate(found)]
-    return rows, {**keys, "text": row["text"], **scores(rows, scorer, unit, len(controls))}
+    return rows, {**keys, "text": row["text"], **scores(rows, scorer, unit, len(asked) - 1)}
 
 
 def _row(item: Item, answer: Answer) -> Row:

@@ -84,7 +84,7 @@ async def judge_shard(shard: Shard, context: Context, scorer: ExampleScorer) -> 
         lambda _: context.tables.read(SCORES, where, columns, shards_of_pool(shard)).to_pylist(),
     )
     texts = await asyncio.to_thread(unit_texts, context, module, indices, polarity)
-    asked = [(row, controls_of(row, pool, config) if scorer.reads_explanation else []) for row in explanations]
+    asked = [(row, controls_of(row, pool, config)) for row in explanations]
     scorer.prepare(list(texts.values()), [one["text"] for row, controls in asked for one in (row, *controls)])
     engine = config[Judge].engine
     at_once = ALL if model_of(config) and engine and engine.base_url else 1
