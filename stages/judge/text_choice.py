@@ -8,8 +8,8 @@ run once more, on the first judge.sample sequences of the split, a uniform sampl
 - `quiet` are drawn from those on which it does not fire;
 - `weak` are the strongest of those that stay below WEAK of the unit's largest activation.
 
-A text fires a unit where its maximum is above record.density_threshold. A dense unit does so on most texts: then it fires on those above
-a quantile of the sample's maxima, and is quiet on those up to a lower one, as nothing else would tell texts apart.
+A text fires a unit where its maximum is above record.density_threshold. A dense unit does so on nearly all texts: then it fires on those
+above a quantile of the sample's maxima, and is quiet on those up to a lower one, as nothing else would tell texts apart.
 
 Shapes: N sequences, S of them drawn uniformly, T tokens.
 """
@@ -35,7 +35,7 @@ from stages.settings import Judge, Record
 from stages.units import draw, unit_name, unit_shards
 
 DECILES = 10
-DENSE = 0.5
+DENSE = 0.9
 """A unit is dense that fires on more than this share of the sample."""
 FIRES, QUIET = 0.75, 0.5
 """A dense unit fires on texts above the first quantile of the sample's maxima, and is quiet up to the second."""
