@@ -4,7 +4,9 @@ from pipeline.execution.stage import Stage
 from pipeline.schemas import TableSchema
 from stages.corpus import CORPUS
 from stages.explain.explain_units import EXPLAIN
+from stages.judge.judge_report import with_examples
 from stages.judge.judge_units import JUDGE
+from stages.judge.text_choice import TEXTS
 from stages.record.details import DETAIL
 from stages.record.merge import MERGE
 from stages.record.negatives import EMBED, NEGATIVE
@@ -22,7 +24,7 @@ from stages.score.score_units import SCORE
 from stages.simulate.simulate_units import SIMULATE
 
 _RECORD = (CORPUS, SCAN, MERGE, WEIGHTS, DETAIL, EMBED, NEGATIVE)
-_SIMULATION = (EXPLAIN, SIMULATE, SCORE, JUDGE)
+_SIMULATION = (EXPLAIN, SIMULATE, SCORE, TEXTS, JUDGE)
 _SASC = (LIST, SCAN_NGRAMS, MERGE_NGRAMS, EXPLAIN_SASC, SYNTHESIZE, SCORE_SASC)
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*_RECORD, *_SIMULATION, *_SASC)}
@@ -33,5 +35,5 @@ TABLES: dict[str, TableSchema] = {
 }
 """The tables that people query, by name."""
 
-REPORTS = (SCORE_REPORT, SASC_REPORT)
+REPORTS = (with_examples(SCORE_REPORT), SASC_REPORT)
 """What finished runs say, by method, the default one first."""

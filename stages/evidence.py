@@ -19,8 +19,9 @@ from pipeline.schemas import CORPUS, DETAILS, EXEMPLARS, NEGATIVES, UNIT_TOKENS,
 from stages.settings import Explain, Record
 
 SPLITS = ("explain", "select", "report")
-BANDS = ("top", "quantile", "random", "similar", "neighbour")
-"""Why a sequence was kept; the last two are hard negatives, see stages/record/negatives.py."""
+BANDS = ("top", "quantile", "random", "similar", "neighbour", "fires", "quiet", "weak")
+"""Why a sequence was kept; `similar` and `neighbour` are hard negatives, see stages/record/negatives.py, and the last three are texts for
+judges, see stages/judge/text_choice.py."""
 MOST_TEXTS = 65_536
 """Sequences whose tokens are kept in memory; about 1 KB each."""
 

@@ -223,27 +223,44 @@ class Judge(MethodsSection):
     choices: ClassVar = {"methods": JUDGE_METHODS}
     listed: ClassVar[str] = "methods"
     column: ClassVar[str] = "method"
-    shared: ClassVar[frozenset[str]] = frozenset({"shard_units"})
+    shared: ClassVar[frozenset[str]] = frozenset({"shard_units", "sample"})
 
     methods: Names = []
-    """What a language model is asked of an explanation: methods and variants; nothing unless given."""
+    """How explanations are scored on examples: methods and variants; none unless given."""
     engine: LanguageModel | None = None
     """The language model that judges."""
     texts: Positive = 5
     """Texts in one request."""
-    examples: Positive = 10
-    """Texts that fit, and texts that do not, at most."""
+    examples: Positive = 50
+    """Texts that fit, and texts that do not, at most, as many of either kind: of those that fit, as many of each tenth by strength. A
+    variant can take fewer."""
+    context: Positive | None = 32
+    """Tokens of a text, around its peak."""
+    sample: Count = 256
+    """Sequences of the split report, drawn uniformly, on which the units to be judged are run once more, as a recording keeps few
+    that are neither strong nor random; 0 takes what is recorded."""
+    negatives: Literal["random", "weak", "hard"] = "random"
+    """Texts that do not fit: any on which the unit does not fire, those that stay below a fifth of its largest activation, the
+    strongest first, or record.negatives."""
+    fuzzing: Literal["quiet", "active"] = "quiet"
+    """Where fuzzing marks wrong tokens: in texts that do not fit, or once more in those that do."""
     controls: Count = 3
     """Explanations of other units of the module judged on each unit's texts."""
     max_tokens: Positive | None = None
     """Tokens of a reply at most; unless given, as many as the answers need."""
+    surprisal_model: str | None = None
+    """The language model of `surprisal`, in this process, as subject.model; the subject itself unless given."""
     shard_units: Positive = 8
     """Units judged by one shard."""
 
+    def agree(self, config: RunConfig) -> None:
+        if self.names and self.negatives == "hard" and not config[Record].negatives:
+            raise ValueError('judge.negatives = "hard" needs hard negatives; set record.negatives, such as to 50')
+
     @model_validator(mode="after")
-    def _engine_present(self) -> "Judge":
-        if self.engine is None and any(self.chosen()):
-            raise ValueError('judge.methods need a language model; add [judge.engine] with model = "..."')
+    def _engine_suits(self) -> "Judge":
+        for _, name in self.chosen():
+            refuse_model("methods", name, JUDGE_METHODS, self.engine, "judge.engine")
         return self
 
 

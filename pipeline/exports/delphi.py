@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.exports.exported_run import Export, ExportedRun
 from pipeline.exports.exported_unit import ExportedExemplar, ExportedUnit, Row, write_json
-from pipeline.schemas import NEGATIVES
+from pipeline.schemas import JUDGED_TEXTS, NEGATIVES
 
 JUDGED = {"method", "control", "seq_id", "fits", "says", "probability"}
 """Columns of a table of texts that a judge was asked about."""
@@ -34,13 +34,15 @@ def _write(run: ExportedRun, folder: Path) -> None:
     for module in run.indices:
         for block in run.blocks(module):
             judged = _judged(run, module, block)
-            hard = run.exemplars(NEGATIVES.name, module, block) if judged else {}
+            asked = [run.exemplars(table.name, module, block) for table in (NEGATIVES, JUDGED_TEXTS)] if judged else []
             for unit in run.units(module, block):
                 if unit.explanations:
                     hook = module if run.polarity == "+" else f"{module}.negative"
                     name = f"{latent(hook, unit.index)}.txt"
                     write_json(folder / "explanations" / name, unit.explanations[0].text)
-                    for method, answers in _answers(unit, judged, hard.get(unit.index, [])).items():
+                    for method, answers in _answers(
+                        unit, judged, [one for found in asked for one in found.get(unit.index, [])]
+                    ).items():
                         (folder / "scores" / method).mkdir(parents=True, exist_ok=True)
                         write_json(folder / "scores" / method / name, answers)
 
@@ -51,15 +53,15 @@ def latent(module: str, index: int) -> str:
 
 
 def _judged(run: ExportedRun, module: str, indices: Sequence[int]) -> list[Row]:
-    """The texts that judges were asked about, with the explanations themselves."""
+    """The texts of the corpus that judges said yes or no to, with the explanations themselves."""
     tables = [name for name in run.run.tables if run.columns(name) >= JUDGED]
-    own = pc.field("control") == ""
+    own = (pc.field("control") == "") & pc.field("says").is_valid() & pc.field("seq_id").is_valid()
     return [row for name in tables for row in run.rows(name, module, indices, own)]
 
 
-def _answers(unit: ExportedUnit, judged: Sequence[Row], hard: Sequence[ExportedExemplar]) -> dict[str, list[Row]]:
+def _answers(unit: ExportedUnit, judged: Sequence[Row], asked: Sequence[ExportedExemplar]) -> dict[str, list[Row]]:
     """By method of judging, the answers on the unit's best explanation."""
-    sequences = {one.seq_id: one for one in (*hard, *unit.exemplars)}
+    sequences = {one.seq_id: one for one in (*unit.exemplars, *asked)}
     keys = {"index": unit.index, **unit.explanations[0].keys}
     found: dict[str, list[Row]] = {}
     for row in judged:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
-BANDS = ("top", "quantile", "random", "similar", "neighbour")
+BANDS = ("top", "quantile", "random", "similar", "neighbour", "fires", "quiet", "weak")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ MISSING = -128
 STEPS = 25
 """Of a simulated activation, for each step of its scale from 0 to 10; UNKNOWN for none."""
 UNKNOWN = 255
-LEFT_OUT = {"corpus", "judgements", "explanation_embeddings", "token_means"}
+LEFT_OUT = {"corpus", "judgements", "judged_texts", "explanation_embeddings", "token_means"}
 """Tables that no page of a unit shows row by row."""
 CALIBRATED = ("exemplars", "simulations")
 """The tables that the calibration is taken over."""

@@ -16,7 +16,7 @@ from pipeline.subjects.loading.model_loading import describe_model, load_subject
 from pipeline.subjects.module_kinds import Kind, kind_of, modules_of
 from pipeline.subjects.text_batches import Ids, TextBatch, TextBatches
 
-Pool = Literal["max", "mean", "last"]
+Pool = Literal["max", "min", "mean", "last"]
 Values = npt.NDArray[np.float64]
 DENSE = 2**26
 """Sparse activations that are held with their zeros at a time: 256 MiB."""
@@ -140,7 +140,7 @@ def _file(kind: Kind, module: str) -> TextKind:
 
 
 def pooled(activations: Activations, counted: torch.Tensor, pool: Pool) -> torch.Tensor:
-    """(B, U) float32 largest, mean or last activation over the counted tokens; NaN where one of those is.
+    """(B, U) float32 largest, smallest, mean or last activation over the counted tokens; NaN where one of those is.
 
     Args:
         activations: (B, T, U), or SparseActivations, of which some units at a time are filled up with zeros.
@@ -157,5 +157,7 @@ def pooled(activations: Activations, counted: torch.Tensor, pool: Pool) -> torch
     within = counted.unsqueeze(-1)  # (B, T, 1)
     if pool == "max":
         return activations.masked_fill(~within, -torch.inf).amax(dim=1).float()
+    if pool == "min":
+        return activations.masked_fill(~within, torch.inf).amin(dim=1).float()
     total: torch.Tensor = activations.float().masked_fill(~within, 0.0).sum(dim=1)
     return total / within.sum(dim=1)

@@ -1,7 +1,13 @@
-"""Scores by a judge: a language model that tells from an explanation which texts fit it, and which tokens."""
+"""Scores on examples: whether texts fit an explanation, asked of a language model or found without one, against what the unit does."""
 
 JUDGE_METHODS = {
-    "detection": "stages.judge.items:DETECTION",
-    "fuzzing": "stages.judge.items:FUZZING",
+    "detection": "stages.judge.yes_no:DETECTION",
+    "fuzzing": "stages.judge.fuzzing:FUZZING",
+    "intruder": "stages.judge.intruder:INTRUDER",
+    "embedding": "stages.judge.embedding:EMBEDDING",
+    "sensitivity": "stages.judge.sensitivity:RETRIEVED",
+    "sensitivity_written": "stages.judge.sensitivity:WRITTEN",
+    "paraphrases": "stages.judge.paraphrases:PARAPHRASES",
+    "surprisal": "stages.judge.surprisal:SURPRISAL",
 }
-"""By name, as `judge.methods` has them: a `JudgeMethod`."""
+"""By name, as `judge.methods` has them: a `Method` that makes an `ExampleScorer` from the context of its stage."""

@@ -59,6 +59,8 @@ def _text(body: Json, drawn: random.Random) -> str:
     if asked.startswith("The neuron is said to respond to:"):
         count = len(re.findall(r"^\d+\. ", asked, re.MULTILINE))
         return "".join(f"\n{number}: {drawn.choice(['yes', 'no'])}" for number in range(1, count + 1))
+    if asked.startswith("Which of these texts does not belong"):
+        return str(drawn.randint(1, len(re.findall(r"^\d+\. ", asked, re.MULTILINE))))
     if "\nLast token:" in asked:
         return str(drawn.randint(0, 10))
     if texts := _texts(asked):

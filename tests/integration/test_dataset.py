@@ -23,7 +23,7 @@ from tests.integration.reduced import call
 SASC = [
     table.name for stage in STAGES.values() if stage.method == "sasc" for table in stage.writes if table.name in TABLES
 ]
-NOT_ASKED_FOR = ["details", "negatives", "judgements", "example_scores", *SASC]
+NOT_ASKED_FOR = ["details", "negatives", "judged_texts", "judgements", "example_scores", *SASC]
 """Tables that the run file of the reduced demo does not ask for."""
 WRITTEN = [name for name in TABLES if name not in NOT_ASKED_FOR]
 
@@ -184,6 +184,6 @@ def test_status_shows_every_stage(finished: Path) -> None:
     assert "with 4 controls no p-value can be below 0.200, so none can be found; raise simulate.controls" in tested
     lines = {line.split()[0]: line.split() for line in table.splitlines()[2:]}
     recording = ["record.scan", "record.merge", "record.weights", "record.details", "record.embed", "record.negatives"]
-    assert list(lines) == ["corpus", *recording, "explain", "simulate", "score", "judge"]
+    assert list(lines) == ["corpus", *recording, "explain", "simulate", "score", "judge.texts", "judge"]
     assert lines["record.scan"][1:4] == ["4", "0", "0"], "of 32 numbers each, some of which no sequence has"
     assert lines["explain"][1:4] == ["6", "0", "0"]

@@ -1,5 +1,6 @@
 """Explainer, simulator and judge each with an engine of its own, and the judge's scores beside the correlations."""
 
+import re
 from pathlib import Path
 
 import duckdb
@@ -17,10 +18,13 @@ from tests.pipeline.llm.endpoint.served_model import ServedModel, served
 
 JUDGE = """
 [judge]
-methods = ["detection", "fuzzing"]
+methods = ["detection", "fuzzing", "intruder", "embedding", "surprisal"]
 controls = 1
+texts = 3
 engine = {{ base_url = "{base_url}", model = "{model}"{more} }}
 """
+
+METHODS = ("detection", "fuzzing", "intruder", "embedding", "surprisal")
 
 
 def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
@@ -37,9 +41,22 @@ def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
     scores, texts = pd.read_parquet(folder / "example_scores"), pd.read_parquet(folder / "judgements")
     published = pd.read_parquet(folder / "scores").query("status == 'ok' or status == 'undefined'")
     assert set(zip(scores["index"], scores["method"], strict=True)) == {
-        (index, method) for index in published["index"] for method in ("detection", "fuzzing")
+        (index, method) for index in published["index"] for method in METHODS
     }
     assert (texts["status"] == "ok").all()
+    assert (scores["status"] == "ok").all()
+    assert (scores["n_fitting"] == scores["n_other"]).sum() == 4 * len(published), (
+        "but for intruder, as many of either kind"
+    )
+    seen = pd.read_parquet(folder / "exemplars").query("split != 'report'")
+    assert not set(seen["seq_id"]) & set(texts["seq_id"]), (
+        "no text is one that explained the unit or chose among its explanations"
+    )
+    corpus = pd.read_parquet(folder / "corpus").set_index("seq_id")
+    documents = corpus.groupby("split")["doc_id"].agg(set)
+    assert not documents["report"] & (documents["explain"] | documents["select"])
+    assert "scores on examples" in done.stdout
+    assert re.search(r"surprisal +\S+ +\S+ +0.500 +4", done.stdout), done.stdout
     for row in scores.query("method == 'detection'").to_dict("records"):
         own = texts[(texts["index"] == row["index"]) & (texts["method"] == "detection") & (texts["control"] == "")]
         rights = [(own[own["fits"] == kind]["says"] == kind).mean() for kind in (True, False)]
@@ -71,4 +88,4 @@ def test_a_judge_in_batch_mode_asks_for_everything_of_a_method_in_one_batch(tmp_
         judged = pd.read_parquet(tmp_path / NAME / "judgements")
         assert (judged["status"] == "ok").all()
         assert set(judged["control"]) == {"", "shuffled"}
-        assert len(server.batches.batches) == 2, "one for each method"
+        assert len(server.batches.batches) == 3, "one for each method that asks"

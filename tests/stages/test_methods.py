@@ -69,7 +69,7 @@ def test_a_baseline_is_no_simulator_of_a_run() -> None:
     [
         ({"explain": {"explainer": "token_space"}}, 'explainer = "token_space" needs a language model; add [explain.engine]'),
         ({"simulate": {"simulator": "json"}}, 'simulator = "json" needs a language model; add [simulate.engine]'),
-        ({"judge": {"methods": ["detection"]}}, "judge.methods need a language model; add [judge.engine]"),
+        ({"judge": {"methods": ["detection"]}}, 'methods = "detection" needs a language model; add [judge.engine]'),
         ({"explain": {"engine": ENDPOINT}}, 'explainer = "statistics" uses a model in this process; leave engine.base_url out'),
         ({"simulate": {"engine": ENDPOINT}}, 'simulator = "word" uses a model in this process; leave engine.base_url out'),
     ],

@@ -20,7 +20,7 @@ from pipeline.llm.engine import Request
 from pipeline.storage.tables import Tables
 from pipeline.subjects.loading.model_loading import load_tokenizer
 from stages import STAGES
-from stages.judge.judge_units import JUDGEMENTS
+from stages.judge.judge_tables import JUDGEMENTS
 from stages.settings import SECTIONS
 from tests.pipeline.asked import Asked, run
 from tests.pipeline.subjects.conftest import save_tiny_llama
@@ -148,17 +148,22 @@ def test_judging_asks_for_what_was_estimated(
     negatives: int, tmp_path: Path, model: Path, texts: Path, asked: Asked
 ) -> None:
     engine = {"model": "large", "base_url": "http://127.0.0.1:9/v1", "tokenizer": str(model)}
-    judge = {"methods": ["detection", "fuzzing"], "engine": engine, "controls": 1}
+    judge = {
+        "methods": ["detection", "fuzzing"],
+        "engine": engine,
+        "controls": 1,
+        "negatives": "hard" if negatives else "random",
+    }
     word = {"simulator": "word", "engine": None}
     config = run_file(tmp_path, model, texts, simulate=word, judge=judge, record={"negatives": negatives})
     run(config, *RECORDING, "explain", "simulate")
     before = demands(config, STAGES)[-2:]
-    run(config, "score")
+    run(config, "score", "judge.texts")
     expected = sum((demand.usage for demand in demands(config, STAGES)[-2:]), Usage())
     asked.calls = asked.prompt_tokens = 0
     run(config, "judge")
     assert [demand.stage.split()[-1] for demand in before] == ["detection", "fuzzing"]
-    assert [demand.made_up for demand in before] == [["scores"], ["scores"]]
+    assert [demand.made_up for demand in before] == [["scores", "judged_texts"]] * 2
     assert (asked.calls, asked.prompt_tokens) == (expected.calls, expected.prompt_tokens)
     assert sum(demand.usage.calls for demand in before) == pytest.approx(expected.calls, rel=0.1)
     bands = Tables(config.root).read(JUDGEMENTS).filter(ds.field("method") == "detection")["band"].to_pylist()

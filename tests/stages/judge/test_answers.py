@@ -8,7 +8,7 @@ import pytest
 from pipeline.llm.engine import Completion, EngineError, Refused, ReplyToken, Request
 from pipeline.prompts import Prompt
 from stages.asking import Asker
-from stages.judge.items import answers, read_reply, request
+from stages.judge.yes_no import answers, read_reply, request
 from tests.stages.simulate.doubles import DoubleEngine
 
 PROMPT = Prompt("judge/detection.v1")

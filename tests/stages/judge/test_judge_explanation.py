@@ -7,34 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config.run_file import parse_config
+from pipeline.config.section import choice
 from pipeline.llm.engine import EngineError, Request
+from pipeline.prompts import Prompt
 from stages.asking import Asker
-from stages.evidence import Exemplar
-from stages.judge.judge_units import JUDGE, judge_explanation
-from stages.settings import SECTIONS
+from stages.judge import JUDGE_METHODS
+from stages.judge.judge_explanation import judge_explanation
+from stages.judge.judge_units import JUDGE
+from tests.stages.judge.units import KEYS, coloured, config
 from tests.stages.simulate.doubles import DoubleEngine
-
-KEYS = {"module": "layers.0.mlp", "index": 3, "polarity": "+", "explainer": "statistics", "candidate": 0}
-
-
-def config(**judge: Any) -> Any:
-    judge = {"methods": ["detection", "fuzzing"], "engine": {"model": "m"}, "texts": 3, "controls": 2} | judge
-    values: dict[str, Any] = {
-        "run": {"name": "r"}, "subject": {"model": "m", "modules": ["layers.0.mlp"]}, "corpus": {"source": "t.txt"},
-        "judge": judge,
-    }  # fmt: skip
-    return parse_config(values, "test.toml", SECTIONS)
-
-
-def exemplars() -> list[Exemplar]:
-    found = []
-    for seq_id in range(20):
-        top = seq_id < 10
-        tokens = ["the", " red" if top else " old", " house", f" {seq_id}", " stood", " there"]
-        values = np.asarray([0, 5 if top else 0, 0, 0, 0, 0], np.float32)
-        found.append(Exemplar(seq_id, "top" if top else "random", tokens, values, "report"))
-    return found
 
 
 def by_colour(request: Request) -> str:
@@ -48,26 +29,35 @@ def by_colour(request: Request) -> str:
     )
 
 
-def judged(method: str, text: str, write: Any = by_colour, **judge: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+class Given:
+    """The context of a stage as far as methods of judging take anything from it."""
+
+    def __init__(self, settings: Any) -> None:
+        self.config = settings
+
+
+def judged(
+    method: str, text: str, write: Any = by_colour, each: int = 10, **judge: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     others = [KEYS | {"index": index, "text": f"the word {word}"} for index, word in ((5, "purple"), (6, "seven"))]
-    row = KEYS | {"text": text}
-    work = judge_explanation(
-        row, others, exemplars(), Asker(DoubleEngine(write=write)), config(methods=[method], **judge)
-    )
-    return asyncio.run(work)
+    settings, found = config(methods=[method], **judge), choice(JUDGE_METHODS, method)
+    scorer = found.build(Given(settings), Asker(DoubleEngine(write=write)), [Prompt(name) for name in found.prompts])
+    return asyncio.run(judge_explanation(KEYS | {"text": text}, others, coloured(each), scorer, settings))
 
 
 @pytest.mark.parametrize("method", ["detection", "fuzzing"])
 def test_a_right_explanation_is_told_from_a_wrong_one(method: str) -> None:
     rows, score = judged(method, "the word red")
     assert (score["balanced_accuracy"], score["f1"], score["status"]) == (1.0, 1.0, "ok")
-    assert (score["balanced_accuracy_shuffled"], score["n_shuffled"]) == (0.5, 2)
+    assert (score["example_score"], score["chance"], score["auroc"]) == (1.0, 0.5, 1.0)
+    assert (score["balanced_accuracy_shuffled"], score["example_score_shuffled"], score["n_shuffled"]) == (0.5, 0.5, 2)
     assert judged(method, "the word blue")[1]["balanced_accuracy"] == 0.5
     assert {(row["control"], row["source"]) for row in rows} == {("", 3), ("shuffled", 5), ("shuffled", 6)}
     own = [row for row in rows if not row["control"]]
     assert [row["says"] for row in own] == [row["fits"] for row in own]
-    assert score["n_fitting"] == sum(row["fits"] for row in own)
-    assert score["n_other"] == sum(not row["fits"] for row in own)
+    assert score["n_fitting"] == score["tp"] == sum(row["fits"] for row in own) == 10
+    assert score["n_other"] == score["tn"] == sum(not row["fits"] for row in own) == 10
+    assert score["deciles"] == [{"decile": decile, "n": 1, "yes": 1} for decile in range(1, 11)]
 
 
 def test_the_order_of_the_texts_does_not_give_the_answers_away() -> None:
@@ -87,6 +77,7 @@ def test_texts_without_an_answer_are_left_out_and_named() -> None:
     assert all(row["says"] is None and "no luck" in row["error"] for row in failed)
     assert score["balanced_accuracy"] == 1.0
     assert score["n_fitting"] + score["n_other"] == 20 - len(failed)
+    assert score["n_failed"] == len(failed)
     assert "left out" in score["error"]
 
 
@@ -94,7 +85,32 @@ def test_a_judge_that_never_answers_gives_no_score() -> None:
     _, score = judged("detection", "the word red", lambda _: EngineError("no luck"))
     assert score["status"] == "failed"
     assert np.isnan(score["balanced_accuracy"])
-    assert score["error"] == "no luck"
+    assert (score["error"], score["n_failed"]) == ("no luck", 20)
+
+
+def odd_one_out(request: Request) -> str:
+    """A judge that picks the text whose mark is not red."""
+    marked = re.findall(r"^(\d+)\. .*«(.*?)»", request.messages[-1].content, re.MULTILINE)
+    return next(number for number, word in marked if word != "red")
+
+
+def test_the_intruder_is_found_without_an_explanation_and_by_chance_in_a_fifth_of_the_questions() -> None:
+    rows, score = judged("intruder", "whatever it is", odd_one_out, texts=5)
+    assert (score["example_score"], score["accuracy"], score["chance"]) == (1.0, 1.0, 0.2)
+    assert (len(rows), score["tn"], score["fp"], score["n_shuffled"]) == (10, 10, 0, 0)
+    assert all(row["control"] == "" and row["seq_id"] >= 10 for row in rows), (
+        "one question for each text that does not fit"
+    )
+    _, always = judged("intruder", "", lambda _: "2", each=200, texts=5)
+    assert 0.1 < always["accuracy"] < 0.3
+    assert np.isnan(always["accuracy_always_yes"]), "there is no such judge"
+
+
+@pytest.mark.parametrize("reply", ["none of them", "2 or 3", "7", ""])
+def test_a_reply_that_names_no_text_is_no_answer(reply: str) -> None:
+    _, score = judged("intruder", "", lambda _: reply, texts=5)
+    assert (score["status"], score["n_failed"]) == ("failed", 10)
+    assert "names none of the texts" in score["error"]
 
 
 def test_without_a_method_nothing_is_planned() -> None:
