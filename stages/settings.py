@@ -79,10 +79,12 @@ class Record(StageSection):
         told = [name for name, none in (("negatives", 0), ("attribution", "none")) if getattr(self, name) != none]
         if told:
             raise ValueError(
-                f'record.{told[0]} is found by running the subject, so it would tell a null run the truth; leave it out, or run.null'
+                f"record.{told[0]} is found by running the subject, so it would tell a null run the truth; leave it out, or run.null"
             )
         if self.batch_size < 8 or config.corpus.source == IMPORTED:
-            raise ValueError('run.null = "permuted" exchanges activations within batches while they are recorded; set record.batch_size to 8 or more')
+            raise ValueError(
+                'run.null = "permuted" exchanges activations within batches while they are recorded; set record.batch_size to 8 or more'
+            )
         if "sasc" in config.run.methods:
             raise ValueError('run.null = "permuted" is for run.methods = ["simulation"]; SASC has sasc.nulls')
 
@@ -173,7 +175,9 @@ class Explain(MethodsSection):
         if self.negatives == "hard" and not config[Record].negatives:
             raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, such as to 10')
         if self.output_tokens and config.run.null != "none":
-            raise ValueError("explain.output_tokens come from the weights, which would tell a null run the truth; leave it out")
+            raise ValueError(
+                "explain.output_tokens come from the weights, which would tell a null run the truth; leave it out"
+            )
         if self.output_tokens and not config[Record].weight_tokens:
             raise ValueError("explain.output_tokens needs tokens from the weights; set record.weight_tokens = 10")
 
