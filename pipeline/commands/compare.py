@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from pipeline.commands.query import check_format, write_result
+from pipeline.results.run_caveats import caveats_of
 from pipeline.results.run_folder import open_run
 
 KEY = """difference: the mean score in the other run minus that in A, on units scored in both; ci_low to ci_high: its 95 % bootstrap
@@ -31,6 +32,7 @@ def print_comparison(a: Path, others: Sequence[Path], style: str) -> None:
     write_result(duckdb.from_arrow(rows), style)
     if style == "table":
         names = "\n".join(
-            f"{name}  {path}" for name, path in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", [a, *others], strict=False)
+            ". ".join([f"{name}  {path}", *caveats_of(path)])
+            for name, path in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", [a, *others], strict=False)
         )
         typer.echo(f"\n{names}\n{KEY}")
