@@ -10,14 +10,15 @@ from pipeline.results.run_caveats import caveats_of
 from pipeline.results.run_folder import open_run
 
 KEY = """difference: the mean score in the other run minus that in A, on units scored in both; ci_low to ci_high: its 95 % bootstrap
-interval"""
+interval; agreement: Pearson's correlation of the two over these units"""
+AGREEMENT_KEY = """correlation: Pearson's, of their scores over units; kappa: Cohen's, of their answers to the same questions of texts"""
 
 
 def print_comparison(a: Path, others: Sequence[Path], style: str) -> None:
-    """Write the comparison of a run with each of some others to standard output.
+    """Write the comparison of a run with each of some others, or without others that of its own judges and simulators, to standard output.
 
     Raises:
-        UserError: there is no such run or format, or two runs have no scored unit in common.
+        UserError: there is no such run or format, two runs have no scored unit in common, or one has no two judges or simulators.
     """
     import duckdb
     import pandas as pd
@@ -25,6 +26,10 @@ def print_comparison(a: Path, others: Sequence[Path], style: str) -> None:
 
     check_format(style)
     first, found = open_run(a), []
+    if not others:
+        write_result(duckdb.from_arrow(pa.Table.from_pandas(first.agreements(), preserve_index=False)), style)
+        typer.echo(f"\n{AGREEMENT_KEY}" if style == "table" else "", nl=style == "table")
+        return
     for name, other in zip("BCDEFGHIJKLMNOPQRSTUVWXYZ", others, strict=False):
         compared = first.compare(open_run(other)).rename(columns={"this": "A"})
         found.append(compared.assign(run=name) if len(others) > 1 else compared.rename(columns={"other": "B"}))

@@ -216,6 +216,19 @@ class RunFolder:
 
         return paired_scores(self, _opened(other))
 
+    def agreements(self) -> "pd.DataFrame":
+        """How far the judges, or the simulators, of this run agree: correlations of their scores over units, and Cohen's kappa of answers.
+
+        >>> from pipeline.results.agreement import agreements
+        >>> run = open_run("outputs/demo")  # one with several judges: agreed = run.agreements()
+
+        Raises:
+            UserError: it has no two that scored the same explanations.
+        """
+        from pipeline.results.agreement import agreements
+
+        return agreements(self)
+
     def provenance(self, table: str, file: Path | None = None) -> dict[str, Any]:
         """What the footer of a table's file, by default its first, says of how it was made: settings, inputs, code and time.
 

@@ -73,6 +73,7 @@ EXAMPLE_SCORES = unit_table(
     *EXPLANATION,
     column("text", pa.string(), "the explanation"),
     _METHOD,
+    column("model", pa.string(), "language model that judged"),
     column("balanced_accuracy", pa.float64(), "mean share of right answers on both kinds of text; 0.5 by chance"),
     column("f1", pa.float64(), "F1 of the yes answers"),
     column("auroc", pa.float64(), "area under the ROC curve of the probabilities; null without them"),
@@ -162,7 +163,7 @@ async def judge_explanation(
     items: list[Item] = choice(JUDGE_METHODS, method).items(exemplars, judge.examples, rng)
     items = [items[place] for place in rng.permutation(len(items))]
     controls = [others[place] for place in rng.permutation(len(others))[: judge.controls]]
-    keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": judge.name}
+    keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": judge.name, "model": asker.engine.name}
 
     async def answer(shown: Row) -> list[Answer]:
         return await _answers(asker, prompt, shown["text"], items, judge)
@@ -174,7 +175,6 @@ async def judge_explanation(
             **keys,
             "control": "" if shown is row else "shuffled",
             "source": shown["index"],
-            "model": asker.engine.name,
             "prompt_id": prompt.id,
         }
         rows += [
