@@ -5,12 +5,14 @@ from pathlib import Path
 
 import typer
 
-from pipeline.commands.query import check_format, write_result
+from pipeline.commands.query import check_format, format_table, write_result
+from pipeline.results.repeats import repeats_of, spread
 from pipeline.results.run_caveats import caveats_of
 from pipeline.results.run_folder import open_run
 
 KEY = """difference: the mean score in the other run minus that in A, on units scored in both; ci_low to ci_high: its 95 % bootstrap
 interval; agreement: Pearson's correlation of the two over these units"""
+LUCK_KEY = """sd: standard deviation of the mean over the runs; sd_unit: that of one unit's number"""
 AGREEMENT_KEY = """correlation: Pearson's, of their scores over units; kappa: Cohen's, of their answers to the same questions of texts"""
 
 
@@ -41,3 +43,8 @@ def print_comparison(a: Path, others: Sequence[Path], style: str) -> None:
             for name, path in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", [a, *others], strict=False)
         )
         typer.echo(f"\n{names}\n{KEY}")
+        if {a, *others} == set(roots := [root for root in repeats_of(a) if root in (a, *others)]) and len(roots) > 1:
+            repeats = spread(roots)
+            typer.echo(
+                f"\nThey differ in the seed alone:\n{format_table(list(repeats.columns), repeats.values.tolist())}\n{LUCK_KEY}"
+            )

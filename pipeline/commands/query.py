@@ -18,6 +18,7 @@ from rich.text import Text
 
 from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
+from pipeline.results.repeats import luck
 from pipeline.results.run_caveats import caveats_of
 from pipeline.results.run_folder import RunFolder, damage_named, open_run
 from pipeline.terminal_text import safe, safe_lines
@@ -35,7 +36,7 @@ def final_report(root: Path, seed: int, reports: Sequence[MethodReport]) -> str:
     run = open_run(root)
     with damage_named(root):
         parts = [report.describe(run.connection, root, seed) for report in reports if report.table in run.tables]
-    return "\n\n".join([*parts, *(f"{words}." for words in caveats_of(root))])
+    return "\n\n".join([*parts, *(f"{words}." for words in [*luck(root), *caveats_of(root)])])
 
 
 def run_query(root: Path, words: str, style: str, reports: Sequence[MethodReport], *, unsafe: bool = False) -> None:

@@ -70,7 +70,8 @@ def correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     pair = np.asarray([first, second], np.float64)
     if pair.shape[1] < 3 or (np.ptp(pair, axis=1) == 0).any():
         return np.nan
-    return float(np.corrcoef(pair)[0, 1])
+    centred = pair - pair.mean(axis=1, keepdims=True)
+    return float(centred[0] @ centred[1] / np.sqrt((centred**2).sum(axis=1).prod()))
 
 
 def cohen_kappa(first: npt.ArrayLike, second: npt.ArrayLike) -> float:

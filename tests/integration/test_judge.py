@@ -52,8 +52,10 @@ def test_two_judges_each_with_its_own_engine(tmp_path: Path, recorded: Path) -> 
         assert set(table.query("method != 'second'")["model"]) == {"judge-model"}
         assert set(table.query("method == 'second'")["model"]) == {"second-model"}
     assert set(pd.read_parquet(folder / "scores")["model"]) == {"loopback"}
-    agreed = open_run(folder).agreements().set_index(["first", "second"])
-    detection = agreed.loc[("detection (judge-model)", "second (second-model)")]
+    agreed = open_run(folder).agreements().to_dict("records")
+    [detection] = [
+        row for row in agreed if (row["first"], row["second"]) == ("detection (judge-model)", "second (second-model)")
+    ]
     assert detection["texts"] == len(texts.query("method == 'second'")) > 0, "both were asked about the same texts"
     assert -0.5 < detection["kappa"] < 0.5, "both draw their answers"
     done = call("compare", str(folder))

@@ -65,7 +65,7 @@ def test_units_are_moved_apart_and_a_batch_with_the_same_draw_alike() -> None:
 def test_sparse_activations_move_as_dense_ones_do() -> None:
     dense = telling() * (torch.rand(len(LENGTHS), 9, UNITS_HERE, generator=torch.Generator().manual_seed(0)) < 0.1)
     positions, units = dense.flatten(0, 1).nonzero(as_tuple=True)
-    sparse = SparseActivations(tuple(dense.shape), positions, units, dense.flatten(0, 1)[positions, units])
+    sparse = SparseActivations((len(LENGTHS), 9, UNITS_HERE), positions, units, dense.flatten(0, 1)[positions, units])
     moved = given_to_others(sparse, batch(), np.random.default_rng(0))
     assert torch.equal(moved.of(torch.arange(UNITS_HERE)), given_to_others(dense, batch(), np.random.default_rng(0)))
     order = moved.positions * UNITS_HERE + moved.units
@@ -103,8 +103,8 @@ def test_no_table_of_a_null_run_tells_the_truth(tmp_path: Path) -> None:
         for one, other in zip(both["activations_true"], both["activations_null"], strict=True)
     ]
     assert not any(same)
-    means = [np.stack(tables.read(TOKEN_MEANS).to_pandas()["means"]) for tables in (true, null)]
-    assert not np.isclose(*means).any(axis=None)
+    found, other = (np.stack(tables.read(TOKEN_MEANS).to_pandas()["means"].tolist()) for tables in (true, null))
+    assert not np.isclose(found, other).any(axis=None)
 
 
 @pytest.mark.parametrize(
