@@ -204,9 +204,7 @@ def chosen_controls(unit: Pairs) -> Pairs:
     rows, is_report = unit.rows, unit.rows["split"] == "report"
     shuffled = unit.where(rows["control"] == "shuffled")
     candidates = 1 + int(shuffled.rows["source_candidate"].max()) if len(shuffled.rows) else 1
-    number = shuffled.rows["source"].to_numpy(np.int64) * candidates + shuffled.rows["source_candidate"].to_numpy(
-        np.int64
-    )
+    number = (shuffled.rows["source"] * candidates + shuffled.rows["source_candidate"]).to_numpy(np.int64)
     on_select = shuffled.rows["split"].to_numpy() != "report"
     best: dict[int, tuple[float, int]] = {one // candidates: (-np.inf, one) for one in np.unique(number)[::-1].tolist()}
     for one, value in zip(*shuffled.where(on_select).correlations(number[on_select]), strict=True):
