@@ -62,7 +62,8 @@ def repeat(
     from pipeline.commands.query import format_table
     from pipeline.results.repeats import repeated, spread
 
-    configs = [repeated(load_run(config, changes), number) for number in range(times)]
+    loaded = load_run(config, changes)
+    configs = [repeated(loaded, number) for number in range(times)]
     for one in configs:
         with heeding_signals():
             if code := run_pipeline(one, stages_of_run(one), list(STAGES)):
