@@ -69,7 +69,7 @@ JUDGEMENTS = unit_table(
 
 EXAMPLE_SCORES = unit_table(
     "example_scores",
-    1,
+    2,
     *EXPLANATION,
     column("text", pa.string(), "the explanation"),
     _METHOD,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _SCORERS: tuple[Scorer, ...] = tuple(choice(SCORERS, name) for name in SCORERS)
 SCORES = unit_table(
     "scores",
-    2,
+    3,
     *EXPLANATION,
     column("text", pa.string(), "the explanation"),
     column("simulator", pa.string(), "method that predicted the activations"),

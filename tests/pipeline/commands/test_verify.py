@@ -60,7 +60,7 @@ def about_other_units(root: Path) -> Path:
 WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "flipped": (flipped, "in the column text, a checksum does not fit"),
     "truncated": (truncated, "truncated or not a Parquet file"),
-    "other table": (of_another_table, "holds the table explanations/3, not scores/2"),
+    "other table": (of_another_table, "holds the table explanations/3, not scores/3"),
     "twice": (republished("scores", lambda rows: rows.append(rows[0])), "1 rows are there twice by module, index"),
     "no explanation": (
         republished("scores", lambda rows: rows[1].update(candidate=7)),
