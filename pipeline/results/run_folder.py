@@ -207,7 +207,7 @@ class RunFolder:
         """The rows behind `compare`: one for each unit and score that both runs have, with this run's, the other's and the difference.
 
         >>> pairs = open_run("outputs/demo").paired_scores("outputs/other")
-        >>> fallen = pairs.nsmallest(5, "difference")[["module", "index", "this", "other"]]
+        >>> fallen = pairs[pairs["score"] == "correlation"].nsmallest(5, "difference")[["module", "index", "this", "other"]]
 
         Raises:
             UserError: as `compare`.
