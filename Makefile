@@ -1,6 +1,6 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster test-chaos docs pictures lint format clean \
+.PHONY: help setup run corpus record explain simulate score judge ngrams synthesize repeat settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster test-chaos docs pictures lint format clean \
 	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu bench-scale bench-large
 
 PYTHON ?= python3
@@ -22,6 +22,7 @@ A      ?=
 B      ?=
 PORT   ?= 8000
 UNITS  ?=
+TIMES  ?= 3
 WORKERS ?= --numprocesses 2
 # Of bench-recovery, from the command line alone; KEY is the name of the environment variable that holds the key.
 BASE_URL =
@@ -81,6 +82,9 @@ ngrams: $(INSTALLED) ## evaluate the n-grams of the corpus (run.methods with sas
 
 synthesize: $(INSTALLED) ## texts for and against each explanation (run.methods with sasc)
 	@$(STAGE) $(if $(ONLY),--only)
+
+repeat: $(INSTALLED) ## run CONFIG with other seeds too, TIMES=3 in all, on the same units: how much of each score is luck
+	@$(PIPELINE) $@ --config $(CONFIG) $(CHANGES) --times $(TIMES)
 
 settings: $(INSTALLED) ## print every setting of run files, with its default and its meaning
 	@$(PIPELINE) settings

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from pipeline.config import Count, LanguageModel, MethodsSection, Names, Positive, RunConfig, Section, StageSection
+from pipeline.imports import IMPORTED
 from stages.explain import EXPLAINERS, HUMAN
 from stages.judge import JUDGE_METHODS
 from stages.methods import refuse_model
@@ -71,6 +72,21 @@ class Record(StageSection):
     """Sequences scanned by one shard, a multiple of batch_size."""
     shard_units: Positive = 512
     """Units merged by one shard."""
+
+    def agree(self, config: RunConfig) -> None:
+        if config.run.null == "none":
+            return
+        told = [name for name, none in (("negatives", 0), ("attribution", "none")) if getattr(self, name) != none]
+        if told:
+            raise ValueError(
+                f"record.{told[0]} is found by running the subject, so it would tell a null run the truth; leave it out, or run.null"
+            )
+        if self.batch_size < 8 or config.corpus.source == IMPORTED:
+            raise ValueError(
+                'run.null = "permuted" exchanges activations within batches while they are recorded; set record.batch_size to 8 or more'
+            )
+        if "sasc" in config.run.methods:
+            raise ValueError('run.null = "permuted" is for run.methods = ["simulation"]; SASC has sasc.nulls')
 
     @model_validator(mode="after")
     def _consistent(self) -> "Record":
@@ -158,6 +174,10 @@ class Explain(MethodsSection):
             raise ValueError(f'explain.polarities names "{missing[0]}"; add it to record.polarities')
         if self.negatives == "hard" and not config[Record].negatives:
             raise ValueError('explain.negatives = "hard" needs hard negatives; set record.negatives, such as to 10')
+        if self.output_tokens and config.run.null != "none":
+            raise ValueError(
+                "explain.output_tokens come from the weights, which would tell a null run the truth; leave it out"
+            )
         if self.output_tokens and not config[Record].weight_tokens:
             raise ValueError("explain.output_tokens needs tokens from the weights; set record.weight_tokens = 10")
 

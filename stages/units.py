@@ -38,7 +38,7 @@ def chosen_units(config: RunConfig, tables: Tables) -> dict[str, list[int]]:
     for module in modules_of(config):
         units = tables.read(UNITS, pc.field("module") == module, ["density", "min"])
         wanted = _wanted(explain.drawn, explain.polarities, units)
-        order = draw(config.run.seed, module).permutation(len(wanted))
+        order = draw(units_seed(config), module).permutation(len(wanted))
         chosen[module] = sorted(order[wanted[order]][: explain.drawn.number].tolist())
     if not any(chosen.values()):
         raise UserError(
@@ -59,6 +59,11 @@ def _wanted(drawn: UnitDraw, polarities: Collection[str], units: pa.Table) -> Bo
     fires |= ~(units["min"].to_numpy() >= 0) if "-" in polarities else False
     bounded = drawn.min_density > 0 or drawn.max_density < 1
     return wanted & fires if bounded or fires.any() else wanted
+
+
+def units_seed(config: RunConfig) -> int:
+    """The seed that draws units."""
+    return config.run.seed if config.run.units_seed is None else config.run.units_seed
 
 
 def draw(seed: int, name: str) -> np.random.Generator:

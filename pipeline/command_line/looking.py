@@ -66,13 +66,13 @@ def show(
 @app.command(epilog="Example: python -m pipeline compare outputs/demo outputs/other")
 def compare(
     a: Annotated[str, typer.Argument(help="folder of a run")],
-    others: Annotated[list[str], typer.Argument(help="folders of runs to compare with it, up to 25")],
+    others: Annotated[list[str] | None, typer.Argument(help="folders of runs to compare with it, up to 25")] = None,
     format: Format = "table",
 ) -> None:
-    """Compare the scores of runs with those of a first one, on the units that both have."""
+    """Compare the scores of runs with those of a first one, on the units that both have; without others, its judges and simulators."""
     from pipeline.commands.compare import print_comparison
 
-    first, *rest = map(place, [a, *others])
+    first, *rest = map(place, [a, *(others or ())])
     with damage_named(first, *rest):
         print_comparison(first, rest, format)
 

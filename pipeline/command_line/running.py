@@ -52,6 +52,26 @@ def run(
     _run(load_run(config, changes), names, how, redo, launch, arguments, rows_may_fail=rows_may_fail)
 
 
+@app.command(epilog=f"Example: python -m pipeline repeat --config my.toml --times 3\n\n{EXIT_CODES}")
+def repeat(
+    config: Config = "demo",
+    changes: Changes = None,
+    times: Annotated[int, typer.Option(min=2, help="runs in all, that of the run file among them")] = 3,
+) -> None:
+    """Run with other seeds too, on the same units and in folders beside the run's, and show how much of each score is luck."""
+    from pipeline.commands.query import format_table
+    from pipeline.results.repeats import repeated, spread
+
+    loaded = load_run(config, changes)
+    configs = [repeated(loaded, number) for number in range(times)]
+    for one in configs:
+        with heeding_signals():
+            if code := run_pipeline(one, stages_of_run(one), list(STAGES)):
+                raise typer.Exit(code)
+    found = spread([one.root for one in configs])
+    typer.echo(format_table(list(found.columns), found.values.tolist()))
+
+
 def _stage_command(group: str) -> Callable[..., None]:
     def command(
         config: Config = "demo",

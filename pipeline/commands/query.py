@@ -18,6 +18,8 @@ from rich.text import Text
 
 from pipeline.errors import UserError
 from pipeline.execution.stage import MethodReport
+from pipeline.results.repeats import luck
+from pipeline.results.run_caveats import caveats_of
 from pipeline.results.run_folder import RunFolder, damage_named, open_run
 from pipeline.terminal_text import safe, safe_lines
 
@@ -33,9 +35,8 @@ def final_report(root: Path, seed: int, reports: Sequence[MethodReport]) -> str:
     """The reports of all methods that the run has used."""
     run = open_run(root)
     with damage_named(root):
-        return "\n\n".join(
-            report.describe(run.connection, root, seed) for report in reports if report.table in run.tables
-        )
+        parts = [report.describe(run.connection, root, seed) for report in reports if report.table in run.tables]
+    return "\n\n".join([*parts, *(f"{words}." for words in [*luck(root), *caveats_of(root)])])
 
 
 def run_query(root: Path, words: str, style: str, reports: Sequence[MethodReport], *, unsafe: bool = False) -> None:

@@ -14,6 +14,7 @@ from pipeline.execution.stage import MethodReport, Stage
 from pipeline.execution.survey import Stages, survey
 from pipeline.llm.endpoint.reply_files import read_other
 from pipeline.llm.endpoint.stored_replies import local_replies
+from pipeline.results.run_caveats import caveats
 from pipeline.storage.tables import Tables
 
 Line = list[str | int | None]
@@ -41,7 +42,8 @@ def watch_status(config: RunConfig, stages: Stages, reports: Sequence[MethodRepo
 def status_text(config: RunConfig, stages: Stages, reports: Sequence[MethodReport]) -> str:
     """The stages, the workers at work, the jobs of a scheduler, and what the p-values of the scores show."""
     parts = [status_table(config, stages), at_work(config, stages), _queue(config), _discovered(config, reports)]
-    return "\n\n".join(filter(None, parts))
+    unusual = [f"{words}." for words in caveats(config.model_dump(mode="json"))]
+    return "\n\n".join(filter(None, [*unusual, *parts]))
 
 
 def at_work(config: RunConfig, stages: Stages) -> str:

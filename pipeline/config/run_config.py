@@ -21,6 +21,11 @@ class Run(Section):
     """Name of the run and of its folder."""
     seed: Count = 0
     """Seed of everything drawn at random."""
+    units_seed: Count | None = None
+    """Seed that draws the units to explain; run.seed unless given. With it, runs with other seeds explain the same units."""
+    null: Literal["none", "permuted"] = "none"
+    """permuted gives each unit's activations to other sequences of the same split, so that there is nothing to find: a trial of the scores,
+    see docs/scores.md."""
     folder: str = "outputs"
     """Folder that holds the run's folder. A relative one starts from the checkout; without a checkout, from the run file's folder.
     It may be in an object store, such as s3://bucket/runs; see docs/cluster.md."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.section import Device, Positive, Section, Text
+from pipeline.config.section import Count, Device, Positive, Section, Text
 
 
 class SparseCoder(Section):
@@ -59,6 +59,11 @@ class Subject(Section):
     """Modules with units: layers.3.mlp (neurons), layers.3.attn (heads), layers.3.residual, layers.3.attn_out, layers.3.mlp_out
     (dimensions), layers.3.sae:NAME, layers.3.directions:NAME, black_box:NAME, precomputed:NAME. The layer may be a pattern:
     layers.*.mlp, layers.4-8.mlp, layers.last.mlp."""
+    weights: Literal["trained", "random", "shuffled"] = "trained"
+    """random and shuffled run a copy of the model without what it has learnt: initialised afresh by its own code, or with the entries of
+    each weight tensor in another order, embeddings and norms too; see docs/scores.md."""
+    weights_seed: Count = 0
+    """Seed of these."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights; auto is float32 on a CPU and the checkpoint's own type on a GPU."""
     device: Device = "auto"
@@ -87,6 +92,24 @@ class Subject(Section):
                 "subject.own is called subject.precomputed now; rename it, and own:NAME to precomputed:NAME"
             )
         return values
+
+    @model_validator(mode="after")
+    def _weights_matter(self) -> "Subject":
+        if self.weights == "trained":
+            return self
+        if self.device_map:
+            raise ValueError(f'weights = "{self.weights}" is for models on one device; write device_map = false')
+        for name in self.modules:
+            if ".sae:" in name:
+                raise ValueError(
+                    f'weights = "{self.weights}", but {name!r} has learnt from the trained model, so its latents mean nothing here; '
+                    "leave it out"
+                )
+            if name.startswith(("black_box:", "precomputed:")):
+                raise ValueError(
+                    f'weights = "{self.weights}" does not change {name!r}, which is outside of the model; leave it out'
+                )
+        return self
 
     @field_validator("modules")
     @classmethod

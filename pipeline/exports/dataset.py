@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.execution.provenance import FILE, shown_provenance
 from pipeline.exports.exported_run import Export, ExportedRun, float_columns
+from pipeline.results.run_caveats import caveats_of
 from pipeline.results.run_folder import RunFolder
 from pipeline.storage.checked_reading import DamagedFileError, damage_of
 
@@ -55,7 +56,14 @@ def card(run: ExportedRun) -> str:
         f"Units of a language model ({run.setting('model') or 'see the settings below'}), explained in words, and the words scored, "
         "by neurogloss. Each table is a configuration; they join by module, index and polarity."
     )
-    parts = ["\n".join([*head, "---"]), f"# {name}", intro, "## Figures", _rows_of(run.run)]
+    parts = [
+        "\n".join([*head, "---"]),
+        f"# {name}",
+        intro,
+        *(f"**{words}.**" for words in caveats_of(run.run.root)),
+        "## Figures",
+        _rows_of(run.run),
+    ]
     parts += [
         part for table in run.score_tables for part in (f"Means in `{table}`, by module:", _means(run.run, table))
     ]

@@ -15,7 +15,7 @@ from pipeline.storage.stores import metadata_of
 if TYPE_CHECKING:
     pass
 
-SUBJECT = ("revision", "paths", "sources")
+SUBJECT = ("revision", "weights", "paths", "sources")
 """What tells subjects apart, among the settings that recording keeps in the footers of its files."""
 COLUMNS = {
     "run": str,

@@ -14,6 +14,8 @@ from pipeline.report.shown_corpus import SEQUENCES_IN_FILE, write_corpus
 from pipeline.report.unit_data import LEVELS, STEPS, STRONGEST, UnitData
 from pipeline.report.unit_list import NUMBERS, list_units
 from pipeline.results.discoveries import discoveries
+from pipeline.results.repeats import luck
+from pipeline.results.run_caveats import caveats_of
 from pipeline.results.run_folder import RunFolder
 from pipeline.storage.folders import new_folder
 from pipeline.storage.stores import scratch
@@ -81,9 +83,10 @@ def run_facts(run: RunFolder, methods: Sequence[MethodReport], data: UnitData, s
 
 
 def _method(run: RunFolder, method: MethodReport) -> dict[str, Any]:
-    """The table of a method, its columns, and what its p-values show."""
+    """The table of a method, its columns, and what its p-values show, behind what has to be known of the run."""
+    said = [*caveats_of(run.root), *luck(run.root, method.table)]
     tested = [f"{', '.join(one.methods.values())}: {one.sentence}" for one in discoveries(run.connection, method)]
-    return {"table": method.table, "score": method.score, "numbers": dict(method.numbers), "tested": tested}
+    return {"table": method.table, "score": method.score, "numbers": dict(method.numbers), "tested": [*said, *tested]}
 
 
 def _facts(run: RunFolder, table: str) -> dict[str, Any]:

@@ -207,7 +207,7 @@ class RunFolder:
         """The rows behind `compare`: one for each unit and score that both runs have, with this run's, the other's and the difference.
 
         >>> pairs = open_run("outputs/demo").paired_scores("outputs/other")
-        >>> fallen = pairs.nsmallest(5, "difference")[["module", "index", "this", "other"]]
+        >>> fallen = pairs[pairs["score"] == "correlation"].nsmallest(5, "difference")[["module", "index", "this", "other"]]
 
         Raises:
             UserError: as `compare`.
@@ -215,6 +215,19 @@ class RunFolder:
         from pipeline.results.run_comparison import paired_scores
 
         return paired_scores(self, _opened(other))
+
+    def agreements(self) -> "pd.DataFrame":
+        """How far the judges, or the simulators, of this run agree: correlations of their scores over units, and Cohen's kappa of answers.
+
+        >>> from pipeline.results.agreement import agreements
+        >>> run = open_run("outputs/demo")  # one with several judges: agreed = run.agreements()
+
+        Raises:
+            UserError: it has no two that scored the same explanations.
+        """
+        from pipeline.results.agreement import agreements
+
+        return agreements(self)
 
     def provenance(self, table: str, file: Path | None = None) -> dict[str, Any]:
         """What the footer of a table's file, by default its first, says of how it was made: settings, inputs, code and time.

@@ -1,7 +1,8 @@
 """Which tables of a run hold explanations, and which hold scores: their columns tell, whatever the tables are called.
 
 A row of such a table begins with the keys of an explanation and its text. A table of scores has columns of floats beside them. The first of
-these is the score itself, and columns of text beyond the outcome tell several scores of one explanation apart, such as `simulator`.
+these is the score itself, and columns of text beyond the outcome tell several scores of one explanation apart, such as `simulator`; but
+`model` only says which language model took part. A column named as the score with `_lookup` behind it is that of the full token table.
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,6 +67,12 @@ class ScoreTable:
     numbers: tuple[str, ...]
     """All columns of floats."""
 
+    @property
+    def lookup(self) -> str:
+        """The column with the same score of the full token table, the baseline; empty where there is none."""
+        name = f"{self.score}_lookup"
+        return name if name in self.numbers else ""
+
 
 def score_tables(run: OpenRun) -> list[ScoreTable]:
     """The tables of scores that the run has by now."""
@@ -75,7 +82,7 @@ def score_tables(run: OpenRun) -> list[ScoreTable]:
         others = [field for field in schema if field.name not in {*EXPLANATION_KEYS, "text", *outcome}]
         numbers = tuple(field.name for field in others if pa.types.is_floating(field.type))
         if numbers:
-            methods = tuple(field.name for field in others if pa.types.is_string(field.type))
+            methods = tuple(one.name for one in others if pa.types.is_string(one.type) and one.name != "model")
             found.append(ScoreTable(name, numbers[0], methods, numbers))
     return found
 

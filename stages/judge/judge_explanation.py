@@ -36,7 +36,7 @@ async def judge_explanation(
     judge = config[Judge]
     rng = draw(config.run.seed, f"{judge.used}/" + unit_name(row["module"], row["index"], row["polarity"]))
     items = scorer.items(unit, rng)
-    keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": judge.name}
+    keys = {name: row[name] for name in EXPLANATION_KEYS} | {"method": judge.name, "model": scorer.model}
 
     async def judged(shown: Row) -> Judged:
         try:
@@ -50,8 +50,8 @@ async def judge_explanation(
     asked = (row, *(controls if scorer.reads_explanation else ()))
     rows: list[Row] = []
     for shown, found in zip(asked, await bounded_gather(judged, asked, at_once), strict=True):
-        said = {"control": "" if shown is row else "shuffled", "source": shown["index"]}
-        said |= {"model": scorer.model, "prompt_id": scorer.prompt_id}
+        control = "" if shown is row else "shuffled"
+        said = {"control": control, "source": shown["index"], "prompt_id": scorer.prompt_id}
         rows += [keys | said | {"number": number} | _row(*one) for number, one in enumerate(found)]
     return rows, {**keys, "text": row["text"], **scores(rows, scorer, unit, len(asked) - 1)}
 

@@ -54,6 +54,7 @@ EXAMPLE_SCORES = unit_table(
     *EXPLANATION,
     column("text", pa.string(), "the explanation"),
     _METHOD,
+    column("model", pa.string(), "language model that judged, or embedder"),
     column("example_score", pa.float64(), "the method's own number: balanced accuracy, accuracy of intruder, sensitivity, or AUROC"),
     column("chance", pa.float64(), "that number for whoever knows nothing; of sensitivity the share of any texts that fire the unit"),
     column("example_score_shuffled", pa.float64(), "its mean under other units' explanations"),

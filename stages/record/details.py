@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 
 def is_detailed(module: str, config: RunConfig) -> bool:
-    """Whether anything is to be found out about the exemplars of a module."""
+    """Whether anything is to be found out about the exemplars of a module; nothing in a null run, where it would tell the truth."""
+    if config.run.null != "none":
+        return False
     attributed = config[Record].attribution != "none" and kind_of(module).any_text
     return attributed or bool(kind_of(module).moves and config[Record].pairs)
 

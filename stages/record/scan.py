@@ -24,6 +24,7 @@ from pipeline.subjects.activations import ActivationSource, ModuleUnits, TokenBa
 from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.record.backends.contract import Accumulator
+from stages.record.null_run import given_to_others
 from stages.record.partial_tables import (
     PARTIAL_EXEMPLARS,
     PARTIAL_TOKENS,
@@ -45,6 +46,7 @@ from stages.record.sequences import (
     special_ids,
 )
 from stages.settings import Record
+from stages.units import draw
 
 LATER = {
     *("quantiles", "activation_bits", "weight_tokens", "negatives", "attribution", "details", "pairs"),
@@ -63,6 +65,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
         "modules": modules_of(config),
         "sources": source_identities(config),
         "record": config[Record].model_dump(exclude=LATER),
+        **({"null": config.run.null, "seed": config.run.seed} if config.run.null != "none" else {}),
     }
 
 
@@ -80,7 +83,8 @@ def process(shard: Shard, context: Context) -> Mapping[str, Iterator[pa.Table]]:
     special = context.once("special_ids", special_ids)
     width = sum(units.width for units in source.modules.values())
     tokens = context.once("token_table", lambda _: token_table(context.tables, width, config, special))
-    recorder = Recorder(source.modules, record, tokens, config.corpus.seq_len, special)
+    null_seed = None if config.run.null == "none" else config.run.seed
+    recorder = Recorder(source.modules, record, tokens, config.corpus.seq_len, special, null_seed=null_seed)
     start, stop = shard.key["start"], shard.key["stop"]
     scan(source, recorder, sequences_between(context.tables, start, stop), record.batch_size, stop - start)
     return recorder.tables()
@@ -120,6 +124,7 @@ class Recorder:
         seq_len: tokens of the longest sequence.
         special_ids: the tokenizer's special tokens, left out of everything where `record.skip_special` is on.
         backend: "auto" chooses for each module by where its activations are.
+        null_seed: in a null run, the seed by which each unit's activations are given to other sequences.
     """
 
     def __init__(
@@ -130,9 +135,10 @@ class Recorder:
         seq_len: int,
         special_ids: Collection[int] = frozenset(),
         backend: Backend = "auto",
+        null_seed: int | None = None,
     ) -> None:
         self.modules, self.config, self.tokens, self.seq_len = modules, config, tokens, seq_len
-        self.special_ids, self.backend = special_ids, backend
+        self.special_ids, self.backend, self.null_seed = special_ids, backend, null_seed
         self.accumulators: dict[str, Accumulator] = {}
         self._lengths: dict[int, int] = {}
         self._occurrences = np.zeros(len(tokens.token_ids), np.int64)
@@ -152,6 +158,9 @@ class Recorder:
             shape = (units.width, self.seq_len, tokens, self.config, units.signed)
             device = None if units.sparse else activations.device
             self.accumulators[module] = open_sums(self.backend, device, *shape, sparse=units.sparse)
+        if self.null_seed is not None:
+            rng = draw(self.null_seed, f"null/{module}/{self._batch.seq_ids[0]}")
+            activations = given_to_others(activations, self._batch, rng)
         self.accumulators[module].add(activations, self._batch)
 
     def tables(self) -> dict[str, Iterator[pa.Table]]:

@@ -49,8 +49,8 @@ def settings(config: RunConfig) -> dict[str, Any]:
 
 
 def modules_of_the_model(config: RunConfig) -> list[str]:
-    """The modules of the run whose units have weights."""
-    return [name for name in modules_of(config) if needs_model([name])]
+    """The modules of the run whose units have weights; none in a null run, where these would tell the truth."""
+    return [] if config.run.null != "none" else [name for name in modules_of(config) if needs_model([name])]
 
 
 def plan(config: RunConfig, tables: Tables) -> list[Shard]:  # noqa: ARG001 - the contract of a stage

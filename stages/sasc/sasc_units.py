@@ -17,7 +17,7 @@ from pipeline.subjects.activations import ModuleUnits
 from pipeline.subjects.module_kinds import BLACK_BOX, listed_units, modules_of
 from stages.sasc import Sasc
 from stages.sasc.sasc_tables import NULLS, RESPONSES
-from stages.units import draw
+from stages.units import draw, units_seed
 
 NULL_BOX = NULLS.removeprefix(BLACK_BOX)
 
@@ -71,7 +71,7 @@ def units_of(config: RunConfig, module: str, width: int) -> list[int]:
         return list(range(width))
     if isinstance(wanted, dict):
         return (_listed(config) or {}).get(module, [])
-    return sorted(draw(config.run.seed, module).permutation(width)[:wanted].tolist())
+    return sorted(draw(units_seed(config), module).permutation(width)[:wanted].tolist())
 
 
 def polarities_of(config: RunConfig, module: str, signed: bool) -> list[str]:

@@ -15,7 +15,7 @@ from pipeline.execution.stage import Context, EstimateHints, Rows, Shard, Stage
 from pipeline.llm.load import check_engine, engine_settings
 from pipeline.prompts import refuse_unknown_prompts
 from pipeline.schemas import EXPLANATION_KEYS
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.loading.model_source import model_identity
 from pipeline.subjects.module_kinds import modules_of, needs_model, source_identities
 from stages.methods import build_method, model_use, prompt_digests
 from stages.sasc import SYNTHESIZERS, Sasc
@@ -59,7 +59,7 @@ class Synthesizer(Protocol):
 def settings(config: RunConfig) -> dict[str, Any]:
     """What can change a text or a response."""
     config = with_nulls(config)
-    sasc, subject = config[Sasc], config.subject
+    sasc = config[Sasc]
     method = choice(SYNTHESIZERS, sasc.synthesizer)
     engine = None if method.model == "none" else sasc.synthesize_engine
     found: dict[str, Any] = {
@@ -72,7 +72,7 @@ def settings(config: RunConfig) -> dict[str, Any]:
         **method.settings(sasc),
     }
     if needs_model(modules_of(config)):
-        found |= {"model": subject.model, "revision": resolve_model(subject.model).revision, "dtype": subject.dtype}
+        found |= {name: value for name, value in model_identity(config.subject).items() if name != "paths"}
     return found
 
 

@@ -26,6 +26,7 @@ COLUMNS = (
     "split",
     "expected",
     "coverage",
+    "model",
     "status",
     "error",
 )

@@ -43,6 +43,7 @@ SCORES = unit_table(
     *EXPLANATION,
     column("text", pa.string(), "the explanation"),
     column("simulator", pa.string(), "method that predicted the activations"),
+    column("model", pa.string(), "language model that took part in it, empty where none did"),
     *(one for scorer in SCORER_LIST for one in scorer.columns),
     column("correlation_select", pa.float64(), "correlation on the select split, which chose the candidate"),
     column("n_candidates", pa.int32(), "candidates that could be compared on the select split"),
@@ -100,7 +101,8 @@ def score_some(module: str, polarity: str, indices: Sequence[int], context: Cont
     for index, unit in zip(indices, pairs.by_unit(indices), strict=True):
         rng = draw(context.config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
         rows += score_unit(context.config, explanations[index], unit, errors, rng, kept[index])
-    return rows
+    model = max(rows_simulated["model"].unique().to_pylist(), default="")  # that of the token table is empty
+    return [row | {"model": model} for row in rows]
 
 
 def score_unit(

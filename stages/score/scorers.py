@@ -103,16 +103,18 @@ def shares_of(true: Floats, expected: Floats) -> dict[str, float]:
 def control_correlations(explained: Explained) -> dict[str, float]:
     """Correlations of the controls on the report split, and what they say of the explanation's own.
 
-    An explanation of another unit under which nothing varies has predicted nothing: it counts as 0, and never as absent.
+    An explanation under which nothing varies has predicted nothing: it counts as 0, and never as absent, the unit's own as well as that of
+    another unit. (Were the own one absent, what is left of the units would do better by chance than their controls.)
     """
     value, shuffled = explained.report.correlation, explained.controls["shuffled"]
     values = np.nan_to_num(shuffled.correlations(shuffled.rows["source"])[1])
     mean = float(values.mean()) if values.size else np.nan
+    own = float(np.nan_to_num(value)) if len(explained.report.rows) else np.nan
     return {
         "correlation_shuffled": mean,
         "n_shuffled": int(values.size),
         "selectivity": value - mean,
-        "p_value": permutation_p(value, values),
+        "p_value": permutation_p(own, values),
         **{f"correlation_{name}": explained.controls[name].correlation for name in SINGLE_CONTROLS},
     }
 

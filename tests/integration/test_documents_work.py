@@ -43,7 +43,7 @@ COMMANDS = sorted(
 ENDPOINT = "pipeline/presets/endpoint.toml"
 WHOLE = "pipeline/presets/all-layers.toml"
 LONG = re.compile(
-    r"make (run|(serve|reproduce).*|setup|format|lint|test[a-z-]*|bench[a-z-]*|docs"
+    r"make (run|(serve|reproduce|repeat).*|setup|format|lint|test[a-z-]*|bench[a-z-]*|docs"
     r"|record CONFIG=pipeline/.*|run CONFIG=pipeline/.*)(?: SET=.*)?$"
 )
 """These are what runs the tests, or are run by a test of their own; their recipes are read instead."""
@@ -212,7 +212,7 @@ def test_the_notebook_works_up_to_its_figure(copied: Path, monkeypatch: pytest.M
     assert len(names["by_module"]) == 2
     assert names["unit"].title == "layers.9.mlp 591 +"
     assert len(names["found"]) == 5
-    assert len(names["pairs"]) == names["scores"]["correlation"].count()
+    assert names["pairs"]["score"].eq("correlation").sum() == names["scores"]["correlation"].count()
 
 
 def test_the_figure_of_the_notebook_is_drawn(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline import open_run
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE, NAME, sections, write_run
 from tests.integration.made_up_model import reply
 from tests.integration.reduced import all_rows, call
@@ -27,10 +28,18 @@ engine = {{ base_url = "{base_url}", model = "{model}"{more} }}
 METHODS = ("detection", "fuzzing", "intruder", "embedding", "surprisal")
 
 
-def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
+SECOND = """
+[judge.variants.second]
+methods = ["detection"]
+engine = {{ base_url = "{base_url}", model = "second-model" }}
+"""
+
+
+def test_two_judges_each_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
     with Loopback(reply) as others, Loopback(reply) as server:
         text = sections(others.base_url, "loopback", "max_activation", "json", 4)
         text += JUDGE.format(base_url=server.base_url, model="judge-model", more="")
+        text = text.replace('"surprisal"]', '"surprisal", "second"]') + SECOND.format(base_url=others.base_url)
         file = write_run(tmp_path, recorded, text)
         done = call("run", "--config", str(file), **{KEY_VARIABLE: KEY})
         assert done.returncode == 0, done.stderr
@@ -41,11 +50,25 @@ def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
     scores, texts = pd.read_parquet(folder / "example_scores"), pd.read_parquet(folder / "judgements")
     published = pd.read_parquet(folder / "scores").query("status == 'ok' or status == 'undefined'")
     assert set(zip(scores["index"], scores["method"], strict=True)) == {
-        (index, method) for index in published["index"] for method in METHODS
+        (index, method) for index in published["index"] for method in (*METHODS, "second")
     }
+    for table in (scores, texts):
+        assert set(table.query("method in ('detection', 'fuzzing', 'intruder')")["model"]) == {"judge-model"}
+        assert set(table.query("method == 'second'")["model"]) == {"second-model"}
+    assert set(pd.read_parquet(folder / "scores")["model"]) == {"loopback"}
+    agreed = open_run(folder).agreements().to_dict("records")
+    [detection] = [
+        row for row in agreed if (row["first"], row["second"]) == ("detection (judge-model)", "second (second-model)")
+    ]
+    assert detection["texts"] == len(texts.query("method == 'second'")) > 0, "both were asked about the same texts"
+    assert -0.5 < detection["kappa"] < 0.5, "both draw their answers"
+    done = call("compare", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "second (second-model)" in done.stdout
+    assert "kappa: Cohen's" in done.stdout
     assert (texts["status"] == "ok").all()
     assert (scores["status"] == "ok").all()
-    assert (scores["n_fitting"] == scores["n_other"]).sum() == 4 * len(published), (
+    assert (scores["n_fitting"] == scores["n_other"]).sum() == 5 * len(published), (
         "but for intruder, as many of either kind"
     )
     seen = pd.read_parquet(folder / "exemplars").query("split != 'report'")

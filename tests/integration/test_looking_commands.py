@@ -168,11 +168,22 @@ def test_null_units_are_no_results(tmp_path: Path) -> None:
 def test_compare_prints_the_two_runs_and_the_meaning_of_a_difference(root: Path) -> None:
     done = call("compare", str(root), str(root))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^correlation +all +all +\d+ .* 0\.000 +0\.000 +0\.000$", done.stdout, flags=re.M)
+    assert re.search(r"^correlation +all +all +\d+ .* 0\.000 +0\.000 +0\.000 +1\.000$", done.stdout, flags=re.M)
     assert f"A  {root}" in done.stdout
     csv = call("compare", str(root), str(root), "--format", "csv").stdout
     rows = pd.read_csv(io.StringIO(csv))
-    assert list(rows.columns) == ["score", "by", "group", "units", "A", "B", "difference", "ci_low", "ci_high"]
+    assert list(rows.columns) == [
+        "score",
+        "by",
+        "group",
+        "units",
+        "A",
+        "B",
+        "difference",
+        "ci_low",
+        "ci_high",
+        "agreement",
+    ]
     three = call("compare", str(root), str(root), str(root), "--format", "csv").stdout.splitlines()
     assert [line.rsplit(",", 1)[1] for line in three] == ["run", *["B"] * (len(three) // 2), *["C"] * (len(three) // 2)]
     assert (

@@ -250,7 +250,7 @@ def test_a_search_without_words_is_refused(run: RunFolder, query: str) -> None:
 
 
 def test_a_comparison_pairs_the_units_that_both_runs_scored(run: RunFolder, other: RunFolder) -> None:
-    pairs = run.paired_scores(other)
+    pairs = run.paired_scores(other).query("score == 'correlation'")
     assert len(pairs) == len(scored(run)) - 1
     expected = np.where(pairs["module"] == "layers.9.mlp", GAIN, 0.0)
     np.testing.assert_allclose(pairs["difference"], expected, atol=1e-12)
@@ -268,8 +268,18 @@ def test_a_comparison_pairs_the_units_that_both_runs_scored(run: RunFolder, othe
 
 
 def by_group(compared: pd.DataFrame) -> dict[tuple[str, str], dict[Any, Any]]:
-    """The rows of a comparison."""
-    return {(row["by"], row["group"]): row for row in compared.to_dict("records")}
+    """The rows of a comparison about the correlation."""
+    return {(row["by"], row["group"]): row for row in compared.query("score == 'correlation'").to_dict("records")}
+
+
+def test_beside_the_scores_stands_what_they_gain_over_the_token_table(run: RunFolder, other: RunFolder) -> None:
+    both = scored(run).dropna(subset="correlation_lookup")
+    gain = run.compare(run).query("score == 'correlation - correlation_lookup' and by == 'all'").iloc[0]
+    assert gain["units"] == len(both)
+    assert gain["this"] == pytest.approx((both["correlation"] - both["correlation_lookup"]).mean())
+    compared = run.compare(other).query("by == 'module' and group == 'layers.9.mlp'").set_index("score")
+    assert compared["difference"].tolist() == pytest.approx([GAIN, GAIN])
+    assert compared["agreement"].tolist() == pytest.approx([1, 1]), "a difference that is the same everywhere"
 
 
 def test_other_explainers_are_paired_and_both_are_named(run: RunFolder, other: RunFolder) -> None:

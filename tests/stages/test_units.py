@@ -52,6 +52,14 @@ def test_a_number_is_drawn_from_each_module_by_the_seed(tmp_path: Path, tables: 
     assert all(len(set(found)) == 24 and found == sorted(found) for found in first.values())
 
 
+def test_units_stay_the_same_under_another_seed_where_they_have_one_of_their_own(
+    tmp_path: Path, tables: Tables
+) -> None:
+    first, other = config_of(tmp_path, 24, 3), config_of(tmp_path, 24, 8)
+    held = other.model_copy(update={"run": other.run.model_copy(update={"units_seed": 3})})
+    assert chosen_units(held, tables) == chosen_units(first, tables) != chosen_units(other, tables)
+
+
 def test_a_larger_draw_contains_the_smaller_one(tmp_path: Path, tables: Tables) -> None:
     small, large = (set(chosen_units(config_of(tmp_path, n), tables)["layers.0.mlp"]) for n in (10, 30))
     assert small < large

@@ -26,6 +26,7 @@ from pipeline.subjects.loading.model_source import (
     resolve_model,
     safetensors_copy,
 )
+from pipeline.subjects.loading.untrained import initialised, shuffle
 
 LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -64,7 +65,13 @@ class LoadedModel:
 
 
 def load_language_model(
-    model: str, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, device_map: bool = False
+    model: str,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    device_map: bool = False,
+    weights: str = "trained",
+    weights_seed: int = 0,
 ) -> LoadedModel:
     """The model that a run file names; the same arguments give the same object within a process.
 
@@ -74,22 +81,24 @@ def load_language_model(
         device: "auto" is CUDA where there is one, else the CPU.
         trust_remote_code: run the Python code that comes with a model.
         device_map: let accelerate spread the weights over all devices, and over memory and disk where those do not suffice.
+        weights: "trained", "random" or "shuffled", the last two drawn by `weights_seed`; see untrained.py.
 
     Raises:
         UserError: no such model, device or permission, no safetensors, or no fast tokenizer.
     """
-    return _load(model, dtype, device, trust_remote_code, device_map)
+    return _load(model, dtype, device, trust_remote_code, device_map, weights, weights_seed)
 
 
 def load_subject(subject: Subject) -> LoadedModel:
     """The subject of a run file; see load_language_model."""
-    return load_language_model(
-        subject.model, subject.dtype, subject.device, subject.trust_remote_code, subject.device_map
-    )
+    how = (subject.dtype, subject.device, subject.trust_remote_code, subject.device_map)
+    return load_language_model(subject.model, *how, subject.weights, subject.weights_seed)
 
 
 @functools.cache
-def _load(model: str, dtype: str, device: str, trust_remote_code: bool, device_map: bool) -> LoadedModel:
+def _load(
+    model: str, dtype: str, device: str, trust_remote_code: bool, device_map: bool, weights: str, seed: int
+) -> LoadedModel:
     place = resolve_device(device)
     if device_map and device != "auto":
         raise UserError(
@@ -99,22 +108,28 @@ def _load(model: str, dtype: str, device: str, trust_remote_code: bool, device_m
         raise UserError(f"dtype = {dtype!r}; allowed: auto, {', '.join(DTYPES)}")
     kind = DTYPES.get(dtype) or (torch.float32 if place.type == "cpu" else "auto")
     source = resolve_model(model)
-    folder = model_folder(source)
+    folder = model_folder(source, weights=weights != "random")
     tokenizer = load_tokenizer(model, trust_remote_code)
     with quiet_transformers(), told_to_the_user(source):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        weights = model_class(config).from_pretrained(
-            folder,
-            config=config,
-            dtype=kind,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            device_map="auto" if device_map else None,
-        )
-    weights.eval().requires_grad_(False)
+        if weights == "random":
+            own = next(one for one in (kind, config.dtype, torch.float32) if isinstance(one, torch.dtype))
+            made = initialised(model_class(config), config, own, seed, trust_remote_code)
+        else:
+            made = model_class(config).from_pretrained(
+                folder,
+                config=config,
+                dtype=kind,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                device_map="auto" if device_map else None,
+            )
+    made.eval().requires_grad_(False)
+    if weights == "shuffled":
+        shuffle(made, seed)
     if device_map:
-        return LoadedModel(weights, tokenizer, weights.get_input_embeddings().weight.device, model, source.revision)
-    return LoadedModel(weights.to(place), tokenizer, place, model, source.revision)
+        return LoadedModel(made, tokenizer, made.get_input_embeddings().weight.device, model, source.revision)
+    return LoadedModel(made.to(place), tokenizer, place, model, source.revision)
 
 
 def model_class(config: Any) -> Any:

@@ -71,7 +71,8 @@ def resolve_model(spec: str) -> ModelSource:
 def model_identity(subject: Subject) -> dict[str, Any]:
     """What can change the activations of the model's own parts. Raises UserError: there is no such model."""
     revision = resolve_model(subject.model).revision
-    return {"model": subject.model, "revision": revision, "dtype": subject.dtype, "paths": subject.paths}
+    found = {"model": subject.model, "revision": revision, "dtype": subject.dtype, "paths": subject.paths}
+    return found if subject.weights == "trained" else found | {"weights": [subject.weights, subject.weights_seed]}
 
 
 def configuration_folder(source: ModelSource) -> Path | None:

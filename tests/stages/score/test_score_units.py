@@ -255,6 +255,25 @@ def test_a_control_under_which_nothing_varies_is_beaten_by_a_positive_score(sign
     assert abs(found["correlation_shuffled"]) < 0.1
 
 
+@pytest.mark.slow
+def test_units_whose_own_explanation_predicts_nothing_have_their_p_values_too() -> None:
+    """Of explanations that are all alike, half predict nothing: without theirs, the other units would seem to beat their controls."""
+    rng = np.random.default_rng(12)
+    found = []
+    for _ in range(400):
+        exemplars, says = make_exemplars(rng, repeat=False), rng.random(20) < 0.5
+        rows = []
+        for e in (e for split in ("select", "report") for e in each_once(exemplars, split)):
+            said = says[:, None] * rng.normal(size=(20, T))
+            rows.append(simulated(e, said[0]))
+            rows += [simulated(e, said[s], None, "shuffled", 20 + s) for s in range(1, 20) if e.split == "report"]
+        [row] = score(exemplars, rows)
+        assert row["p_value"] is not None
+        assert (row["correlation"] is None) == (not says[0])
+        found.append(row["p_value"])
+    assert np.mean(np.asarray(found) <= 0.1) == pytest.approx(0.1, abs=0.04)
+
+
 def test_a_failed_explanation_has_a_row_without_a_score() -> None:
     exemplars = make_exemplars(np.random.default_rng(7))
     paired = pair(pa.Table.from_pylist([], schema=SIMULATIONS.schema), truth_of(exemplars))
