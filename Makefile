@@ -1,7 +1,7 @@
 # Every target is one line into `python -m pipeline`; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup run corpus record explain simulate score judge ngrams synthesize repeat settings status cancel logs estimate doctor query verify repair show compare report serve reproduce plots libraries browser try test test-slow test-all test-cluster test-chaos docs pictures lint format clean \
-	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu bench-scale bench-large
+	bench bench-record bench-merge bench-sizes bench-simulator bench-simulate bench-endpoint bench-tokens bench-sasc bench-recovery bench-planted bench-report bench-peer bench-corpus bench-fetch bench-record-gpu bench-scale bench-large bench-score
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
@@ -30,7 +30,7 @@ MODEL    =
 KEY      =
 LABEL    =
 
-BENCHMARKS = bench_record bench_merge bench_sizes bench_simulator bench_simulate bench_endpoint bench_tokens bench_sasc bench_recovery bench_planted bench_large
+BENCHMARKS = bench_record bench_merge bench_sizes bench_simulator bench_simulate bench_endpoint bench_tokens bench_sasc bench_recovery bench_planted bench_score bench_large
 
 PLAYWRIGHT = playwright==1.65.2
 LIBRARIES = slickgrid@5.20.2 uplot@1.6.32
@@ -229,6 +229,9 @@ bench-recovery: $(INSTALLED) ## how often SASC finds planted concepts again; BAS
 
 bench-planted: $(INSTALLED) ## how often explanations name the rule of planted units, and the scores of right and wrong ones
 	@$(BIN)/python -m tests.benchmarks.bench_planted
+
+bench-score: $(INSTALLED) ## time to score 46,080 units with intervals and controls
+	@$(BIN)/python -m tests.benchmarks.bench_score
 
 clean: ## delete .venv and caches, never outputs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info

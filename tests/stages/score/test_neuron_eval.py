@@ -28,8 +28,8 @@ FALL = 0.1
 def scores(unit: LabelledUnit, which: str, top: int, random: int, seed: int) -> dict[str, float]:
     """All scores of an explanation of a unit on the sequences that are kept; the same ones for each explanation."""
     true, expected = unit.true.astype(np.float32), unit.predicted(which).astype(np.float32)
-    both = (np.concatenate([one, one]) for one in (true, expected))  # the split select is as the split report
-    one: Explained = explained(np.random.default_rng(seed), *both, top, random, fires_above=3.0)
+    true, expected = np.concatenate([true, true]), np.concatenate([expected, expected])  # select is as report
+    one: Explained = explained(np.random.default_rng(seed), true, expected, top, random, fires_above=3.0)
     found: dict[str, float] = {}
     for scorer in SCORER_LIST:
         found |= scorer.score(one)

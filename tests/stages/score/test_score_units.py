@@ -215,6 +215,20 @@ def test_of_another_unit_s_candidates_the_one_that_does_best_on_select_is_the_co
     assert found["correlation_shuffled"] == pytest.approx((-1 + 0.5 + 0.5) / 3, abs=0.15)
 
 
+def test_the_opposite_is_that_of_the_chosen_candidate() -> None:
+    rng = np.random.default_rng(12)
+    exemplars = make_exemplars(rng)
+    report = each_once(exemplars, "report")
+    rows = []
+    for candidate, noise in ((0, 3.0), (1, 0.1)):
+        held_out = [e for split in ("select", "report") for e in each_once(exemplars, split)]
+        rows += [simulated(e, noisy(e, rng, noise), candidate) for e in held_out]
+        rows += [simulated(e, -noisy(e, rng, noise), None, "inverted", 7, candidate) for e in report]
+    _, found = score(exemplars, rows, 2)
+    assert found["correlation"] > 0.9
+    assert found["correlation_inverted"] < -0.9
+
+
 def p_value_of_nothing(rng: np.random.Generator, choice: int) -> float:
     """That of a unit whose explanation is one of 20 that are all alike; each has 4 candidates, the controls as many as `choice`.
 

@@ -81,6 +81,16 @@ def test_another_unit_s_explanation_comes_with_as_many_candidates_as_the_unit_ha
     assert {row["source_candidate"] for row in rows if not row["control"] and row["candidate"] == 1} == {1}
 
 
+def test_the_opposite_of_each_candidate_is_simulated_on_the_report_split() -> None:
+    simulator, rows = simulate([explanation(7, 0, "x"), explanation(7, 1, "y; to a lesser degree z.")], [])
+    shown = dict(simulator.seen)
+    assert shown["anything except x"] == shown["anything except y and z"] == [TOKENS[3], TOKENS[5]]
+    assert {(row["source"], row["source_candidate"]) for row in rows if row["control"] == "inverted"} == {
+        (7, 0),
+        (7, 1),
+    }
+
+
 def test_the_lookup_table_predicts_the_mean_activation_of_each_token() -> None:
     _, rows = simulate([explanation(7, 0, "x")], [])
     [found] = [row for row in rows if row["control"] == "lookup" and row["seq_id"] == 3]
