@@ -16,7 +16,7 @@ MIDDLE = 5.0
 LEAST_FREEDOM = 2
 """Degrees of freedom of Student's t that bound an interval."""
 CLOSE = 1e-12
-"""A correlation that is this close to -1 or 1 has no interval but itself."""
+"""A correlation that is this close to -1 or 1 has no interval but itself, and two that are this close are equal."""
 
 
 def sequence_sums(true: Floats, expected: Floats, starts: Ints, group: Ints) -> Floats:
@@ -136,8 +136,11 @@ def _with_error(weights: Floats, sums: Floats, members: list[Ints]) -> tuple[Flo
 
 
 def permutation_p(value: float, controls: Floats) -> float:
-    """Share of controls that reach the value, the value itself counted among them: (1 + #{c >= v}) / (1 + n)."""
+    """Share of controls that reach the value, the value itself counted among them: (1 + #{c >= v}) / (1 + n).
+
+    Another unit's explanation may be the same one: then the two are equal, whatever their last bits are.
+    """
     known = controls[np.isfinite(controls)]
     if not np.isfinite(value) or not known.size:
         return np.nan
-    return float((1 + np.count_nonzero(known >= value)) / (1 + known.size))
+    return float((1 + np.count_nonzero(known >= value - CLOSE)) / (1 + known.size))
