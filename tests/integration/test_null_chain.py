@@ -31,7 +31,7 @@ def fires_on(texts: list[str]) -> npt.NDArray[np.float64]:
     places = {word: place for place, word in enumerate(ALL)}
     for row, text in enumerate(texts):
         if (place := places.get(text.split()[-1] if text.split() else "")) is not None:
-            units, ranks = np.nonzero(place == CHOSEN)
+            units, ranks = np.nonzero(np.equal(CHOSEN, place))
             values[row, units] = 4.0 - ranks
     return values
 
