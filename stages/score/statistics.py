@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 LEAST_FREEDOM = 2
 """Degrees of freedom of Student's t that bound an interval."""
+CLOSE = 1e-12
+"""Two correlations that are this close are equal, whatever their last bits are."""
 
 
 def pearson(sums: Floats) -> Floats:
@@ -132,8 +134,11 @@ def _from_logit(value: float) -> float:
 
 
 def permutation_p(value: float, controls: Floats) -> float:
-    """Share of controls that reach the value, the value itself counted among them: (1 + #{c >= v}) / (1 + n)."""
+    """Share of controls that reach the value, the value itself counted among them: (1 + #{c >= v}) / (1 + n).
+
+    Another unit's explanation may be the same one: then the two are equal, whatever their last bits are.
+    """
     known = controls[np.isfinite(controls)]
     if not np.isfinite(value) or not known.size:
         return np.nan
-    return float((1 + np.count_nonzero(known >= value)) / (1 + known.size))
+    return float((1 + np.count_nonzero(known >= value - CLOSE)) / (1 + known.size))

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from scipy.stats import kstest
 
 from pipeline import open_run
 from pipeline.commands.run import run_pipeline
@@ -16,6 +15,7 @@ from pipeline.results.discoveries import discoveries
 from pipeline.results.run_comparison import mean_interval
 from stages import REPORTS, STAGES
 from stages.settings import SECTIONS
+from tests.integration.null_p_values import UNIT, evenness, p_values
 from tests.integration.planted_words import FILLER, RECORD, WORDS, documents, save_tokenizer
 
 UNITS = 80
@@ -31,7 +31,7 @@ def fires_on(texts: list[str]) -> npt.NDArray[np.float64]:
     places = {word: place for place, word in enumerate(ALL)}
     for row, text in enumerate(texts):
         if (place := places.get(text.split()[-1] if text.split() else "")) is not None:
-            units, ranks = np.nonzero(place == CHOSEN)
+            units, ranks = np.nonzero(np.equal(CHOSEN, place))
             values[row, units] = 4.0 - ranks
     return values
 
@@ -75,6 +75,8 @@ def test_where_there_is_nothing_to_find_the_chain_finds_nothing(tmp_path: Path) 
     low, high = mean_interval(null["correlation"].dropna().to_numpy())
     assert low < 0 < high
     assert len(null["p_value"].dropna()) > 0.9 * UNITS
-    # a p-value is a multiple of 1 / 20: spread over its own step, it is uniform
-    steps = null["p_value"].dropna() - np.random.default_rng(0).uniform(0, 1 / (1 + CONTROLS), null["p_value"].count())
-    assert kstest(steps, "uniform").pvalue > 0.01
+    again = p_values(tmp_path / "permuted")
+    assert evenness(again) > 0.01
+    both = again.merge(null, on=UNIT)
+    assert len(both) == len(again)
+    np.testing.assert_allclose(both["high"], both["p_value"], err_msg="what is published is worked out as here")

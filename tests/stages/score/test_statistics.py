@@ -167,5 +167,6 @@ def test_the_permutation_p_value_counts_the_value_itself() -> None:
     assert permutation_p(0.25, controls) == 2 / 4
     assert permutation_p(0.9, controls) == 1 / 4
     assert permutation_p(0.1, controls) == 1.0
+    assert permutation_p(float(np.nextafter(0.2, 1)), controls) == 3 / 4, "equal but for the last bit"
     assert np.isnan(permutation_p(np.nan, controls))
     assert np.isnan(permutation_p(0.5, np.array([np.nan])))
