@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("judged")
     save_tiny_llama(found / "model", initializer_range=0.4)
     drawn = np.random.default_rng(0)
-    texts = [" ".join(f"The {' '.join(drawn.choice(WORDS, 6))} sang." for _ in range(9)) for _ in range(24)]
+    texts = [" ".join(f"The {' '.join(drawn.choice(WORDS, 2))} sang." for _ in range(18)) for _ in range(24)]
     (found / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     run(config(found), *BEFORE)
     return found
@@ -62,7 +62,7 @@ def config(folder: Path, **judge: Any) -> RunConfig:
     values: dict[str, Any] = {
         "run": {"name": "run", "folder": str(folder)},
         "subject": {"model": str(folder / "model"), "modules": ["layers.0.mlp"]},
-        "corpus": {"source": str(folder / "texts.jsonl"), "seq_len": 32, "max_sequences": 96},
+        "corpus": {"source": str(folder / "texts.jsonl"), "seq_len": 40, "max_sequences": 96},
         "record": {"top": few, "random": few, "batch_size": 16, "shard_sequences": 48, "activation_bits": 24},
         "explain": {"explainer": "statistics", "units": 4, "polarities": ["+", "-"], "candidates": 1},
         "simulate": {"simulator": "word", "controls": 1},
