@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Unit
 from pipeline.prompts import Prompt
-from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, JUDGED_TEXTS, NEGATIVES, UNITS, TableSchema
+from pipeline.schemas import CORPUS, EXEMPLARS, EXPLANATIONS, NEGATIVES, UNITS, TableSchema
 from pipeline.storage.tables import Tables
 from pipeline.subjects.module_kinds import listed_units
 from stages.evidence import SPLITS, split_of
 from stages.few_shot import few_shot_neurons
-from stages.settings import Explain, Judge, Record, Simulate
+from stages.settings import Explain, Record, Simulate
 from stages.units import unit_shards
 
 FIRING = 0.15
@@ -86,7 +86,7 @@ def made_up_record(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> 
     """All units that there are; of the units given, exemplars with made-up activations, and top tokens."""
     from pipeline.subjects.activation_sources import describe_modules
 
-    texts = _texts(tables) if units else {}
+    texts = corpus_texts(tables) if units else {}
     generator = np.random.default_rng(config.run.seed)
     exemplars: list[dict[str, Any]] = []
     for module, polarity, index in units:
@@ -115,7 +115,7 @@ def made_up_record(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> 
 
 def made_up_negatives(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
     """As many hard negatives of the explain split as are asked for."""
-    texts = _texts(tables) if units and config[Record].negatives else {}
+    texts = corpus_texts(tables) if units and config[Record].negatives else {}
     known = [seq_id for seq_id in texts if split_of(seq_id) == "explain"][: config[Record].negatives]
     rows = [
         {"module": module, "index": index, "polarity": polarity, "band": ("similar", "neighbour")[rank % 2], "rank": rank,
@@ -123,24 +123,6 @@ def made_up_negatives(config: RunConfig, tables: Tables, units: Sequence[Unit]) 
         for module, polarity, index in units for rank, seq_id in enumerate(known)
     ]  # fmt: skip
     return {NEGATIVES.name: NEGATIVES.of_rows(rows)}
-
-
-def made_up_judged_texts(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
-    """As many texts for judges as units that fire everywhere have: they fire on a quarter of the sample and are quiet on a half."""
-    judge, record = config[Judge], config[Record]
-    texts = _texts(tables) if units and judge.names else {}
-    report = [seq_id for seq_id in texts if split_of(seq_id) == "report"]
-    drawn = min(len(report), max(judge.sample, record.random.report))
-    beside = 0 if drawn == config.corpus.max_sequences // 4 else record.top.report
-    counts = {"fires": -(-drawn // 4) + beside, "quiet": drawn // 2, "weak": drawn // 4}
-    rows = [
-        {"module": module, "index": index, "polarity": polarity, "band": band, "rank": rank, "seq_id": report[rank], "split": "report",
-         "decile": 1 if band == "fires" else None, "fires_above": 0.0,
-         "activations": [*[0.0] * (len(texts[report[rank]]) - 1), float(band == "fires")]}
-        for module, polarity, index in units
-        for band, count in counts.items() for rank in range(min(count, judge.examples, len(report)))
-    ]  # fmt: skip
-    return {JUDGED_TEXTS.name: JUDGED_TEXTS.of_rows(rows)}
 
 
 def made_up_explanations(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
@@ -159,7 +141,7 @@ def filled(table: TableSchema, columns: Mapping[str, Any]) -> pa.Table:
     return pa.table(values, schema=table.schema)
 
 
-def _texts(tables: Tables) -> dict[int, list[str]]:
+def corpus_texts(tables: Tables) -> dict[int, list[str]]:
     """Tokens of the first sequences of the corpus, by seq_id."""
     rows = tables.read(CORPUS, pc.field("seq_id") < SEQUENCES, ["seq_id", "tokens"]).sort_by("seq_id")
     return dict(zip(rows["seq_id"].to_pylist(), rows["tokens"].to_pylist(), strict=True))

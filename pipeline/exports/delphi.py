@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 
 from pipeline.exports.exported_run import Export, ExportedRun
 from pipeline.exports.exported_unit import ExportedExemplar, ExportedUnit, Row, write_json
-from pipeline.schemas import JUDGED_TEXTS, NEGATIVES
+from pipeline.schemas import EXEMPLARS
 
 JUDGED = {"method", "control", "seq_id", "fits", "says", "probability"}
 """Columns of a table of texts that a judge was asked about."""
+KEPT = {"seq_id", "band", "rank", "split", "activations"}
+"""Columns of a table of sequences kept for units."""
 DISTANCE = -1
 """What their files say of an example's quantile or distance where it is not known."""
 
@@ -34,7 +36,7 @@ def _write(run: ExportedRun, folder: Path) -> None:
     for module in run.indices:
         for block in run.blocks(module):
             judged = _judged(run, module, block)
-            asked = [run.exemplars(table.name, module, block) for table in (NEGATIVES, JUDGED_TEXTS)] if judged else []
+            asked = [run.exemplars(name, module, block) for name in _kept(run)] if judged else []
             for unit in run.units(module, block):
                 if unit.explanations:
                     hook = module if run.polarity == "+" else f"{module}.negative"
@@ -57,6 +59,11 @@ def _judged(run: ExportedRun, module: str, indices: Sequence[int]) -> list[Row]:
     tables = [name for name in run.run.tables if run.columns(name) >= JUDGED]
     own = (pc.field("control") == "") & pc.field("says").is_valid() & pc.field("seq_id").is_valid()
     return [row for name in tables for row in run.rows(name, module, indices, own)]
+
+
+def _kept(run: ExportedRun) -> list[str]:
+    """Tables beside the exemplars that hold sequences with their activations."""
+    return [name for name in run.run.tables if run.columns(name) >= KEPT and name != EXEMPLARS.name]
 
 
 def _answers(unit: ExportedUnit, judged: Sequence[Row], asked: Sequence[ExportedExemplar]) -> dict[str, list[Row]]:

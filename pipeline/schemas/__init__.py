@@ -175,29 +175,6 @@ NEGATIVES = TableSchema(
     refers=EXEMPLARS.refers,
 )
 
-JUDGED_TEXTS = unit_table(
-    "judged_texts",
-    1,
-    *UNIT,
-    POLARITY,
-    column(
-        "band",
-        pa.string(),
-        "fires: the unit fires on it; quiet: it does not; weak: it stays below a fifth of its largest activation",
-    ),
-    column("rank", pa.int32(), "place within the band, from 0 on; judges are asked about the first ones"),
-    column("decile", pa.int8(), "of the texts on which the unit fires, 1 for the strongest tenth; null for others"),
-    column("seq_id", pa.int64(), "the sequence in `corpus`, of the split report"),
-    column("max_activation", pa.float32(), "largest activation, the most negative one for '-'"),
-    column("activations", FLOATS, "as of exemplars"),
-    column("split", pa.string(), "report"),
-    column("fires_above", pa.float64(), "a text fires the unit above this maximum, in the polarity"),
-    column("share_firing", pa.float64(), "share of the sequences drawn uniformly that do; what any text has by chance"),
-    key=[*UNIT_KEYS, "band", "rank"],
-    refers=EXEMPLARS.refers,
-)
-
-
 CORPUS = TableSchema(
     "corpus",
     2,

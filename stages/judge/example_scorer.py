@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.execution.stage import Context
-from pipeline.schemas import JUDGED_TEXTS, NEGATIVES
+from pipeline.schemas import NEGATIVES
 from stages.evidence import Exemplar, RecordedUnits
+from stages.judge.text_choice import JUDGED_TEXTS
 from stages.settings import Judge
 
 

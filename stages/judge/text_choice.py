@@ -23,16 +23,38 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import RunConfig
-from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, chunks, numbered_shards
+from pipeline.execution.stage import Context, EstimateHints, Shard, Stage, Unit, chunks, numbered_shards
 from pipeline.imports import IMPORTED
-from pipeline.schemas import JUDGED_TEXTS
+from pipeline.schemas import EXEMPLARS, FLOATS, POLARITY, UNIT, UNIT_KEYS, column, unit_table
 from pipeline.storage.by_hand import read_by_hand
 from pipeline.storage.tables import Tables
-from stages.estimates import made_up_judged_texts
+from stages.estimates import corpus_texts
 from stages.evidence import RecordedUnits, split_of
 from stages.record.sequences import corpus_ids, random_ids
 from stages.settings import Judge, Record
 from stages.units import draw, unit_name, unit_shards
+
+JUDGED_TEXTS = unit_table(
+    "judged_texts",
+    1,
+    *UNIT,
+    POLARITY,
+    column(
+        "band",
+        pa.string(),
+        "fires: the unit fires on it; quiet: it does not; weak: it stays below a fifth of its largest activation",
+    ),
+    column("rank", pa.int32(), "place within the band, from 0 on; judges are asked about the first ones"),
+    column("decile", pa.int8(), "of the texts on which the unit fires, 1 for the strongest tenth; null for others"),
+    column("seq_id", pa.int64(), "the sequence in `corpus`, of the split report"),
+    column("max_activation", pa.float32(), "largest activation, the most negative one for '-'"),
+    column("activations", FLOATS, "as of exemplars"),
+    column("split", pa.string(), "report"),
+    column("fires_above", pa.float64(), "a text fires the unit above this maximum, in the polarity"),
+    column("share_firing", pa.float64(), "share of the sequences drawn uniformly that do; what any text has by chance"),
+    key=[*UNIT_KEYS, "band", "rank"],
+    refers=EXEMPLARS.refers,
+)
 
 DECILES = 10
 DENSE = 0.9
@@ -189,6 +211,24 @@ def rows_of(rows: Sequence[Mapping[str, Any]], sign: float, bits: int) -> pa.Tab
     columns |= {name: [row[name] for row in rows] for name in JUDGED_TEXTS.schema.names if name not in columns}
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
     return pa.table([arrays[field.name].cast(field.type) for field in JUDGED_TEXTS.schema], schema=JUDGED_TEXTS.schema)
+
+
+def made_up_judged_texts(config: RunConfig, tables: Tables, units: Sequence[Unit]) -> Mapping[str, pa.Table]:
+    """As many texts for judges as units that fire everywhere have: they fire on a quarter of the sample and are quiet on a half."""
+    judge, record = config[Judge], config[Record]
+    texts = corpus_texts(tables) if units and judge.names else {}
+    report = [seq_id for seq_id in texts if split_of(seq_id) == "report"]
+    drawn = min(len(report), max(judge.sample, record.random.report))
+    beside = 0 if drawn == config.corpus.max_sequences // 4 else record.top.report
+    counts = {"fires": -(-drawn // 4) + beside, "quiet": drawn // 2, "weak": drawn // 4}
+    rows = [
+        {"module": module, "index": index, "polarity": polarity, "band": band, "rank": rank, "seq_id": report[rank], "split": "report",
+         "decile": 1 if band == "fires" else None, "fires_above": 0.0,
+         "activations": [*[0.0] * (len(texts[report[rank]]) - 1), float(band == "fires")]}
+        for module, polarity, index in units
+        for band, count in counts.items() for rank in range(min(count, judge.examples, len(report)))
+    ]  # fmt: skip
+    return {JUDGED_TEXTS.name: JUDGED_TEXTS.of_rows(rows)}
 
 
 TEXTS = Stage(
