@@ -90,8 +90,8 @@ def fit_calibration(method: str, true: Floats, expected: Floats) -> Callable[[Fl
 
 def shares_explained(explained: Explained) -> dict[str, float]:
     """The shares of the report split that values calibrated on the select split explain."""
-    calibrate = fit_calibration(explained.settings.calibration, *explained.select.tokens()[:2])
-    true, simulated, _ = explained.report.tokens()
+    calibrate = fit_calibration(explained.settings.calibration, *explained.select.tokens[:2])
+    true, simulated, _ = explained.report.tokens
     return shares_of(true, calibrate(simulated))
 
 
