@@ -50,12 +50,12 @@ def explain_sizes(config: RunConfig) -> dict[str, str]:
 
 
 def simulate_sizes(config: RunConfig) -> dict[str, str]:
-    """Each candidate of a unit on both splits, and as many of each control, as long as there is a choice; baselines on `report`."""
+    """Each candidate of a unit on both splits, and as many of each control where there is a choice; opposites and baselines on `report`."""
     record, report, candidates = config[Record], config[Record].top.report, config[Explain].candidates
     report += record.random.report
     held_out = report + record.top.select + record.random.select
     control = candidates * held_out if candidates > 1 else report
-    each = candidates * held_out + config[Simulate].controls * control + 3 * report
+    each = candidates * held_out + config[Simulate].controls * control + (candidates + 3) * report
     simulated = _explained_units(config) * each
     return {
         "simulated sequences": f"{simulated:,}",

@@ -15,7 +15,9 @@ from pipeline.schemas import SIMULATIONS
 from pipeline.subjects.module_kinds import kind_of, modules_of
 from stages.evidence import RecordedUnits
 from stages.methods import open_method
-from stages.score.pairs import pair, simulation_errors
+from stages.score.corpus_scores import corpus_scores
+from stages.score.kept_sequences import kept_of_units
+from stages.score.pairs import CONTROLS, pair, simulation_errors
 from stages.score.scorers import Explained, correlations
 from stages.score.truth import true_activations
 from stages.settings import Record, Score, Simulate
@@ -24,6 +26,11 @@ from stages.simulate.simulate_units import SIMULATE, Job, simulate_unit
 from stages.simulate.simulation import Simulator
 from stages.units import draw, unit_name
 
+NUMBERS = (
+    "correlation", "ci_low", "ci_high", "correlation_random",
+    "correlation_corpus", "correlation_corpus_low", "correlation_corpus_high",
+)  # fmt: skip
+"""What is said of a tried explanation."""
 TRIED = "tried"
 """The explainer of what is tried; no row of it is ever published."""
 WORKER = "serve"
@@ -57,14 +64,15 @@ class UnitTrials:
         job, tokens = Job(keys, "", index, explanation), recorded.tokens(shown)
         rows = await simulate_unit([job], [(seq_id, "report") for seq_id in shown], tokens, self._simulator, name, 1)
         table = SIMULATIONS.of_rows(rows)
-        pairs = pair(table, true_activations(context, module, [index], ("report",), polarity))
+        truth = true_activations(context, module, [index], ("report",), polarity)
+        pairs, kept = pair(table, truth), kept_of_units(context, module, polarity, [index], truth)[index]
         rng = draw(self._config.run.seed, "bootstrap/" + unit_name(module, index, polarity))
         nothing = pairs.where(slice(0))
-        scored = correlations(Explained(nothing, pairs, {}, self._config[Score], rng))
-        numbers = ("correlation", "ci_low", "ci_high", "correlation_random")
+        explained = Explained(nothing, pairs, dict.fromkeys(CONTROLS, nothing), self._config[Score], rng, kept)
+        scored = correlations(explained) | corpus_scores(explained)
         return {
             "simulator": name,
-            **{name: _finite(scored[name]) for name in numbers},
+            **{name: _finite(scored[name]) for name in NUMBERS},
             "n_sequences": len(pairs.rows),
             "n_tokens": int(pairs.rows["sums"][:, 0].sum()),
             "error": next(iter(simulation_errors(table).values()), None),

@@ -67,6 +67,7 @@ def _shapes() -> dict[str, Json]:
         },
         "simulated": {
             "simulator": TEXT, "correlation": NUMBER, "ci_low": NUMBER, "ci_high": NUMBER, "correlation_random": NUMBER,
+            "correlation_corpus": NUMBER, "correlation_corpus_low": NUMBER, "correlation_corpus_high": NUMBER,
             "n_sequences": WHOLE, "n_tokens": WHOLE, "sequences": _list(_object(sequence)),
         },
         "activations": {"tokens": _list(TEXT), "activations": ACTIVATIONS, "cut": {"type": "boolean"}},

@@ -122,7 +122,7 @@ def unshifted(sums: Floats, shifts: Floats) -> Floats:
 
 def _of_firing(sample: _Sample, found: dict[str, float]) -> tuple[Value, Value, Value]:
     """F1, IoU and AUPRC; puts the share of tokens that the unit fires on into what is found."""
-    above, (true, expected, row) = sample.explained.kept.fires_above, sample.report.tokens()
+    above, (true, expected, row) = sample.explained.kept.fires_above, sample.report.tokens
     if not np.isfinite(above) or not len(row):
         return UNKNOWN, UNKNOWN, UNKNOWN
     fires, weight = true > above, sample.weights[row]
@@ -154,7 +154,7 @@ def firing_threshold(explained: Explained) -> float:
     from stages.score.interval_kernels import best_threshold
 
     weights = explained.kept.select.weights(explained.select.rows["is_top"])
-    true, expected, row = explained.select.tokens()
+    true, expected, row = explained.select.tokens
     if not expected.size or not np.isfinite(weights).all():
         return np.nan
     return float(best_threshold(true > explained.kept.fires_above, expected, weights[row]))

@@ -5,6 +5,7 @@ Shapes: R rows, each a simulated sequence; T tokens of one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,7 @@ class Pairs:
         )
         return found
 
+    @cached_property
     def tokens(self) -> tuple[Floats, Floats, Ints]:
         """True and expected values of the tokens that count, and the number of each one's row."""
         from stages.score.sum_kernels import tokens_of

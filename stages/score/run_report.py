@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 TOP_EXPLANATIONS = """
-SELECT module, "index", correlation_corpus, correlation_corpus_low AS low, correlation_corpus_high AS high,
-       correlation_corpus_shuffled AS control, correlation, text
+SELECT module, "index", correlation_corpus AS corpus, correlation, ci_low, ci_high, correlation_shuffled AS control, text
 FROM scores WHERE correlation IS NOT NULL
-ORDER BY correlation_corpus DESC NULLS LAST, correlation DESC, module, "index", polarity, explainer, candidate, simulator LIMIT 20"""
+ORDER BY correlation DESC, module, "index", polarity, explainer, candidate, simulator LIMIT 20"""
+"""By the correlation, which every run has and by which the other ready-made queries go; an imported one has none on the corpus."""
 _COLUMNS = """module, "index", correlation_corpus AS corpus, CASE WHEN correlation_corpus_low IS NULL THEN NULL
     ELSE printf('%.2f to %.2f', correlation_corpus_low, correlation_corpus_high) END AS interval,
     correlation_corpus_shuffled AS control, correlation AS r, text"""

@@ -170,11 +170,10 @@ def chosen_controls(unit: Pairs, chosen: int) -> dict[str, Pairs]:
     """
     ends = np.searchsorted(np.ascontiguousarray(unit.rows["control"]), np.arange(len(CONTROLS) + 1)).tolist()
     found = {name: unit.where(slice(*ends[place : place + 2])) for place, name in enumerate(CONTROLS) if name}
-    best = best_candidates(found["shuffled"])
     for name, of in found.items():
         kept = np.ascontiguousarray(of.rows["is_report"])
-        if name == "shuffled":
-            kept &= np.isin(numbers_of(of), best)
+        if name == "shuffled" and of.rows["source_candidate"].any():
+            kept &= np.isin(numbers_of(of), best_candidates(of))
         elif name == "inverted":
             kept &= of.rows["source_candidate"] == chosen
         found[name] = of if kept.all() else of.where(kept)

@@ -80,17 +80,18 @@ def fit_calibration(method: str, true: Floats, expected: Floats) -> Callable[[Fl
     if method == "percentile":
         xs, ys = np.sort(expected), np.sort(true)
         return lambda values: np.interp(values, xs, ys)
-    variance = float(expected.var())
-    covariance = float(np.mean((expected - expected.mean()) * (true - true.mean())))
-    slope = max(0.0, covariance / variance) if variance else 0.0
-    offset = float(true.mean()) - slope * float(expected.mean())
+    means = float(true.mean()), float(expected.mean())
+    t, e = true - means[0], expected - means[1]
+    variance = float(e @ e)
+    slope = max(0.0, float(t @ e) / variance) if variance else 0.0
+    offset = means[0] - slope * means[1]
     return lambda values: offset + slope * values
 
 
 def shares_explained(explained: Explained) -> dict[str, float]:
     """The shares of the report split that values calibrated on the select split explain."""
-    calibrate = fit_calibration(explained.settings.calibration, *explained.select.tokens()[:2])
-    true, simulated, _ = explained.report.tokens()
+    calibrate = fit_calibration(explained.settings.calibration, *explained.select.tokens[:2])
+    true, simulated, _ = explained.report.tokens
     return shares_of(true, calibrate(simulated))
 
 

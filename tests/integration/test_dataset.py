@@ -165,7 +165,8 @@ def test_the_query_command_prints_tables_csv_json_and_parquet(finished: Path, tm
 
 def test_without_sql_the_best_explanations_are_printed(finished: Path) -> None:
     printed = call("query", "--config", str(finished)).stdout
-    assert printed.splitlines()[0].split() == ["module", "index", "correlation", "ci_low", "ci_high", "control", "text"]
+    columns = ["module", "index", "corpus", "correlation", "ci_low", "ci_high", "control", "text"]
+    assert printed.splitlines()[0].split() == columns
     assert 7 <= len(printed.splitlines()) <= 12
 
 

@@ -14,7 +14,7 @@ from pipeline.command_line.looking import trials_of
 from pipeline.config.run_file import load_config
 from pipeline.results.run_folder import open_run
 from stages.settings import SECTIONS
-from stages.try_units import UnitTrials
+from stages.try_units import NUMBERS, UnitTrials
 from tests.integration.endpoint_run import KEY, KEY_VARIABLE, sections, write_run
 from tests.integration.made_up_model import reply
 from tests.pipeline.llm.endpoint.loopback import Loopback
@@ -39,7 +39,7 @@ def test_a_published_explanation_gets_its_published_score(served: Served, root: 
     row = scores.nlargest(1, "correlation").iloc[0]
     module, index = str(row["module"]), int(row["index"])
     found = attempt(served, "simulate", module, index, explanation=row["text"]).json
-    for name in ("correlation", "ci_low", "ci_high", "correlation_random"):
+    for name in NUMBERS:
         assert found[name] == pytest.approx(row[name], abs=1e-9, nan_ok=True), name
     assert (found["n_sequences"], found["n_tokens"]) == (row["n_sequences"], row["n_tokens"])
     assert (found["simulator"], found["error"]) == ("word", None)

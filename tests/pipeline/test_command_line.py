@@ -106,7 +106,7 @@ def test_estimate_says_what_a_run_takes(tmp_path: Path, run: Run) -> None:
     assert lines["units recorded"] == "3,072"
     assert lines["units explained"] == "10"
     assert lines["forward passes of the subject"] == "6"
-    assert lines["simulated sequences"] == f"{10 * (3 * 20 + 4 * 3 * 20 + 3 * 10):,}"
+    assert lines["simulated sequences"] == f"{10 * (3 * 20 + 4 * 3 * 20 + (3 + 3) * 10):,}"
 
 
 def test_help_and_status_import_no_model_library(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@
       .filter((row) => !seen.has(row.seq_id) && seen.add(row.seq_id)).slice(0, SHOWN);
     const failed = found.sequences.find((one) => one.error);
     return [
-      NG.el("p", { class: "score" }, NG.el("b", {}, `correlation ${NG.number(found.correlation)}`), ` interval ${NG.number(found.ci_low)} to ${NG.number(found.ci_high)}, random sequences alone ${NG.number(found.correlation_random)}; ${found.n_sequences} sequences of the split report, simulated by ${found.simulator}`),
+      NG.el("p", { class: "score" }, NG.el("b", {}, `correlation ${NG.number(found.correlation)}`), ` interval ${NG.number(found.ci_low)} to ${NG.number(found.ci_high)}, on the corpus ${NG.number(found.correlation_corpus)}, random sequences alone ${NG.number(found.correlation_random)}; ${found.n_sequences} sequences of the split report, simulated by ${found.simulator}`),
       failed ? NG.el("p", { role: "alert" }, NG.visible(`Some sequences are left out: ${failed.error}`)) : "",
       ...(await Promise.all(shown.map((row) => NG.exemplar(row, packed.get(row.seq_id), largest, NG.el("b", { class: "value" }, NG.number(row.max_activation)))))),
     ];
