@@ -18,13 +18,13 @@ from tests.pipeline.llm.endpoint.served_model import ServedModel, served
 
 JUDGE = """
 [judge]
-methods = ["detection", "fuzzing", "intruder", "embedding", "surprisal"]
+methods = ["detection", "fuzzing", "intruder", "embedding"]
 controls = 1
 texts = 3
 engine = {{ base_url = "{base_url}", model = "{model}"{more} }}
 """
 
-METHODS = ("detection", "fuzzing", "intruder", "embedding", "surprisal")
+METHODS = ("detection", "fuzzing", "intruder", "embedding")
 
 
 def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
     }
     assert (texts["status"] == "ok").all()
     assert (scores["status"] == "ok").all()
-    assert (scores["n_fitting"] == scores["n_other"]).sum() == 4 * len(published), (
+    assert (scores["n_fitting"] == scores["n_other"]).sum() == 3 * len(published), (
         "but for intruder, as many of either kind"
     )
     seen = pd.read_parquet(folder / "exemplars").query("split != 'report'")
@@ -56,7 +56,7 @@ def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
     documents = corpus.groupby("split")["doc_id"].agg(set)
     assert not documents["report"] & (documents["explain"] | documents["select"])
     assert "scores on examples" in done.stdout
-    assert re.search(r"surprisal +\S+ +\S+ +0.500 +4", done.stdout), done.stdout
+    assert re.search(r"embedding +\S+ +\S+ +0.500 +4", done.stdout), done.stdout
     for row in scores.query("method == 'detection'").to_dict("records"):
         own = texts[(texts["index"] == row["index"]) & (texts["method"] == "detection") & (texts["control"] == "")]
         rights = [(own[own["fits"] == kind]["says"] == kind).mean() for kind in (True, False)]

@@ -166,7 +166,10 @@ def test_a_negative_polarity_looks_for_the_most_negative_activation(
         assert row["fits"] == (np.max(-_plain(model, ids, row["index"])[1:]) > bounds[row["index"]])
 
 
-@pytest.mark.parametrize("judge", [{"sample": 0}, {"negatives": "weak"}, {"fuzzing": "active", "methods": ["fuzzing"]}])
+@pytest.mark.parametrize(
+    "judge",
+    [{"sample": 0}, {"negatives": "weak", "methods": ["surprisal"]}, {"fuzzing": "active", "methods": ["fuzzing"]}],
+)
 def test_whatever_texts_are_asked_for_either_kind_has_as_many(
     judge: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
