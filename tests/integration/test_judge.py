@@ -57,6 +57,8 @@ def test_a_judge_with_its_own_engine(tmp_path: Path, recorded: Path) -> None:
     assert not documents["report"] & (documents["explain"] | documents["select"])
     assert "scores on examples" in done.stdout
     assert re.search(r"embedding +\S+ +\S+ +0.500 +4", done.stdout), done.stdout
+    controls = set(texts.query("control == 'shuffled'")["source"])
+    assert controls <= set(published["index"]), "the explanations that were published for other units"
     for row in scores.query("method == 'detection'").to_dict("records"):
         own = texts[(texts["index"] == row["index"]) & (texts["method"] == "detection") & (texts["control"] == "")]
         rights = [(own[own["fits"] == kind]["says"] == kind).mean() for kind in (True, False)]
