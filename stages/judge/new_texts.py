@@ -13,8 +13,8 @@ import numpy.typing as npt
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context
-from pipeline.imports import IMPORTED
 from pipeline.subjects.module_kinds import kind_of
+from stages.judge.text_choice import runs_subject
 from stages.settings import Judge
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class NewTexts:
 
 def refuse_imported(config: RunConfig) -> None:
     """Raises UserError where a run has no subject to run on new texts."""
-    if config.corpus.source == IMPORTED:
+    if not runs_subject(config):
         raise UserError(
             f'judge.methods names "{config[Judge].name}", which runs the subject on new texts, and an imported run has none; leave it out'
         )
