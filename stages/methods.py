@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.config import LanguageModel
+from pipeline.config import LanguageModel, RunConfig
 from pipeline.config.section import Choices, choice
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context, ModelUse
@@ -38,6 +38,8 @@ class Method:
     Raises:
         UserError: something that it works with is not there.
     """
+    check: Callable[[RunConfig], None] = lambda _: None
+    """Raises UserError where it could not work in a run; called before anything is run, and free to look at models."""
     reply: Callable[[Request, int], str] | None = None
     """For estimates: makes up a usable reply, given its number, where what is asked next depends on replies."""
 

@@ -53,7 +53,7 @@ async def judge_explanation(
         control = "" if shown is row else "shuffled"
         said = {"control": control, "source": shown["index"], "prompt_id": scorer.prompt_id}
         rows += [keys | said | {"number": number} | _row(*one) for number, one in enumerate(found)]
-    return rows, {**keys, "text": row["text"], **scores(rows, scorer, unit, len(asked) - 1)}
+    return rows, {**keys, "text": row["text"], "model": scorer.model, **scores(rows, scorer, unit, len(asked) - 1)}
 
 
 def _row(item: Item, answer: Answer) -> Row:

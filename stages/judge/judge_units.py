@@ -124,7 +124,7 @@ def check(config: RunConfig) -> None:
     """Raises UserError where the judge, its device, a prompt or another model is not there."""
     if model_of(config):
         check_engine(config[Judge].engine)
-    choice(JUDGE_METHODS, config[Judge].used).settings(config)
+    choice(JUDGE_METHODS, config[Judge].used).check(config)
     refuse_unknown_prompts(config.run.prompts)
 
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.execution.stage import Context
-from pipeline.imports import IMPORTED
 from pipeline.subjects.module_kinds import kind_of
+from stages.judge.text_choice import runs_subject
+from stages.settings import Judge
 
 if TYPE_CHECKING:
     from pipeline.subjects.text_functions import Pool
@@ -54,9 +56,9 @@ class NewTexts:
         return run.values(list(texts)) * (1.0 if polarity == "+" else -1.0)
 
 
-def refuse_imported(context_source: str, method: str) -> None:
+def refuse_imported(config: RunConfig) -> None:
     """Raises UserError where a run has no subject to run on new texts."""
-    if context_source == IMPORTED:
+    if not runs_subject(config):
         raise UserError(
-            f'judge.methods = "{method}" runs the subject on new texts, and an imported run has none; leave it out'
+            f'judge.methods names "{config[Judge].name}", which runs the subject on new texts, and an imported run has none; leave it out'
         )

@@ -6,11 +6,9 @@ the counts, and `balanced_accuracy` has both.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from pipeline.config import RunConfig
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.execution.stage import Context
@@ -113,14 +111,9 @@ def _build(context: Context, asker: Asker, prompts: Sequence[Prompt]) -> Paraphr
     return ParaphraseScorer(asker, prompts[0], NewTexts(context), context.config[Judge])
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    refuse_imported(config.corpus.source, "paraphrases")
-    return {}
-
-
 PARAPHRASES = Method(
     "the share of rewordings of texts that fire the unit on which it still does; no explanation is read",
     _build,
     prompts=("judge/paraphrase.v1",),
-    settings=_settings,
+    check=refuse_imported,
 )

@@ -95,26 +95,21 @@ def _written(context: Context, asker: Asker, prompts: Sequence[Prompt]) -> Sensi
     return scorer
 
 
-def _retrieved_settings(config: RunConfig) -> dict[str, Any]:
-    refuse_imported(config.corpus.source, "sensitivity")
+def _settings(config: RunConfig) -> dict[str, Any]:
     return {"embedder": resolve_model(config[Simulate].embedder).revision}
-
-
-def _written_settings(config: RunConfig) -> dict[str, Any]:
-    refuse_imported(config.corpus.source, "sensitivity_written")
-    return {}
 
 
 RETRIEVED = Method(
     "the share of sentences near to the explanation, of the split report, that fire the unit",
     _retrieved,
     "none",
-    settings=_retrieved_settings,
+    settings=_settings,
+    check=refuse_imported,
 )
 WRITTEN = Method(
     "the share of texts written for the explanation that fire the unit",
     _written,
     prompts=WRITE,
-    settings=_written_settings,
+    check=refuse_imported,
     reply=made_up_texts,
 )

@@ -120,6 +120,10 @@ def _build(context: Context, _: object, prompts: Sequence[Prompt]) -> SurprisalS
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
+    return {"surprisal_model": resolve_model(_spec(config)).revision}
+
+
+def _check(config: RunConfig) -> None:
     """Raises UserError where there is no such model, or it predicts no next token."""
     from pipeline.subjects.loading.model_loading import describe_model
 
@@ -132,7 +136,6 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         raise UserError(
             f"surprisal by {spec!r}, an encoder, which predicts no next token; name another in judge.surprisal_model"
         )
-    return {"surprisal_model": resolve_model(spec).revision}
 
 
 SURPRISAL = Method(
@@ -141,4 +144,5 @@ SURPRISAL = Method(
     "none",
     prompts=("judge/surprisal.v1",),
     settings=_settings,
+    check=_check,
 )

@@ -170,17 +170,22 @@ def _listed(chosen: Chosen, seq_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
             yield {"band": band, "rank": rank, "decile": decile, "seq_id": seq_ids[place]}
 
 
+def runs_subject(config: RunConfig) -> bool:
+    """Whether the subject can be run on further texts, and does on them what was recorded: an imported run has none."""
+    return config.corpus.source != IMPORTED
+
+
 def activations_on_sample(
     module: str, polarity: str, indices: Sequence[int], context: Context
 ) -> dict[int, dict[int, Floats]]:
     """(T,) activations, in the polarity, by unit and seq_id, on the sampled sequences that are not recorded for every unit.
 
-    An imported run has no subject to be run, so there it is what was recorded alone.
+    Where the subject cannot be run, there are none.
     """
     from stages.record.negatives import activations_tried
 
     config = context.config
-    if not config[Judge].sample or config.corpus.source == IMPORTED:
+    if not config[Judge].sample or not runs_subject(config):
         return {}
     of_split = [seq_id for seq_id in context.once("seq_ids", lambda _: corpus_ids(context.tables)).tolist()
                 if split_of(seq_id) == SPLIT]  # fmt: skip

@@ -40,8 +40,8 @@
     return NG.section("Explanations", shown.filter(([order]) => !order).map(([, element]) => element),
       shown.length ? null : NG.el("p", {}, "This polarity has not been explained."),
       others.length ? NG.el("details", { id: "candidates" }, NG.el("summary", {}, `${others.length} other candidates, which did worse on the split select`), others) : null,
-      judged.length ? NG.table("Judges: 0.5 is chance", ["Method", "Explainer", "Balanced accuracy", "Under other explanations", "AUROC"],
-        judged.map((row) => [row.method, row.explainer, row.balanced_accuracy, row.balanced_accuracy_shuffled, row.auroc])) : null);
+      judged.length ? NG.table("Scores on examples", ["Method", "Explainer", "Score", "By chance", "Under other explanations", "Texts that fit, others"],
+        judged.map((row) => [row.method, row.explainer, row.example_score, row.chance, row.example_score_shuffled, `${row.n_fitting}, ${row.n_other}`])) : null);
   };
 
   // Bands of exemplars, those that nobody saw before the score first.

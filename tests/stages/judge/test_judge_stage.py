@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import stages.asking
+from pipeline.commands.verify import verify_run
 from pipeline.config import RunConfig
 from pipeline.config.run_file import parse_config
 from pipeline.llm.engine import Request
@@ -139,6 +140,7 @@ def test_new_texts_are_run_through_the_subject(folder: Path, monkeypatch: pytest
     assert set(scores["method"]) == set(methods)
     assert (scores["status"] == "ok").all(), scores["error"].dropna().tolist()
     assert judged["seq_id"].isna().all()
+    assert verify_run(done.root, STAGES, done), "rows about new texts refer to no sequence"
     bounds = rows(done, JUDGED_TEXTS).groupby(["index", "polarity"])["fires_above"].first()
     responses = open_text_function(done, "layers.0.mlp", "max")
     for row in judged[judged["polarity"] == "+"].head(60).to_dict("records"):
@@ -166,7 +168,10 @@ def test_a_negative_polarity_looks_for_the_most_negative_activation(
         assert row["fits"] == (np.max(-_plain(model, ids, row["index"])[1:]) > bounds[row["index"]])
 
 
-@pytest.mark.parametrize("judge", [{"sample": 0}, {"negatives": "weak"}, {"fuzzing": "active", "methods": ["fuzzing"]}])
+@pytest.mark.parametrize(
+    "judge",
+    [{"sample": 0}, {"negatives": "weak", "methods": ["surprisal"]}, {"fuzzing": "active", "methods": ["fuzzing"]}],
+)
 def test_whatever_texts_are_asked_for_either_kind_has_as_many(
     judge: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

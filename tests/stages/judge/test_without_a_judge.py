@@ -46,6 +46,7 @@ def test_the_embedder_ranks_texts_by_what_they_are_about() -> None:
     assert score(scorer, "money, music and the law") < 0.2
 
 
+@pytest.mark.slow
 def test_a_small_language_model_is_less_surprised_by_what_is_explained(smollm2: LoadedModel) -> None:
     scorer = SurprisalScorer(smollm2, Prompt("judge/surprisal.v1"))
     assert score(scorer, "weather: rain, snow, storms and fog") > 0.8
