@@ -274,12 +274,6 @@ class Judge(MethodsSection):
     """Units judged by one shard."""
 
     def agree(self, config: RunConfig) -> None:
-        asks_subject = [name for _, name in self.chosen() if name.startswith(("sensitivity", "paraphrases"))]
-        if config.run.null != "none" and self.names and (self.sample or asks_subject):
-            raise ValueError(
-                "judge.sample, sensitivity and paraphrases run the subject once more, which would tell a null run the truth; "
-                "set judge.sample = 0 and leave such methods out, or leave run.null out"
-            )
         if self.names and self.negatives == "hard" and not config[Record].negatives:
             raise ValueError('judge.negatives = "hard" needs hard negatives; set record.negatives, such as to 50')
 

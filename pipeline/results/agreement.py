@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["score", "by", "first", "second", "units", "correlation", "texts", "kappa"]
-TEXT_KEYS = [*EXPLANATION_KEYS, "control", "source", "seq_id", "band", "fits", "prompt_id"]
+TEXT_KEYS = [*EXPLANATION_KEYS, "control", "source", "number", "seq_id", "band", "fits", "prompt_id"]
 """What answers are about: two with the same prompt and these were given to the same question."""
 
 

@@ -8,7 +8,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import stops_the_shard
 from pipeline.execution.concurrency import bounded_gather
 from pipeline.schemas import EXPLANATION_KEYS
-from stages.judge.agreement import scores
+from stages.judge.answer_scores import scores
 from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
 from stages.settings import Judge
 from stages.units import draw, unit_name

@@ -56,9 +56,10 @@ class NewTexts:
         return run.values(list(texts)) * (1.0 if polarity == "+" else -1.0)
 
 
-def refuse_imported(config: RunConfig) -> None:
+def refuse_other_subject(config: RunConfig) -> None:
     """Raises UserError where a run has no subject to run on new texts."""
     if not runs_subject(config):
         raise UserError(
-            f'judge.methods names "{config[Judge].name}", which runs the subject on new texts, and an imported run has none; leave it out'
+            f'judge.methods names "{config[Judge].name}", which runs the subject on new texts: an imported run has none, '
+            "and a null run is about other activations; leave it out"
         )

@@ -17,7 +17,7 @@ from pipeline.prompts import Prompt
 from stages.asking import Asker, Reply, Use, greedy_request
 from stages.few_shot import marked_text
 from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
-from stages.judge.new_texts import NewTexts, refuse_imported
+from stages.judge.new_texts import NewTexts, refuse_other_subject
 from stages.methods import Method
 from stages.sasc.text_lists import read_texts
 from stages.settings import Judge
@@ -115,5 +115,5 @@ PARAPHRASES = Method(
     "the share of rewordings of texts that fire the unit on which it still does; no explanation is read",
     _build,
     prompts=("judge/paraphrase.v1",),
-    check=refuse_imported,
+    check=refuse_other_subject,
 )

@@ -18,7 +18,7 @@ from pipeline.subjects.loading.model_source import resolve_model
 from stages.asking import Asker
 from stages.evidence import split_of
 from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
-from stages.judge.new_texts import NewTexts, refuse_imported
+from stages.judge.new_texts import NewTexts, refuse_other_subject
 from stages.methods import Method
 from stages.sasc.by_language_model import WRITE, LanguageModelSynthesizer, made_up_texts
 from stages.sasc.synthesize import Synthesizer, Texts
@@ -104,12 +104,12 @@ RETRIEVED = Method(
     _retrieved,
     "none",
     settings=_settings,
-    check=refuse_imported,
+    check=refuse_other_subject,
 )
 WRITTEN = Method(
     "the share of texts written for the explanation that fire the unit",
     _written,
     prompts=WRITE,
-    check=refuse_imported,
+    check=refuse_other_subject,
     reply=made_up_texts,
 )

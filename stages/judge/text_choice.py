@@ -171,8 +171,8 @@ def _listed(chosen: Chosen, seq_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
 
 
 def runs_subject(config: RunConfig) -> bool:
-    """Whether the subject can be run on further texts, and does on them what was recorded: an imported run has none."""
-    return config.corpus.source != IMPORTED
+    """Whether the subject does on further texts what was recorded: an imported run has none, and a null run recorded other things."""
+    return config.corpus.source != IMPORTED and config.run.null == "none"
 
 
 def activations_on_sample(

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pipeline.llm.engine import Completion, ReplyToken
-from stages.judge.agreement import agreement
+from stages.judge.answer_scores import agreement
 from stages.judge.fuzzing import responds
 from stages.judge.text_choice import spread
 from stages.judge.yes_no import read_reply

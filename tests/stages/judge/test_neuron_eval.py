@@ -21,7 +21,7 @@ from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.loading.model_loading import LoadedModel
 from stages.asking import Asker
 from stages.judge import JUDGE_METHODS
-from stages.judge.agreement import agreement
+from stages.judge.answer_scores import agreement
 from stages.judge.embedding import EmbeddingScorer
 from stages.judge.example_scorer import ExampleScorer
 from stages.judge.judge_explanation import judge_explanation

