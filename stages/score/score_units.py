@@ -4,7 +4,6 @@ The candidate is chosen on `select`; everything that is published is computed on
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from pipeline.schemas import (
 from stages.estimates import with_texts
 from stages.human_explainer import of_explainer
 from stages.score import SCORERS
-from stages.score.kept_sequences import NOT_KNOWN, Kept, kept_of_units, sequences_by_split
+from stages.score.kept_sequences import NOT_KNOWN, Kept, kept_of_units
 from stages.score.pairs import COLUMNS, CONTROLS, Pairs, pair, simulation_errors
 from stages.score.scorers import Explained, Scorer
 from stages.score.statistics import Ints
@@ -58,9 +57,8 @@ SCORES = unit_table(
 """Its row groups are large, as people sort and filter all of its rows."""
 
 CANDIDATE_BITS = 16
-THREADS = 2
-AT_ONCE = 64
-"""Units whose simulations are in memory at a time, for each thread."""
+AT_ONCE = 256
+"""Units whose simulations are in memory at a time."""
 Rows = list[dict[str, Any]]
 EXPLAINED = [*EXPLANATION_KEYS, "text", "status", "error"]
 """What is read of the explanations table."""
@@ -76,12 +74,8 @@ def settings(config: RunConfig) -> dict[str, Any]:
 def process(shard: Shard, context: Context) -> Mapping[str, pa.Table]:
     """Score the explanations of the units of one shard."""
     module, polarity = shard.key["module"], shard.key["polarity"]
-    sequences_by_split(context)  # before there are threads, which share it
-    with ThreadPoolExecutor(THREADS) as threads:  # kernels and reading let go of the interpreter
-        parts = threads.map(
-            lambda part: score_some(module, polarity, part, context), chunks(shard.key["indices"], AT_ONCE)
-        )
-        rows = [row for part in parts for row in part]
+    parts = (score_some(module, polarity, part, context) for part in chunks(shard.key["indices"], AT_ONCE))
+    rows = [row for part in parts for row in part]
     return {SCORES.name: SCORES.of_rows(rows)}
 
 

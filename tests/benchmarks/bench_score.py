@@ -6,12 +6,12 @@ token, one sentence for every unit and the full token table. Its activations are
 too, but for the explanation itself, which knows most of the bursts. What is timed is the stage itself, which reads this shard
 as often as needed, pairs, chooses, scores, and makes the rows; only where they are written is nobody's business. The last line is JSON:
 
-    seconds         time for all of them, in one process as `make run` works; compiling comes before
-    cpu_seconds     CPU time of it, of all threads
+    seconds         time for all of them, in as many workers as there are cores (`make run LAUNCH=local`); compiling comes before
+    cpu_seconds     CPU time of all workers
     units           scored units
-    peak_mb         memory of the process at its peak
+    peak_mb         memory of a worker at its peak
 
-Run it with `python -m tests.benchmarks.bench_score [--units 46080]`.
+Run it with `python -m tests.benchmarks.bench_score [--units 46080] [--workers 2]`.
 """
 
 import argparse
@@ -20,6 +20,9 @@ import resource
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ from stages.score.score_units import SCORE, SCORES
 from stages.score.score_units import process as score_shard
 from stages.settings import SECTIONS, Record
 
+context: Context
 SHARD = 1024
 TOKENS = 64
 SEQUENCES = 4096
@@ -161,29 +165,52 @@ def _lists(values: Array) -> pa.Array:
     return pa.ListArray.from_arrays(ends, pa.array(values.ravel().astype(np.float32)))
 
 
-def score(context: Context, indices: list[int]) -> pa.Table:
-    """The rows of some units, as the stage makes them for a shard."""
-    found = score_shard(Shard("part-00000", {"module": MODULE, "polarity": "+", "indices": indices}), context)
-    return found[SCORES.name]
+@dataclass(frozen=True)
+class Scored:
+    """What a worker did."""
+
+    units: int
+    last: pa.Table
+    """The rows of its last shard."""
+    cpu: float
+    peak_mb: float
+
+
+def begin(folder: str) -> None:
+    """Make the stage's context, which a worker has for all of its shards."""
+    global context
+    context = Context(open_config(Path(folder)), SCORE)
+
+
+def score_shards(sizes: list[int]) -> Scored:
+    """Score shards of so many units each, as the stage does."""
+    units, cpu = 0, time.process_time()
+    for size in sizes:
+        key = {"module": MODULE, "polarity": "+", "indices": list(range(size))}
+        rows = score_shard(Shard("part-00000", key), context)[SCORES.name]
+        units += rows.num_rows
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Scored(units, rows, time.process_time() - cpu, peak)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=46_080)
-    wanted, scored = parser.parse_args().units, 0
+    parser.add_argument("--workers", type=int, default=2)
+    chosen = parser.parse_args()
+    sizes = [min(SHARD, chosen.units - start) for start in range(0, chosen.units, SHARD)]
     with tempfile.TemporaryDirectory() as name:
-        config = open_config(Path(name))
-        write_shard(config, SHARD)
-        context = Context(config, SCORE)
-        score(context, [0, 1])  # compiles
-        start, cpu = time.perf_counter(), time.process_time()
-        while scored < wanted:
-            rows = score(context, list(range(min(SHARD, wanted - scored))))
-            scored += rows.num_rows
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        write_shard(open_config(Path(name)), SHARD)
+        with ProcessPoolExecutor(chosen.workers, get_context("spawn"), begin, (name,)) as workers:
+            list(workers.map(score_shards, [[2]] * chosen.workers * 4))  # each worker is there, and has compiled
+            start = time.perf_counter()
+            done = list(workers.map(score_shards, [sizes[first :: chosen.workers] for first in range(chosen.workers)]))
+            seconds = time.perf_counter() - start
     for column in ("correlation", "correlation_corpus", "f1_corpus", "auprc_corpus_low", "correlation_shuffled"):
-        print(f"{column:22} mean {np.nanmean(rows[column].to_numpy()):6.3f}, null {rows[column].null_count}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"{column:22} mean {np.nanmean(done[0].last[column].to_numpy()):6.3f}, null {done[0].last[column].null_count}"
+        )
+    cpu, scored, peak = sum(one.cpu for one in done), sum(one.units for one in done), max(one.peak_mb for one in done)
     print(
         json.dumps(
             {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "units": scored, "peak_mb": round(peak)}
