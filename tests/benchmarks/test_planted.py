@@ -55,6 +55,7 @@ def test_figures_are_shares_and_means_over_units() -> None:
     assert figures(done) == expected | others | {"right_above_wrong": 0.75, "inverted_below_zero": 1.0}
 
 
+@pytest.mark.slow
 def test_units_that_fire_nowhere_score_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(bench_planted, "open_corpus", lambda corpus: islice(open_corpus(corpus), 2))
     bench_planted.main(["--no-language-model", "--units", "2", "--sequences", "20"])

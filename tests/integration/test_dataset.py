@@ -181,7 +181,7 @@ def test_a_wrong_query_is_told_with_the_tables_and_without_a_traceback(finished:
 def test_status_shows_every_stage(finished: Path) -> None:
     printed = call("status", "--config", str(finished)).stdout
     table, tested = printed.split("\n\n")
-    assert tested.startswith("statistics, word: 0 of 9 do better than their controls")
+    assert tested.startswith("statistics, word: 0 of 10 do better than their controls")
     assert "with 4 controls no p-value can be below 0.200, so none can be found; raise simulate.controls" in tested
     lines = {line.split()[0]: line.split() for line in table.splitlines()[2:]}
     recording = ["record.scan", "record.merge", "record.weights", "record.details", "record.embed", "record.negatives"]

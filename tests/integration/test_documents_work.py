@@ -80,7 +80,10 @@ def over_endpoint(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> I
         yield write_run(tmp_path_factory.mktemp("over-endpoint"), recorded, text[text.index("[explain]") :])
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not LONG.match(c)])
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=[pytest.mark.slow] if "REDO=" in c else []) for c in COMMANDS if not LONG.match(c)],
+)
 def test_a_documented_command_works(
     command: str, copied: Path, over_endpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,7 +111,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> Calm:
 @pytest.mark.parametrize(
     ("simulator", "units"),
     [
-        ("json", 30),
+        pytest.param("json", 30, marks=pytest.mark.slow),
         pytest.param("generated", 30, marks=pytest.mark.slow),
         pytest.param("one_at_a_time", 2, marks=pytest.mark.slow),
     ],
@@ -223,6 +223,7 @@ def test_a_redo_asks_anew_for_what_was_of_no_use_and_for_nothing_else(
     assert 0 < server.requests <= useless
 
 
+@pytest.mark.slow
 def test_killed_at_three_moments_the_run_pays_no_reply_twice(
     tmp_path: Path, recorded: Path, server: Loopback, calm: Calm
 ) -> None:
@@ -282,6 +283,7 @@ def test_who_takes_over_the_shards_of_a_worker_that_is_told_to_end_asks_for_none
     assert_same(file, calm.file)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once(tmp_path: Path, recorded: Path, server: Loopback) -> None:
     file = write(tmp_path, recorded, server)
     process = start(file)

@@ -62,10 +62,10 @@ def test_two_judges_each_with_its_own_engine(tmp_path: Path, recorded: Path) -> 
     ]
     assert detection["texts"] == len(texts.query("method == 'second'")) > 0, "both were asked about the same texts"
     assert -0.5 < detection["kappa"] < 0.5, "both draw their answers"
-    done = call("compare", str(folder))
-    assert done.returncode == 0, done.stderr
-    assert "second (second-model)" in done.stdout
-    assert "kappa: Cohen's" in done.stdout
+    compared = call("compare", str(folder))
+    assert compared.returncode == 0, compared.stderr
+    assert "second (second-model)" in compared.stdout
+    assert "kappa: Cohen's" in compared.stdout
     assert (texts["status"] == "ok").all()
     assert (scores["status"] == "ok").all()
     assert (scores["n_fitting"] == scores["n_other"]).sum() == 4 * len(published), (
