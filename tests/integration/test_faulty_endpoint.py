@@ -240,9 +240,8 @@ def test_killed_at_three_moments_the_run_pays_no_reply_twice(
     assert_same(file, calm.file)
 
 
-@pytest.mark.parametrize(
-    ("how", "wanted"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "wanted"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_soon_and_loses_no_reply(
     tmp_path: Path, recorded: Path, server: Loopback, calm: Calm, how: signal.Signals, wanted: int
 ) -> None:

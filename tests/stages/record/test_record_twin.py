@@ -88,6 +88,7 @@ def test_modules_wider_than_a_block_equal_brute_force() -> None:
     check_against_twin(make_corpus("random", sequences=30, widths=(2, 130)), SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tokens_that_memory_does_not_hold_have_one_mean_together(backend: Way) -> None:
     corpus = make_corpus("random", sequences=60, widths=(13_000,))
