@@ -22,6 +22,7 @@ from pipeline.llm.prefix_cache import Prefix, Row, check_reading, extend, read_r
 from pipeline.llm.prompt_encoder import NumberTokens, Prompt, PromptEncoder, normalised, number_tokens
 from pipeline.llm.sampling import MOST_ALTERNATIVES, sample
 from pipeline.subjects.loading.model_loading import LoadedModel, context_length
+from pipeline.subjects.loading.model_source import with_revision
 
 PREFIXES_KEPT = 4
 ALONE = 4
@@ -48,7 +49,7 @@ class InProcessEngine:
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
-        self.name = f"{loaded.name.partition('@')[0]}@{loaded.revision}"
+        self.name = with_revision(loaded.name, loaded.revision)
         self._model, self._tokenizer = loaded.model, loaded.tokenizer
         self._encoder = PromptEncoder(loaded.tokenizer)
         limits = (context_length(loaded.model.config), loaded.tokenizer.model_max_length)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import RunConfig
 from pipeline.execution.stage import Context
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model, with_revision
 from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts, texts_of
 from stages.methods import Method
 from stages.settings import Simulate
@@ -24,7 +24,7 @@ class EmbeddingScorer(ExampleScorer):
     """Ranks texts by their cosine with the explanation; a text is embedded once for all explanations."""
 
     def __init__(self, embedder: "Embedder") -> None:
-        self.model = f"{embedder.name.partition('@')[0]}@{embedder.revision}"
+        self.model = with_revision(embedder.name, embedder.revision)
         self._embedder = embedder
         self._vectors: dict[str, Vectors] = {}
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KEPT = 64
 """Lists of texts whose responses are kept, as explanations of other units are controls of many."""
 
+NO_NUMBER = "the text has no token, or the module gives no number for it"
 Values = npt.NDArray[np.float64]
 
 

@@ -17,7 +17,7 @@ from pipeline.prompts import Prompt
 from stages.asking import Asker, Reply, Use, greedy_request
 from stages.few_shot import marked_text
 from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
-from stages.judge.new_texts import NewTexts, refuse_other_subject
+from stages.judge.new_texts import NO_NUMBER, NewTexts, refuse_other_subject
 from stages.methods import Method
 from stages.sasc.text_lists import read_texts
 from stages.settings import Judge
@@ -61,7 +61,7 @@ class ParaphraseScorer(ExampleScorer):
         for item, (text, answer) in zip(items, reworded, strict=True):
             peak = next(peaks) if text else np.nan
             if text and not np.isfinite(peak):
-                answer = Answer(None, error="the text has no token, or the module gives no number for it")
+                answer = Answer(None, error=NO_NUMBER)
             says = None if answer.error else item.fits
             new = Item(item.band, text, bool(peak > unit.fires_above))
             judged.append((new, Answer(**{**vars(answer), "says": says})))

@@ -14,11 +14,11 @@ from pipeline.config import RunConfig
 from pipeline.execution.stage import Context
 from pipeline.prompts import Prompt
 from pipeline.schemas import CORPUS
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model, with_revision
 from stages.asking import Asker
 from stages.evidence import split_of
 from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
-from stages.judge.new_texts import NewTexts, refuse_other_subject
+from stages.judge.new_texts import NO_NUMBER, NewTexts, refuse_other_subject
 from stages.methods import Method
 from stages.sasc.by_language_model import WRITE, LanguageModelSynthesizer, made_up_texts
 from stages.sasc.synthesize import Synthesizer, Texts
@@ -61,15 +61,12 @@ class SensitivityScorer(ExampleScorer):
         judged: Judged = []
         for place, (text, peak) in enumerate(zip(texts, peaks, strict=True)):
             item = Item(self._band, text, bool(peak > unit.fires_above))
-            judged.append((item, Answer(place < len(made.relevant)) if np.isfinite(peak) else _silent()))
+            says = Answer(place < len(made.relevant)) if np.isfinite(peak) else Answer(None, error=NO_NUMBER)
+            judged.append((item, says))
         first = judged[0][1]
         taken = {"prompt_tokens": sum(made.prompt_tokens), "completion_tokens": sum(made.completion_tokens)}
         judged[0] = (judged[0][0], Answer(**{**vars(first), **taken}))
         return judged
-
-
-def _silent() -> Answer:
-    return Answer(None, error="the text has no token, or the module gives no number for it")
 
 
 def _report_passages(context: Context) -> list[str]:
@@ -83,8 +80,8 @@ def _retrieved(context: Context, *_: object) -> SensitivityScorer:
     from pipeline.subjects.embedder import load_embedder
 
     embedder, seed = load_embedder(context.config[Simulate].embedder), context.config.run.seed
-    model = f"{embedder.name.partition('@')[0]}@{embedder.revision}"
     synthesizer = RetrievedSynthesizer(_report_passages(context), embedder)
+    model = with_revision(embedder.name, embedder.revision)
     return SensitivityScorer(synthesizer, NewTexts(context), "retrieved", seed, model)
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.execution.stage import Context
 from pipeline.imports import IMPORTED
 from pipeline.prompts import Prompt
-from pipeline.subjects.loading.model_source import resolve_model
+from pipeline.subjects.loading.model_source import resolve_model, with_revision
 from stages.few_shot import one_line
 from stages.judge.example_scorer import Answer, ExampleScorer, Item, Judged, UnitTexts
 from stages.methods import Method
@@ -40,12 +40,11 @@ class SurprisalScorer(ExampleScorer):
     """Ranks texts by the nats a token that the explanation saves; what stands in front of texts is read once for all of them."""
 
     def __init__(self, loaded: "LoadedModel", prompt: Prompt) -> None:
-        self.model = f"{loaded.name.partition('@')[0]}@{loaded.revision}"
+        self.model = with_revision(loaded.name, loaded.revision)
         self.prompt_id = prompt.id
         self._model, self._tokenizer, self._prompt = loaded.model, loaded.tokenizer, prompt
-        self._read = lru_cache(OPENINGS)(
-            self._opening
-        )  # an explanation is that of a unit, and then a control of others
+        # an explanation is that of a unit, and then a control of others
+        self._read = lru_cache(OPENINGS)(self._opening)
         self._without = self._opening(prompt.part("without"))
         self._before: tuple[list[str], list[float]] = ([], [])
 

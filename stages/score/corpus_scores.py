@@ -1,8 +1,8 @@
 """Scores on the corpus as it is: what they would be on all sequences of the report split, estimated from the kept ones.
 
-Each kept sequence is weighted by the inverse of the probability that it was kept, see `kept_sequences`. Pearson, cosine, F1, IoU and
-AUPRC on the corpus's own distribution tell an explanation that lacks half of its labels, or has as many wrong ones, from the right one;
-the correlation on top and random sequences does not (Oikarinen et al. 2025; Hajek's estimator for a stratified sample).
+Each kept sequence is weighted by the inverse of the probability that it was kept, see `kept_sequences` (Hajek's estimator for a stratified
+sample). Pearson, cosine, F1, IoU and AUPRC on the corpus's own distribution tell an explanation that lacks half of its labels, or has
+as many wrong ones, from the right one (Oikarinen et al. 2025). How many random sequences an estimate needs for that is in docs/scores.md.
 
 Shapes: R rows, N tokens of all of them.
 """

@@ -12,7 +12,7 @@ CORRELATION, COSINE, F1 = 0, 1, 2
 FLAT = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, fastmath={"contract"})
 def transformed(kind, n, t, e, tt, ee, te):
     """A statistic of sums on the scale that its interval is taken on, and how fast it moves with each sum.
 
@@ -45,7 +45,7 @@ def transformed(kind, n, t, e, tt, ee, te):
     return np.arctanh(r), (by_n, by_t, by_e, by_true, by_expected, by_product)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, fastmath={"contract"})
 def error_of(sums, drawn, slopes, bounds, left, moves):
     """The standard error of a statistic by the infinitesimal jackknife, from how much each drawn sequence moves it.
 
@@ -73,7 +73,7 @@ def error_of(sums, drawn, slopes, bounds, left, moves):
     return np.sqrt(variance)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, fastmath={"contract"})
 def studentised(kind, sums, bounds, left, resamples, seed, level):
     """A statistic with its standard error, and two quantiles of how far it is in resamples, each by its own error.
 
@@ -118,7 +118,7 @@ def studentised(kind, sums, bounds, left, resamples, seed, level):
     return value, error, quantile_of(distances[:found], 1 - level), quantile_of(distances[:found], level)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def quantile_of(values, level):
     """Of values, between two of them by a line, as numpy takes it."""
     place = level * (values.size - 1)
@@ -129,7 +129,7 @@ def quantile_of(values, level):
     return parted[low] + (place - low) * (parted[low + 1 :].min() - parted[low])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def average_precision(fires, rows, order, ends, weights):
     """Precision averaged over the recall of all thresholds, of weighted tokens; NaN where none fires.
 
@@ -154,7 +154,7 @@ def average_precision(fires, rows, order, ends, weights):
     return area / hits if hits > 0 else np.nan
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def runs_of_equals(expected, order):
     """Where in the order each run of equal predictions ends."""
     ends, n = np.empty(order.size, np.int64), 0
@@ -165,7 +165,7 @@ def runs_of_equals(expected, order):
     return ends[:n]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def jackknifed_precision(fires, expected, rows, weights, bounds, left):
     """The average precision, and its standard error from leaving out one sequence after another of the strata that were drawn from."""
     order = np.argsort(-expected)
@@ -191,7 +191,7 @@ def jackknifed_precision(fires, expected, rows, weights, bounds, left):
     return value, np.sqrt(variance)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def best_threshold(fires, expected, weights):
     """The prediction from which on tokens are taken to fire, so that F1 is largest; the highest among equals, NaN where none fires.
 

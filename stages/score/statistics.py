@@ -1,7 +1,7 @@
-"""Correlations from sums over sequences, intervals of statistics of sums, and p-values.
+"""Intervals of statistics of sums over sequences, and p-values.
 
-A bootstrap resamples the sums of sequences and never tokens; scipy.stats has no bootstrap of clusters within strata, and its
-`pearsonr` takes 170 times as long on the units of a shard. What takes long is in kernels, which are imported where they are used.
+A bootstrap resamples the sums of sequences and never tokens; scipy.stats has no bootstrap of clusters within strata.
+What takes long is in kernels, which are imported where they are used.
 
 Shapes: S sequences, H strata.
 """
@@ -18,23 +18,6 @@ LEAST_FREEDOM = 2
 """Degrees of freedom of Student's t that bound an interval."""
 CLOSE = 1e-12
 """Two correlations that are this close are equal, whatever their last bits are."""
-
-
-def pearson(sums: Floats) -> Floats:
-    """Pearson correlations from sums.
-
-    Args:
-        sums: (..., 6) as of `sum_kernels.row_sums`, added up over the sequences of interest.
-
-    Returns:
-        (...) from -1 to 1; NaN where either side has no variance.
-    """
-    n, t, e, tt, ee, te = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        true_variance, expected_variance = tt - t * t / n, ee - e * e / n
-        flat = (true_variance <= 1e-12 * tt) | (expected_variance <= 1e-12 * ee) | (n < 2)
-        r = (te - t * e / n) / np.sqrt(true_variance * expected_variance)
-        return np.where(flat, np.nan, np.clip(r, -1.0, 1.0))
 
 
 def correlation_interval(

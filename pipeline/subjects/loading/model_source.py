@@ -68,6 +68,11 @@ def resolve_model(spec: str) -> ModelSource:
     return ModelSource(spec, match["id"], commit, "hub")
 
 
+def with_revision(name: str, revision: str) -> str:
+    """A model as tables say which one took part: its name in the run file, at the revision that was found."""
+    return f"{name.partition('@')[0]}@{revision}"
+
+
 def model_identity(subject: Subject) -> dict[str, Any]:
     """What can change the activations of the model's own parts. Raises UserError: there is no such model."""
     revision = resolve_model(subject.model).revision

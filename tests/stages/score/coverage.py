@@ -13,8 +13,8 @@ from stages.score.corpus_scores import NAMES, corpus_scores
 from stages.score.kept_sequences import Drawn, Kept
 from stages.score.pairs import CONTROLS, ROW, Pairs
 from stages.score.scorers import Explained
-from stages.score.statistics import Floats, Ints, correlation_interval, pearson
-from stages.score.sum_kernels import row_sums
+from stages.score.statistics import Floats, Ints, correlation_interval
+from stages.score.sum_kernels import correlation_of, row_sums
 from stages.settings import Score
 
 TOKENS = 64
@@ -98,12 +98,12 @@ def covered(units: int, top: int, random: int, interval: Interval = correlation_
     for unit in range(units):
         rng = np.random.default_rng([11, unit])
         everything, strongest = made_up_unit(rng)
-        truth = float(pearson(top * strongest.mean(axis=0) + random * everything.mean(axis=0)))
+        truth = float(correlation_of(*(top * strongest.mean(axis=0) + random * everything.mean(axis=0))))
         drawn = [one[rng.integers(len(one), size=size)] for one, size in ((strongest, top), (everything, random))]
         sums, strata = np.concatenate(drawn), np.repeat([0, 1], [top, random])
         low, high = interval(sums, strata, RESAMPLES, 0.95, np.random.default_rng([12, unit]))
         if np.isfinite([low, high]).all():
-            found.append((truth, float(pearson(sums.sum(axis=0))), low, high))
+            found.append((truth, float(correlation_of(*sums.sum(axis=0))), low, high))
     return Covered.of(found)
 
 

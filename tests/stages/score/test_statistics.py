@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
 from stages.score.interval_kernels import CORRELATION, studentised
-from stages.score.statistics import Floats, Ints, correlation_interval, pearson, permutation_p
+from stages.score.statistics import Floats, Ints, correlation_interval, permutation_p
+from stages.score.sum_kernels import correlation_of
 from tests.stages.score.coverage import covered, sequence_sums
 from tests.tiers import examples
 
@@ -37,13 +38,14 @@ def test_correlation_over_concatenated_sequences_is_scipys(seed: int, scale: flo
     true, expected = random_sequences(np.random.default_rng(seed), 5)
     true = [scale * t + offset for t in true]
     wanted = pearsonr(np.concatenate(true), np.concatenate(expected)).statistic
-    assert pearson(sums_of(true, expected).sum(axis=0)) == pytest.approx(wanted, abs=1e-6)
+    assert correlation_of(*sums_of(true, expected).sum(axis=0)) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_correlations_within_sequences_are_scipys() -> None:
     true, expected = random_sequences(np.random.default_rng(1), 8)
     wanted = [pearsonr(t, e).statistic for t, e in zip(true, expected, strict=True)]
-    np.testing.assert_allclose(pearson(sums_of(true, expected)), wanted, atol=1e-9)
+    found = [correlation_of(*sums) for sums in sums_of(true, expected)]
+    np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
 def test_tokens_left_out_do_not_count() -> None:
@@ -51,7 +53,7 @@ def test_tokens_left_out_do_not_count() -> None:
     kept = pearsonr(np.concatenate([t[1:] for t in true]), np.concatenate([e[1:] for e in expected])).statistic
     for t in true:
         t[0] = np.nan
-    assert pearson(sums_of(true, expected).sum(axis=0)) == pytest.approx(kept)
+    assert correlation_of(*sums_of(true, expected).sum(axis=0)) == pytest.approx(kept)
 
 
 @pytest.mark.parametrize("flat", ["true", "expected", "both"])
@@ -61,12 +63,12 @@ def test_no_variance_is_undefined_and_not_zero(flat: str) -> None:
         true = [np.full(len(t), 0.1) for t in true]
     if flat in ("expected", "both"):
         expected = [np.full(len(e), 0.7) for e in expected]
-    assert np.isnan(pearson(sums_of(true, expected).sum(axis=0)))
+    assert np.isnan(correlation_of(*sums_of(true, expected).sum(axis=0)))
 
 
 def test_nothing_simulated_is_undefined() -> None:
     assert sequence_sums(np.zeros(0), np.zeros(0), np.zeros(0, np.int64)).shape == (0, 6)
-    assert np.isnan(pearson(np.zeros(6)))
+    assert np.isnan(correlation_of(*np.zeros(6)))
 
 
 def test_an_empty_sequence_between_others_has_empty_sums() -> None:
@@ -125,7 +127,7 @@ def test_standard_errors_are_those_of_the_jackknife_where_there_are_many_sequenc
     true, expected = random_sequences(rng, 400)
     sums, strata = sums_of(true, expected), np.repeat([0, 1], 200)
     _, error = with_error(sums, [0, 200, 400])
-    without = np.arctanh(pearson(sums.sum(axis=0) - sums))
+    without = np.arctanh([correlation_of(*left) for left in sums.sum(axis=0) - sums])
     jackknife = sum(199 / 200 * ((without[strata == s] - without[strata == s].mean()) ** 2).sum() for s in (0, 1))
     assert error == pytest.approx(np.sqrt(jackknife), rel=0.02)
 
