@@ -150,11 +150,13 @@ def test_the_list_is_sorted_by_numbers_and_those_without_come_last(chromium: "Br
 def test_a_unit_shows_its_scores_and_its_activations_as_the_tables_have_them(chromium: "Browser", root: Path) -> None:
     visit = Visit(chromium, pages(root), DESK)
     run = open_run(root)
-    row = run.scores.dropna(subset=["correlation"]).iloc[0]
+    row = run.scores.dropna(subset=["correlation", "correlation_corpus"]).iloc[0]
     module, index = row["module"], int(row["index"])
     page = visit.go(f"#/unit/{module}/{index}")
     assert page.inner_text(".words >> nth=0") == row["text"].replace("\n", "↵")
-    assert f"correlation {row['correlation']:.3f}" in page.inner_text(".explanation >> nth=0")
+    headline = page.inner_text(".explanation >> nth=0")
+    assert f"correlation {row['correlation']:.3f}" in headline
+    assert f"on the corpus {row['correlation_corpus']:.3f}" in headline
     found = run.table("exemplars").query("module == @module and index == @index and polarity == '+'")
     found = found.query("band == 'top' and split == 'report'")
     strongest = found.sort_values("rank").iloc[0]

@@ -20,7 +20,7 @@
     const marks = [["random", "○", "random sequences"], ["control", "×", "explanations of other units"], ["lookup", "◇", "token table"]].map(([name, sign, label]) => [value(name), sign, label]);
     return NG.el("article", { class: `explanation ${row.status === "ok" ? "" : "aside"}` },
       NG.el("p", { class: "words" }, row.text ? NG.visible(row.text) : NG.el("em", {}, "no explanation")),
-      typeof score === "number" ? NG.el("p", {}, NG.el("b", {}, `${method.score} ${NG.number(score)}`), ` interval ${NG.number(value("low"))} to ${NG.number(value("high"))} `, NG.strip(score, value("low"), value("high"), marks, ...range),
+      typeof score === "number" ? NG.el("p", {}, NG.el("b", {}, `${method.score} ${NG.number(score)}`), ` interval ${NG.number(value("low"))} to ${NG.number(value("high"))}${Number.isFinite(value("corpus")) ? `, on the corpus ${NG.number(value("corpus"))}` : ""} `, NG.strip(score, value("low"), value("high"), marks, ...range),
         NG.el("span", { class: "legend" }, marks.filter(([one]) => Number.isFinite(one)).map(([one, sign, label]) => NG.el("span", {}, `${sign} ${label} ${NG.number(one)}`)))) : null,
       NG.el("p", { class: "about" }, `${row.status}${row.error ? `: ${NG.visible(row.error)}` : ""} · `, NG.visible(made.filter(Boolean).join(" · "))),
       written?.asked ? NG.el("details", {}, NG.el("summary", {}, `What ${NG.visible(written.model)} was asked, and its reply`),
