@@ -6,8 +6,9 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.cluster.compare import differing, rows
 from tests.cluster.slurm_cluster import SlurmCluster, missing
@@ -25,6 +26,7 @@ time = "00:30:00"
 extra = ["--spread-job"]
 """
 SECONDS = 900
+T = TypeVar("T")
 
 
 def run(wanted: Path) -> dict[str, Any]:
@@ -66,18 +68,18 @@ def _disturb(cluster: SlurmCluster, root: Path) -> list[str]:
     """Kill a worker, the controller, a task and a node, each once a few more files are there."""
     killed = []
     _until_published(root, 2)
-    if worker := _a_worker(root):
-        os.kill(worker, signal.SIGKILL)
-        killed.append("worker")
+    os.kill(_seen(lambda: _a_worker(root), "a worker"), signal.SIGKILL)
+    killed.append("worker")
     _until_published(root, 6)
     cluster.kill("slurmctld")
     killed.append("controller")
     time.sleep(3)
     cluster.start_controller()
     _until_published(root, 16)
-    if running := cluster.call("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").split():
-        cluster.call("scontrol", "requeue", running[0])  # what happens to a task that is preempted
-        killed.append("preempted task")
+    running = ("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i")
+    task = _seen(lambda: next(iter(cluster.call(*running).split()), None), "a running task")
+    cluster.call("scontrol", "requeue", task)  # what happens to a task that is preempted
+    killed.append("preempted task")
     _until_published(root, 24)
     cluster.kill("n2")
     killed.append("node")
@@ -92,18 +94,25 @@ def _until_published(root: Path, files: int) -> None:
         time.sleep(0.1)
 
 
+def _seen(look: Callable[[], T | None], what: str) -> T:
+    """What is found as soon as it is there; stages follow one another, and between two of them nothing runs."""
+    end = time.monotonic() + 60
+    while (found := look()) is None:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} was not seen in a minute")
+        time.sleep(0.1)
+    return found
+
+
 def _a_worker(root: Path) -> int | None:
     """A process that runs a stage of the run."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if "pipeline" in words and any(word.startswith(f"{root}/_launch/") for word in words):
-                return int(entry.name)
-        time.sleep(0.1)
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if "pipeline" in words and any(word.startswith(f"{root}/_launch/") for word in words):
+            return int(entry.name)
     return None
 
 

@@ -1,6 +1,7 @@
 """Requests meet a real server on loopback: cached, shared, within the budget, and ended at once by Ctrl-C."""
 
 import asyncio
+import json
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from pipeline.config import Budget, LanguageModel
 from pipeline.errors import UserError
 from pipeline.execution.concurrency import TURN
 from pipeline.llm.endpoint import client
-from pipeline.llm.endpoint.client import PLAIN
+from pipeline.llm.endpoint.client import PLAIN, Client
 from pipeline.llm.endpoint.faults import Rejected
 from pipeline.llm.endpoint.live_sender import LiveSender
 from pipeline.llm.endpoint.response_cache import Answer
@@ -93,7 +94,15 @@ def test_a_cancelled_request_is_taken_over_by_who_waits_for_the_same(tmp_path: P
         asyncio.run(main())
 
 
-def test_concurrency_is_kept_and_earlier_shards_go_first(tmp_path: Path) -> None:
+def test_concurrency_is_kept_and_earlier_shards_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is that in which requests leave, as the server may read eight connections in another one."""
+    turns: list[int] = []
+    post = Client.post
+
+    async def noted(sent_by: Client, path: str, content: bytes) -> Any:
+        turns.append(int(json.loads(content)["messages"][0]["content"].split()[1]))
+        return await post(sent_by, path, content)
+
     async def work(sender: Sender, turn: int, number: int) -> None:
         TURN.set(turn)
         await ask(sender, f"{turn} {number}")
@@ -102,11 +111,12 @@ def test_concurrency_is_kept_and_earlier_shards_go_first(tmp_path: Path) -> None
         async with sending(server, tmp_path, concurrency=8) as sender:
             await asyncio.gather(*(work(sender, turn, number) for number in range(20) for turn in (2, 1, 0)))
 
+    monkeypatch.setattr(Client, "post", noted)
     with Loopback(echo, latency=0.01) as server:
         asyncio.run(main())
         assert server.most_in_flight == 8
         assert server.connections == 8
-        turns = [int(body["messages"][0]["content"].split()[1]) for body in server.bodies]
+        assert server.requests == len(turns) == 60
     assert turns[8:] == sorted(turns[8:])
 
 
