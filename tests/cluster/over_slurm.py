@@ -95,11 +95,11 @@ def _until_published(root: Path, files: int) -> None:
 
 
 def _seen(look: Callable[[], T | None], what: str) -> T:
-    """What is found as soon as it is there; stages follow one another, and between two of them nothing runs."""
-    end = time.monotonic() + 60
+    """What is found as soon as it is there: Slurm holds a task that is requeued back for about two minutes, and nothing else may run."""
+    end = time.monotonic() + SECONDS
     while (found := look()) is None:
         if time.monotonic() > end:
-            raise TimeoutError(f"{what} was not seen in a minute")
+            raise TimeoutError(f"{what} was not seen in {SECONDS} s")
         time.sleep(0.1)
     return found
 
